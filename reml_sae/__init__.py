@@ -1,0 +1,1 @@
+"""Arrow-Schur REML: fits SAE-manifold models end to end."""

@@ -1,0 +1,1 @@
+"""Planted generators and the bundled real data."""

@@ -1,0 +1,1 @@
+"""Summary, checks and plots of a fit."""

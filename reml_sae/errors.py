@@ -1,0 +1,61 @@
+"""Every exception and warning class of the package."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConvergenceWarning",
+    "DataWarning",
+    "InnerConvergenceError",
+    "InputError",
+    "MissingDependencyError",
+    "NotFittedError",
+    "NotPositiveDefiniteError",
+    "RegistryError",
+    "RemlSaeError",
+]
+
+
+class RemlSaeError(Exception):
+    """Base class of all errors raised on purpose by reml_sae."""
+
+
+class InputError(RemlSaeError, ValueError):
+    """Data or a parameter is unusable; the message names it, its value and the remedy."""
+
+
+class RegistryError(RemlSaeError, ValueError):
+    """A name (a penalty kind, a topology) is unknown or its configuration is invalid."""
+
+
+class NotFittedError(RemlSaeError, ValueError, AttributeError):
+    """A fitted attribute or method was used before ``fit``."""
+
+
+class NotPositiveDefiniteError(RemlSaeError, ArithmeticError):
+    """A matrix that must be positive definite is not.
+
+    Attributes
+    ----------
+    row : int or None
+        Index of the first row block that failed; None when the border's Schur complement failed.
+    """
+
+    def __init__(self, message: str, row: int | None = None):
+        super().__init__(message)
+        self.row = row
+
+
+class InnerConvergenceError(RemlSaeError, ArithmeticError):
+    """The inner solve (PIRLS) did not reach a stationary point."""
+
+
+class MissingDependencyError(RemlSaeError, ImportError):
+    """An optional dependency is missing; the message says the pip command."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A fit stopped before it converged; the best state so far was kept."""
+
+
+class DataWarning(UserWarning):
+    """The data are usable but degenerate in a way that the user should know."""

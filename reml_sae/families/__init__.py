@@ -1,0 +1,1 @@
+"""Likelihoods: loss, IRLS weights, dispersion."""

@@ -1,0 +1,1 @@
+"""PIRLS: damped Newton on an arrow model."""

@@ -1,0 +1,1 @@
+"""Block arrowhead algebra; knows nothing of statistics."""

@@ -1,0 +1,1 @@
+"""Atom topologies: bases, derivatives, roughness, gauge, retraction."""

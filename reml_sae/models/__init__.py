@@ -1,0 +1,1 @@
+"""What the engine fits: the protocol and the SAE-manifold model."""

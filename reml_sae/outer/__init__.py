@@ -1,0 +1,1 @@
+"""The criterion, its adjoint gradient, the REML loop and its trace."""

@@ -1,0 +1,1 @@
+"""Penalties: contract, manifest, registry, schedules."""
