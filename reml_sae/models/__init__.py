@@ -1,1 +1,25 @@
 """What the engine fits: the protocol and the SAE-manifold model."""
+
+from reml_sae.models._protocol import (
+    ArrowModel,
+    Curvature,
+    Factor,
+    LogDeterminant,
+    ModelPoint,
+    Theta,
+)
+from reml_sae.models.sae import LOG_DISPERSION, SAEManifoldModel
+from reml_sae.models.terms import PenaltyTerm, bind_penalty
+
+__all__ = [
+    "LOG_DISPERSION",
+    "ArrowModel",
+    "Curvature",
+    "Factor",
+    "LogDeterminant",
+    "ModelPoint",
+    "PenaltyTerm",
+    "SAEManifoldModel",
+    "Theta",
+    "bind_penalty",
+]

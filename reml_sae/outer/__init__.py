@@ -1,1 +1,15 @@
 """The criterion, its adjoint gradient, the REML loop and its trace."""
+
+from reml_sae.outer.criterion import CriterionValue, criterion, criterion_at
+from reml_sae.outer.reml import FitResult, fit_reml
+from reml_sae.outer.trace import REMLTrace, TraceRow
+
+__all__ = [
+    "CriterionValue",
+    "FitResult",
+    "REMLTrace",
+    "TraceRow",
+    "criterion",
+    "criterion_at",
+    "fit_reml",
+]

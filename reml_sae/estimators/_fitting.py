@@ -1,0 +1,128 @@
+"""From standardised data to a fitted model: starts, their ranking, and the final fit.
+
+1. Starts: subspace clustering gives labels and coordinates (DESIGN A7, the linear relaxation).
+2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V.
+3. The best is fitted by REML. Between REML fits the rows search for better local minima and the
+   active set is chosen again; both are discrete, so they stay frozen inside a fit. The loop ends
+   when neither changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.estimators._encode import active_set, encode, hard_logits
+from reml_sae.estimators._starts import Start, find_starts
+from reml_sae.manifolds import Manifold
+from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta
+from reml_sae.outer import FitResult, REMLTrace, TraceRow, fit_reml
+
+Array = NDArray[np.float64]
+logger = logging.getLogger("reml_sae")
+
+MAX_ROUNDS = 6
+START_SHARE_OF_VARIANCE = 0.5
+ROUGH_TOL = 1e-2
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model with its structure settled, and the fit at it."""
+
+    model: SAEManifoldModel
+    result: FitResult
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the fit needs to know beside the data and the atoms."""
+
+    terms: Sequence[PenaltyTerm]
+    temperature: float
+    curvature: Curvature
+    max_outer: int
+    tol: float
+    n_init: int
+    callbacks: Sequence[Callable[[TraceRow], object]]
+
+
+def fit_structure(
+    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
+    rng: np.random.Generator,
+) -> Fitted:
+    """Fit an SAE-manifold to standardised data (N, p) from several starts."""
+    starts = find_starts(
+        Z, [atom.latent_dim for atom in atoms], [atom.linear_dim for atom in atoms],
+        [atom.name for atom in atoms], settings.n_init, rng,
+    )
+    rough: list[Fitted] = []
+    for number, start in enumerate(starts):
+        try:
+            model = model_from_start(Z, unit, atoms, settings, start)
+            result = fit_reml(model, curvature="majorizer", max_outer=0, tol=ROUGH_TOL,
+                              inner_tol=ROUGH_TOL)
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.info("start %d was given up: %s", number, error)
+            continue
+        logger.info("start %d: V = %.4f", number, result.criterion)
+        rough.append(Fitted(model, result))
+    if not rough:
+        raise InnerConvergenceError(
+            f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
+            "atoms or a larger n_init"
+        )
+    best = min(rough, key=lambda fitted: fitted.result.criterion)
+    return settle(best, settings)
+
+
+def model_from_start(
+    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, start: Start
+) -> SAEManifoldModel:
+    """Arrow model at the state that a start describes."""
+    n_rho = sum(term.penalty.rho_count() for term in settings.terms) + 1
+    rho = np.zeros(n_rho)
+    rho[-1] = np.log(START_SHARE_OF_VARIANCE)
+    active = np.zeros((len(Z), len(atoms)), bool)
+    active[np.arange(len(Z)), start.labels] = True
+    beta = np.zeros((sum(atom.basis_size for atom in atoms), Z.shape[1]))
+    coordinates = np.concatenate(start.coordinates, axis=1)
+    model = SAEManifoldModel(
+        Z, atoms, settings.terms, active, Theta(np.zeros((len(Z), 0)), beta), rho,
+        temperature=settings.temperature, unit=unit,
+    )
+    theta = Theta(np.concatenate([hard_logits(model, start.labels), coordinates], axis=1), beta)
+    theta = model.solve_beta(theta, rho)
+    residual = model.row_residuals(theta)
+    rho[-1] = np.log(np.clip(np.mean(residual**2), 1e-8, 1.0))
+    return model.with_state(theta, rho)
+
+
+def settle(fitted: Fitted, settings: Settings) -> Fitted:
+    """REML fits alternating with the discrete choices, until those no longer change."""
+    trace = REMLTrace()
+    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
+    best: Fitted | None = None
+    for round_number in range(MAX_ROUNDS):
+        moved_theta, active, moved = encode(model, theta, rho, search_from_state=True)
+        active[~moved] = active_set(model, theta, rho)[~moved]
+        changed = bool(moved.any() or (active != model.active).any())
+        if best is not None and not changed:
+            return best
+        model = model.with_state(moved_theta, rho, active)
+        result = fit_reml(model, curvature=settings.curvature, max_outer=settings.max_outer,
+                          tol=settings.tol, callbacks=settings.callbacks, trace=trace)
+        model = model.with_state(result.theta, result.rho)
+        best = Fitted(model, result)
+        theta, rho = result.theta, result.rho
+        logger.info("round %d: %d rows moved, V = %.6f", round_number, int(moved.sum()),
+                    result.criterion)
+        if not result.converged:
+            return best
+    assert best is not None
+    return best

@@ -1,0 +1,63 @@
+"""Conjugate gradients on the exact Hessian, preconditioned by the factor of the majorized one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from reml_sae.models import Factor, Theta
+
+
+@dataclass(frozen=True)
+class PCGResult:
+    """Solution of K x = b.
+
+    Attributes
+    ----------
+    x : Theta
+    converged : bool
+    negative_curvature : bool
+        A direction v with v^T K v <= 0 was met; x is then the last iterate before it.
+    n_iter : int
+    """
+
+    x: Theta
+    converged: bool
+    negative_curvature: bool
+    n_iter: int
+
+
+def preconditioned_cg(
+    matvec: Callable[[Theta], Theta],
+    factor: Factor,
+    b: Theta,
+    rtol: float,
+    max_iter: int = 200,
+) -> PCGResult:
+    """Solve K x = b until the residual's norm in the preconditioner's metric falls by ``rtol``.
+
+    At negative curvature met in the first iteration, x is the preconditioned right-hand side,
+    the Newton step of the majorizer (Steihaug 1983).
+    """
+    x = Theta(np.zeros_like(b.xi), np.zeros_like(b.beta))
+    r = b
+    z = Theta(*factor.solve(r.xi, r.beta))
+    direction = z
+    rz = r.dot(z)
+    target = rtol**2 * rz
+    for iteration in range(max_iter):
+        if rz <= target or rz <= 0.0:
+            return PCGResult(x, True, False, iteration)
+        image = matvec(direction)
+        curvature = direction.dot(image)
+        if curvature <= 0.0:
+            return PCGResult(x if iteration else z, False, True, iteration + 1)
+        step = rz / curvature
+        x = x.plus(direction, step)
+        r = r.plus(image, -step)
+        z = Theta(*factor.solve(r.xi, r.beta))
+        rz, previous = r.dot(z), rz
+        direction = z.plus(direction, rz / previous)
+    return PCGResult(x, rz <= target, False, max_iter)

@@ -1,0 +1,294 @@
+"""The Gaussian SAE-manifold with softmax assignment (DESIGN A1, A7).
+
+    z_i = sum_k a_ik Phi_k(t_ik) B_k + noise,   noise ~ N(0, phi I_p)
+
+Priors: a on the simplex (entropy penalty and chart Jacobian), t_k by the manifold, decoders
+B_k | rho ~ N(0, S_k(rho)^-1 (x) I_p) with S_k = precision * I + sum_j lambda_j S_kj. The fixed unit
+precision, in units of the data's root mean square, keeps the evidence proper: an atom without rows
+costs nothing and earns nothing, and changing the units of Z changes V by N p log c alone.
+
+Each atom has its own constant, so the simplex constraint sum_k a_k = 1 makes a separate intercept
+b_0 redundant; it is not a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from reml_sae.errors import InputError
+from reml_sae.linalg import batched_solve_psd
+from reml_sae.manifolds import Manifold
+from reml_sae.models._protocol import Theta
+from reml_sae.models.mixture import Layout, Mixture
+from reml_sae.models.sae_point import SAEPoint
+from reml_sae.models.softmax_chart import SoftmaxChart
+from reml_sae.models.terms import PenaltyTerm, number_terms
+from reml_sae.penalties import ARDPenalty
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+LOG_DISPERSION = "log_dispersion"
+STRENGTH_BOX = (-12.0, 18.0)
+DISPERSION_BOX = (-27.0, 5.0)
+
+
+class SAEManifoldModel:
+    """Arrow model of an SAE-manifold at a fixed structure.
+
+    Parameters
+    ----------
+    Z : (N, p) array
+        Data, centred and divided by ``unit``.
+    atoms : sequence of Manifold
+    terms : sequence of PenaltyTerm
+    active : (N, K) bool
+        Which coordinates each row carries; the others are integrated out with their prior.
+    theta : Theta
+        State from which solves start.
+    rho : (n_rho,) array
+        Outer parameters from which the outer loop starts.
+    temperature : float
+    unit : float
+        Root mean square of the data in their own units; enters V as N p log(unit).
+    decoder_precision : float
+        Prior precision of the decoders in standardised units.
+    """
+
+    def __init__(
+        self,
+        Z: Array,
+        atoms: Sequence[Manifold],
+        terms: Sequence[PenaltyTerm],
+        active: Mask,
+        theta: Theta,
+        rho: Array,
+        *,
+        temperature: float = 1.0,
+        unit: float = 1.0,
+        decoder_precision: float = 1.0,
+    ):
+        self.Z = Z
+        self.z_square = float(np.vdot(Z, Z))
+        self.atoms = tuple(atoms)
+        self.layout = Layout(atoms)
+        self.chart = SoftmaxChart(len(self.atoms), temperature)
+        self.active = active
+        self.active_coordinates = active[:, self.layout.coordinate_atom]
+        self.terms = number_terms(_with_default_priors(self.atoms, terms))
+        self.unit = unit
+        self.decoder_precision = decoder_precision
+        self._theta, self._rho = theta, np.asarray(rho, float)
+        if self._rho.shape != (len(self.rho_names),):
+            raise InputError(
+                f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
+                f"parameters: {', '.join(self.rho_names)}"
+            )
+
+    # --- protocol ----------------------------------------------------------------------------
+
+    @property
+    def rho_names(self) -> tuple[str, ...]:
+        """Names of the outer parameters; the log dispersion (standardised units) is last."""
+        return (*(name for term in self.terms for name in term.names), LOG_DISPERSION)
+
+    @property
+    def rho_bounds(self) -> Array:
+        """Box that the outer loop searches, (n_rho, 2)."""
+        box = [STRENGTH_BOX] * (len(self.rho_names) - 1) + [DISPERSION_BOX]
+        return np.array(box)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, p)."""
+        return self.Z.shape[0], self.Z.shape[1]
+
+    @property
+    def effective_dim(self) -> int:
+        """Number of integrated parameters: N (K - 1), active coordinates and M p."""
+        n, p = self.shape
+        return (
+            n * self.chart.dim + int(self.active_coordinates.sum()) + self.layout.basis_size * p
+        )
+
+    def initial_theta(self) -> Theta:
+        """State from which an inner solve starts."""
+        return self._theta
+
+    def initial_rho(self) -> Array:
+        """Outer parameters from which the outer loop starts."""
+        return self._rho.copy()
+
+    def at(self, theta: Theta, rho: Array) -> SAEPoint:
+        """The model at a state and outer parameters."""
+        return SAEPoint(self, theta, np.asarray(rho, float))
+
+    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
+        """Move along a step; circle coordinates are wrapped."""
+        xi = theta.xi + factor * step.xi
+        for k, atom in enumerate(self.atoms):
+            where = self.coordinate_columns(k)
+            xi[:, where] = atom.retract(theta.xi[:, where], factor * step.xi[:, where])
+        return Theta(xi, theta.beta + factor * step.beta)
+
+    def objective(self, theta: Theta, rho: Array) -> float:
+        """F alone, without the work for its derivatives."""
+        value = float(self.row_objective(theta, rho).sum())
+        for k, prior in enumerate(self.decoder_gram(rho)):
+            b = theta.beta[self.layout.basis_slices[k]]
+            value += 0.5 * float(np.vdot(b, prior @ b))
+        return value
+
+    def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
+        """The new beta, with each row's old or new parameters, whichever is better under it."""
+        kept = Theta(old.xi, new.beta)
+        better = self.row_objective(new, rho) < self.row_objective(kept, rho)
+        return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
+
+    def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
+        """The same model with another start and, where given, another active set."""
+        return SAEManifoldModel(
+            self.Z, self.atoms, self.terms, self.active if active is None else active, theta, rho,
+            temperature=self.chart.temperature, unit=self.unit,
+            decoder_precision=self.decoder_precision,
+        )
+
+    # --- pieces that the point and the codes share ---------------------------------------------
+
+    def coordinate_columns(self, k: int) -> slice:
+        """Columns of xi that hold the coordinates of atom k."""
+        where = self.layout.coordinate_slices[k]
+        return slice(self.chart.dim + where.start, self.chart.dim + where.stop)
+
+    def mixture(self, theta: Theta, coefficients: Array, order: int) -> tuple[Mixture, Array]:
+        """Linearise at a state; returns the mixture and log a."""
+        log_a = self.chart.log_assignments(self.chart.logits(theta.xi[:, : self.chart.dim]))
+        return (
+            Mixture(self.layout, np.exp(log_a), theta.xi[:, self.chart.dim:], self.active,
+                    coefficients, self.chart.temperature, order),
+            log_a,
+        )
+
+    def decoder_gram(self, rho: Array) -> list[Array]:
+        """Prior precision S_k(rho) of every decoder, (M_k, M_k)."""
+        grams = [self.decoder_precision * np.eye(atom.basis_size) for atom in self.atoms]
+        for term in self.terms:
+            if term.target == "decoder":
+                grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
+        return grams
+
+    def row_penalties(self, theta: Theta, rho: Array, log_a: Array) -> Array:
+        """Penalties of every row on its own, with the chart's Jacobian: (N,)."""
+        values = self.chart.log_jacobian(log_a) if self.chart.dim else np.zeros(len(log_a))
+        for term, target, rows in self.row_targets(theta):
+            values[rows] += term.penalty.row_values(target, term.rho(rho))
+        return values
+
+    def row_targets(self, theta: Theta) -> list[tuple[PenaltyTerm, Array, Array]]:
+        """Every row-wise term with its target (n, d) and the rows (n,) that carry it."""
+        out = []
+        everything = np.arange(len(theta.xi))
+        for term in self.terms:
+            if term.target == "logits":
+                logits = self.chart.logits(theta.xi[:, : self.chart.dim])
+                out.append((term, logits, everything))
+            elif term.target == "coordinates":
+                rows = np.flatnonzero(self.active[:, term.atom])
+                out.append((term, theta.xi[rows, self.coordinate_columns(term.atom)], rows))
+        return out
+
+    def row_objective(self, theta: Theta, rho: Array) -> Array:
+        """The part of F that belongs to each row, (N,); penalties on beta are left out."""
+        log_a, features = self._scaled_basis(theta)
+        residual = self.Z - features @ theta.beta
+        phi = np.exp(rho[-1])
+        loss = 0.5 * np.einsum("np,np->n", residual, residual) / phi
+        loss += 0.5 * self.shape[1] * (np.log(2.0 * np.pi * phi) + 2.0 * np.log(self.unit))
+        return loss + self.row_penalties(theta, rho, log_a)
+
+    def row_residuals(self, theta: Theta) -> Array:
+        """Data minus predictor, (N, p), standardised units."""
+        return self.Z - self._scaled_basis(theta)[1] @ theta.beta
+
+    def _scaled_basis(self, theta: Theta) -> tuple[Array, Array]:
+        """Log a (N, K) and phi (N, M)."""
+        mixture, log_a = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
+        return log_a, mixture.features()
+
+    def strengths(self, rho: Array) -> dict[str, float]:
+        """Strength lambda = weight * exp(rho) of every learnable term, by name of its rho."""
+        out = {}
+        for term in self.terms:
+            for name, value in zip(term.names, term.rho(rho), strict=True):
+                out[name] = float(term.penalty.weight * np.exp(value))
+        return out
+
+    def weights(self) -> dict[str, float]:
+        """Present weight of every penalty, by term."""
+        return {f"{term.penalty.KIND_TAG}.{term.place}": float(term.penalty.weight)
+                for term in self.terms}
+
+    def solve_beta(self, theta: Theta, rho: Array) -> Theta:
+        """Best decoders for fixed rows: a penalised linear least squares."""
+        features = self._scaled_basis(theta)[1]
+        phi = np.exp(rho[-1])
+        gram = features.T @ features
+        for k, prior in enumerate(self.decoder_gram(rho)):
+            where = self.layout.basis_slices[k]
+            gram[where, where] += phi * prior
+        return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ self.Z))
+
+    def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
+        """Newton steps of every row on its own at fixed beta; no row's objective increases.
+
+        The exact row Hessian where it is positive definite, the majorized one elsewhere; a row
+        whose full step does not descend tries shorter ones and otherwise stays.
+        """
+        value = self.row_objective(theta, rho)
+        for _ in range(n_sweeps):
+            point = self.at(theta, rho)
+            gradient = point.gradient().xi
+            step = -_newton_rows(point.row_hessian("exact"), point.row_hessian("majorizer"),
+                                 gradient)
+            improved = np.zeros(len(value), bool)
+            best = theta
+            for factor in (1.0, 0.3, 0.05):
+                candidate = self.retract(theta, Theta(step, np.zeros_like(theta.beta)), factor)
+                trial = self.row_objective(candidate, rho)
+                better = (trial < value) & ~improved
+                best = Theta(np.where(better[:, None], candidate.xi, best.xi), theta.beta)
+                value = np.where(better, trial, value)
+                improved |= better
+            theta = best
+            if not improved.any():
+                break
+        return theta
+
+
+def _with_default_priors(
+    atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]
+) -> tuple[PenaltyTerm, ...]:
+    """Add the fixed Gaussian prior of every Euclidean coordinate that has no ARD of its own."""
+    owned = {term.atom for term in terms if term.target == "coordinates"}
+    defaults = [
+        PenaltyTerm(ARDPenalty(atom.latent_dim, weight=atom.prior_precision, learnable=False),
+                    "coordinates", k)
+        for k, atom in enumerate(atoms)
+        if atom.prior_precision > 0 and k not in owned
+    ]
+    return (*terms, *defaults)
+
+
+def _newton_rows(exact: Array, majorizer: Array, gradient: Array) -> Array:
+    """Row-wise Newton direction; falls back to the majorizer where the exact block is not PD."""
+    if exact.shape[1] == 0:
+        return gradient
+    scale = np.sqrt(np.maximum(np.einsum("nqq->nq", majorizer), 1e-300))
+    scaled = exact / (scale[:, :, None] * scale[:, None, :])
+    lowest = np.linalg.eigvalsh(scaled)[:, 0]
+    blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer)
+    return batched_solve_psd(blocks, gradient)

@@ -1,0 +1,126 @@
+"""The REML / Laplace criterion and its exact gradient (DESIGN A2, A5).
+
+    V(rho) = F(theta_hat) + (1/2) log|H| - (dim theta / 2) log 2 pi + sum_j log C_j
+
+    dV/drho_m = dF/drho_m + (1/2) tr(H^-1 dH/drho_m) + d(sum log C)/drho_m
+                - u^T d2F/dtheta drho_m,        (d2F/dtheta2) u = grad_theta (1/2) log|H|
+
+The last line is the adjoint of the implicit function theta_hat(rho). Its matrix is the exact
+Hessian, whatever H is; the system is solved by conjugate gradients with H as preconditioner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InnerConvergenceError, InputError
+from reml_sae.inner import InnerSolution, preconditioned_cg, solve_inner
+from reml_sae.models import ArrowModel, Curvature, Theta
+
+Array = NDArray[np.float64]
+
+ADJOINT_RTOL = 1e-10
+
+
+@dataclass(frozen=True)
+class CriterionValue:
+    """V at one rho.
+
+    Attributes
+    ----------
+    value : float
+        V in nats; smaller is better.
+    gradient : (n_rho,) array
+        dV/drho; NaN where it was not asked for.
+    parts : mapping
+        ``objective``, ``half_logdet``, ``dimension`` and ``log_normalizer``; they sum to V.
+    inner : InnerSolution
+    edf : float
+        Effective degrees of freedom of the data fit.
+    explicit : mapping
+        The explicit parts of the gradient, from which Fellner-Schall steps are made.
+    """
+
+    value: float
+    gradient: Array
+    parts: Mapping[str, float]
+    inner: InnerSolution
+    edf: float
+    explicit: Mapping[str, Array] = field(repr=False)
+
+
+def criterion(
+    model: ArrowModel,
+    rho: Array,
+    *,
+    theta: Theta | None = None,
+    curvature: Curvature = "majorizer",
+    gradient: bool = True,
+    tol: float = 1e-6,
+    max_inner: int = 100,
+) -> CriterionValue:
+    """V(rho) with the inner problem solved again.
+
+    Parameters
+    ----------
+    model : ArrowModel
+    rho : (n_rho,) array
+        Outer parameters, in the order of ``model.rho_names``.
+    theta : Theta, optional
+        Start of the inner solve; the model's own state by default.
+    curvature : "majorizer" or "exact"
+    gradient : bool
+        Whether the adjoint is solved.
+    tol : float
+        Bound on the Newton decrement of the inner solve.
+    max_inner : int
+
+    Raises
+    ------
+    InputError
+        Where ``rho`` has the wrong shape or is not finite.
+    InnerConvergenceError
+        Where the adjoint system has negative curvature, so that no gradient exists.
+    """
+    rho = np.asarray(rho, float)
+    names = model.rho_names
+    if rho.shape != (len(names),) or not np.isfinite(rho).all():
+        raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), got {rho}")
+    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner)
+    return criterion_at(model, inner, curvature=curvature, gradient=gradient)
+
+
+def criterion_at(
+    model: ArrowModel,
+    inner: InnerSolution,
+    *,
+    curvature: Curvature = "majorizer",
+    gradient: bool = True,
+) -> CriterionValue:
+    """V at a mode that has been found."""
+    point = inner.point
+    logdet = point.half_logdet(curvature)
+    normalizer, normalizer_rho = point.log_normalizer()
+    parts = {
+        "objective": point.objective,
+        "half_logdet": logdet.value,
+        "dimension": -0.5 * model.effective_dim * np.log(2.0 * np.pi),
+        "log_normalizer": normalizer,
+    }
+    objective_rho = point.objective_rho()
+    total = np.full_like(objective_rho, np.nan)
+    if gradient:
+        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL)
+        if adjoint.negative_curvature:
+            raise InnerConvergenceError(
+                "the exact Hessian is not positive definite at the state that the inner solve "
+                f"returned ({inner.status.value}), so V has no gradient there"
+            )
+        total = objective_rho + logdet.rho + normalizer_rho - point.gradient_rho_dot(adjoint.x)
+    explicit = {"objective": objective_rho, "half_logdet": logdet.rho,
+                "log_normalizer": normalizer_rho}
+    return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)

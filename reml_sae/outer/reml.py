@@ -1,0 +1,275 @@
+"""The REML loop: minimise V over rho (DESIGN A5).
+
+Three stages, each shown in the trace: schedules move the weights to their terminal values
+("anneal"); generalized Fellner-Schall steps (Wood and Fasiolo 2017) set every strength to the value
+at which the explicit part of the gradient vanishes ("fellner-schall"); L-BFGS-B with the exact
+adjoint gradient finishes on the fixed final objective ("bfgs"). Convergence is declared on the last
+stage alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, minimize
+
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.inner import InnerSolution
+from reml_sae.models import ArrowModel, Curvature, Theta
+from reml_sae.outer.criterion import CriterionValue, criterion
+from reml_sae.outer.trace import REMLTrace, TraceRow
+
+Array = NDArray[np.float64]
+Callback = Callable[[TraceRow], object]
+logger = logging.getLogger("reml_sae")
+
+FELLNER_SCHALL_STEPS = 8
+FELLNER_SCHALL_CLIP = 2.0
+FELLNER_SCHALL_LOOSE = 0.05
+BARRIER = 1e3
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of `fit_reml`; always the best state met.
+
+    Attributes
+    ----------
+    rho : (n_rho,) array
+    theta : Theta
+    criterion : float
+        V at ``rho``.
+    gradient : (n_rho,) array
+    trace : REMLTrace
+    converged : bool
+        The projected gradient of V and the inner decrement are both below tolerance.
+    message : str
+        Why the loop ended, as a sentence.
+    edf : float
+        Effective degrees of freedom of the data fit.
+    limits : tuple of (name, str)
+        Strengths that ran to a limit, where V is flat: "infinite" or "zero".
+    value : CriterionValue
+    n_iter : int
+    """
+
+    rho: Array
+    theta: Theta
+    criterion: float
+    gradient: Array
+    trace: REMLTrace
+    converged: bool
+    message: str
+    edf: float
+    limits: tuple[tuple[str, str], ...]
+    value: CriterionValue
+    n_iter: int
+
+    @property
+    def inner(self) -> InnerSolution:
+        """The inner solution at the optimum."""
+        return self.value.inner
+
+
+class _Loop:
+    """State that the stages share: the best point so far, the trace, the clock."""
+
+    def __init__(self, model: ArrowModel, curvature: Curvature, tol: float, inner_tol: float,
+                 callbacks: Sequence[Callback], trace: REMLTrace):
+        self.model, self.curvature, self.tol, self.inner_tol = model, curvature, tol, inner_tol
+        self.callbacks, self.trace = callbacks, trace
+        self.bounds = model.rho_bounds
+        self.start = time.perf_counter()
+        self.best: CriterionValue | None = None
+        self.best_rho = np.clip(model.initial_rho(), self.bounds[:, 0], self.bounds[:, 1])
+        self.theta = model.initial_theta()
+
+    def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
+        value = criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
+                          gradient=gradient, tol=self.inner_tol if tol is None else tol)
+        return value
+
+    def keep(self, rho: Array, value: CriterionValue) -> None:
+        self.best, self.best_rho, self.theta = value, rho.copy(), value.inner.theta
+
+    def projected(self, rho: Array, gradient: Array) -> Array:
+        low, high = self.bounds[:, 0], self.bounds[:, 1]
+        blocked = ((rho <= low) & (gradient > 0)) | ((rho >= high) & (gradient < 0))
+        return np.where(blocked, 0.0, gradient)
+
+    def stationary(self, rho: Array, value: CriterionValue) -> bool:
+        norm = np.abs(self.projected(rho, value.gradient)).max(initial=0.0)
+        return bool(norm <= self.tol * (1.0 + abs(value.value))) and value.inner.converged
+
+    def record(self, stage: str, rho: Array, value: CriterionValue) -> None:
+        names = self.model.rho_names
+        row = TraceRow(
+            iteration=len(self.trace), stage=stage, criterion=value.value, parts=value.parts,
+            gradient_norm=float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0)),
+            rho=dict(zip(names, rho.tolist(), strict=True)),
+            strengths=self.model.strengths(rho), weights=self.model.weights(),
+            edf=value.edf, inner_iterations=value.inner.n_iter,
+            inner_status=value.inner.status.name.lower(), damping=value.inner.damping,
+            seconds=time.perf_counter() - self.start,
+        )
+        self.trace.append(row)
+        logger.info("outer %d %s: V = %.6f, |gradient| = %.3g, inner %d (%s)", row.iteration,
+                    stage, row.criterion, row.gradient_norm, row.inner_iterations,
+                    row.inner_status)
+        for callback in self.callbacks:
+            callback(row)
+
+
+def fit_reml(
+    model: ArrowModel,
+    *,
+    curvature: Curvature = "majorizer",
+    max_outer: int = 50,
+    tol: float = 1e-6,
+    inner_tol: float = 1e-6,
+    callbacks: Sequence[Callback] = (),
+    trace: REMLTrace | None = None,
+) -> FitResult:
+    """Choose rho by minimising the REML / Laplace criterion.
+
+    Parameters
+    ----------
+    model : ArrowModel
+    curvature : "majorizer" or "exact"
+    max_outer : int
+        Budget of quasi-Newton iterations.
+    tol : float
+        The projected gradient of V must fall below ``tol * (1 + abs(V))``.
+    inner_tol : float
+        Newton decrement of every inner solve.
+    callbacks : sequence of callables
+        Called with each `TraceRow`.
+    trace : REMLTrace, optional
+        Continued where given.
+
+    Returns
+    -------
+    FitResult
+        A fit that did not converge, or was interrupted, still returns its best state.
+    """
+    loop = _Loop(model, curvature, tol, inner_tol, callbacks,
+                 REMLTrace() if trace is None else trace)
+    begun = len(loop.trace)
+    message = "the outer iteration budget ran out"
+    try:
+        _fellner_schall(loop)
+        message = _quasi_newton(loop, max_outer)
+    except KeyboardInterrupt:
+        message = "interrupted by the user; the best state so far was kept"
+        if loop.best is None:
+            raise
+    return _result(loop, message, len(loop.trace) - begun)
+
+
+def _fellner_schall(loop: _Loop) -> None:
+    rho = loop.best_rho
+    for _ in range(FELLNER_SCHALL_STEPS):
+        value = loop.evaluate(rho, gradient=False, tol=FELLNER_SCHALL_LOOSE)
+        loop.keep(rho, value)
+        loop.record("fellner-schall", rho, value)
+        step = _fellner_schall_step(value)
+        rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
+        if np.abs(step).max(initial=0.0) < 0.02:
+            break
+
+
+def _fellner_schall_step(value: CriterionValue) -> Array:
+    """Step of log lambda to -(d log C + (1/2) tr H^-1 dH) / (dF/dlog lambda), clipped.
+
+    For the dispersion the signs of numerator and denominator are exchanged, and the ratio is
+    RSS / (N p - edf).
+    """
+    energy = value.explicit["objective"]
+    volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
+    # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
+    rss = value.inner.point.dispersion_energy  # type: ignore[attr-defined]
+    step[-1] = np.log(rss / max(energy[-1] + rss - volume[-1], 1e-12 * rss + 1e-300))
+    return np.clip(step, -FELLNER_SCHALL_CLIP, FELLNER_SCHALL_CLIP)
+
+
+def _quasi_newton(loop: _Loop, max_outer: int) -> str:
+    value = loop.evaluate(loop.best_rho, gradient=True)
+    loop.keep(loop.best_rho, value)
+    # curvature of V in each log strength near a Fellner-Schall point is about its energy
+    energy = np.abs(value.explicit["objective"])
+    energy[-1] = 0.5 * loop.model.shape[0] * loop.model.shape[1]
+    scale = np.sqrt(np.maximum(energy, 1.0))
+    cache: dict[bytes, CriterionValue] = {loop.best_rho.tobytes(): value}
+
+    def objective(x: Array) -> tuple[float, Array]:
+        rho = np.clip(x / scale, loop.bounds[:, 0], loop.bounds[:, 1])
+        try:
+            key = rho.tobytes()
+            if key not in cache:
+                cache[key] = loop.evaluate(rho, gradient=True)
+            found = cache[key]
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.debug("outer trial refused: %s", error)
+            found = None
+        assert loop.best is not None
+        if found is None or not np.isfinite(found.value):
+            away = x - loop.best_rho * scale
+            return loop.best.value + BARRIER * (1.0 + float(away @ away)), 2.0 * BARRIER * away
+        if found.value <= loop.best.value:
+            loop.keep(rho, found)
+        return found.value, found.gradient / scale
+
+    def after(intermediate_result: OptimizeResult) -> None:
+        assert loop.best is not None
+        cache.clear()
+        cache[loop.best_rho.tobytes()] = loop.best
+        loop.record("bfgs", loop.best_rho, loop.best)
+        if loop.stationary(loop.best_rho, loop.best):
+            raise StopIteration
+
+    if loop.stationary(loop.best_rho, value) or max_outer == 0:
+        loop.record("bfgs", loop.best_rho, value)
+        return "the gradient of the criterion is below tolerance"
+    result = minimize(
+        objective, loop.best_rho * scale, jac=True, method="L-BFGS-B", callback=after,
+        bounds=loop.bounds * scale[:, None],
+        options={"maxiter": max_outer, "maxfun": 3 * max_outer, "ftol": 0.0, "gtol": 0.0},
+    )
+    assert loop.best is not None
+    if loop.stationary(loop.best_rho, loop.best):
+        return "the gradient of the criterion is below tolerance"
+    if not loop.best.inner.converged:
+        return f"the inner solve did not converge: {loop.best.inner.status.value}"
+    return f"the outer search stopped before the gradient vanished ({result.message})"
+
+
+def _result(loop: _Loop, message: str, n_iter: int) -> FitResult:
+    assert loop.best is not None
+    value, rho = loop.best, loop.best_rho
+    has_gradient = bool(np.isfinite(value.gradient).all())
+    converged = has_gradient and loop.stationary(rho, value)
+    return FitResult(
+        rho=rho, theta=value.inner.theta, criterion=value.value, gradient=value.gradient,
+        trace=loop.trace, converged=converged, message=message, edf=value.edf,
+        limits=_limits(loop, rho, value), value=value, n_iter=n_iter,
+    )
+
+
+def _limits(loop: _Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, str], ...]:
+    """Strengths on a flat stretch of V: the prior alone sets their part of H, or nothing does."""
+    found = []
+    normalizer, logdet = value.explicit["log_normalizer"], value.explicit["half_logdet"]
+    for j, name in enumerate(loop.model.rho_names):
+        size = abs(normalizer[j])
+        if rho[j] >= loop.bounds[j, 1] or (size > 0 and abs(normalizer[j] + logdet[j]) < 5e-3 * size):
+            found.append((name, "infinite"))
+        elif rho[j] <= loop.bounds[j, 0]:
+            found.append((name, "zero"))
+    return tuple(found)
