@@ -1,5 +1,6 @@
 """Block arrowhead algebra; knows nothing of statistics."""
 
+from reml_sae.linalg._arrow import ArrowFactor, ArrowMatrix, SelectedInverse
 from reml_sae.linalg._batched import (
     batched_cholesky,
     batched_inverse,
@@ -9,6 +10,9 @@ from reml_sae.linalg._batched import (
 from reml_sae.linalg._span import SpanArrowFactor, SpanArrowMatrix, SpanSelectedInverse
 
 __all__ = [
+    "ArrowFactor",
+    "ArrowMatrix",
+    "SelectedInverse",
     "SpanArrowFactor",
     "SpanArrowMatrix",
     "SpanSelectedInverse",

@@ -1,4 +1,7 @@
-"""Batched dense algebra for stacks of small symmetric blocks."""
+"""Batched dense algebra for stacks of small symmetric blocks.
+
+Every function takes an (N, q, q) stack and allows N = 0 and q = 0.
+"""
 
 from __future__ import annotations
 
@@ -11,64 +14,107 @@ Array = NDArray[np.float64]
 
 
 def batched_cholesky(blocks: Array, first_row: int = 0) -> Array:
-    """Lower Cholesky factors of (N, q, q) blocks.
+    """Lower Cholesky factors of symmetric positive definite blocks.
+
+    Parameters
+    ----------
+    blocks : (N, q, q) array
+        Only the lower triangles are read.
+    first_row : int
+        Index of the first block in the whole matrix, added to the row that an error names.
+
+    Returns
+    -------
+    (N, q, q) array
 
     Raises
     ------
     NotPositiveDefiniteError
-        Naming the first block that is not positive definite; ``first_row`` is added to its index.
+        Naming the first block that is not positive definite.
     """
-    if blocks.shape[0] == 0 or blocks.shape[1] == 0:
+    if blocks.size == 0:
         return blocks.copy()
+    factors = _try_cholesky(blocks)
+    if factors is None:
+        row = first_row + _first_bad(blocks)
+        raise NotPositiveDefiniteError(f"row block {row} is not positive definite", row=row)
+    return factors
+
+
+def _try_cholesky(blocks: Array) -> Array | None:
+    """Factors of the stack, or None where one of its blocks has none."""
     try:
-        factors = np.linalg.cholesky(blocks)
-        if np.isfinite(factors).all():
-            return factors
+        factors: Array = np.linalg.cholesky(blocks).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
-        pass
-    bad = _first_bad(blocks)
-    raise NotPositiveDefiniteError(
-        f"row block {first_row + bad} is not positive definite", row=first_row + bad
-    )
+        return None
+    return factors if np.isfinite(factors).all() else None
 
 
 def _first_bad(blocks: Array) -> int:
-    finite = np.isfinite(blocks).all(axis=(1, 2))
-    if not finite.all():
-        return int(np.argmin(finite))
+    """Index of the first block without a factor, by bisection; at most 2 N blocks are factored."""
     low, high = 0, len(blocks)
-    # bisection: the first prefix that fails to factor
     while high - low > 1:
         middle = (low + high) // 2
-        try:
-            np.linalg.cholesky(blocks[low:middle])
-            low = middle
-        except np.linalg.LinAlgError:
+        if _try_cholesky(blocks[low:middle]) is None:
             high = middle
+        else:
+            low = middle
     return low
 
 
 def batched_inverse(blocks: Array, factors: Array | None = None) -> Array:
-    """Inverses of symmetric positive definite (N, q, q) blocks."""
-    if blocks.shape[0] == 0 or blocks.shape[1] == 0:
+    """Inverses of symmetric positive definite blocks.
+
+    Parameters
+    ----------
+    blocks : (N, q, q) array
+    factors : (N, q, q) array, optional
+        Their `batched_cholesky`, where the caller has it.
+
+    Returns
+    -------
+    (N, q, q) array
+
+    Raises
+    ------
+    NotPositiveDefiniteError
+        Naming the first block that is not positive definite.
+    """
+    if blocks.size == 0:
         return blocks.copy()
+    lower = batched_cholesky(blocks) if factors is None else factors
     if blocks.shape[1] == 1:
         return 1.0 / blocks
-    inverse = np.linalg.inv(batched_cholesky(blocks) if factors is None else factors)
+    inverse = np.linalg.inv(lower)
     return inverse.transpose(0, 2, 1) @ inverse
 
 
 def batched_solve_psd(blocks: Array, rhs: Array) -> Array:
-    """Solve x_i with D_i x_i = g_i for (N, q, q) and (N, q)."""
-    if blocks.shape[0] == 0 or blocks.shape[1] == 0:
+    """Solve D_i x_i = g_i for every block.
+
+    Parameters
+    ----------
+    blocks : (N, q, q) array
+        Nonsingular; definiteness is not checked.
+    rhs : (N, q) array
+
+    Returns
+    -------
+    (N, q) array
+    """
+    if blocks.size == 0:
         return rhs.copy()
     if blocks.shape[1] == 1:
         return rhs / blocks[:, :, 0]
-    return np.linalg.solve(blocks, rhs[:, :, None])[:, :, 0]
+    out: Array = np.linalg.solve(blocks, rhs[:, :, None]).astype(np.float64, copy=False)
+    return out[:, :, 0]
 
 
 def batched_logdet(blocks: Array) -> Array:
-    """Log-determinants (N,) of symmetric positive definite blocks (N, q, q)."""
-    if blocks.shape[1] == 0:
-        return np.zeros(len(blocks))
-    return 2.0 * np.log(np.einsum("nqq->nq", batched_cholesky(blocks))).sum(1)
+    """Log-determinants of symmetric positive definite blocks, (N, q, q) to (N,)."""
+    return factor_logdet(batched_cholesky(blocks))
+
+
+def factor_logdet(factors: Array) -> Array:
+    """Log-determinants (N,) of the blocks whose Cholesky factors (N, q, q) are given."""
+    return 2.0 * np.log(np.einsum("nqq->nq", factors)).sum(1)

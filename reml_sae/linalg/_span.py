@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
-from reml_sae.errors import NotPositiveDefiniteError
-from reml_sae.linalg._batched import batched_cholesky, batched_inverse
+from reml_sae.errors import InputError
+from reml_sae.linalg._batched import batched_cholesky, batched_inverse, factor_logdet
+from reml_sae.linalg._dense import DenseCholesky
 
 Array = NDArray[np.float64]
 
@@ -51,6 +51,18 @@ class SpanArrowMatrix:
     border_columns: Array
     scale: float
 
+    def __post_init__(self) -> None:
+        (n, q, _), m, (p, r) = self.rows.shape, self.features.shape[1], self.span.shape
+        expected = {"rows": (n, q, q), "features": (n, m), "jacobians": (n, q, r), "gram": (m, m),
+                    "border_columns": (len(self.border_columns), m, r)}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise InputError(f"{name} must have shape {shape} to match rows (N, q, q), "
+                                 f"features (N, M) and span (p, r), got "
+                                 f"{getattr(self, name).shape}")
+        if r > p:
+            raise InputError(f"span must have orthonormal columns, got {r} columns of length {p}")
+
     @property
     def border_shape(self) -> tuple[int, int]:
         """(M, p), the shape of a border vector."""
@@ -69,16 +81,15 @@ class SpanArrowMatrix:
         return rows, self.gram @ x_border + inner @ self.span.T
 
     def to_dense(self) -> Array:
-        """The whole matrix, (N q + M p, N q + M p)."""
+        """Return the whole matrix, (N q + M p, N q + M p)."""
         n, q, _ = self.rows.shape
         m, p = self.border_shape
         out = np.zeros((n * q + m * p,) * 2)
+        index = np.arange(n * q).reshape(n, q)
+        out[index[:, :, None], index[:, None, :]] = self.rows
         full = self.jacobians @ self.span.T
-        for i in range(n):
-            where = slice(i * q, (i + 1) * q)
-            out[where, where] = self.rows[i]
-            coupling = self.features[i][None, :, None] * full[i][:, None, :]
-            out[where, n * q:] = self.scale * coupling.reshape(q, m * p)
+        coupling = self.features[:, None, :, None] * full[:, :, None, :]
+        out[: n * q, n * q:] = self.scale * coupling.reshape(n * q, m * p)
         out[n * q:, : n * q] = out[: n * q, n * q:].T
         out[n * q:, n * q:] = np.kron(self.gram, np.eye(p))
         for column in self.border_columns:
@@ -89,11 +100,18 @@ class SpanArrowMatrix:
     def factorize(self, chunk_rows: int | None = None) -> SpanArrowFactor:
         """Factor H.
 
+        Parameters
+        ----------
+        chunk_rows : int, optional
+            Rows that are worked on at once; chosen from a bound on memory by default.
+
         Raises
         ------
         NotPositiveDefiniteError
             Naming the first bad row block, or saying that the Schur complement failed.
         """
+        if chunk_rows is not None and chunk_rows < 1:
+            raise InputError(f"chunk_rows must be at least 1, got {chunk_rows}")
         return SpanArrowFactor(self, chunk_rows)
 
 
@@ -119,25 +137,27 @@ class SpanSelectedInverse:
 
 
 class SpanArrowFactor:
-    """Factor of a `SpanArrowMatrix`."""
+    """Factor of a `SpanArrowMatrix`; made by `SpanArrowMatrix.factorize`."""
 
     def __init__(self, matrix: SpanArrowMatrix, chunk_rows: int | None = None):
         self.matrix = matrix
-        n, _, r = matrix.jacobians.shape
+        r = matrix.span.shape[1]
         m, p = matrix.border_shape
         self._row_factors = batched_cholesky(matrix.rows)
         self._row_inverse = batched_inverse(matrix.rows, self._row_factors)
         self._outside = p - r
-        self._gram_factor = _cholesky(matrix.gram, "the border's Gram matrix")
+        # outside the span the border is G alone; where the span is everything, G may be singular
+        self._gram_factor = DenseCholesky.of(
+            matrix.gram if self._outside else np.empty((0, 0)), "the border's Gram matrix")
         pairs = m * (m + 1) // 2 + r * (r + 1) // 2 + m * m + 2 * r * r
         self._chunk = chunk_rows or max(1, CHUNK_ELEMENTS // max(1, pairs))
         self._m_pairs, self._r_pairs = np.triu_indices(m), np.triu_indices(r)
         schur = np.einsum("ab,rs->arbs", matrix.gram, np.eye(r))
         schur -= matrix.scale**2 * self._coupling()
         schur = schur.reshape(m * r, m * r)
-        flat = matrix.border_columns.reshape(-1, m * r)
+        flat = matrix.border_columns.reshape(len(matrix.border_columns), m * r)
         schur += flat.T @ flat
-        self._schur_factor = _cholesky(schur, "the Schur complement on the border")
+        self._schur_factor = DenseCholesky.of(schur, "the Schur complement on the border")
 
     def _chunks(self) -> list[slice]:
         n = len(self.matrix.features)
@@ -166,15 +186,15 @@ class SpanArrowFactor:
 
     def logdet(self) -> float:
         """Log-determinant of H."""
-        rows = 2.0 * float(np.log(np.einsum("nqq->nq", self._row_factors)).sum())
-        return rows + self._outside * _logdet(self._gram_factor) + _logdet(self._schur_factor)
+        rows = float(factor_logdet(self._row_factors).sum())
+        return rows + self._outside * self._gram_factor.logdet() + self._schur_factor.logdet()
 
     def apply_border_inverse(self, v: Array) -> Array:
-        """The border block of H^-1 applied to (M, p)."""
+        """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
         span = self.matrix.span
         inside = v @ span
-        outside = cho_solve(self._gram_factor, v - inside @ span.T) if self._outside else 0.0
-        solved = cho_solve(self._schur_factor, inside.ravel()).reshape(inside.shape)
+        outside = self._gram_factor.solve(v - inside @ span.T) if self._outside else 0.0
+        solved = self._schur_factor.solve(inside.ravel()).reshape(inside.shape)
         return solved @ span.T + outside
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
@@ -192,26 +212,23 @@ class SpanArrowFactor:
         """Blocks of H^-1 of border rows ``where`` for every output: (p, m, m)."""
         matrix = self.matrix
         m, r = matrix.features.shape[1], matrix.jacobians.shape[2]
-        inside = self._schur_inverse().reshape(m, r, m, r)[where][:, :, where]
+        inside = self._schur_factor.inverse().reshape(m, r, m, r)[where][:, :, where]
         out = np.einsum("or,arbs,os->oab", matrix.span, inside, matrix.span, optimize=True)
         if self._outside:
-            gram_inverse = cho_solve(self._gram_factor, np.eye(m))[where, where]
+            gram_inverse = self._gram_factor.inverse()[where, where]
             left = 1.0 - np.einsum("or,or->o", matrix.span, matrix.span)
             out += np.maximum(left, 0.0)[:, None, None] * gram_inverse
         return out
 
-    def _schur_inverse(self) -> Array:
-        return cho_solve(self._schur_factor, np.eye(len(self._schur_factor[0])))
-
     def selected_inverse(self) -> SpanSelectedInverse:
-        """The parts of H^-1 that derivatives of log|H| need."""
+        """Return the parts of H^-1 that derivatives of log|H| need."""
         matrix, s = self.matrix, self.matrix.scale
         m, r = matrix.features.shape[1], matrix.jacobians.shape[2]
         (ma, mb), (ra, rb) = self._m_pairs, self._r_pairs
-        inverse = self._schur_inverse().reshape(m, r, m, r).transpose(0, 2, 1, 3)
+        inverse = self._schur_factor.inverse().reshape(m, r, m, r).transpose(0, 2, 1, 3)
         border_trace = np.einsum("abrr->ab", inverse)
         if self._outside:
-            border_trace = border_trace + self._outside * cho_solve(self._gram_factor, np.eye(m))
+            border_trace = border_trace + self._outside * self._gram_factor.inverse()
         # K[(m m'), (r r')] symmetrised over both pairs, since it only meets symmetric partners
         k = 0.5 * (inverse + inverse.transpose(1, 0, 2, 3))
         k = k[ma, mb][:, ra, rb]
@@ -239,16 +256,3 @@ class SpanArrowFactor:
             feature_cross[where] = -(s**2) * np.einsum("na,nab->nb", phi, u)
         feature_cross += s * (matrix.features @ border_trace)
         return SpanSelectedInverse(rows, border_trace, jac_cross, feature_cross)
-
-
-def _cholesky(matrix: Array, name: str) -> tuple[Array, bool]:
-    if matrix.size == 0:
-        return matrix, True
-    try:
-        return cho_factor(matrix, lower=True)
-    except (np.linalg.LinAlgError, ValueError) as error:
-        raise NotPositiveDefiniteError(f"{name} is not positive definite") from error
-
-
-def _logdet(factor: tuple[Array, bool]) -> float:
-    return 2.0 * float(np.log(np.diagonal(factor[0])).sum())

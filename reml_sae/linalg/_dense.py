@@ -1,0 +1,70 @@
+"""Cholesky factor of one dense border matrix; a matrix of size 0 is a legal border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, lapack
+
+from reml_sae.errors import NotPositiveDefiniteError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DenseCholesky:
+    """Lower Cholesky factor of a symmetric positive definite matrix.
+
+    Attributes
+    ----------
+    lower : (P, P) array
+        The factor; its strict upper triangle is zero.
+    """
+
+    lower: Array
+
+    @classmethod
+    def of(cls, matrix: Array, name: str) -> DenseCholesky:
+        """Factor a matrix, of which only the lower triangle is read.
+
+        Parameters
+        ----------
+        matrix : (P, P) array
+        name : str
+            What the matrix is, for the message of the error.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            Where the matrix is not positive definite, or is not finite.
+        """
+        if matrix.shape[0] == 0:
+            return cls(matrix.copy())
+        if not np.isfinite(matrix).all():
+            raise NotPositiveDefiniteError(f"{name} has entries that are not finite")
+        lower, info = lapack.dpotrf(matrix, lower=True, clean=True)
+        if info != 0:
+            raise NotPositiveDefiniteError(
+                f"{name} is not positive definite: its leading minor of order {info} fails"
+            )
+        return cls(lower)
+
+    def solve(self, rhs: Array) -> Array:
+        """Solve A x = rhs for (P,) or (P, k)."""
+        if rhs.size == 0:
+            return rhs.copy()
+        return cho_solve((self.lower, True), rhs)
+
+    def logdet(self) -> float:
+        """Log-determinant of A."""
+        return 2.0 * float(np.log(np.diagonal(self.lower)).sum())
+
+    def inverse(self) -> Array:
+        """A^-1, exactly symmetric, (P, P)."""
+        if self.lower.size == 0:
+            return self.lower.copy()
+        out, _ = lapack.dpotri(self.lower, lower=True)
+        strict = np.tril(out, -1)
+        return strict + strict.T + np.diag(np.diagonal(out))
