@@ -221,7 +221,7 @@ class ArrowFactor(Generic[Rows]):
 
     def _chunks(self, coupling: Array) -> Iterator[slice]:
         n, q, width = coupling.shape
-        if q == 0:
+        if q == 0 or width == 0:
             return
         step = self._chunk_rows or max(1, CHUNK_ELEMENTS // (q * max(width, q)))
         for start in range(0, n, step):

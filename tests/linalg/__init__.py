@@ -1,0 +1,1 @@
+"""Tests of the arrowhead algebra, one module a property."""
