@@ -1,0 +1,156 @@
+"""Euclidean space with a polynomial basis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement
+from math import lgamma, log, pi
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InputError
+from reml_sae.manifolds._base import Manifold
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Euclidean(Manifold):
+    """R^d with the prior N(0, I) and all monomials up to a total degree.
+
+    The roughness is E ||Hess f||^2 under the coordinate prior, which is rotation invariant and
+    leaves affine maps free. The gauge is SO(d); the prior fixes origin and scale.
+
+    Parameters
+    ----------
+    dim : int
+        d >= 1.
+    degree : int
+        1, 2 or 3.
+    """
+
+    dim: int = 1
+    degree: int = 1
+    name: ClassVar[str] = "euclidean"
+    prior_precision: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dim, (int, np.integer)) or self.dim < 1:
+            raise InputError(f"dim must be an integer >= 1, got {self.dim!r}")
+        if self.degree not in (1, 2, 3):
+            raise InputError(f"degree must be 1, 2 or 3, got {self.degree!r}")
+
+    @property
+    def exponents(self) -> NDArray[np.intp]:
+        """(M, d) exponents of the monomials, the constant first."""
+        rows = []
+        for degree in range(self.degree + 1):
+            for chosen in combinations_with_replacement(range(self.dim), degree):
+                rows.append([chosen.count(a) for a in range(self.dim)])
+        return np.array(rows)
+
+    @property
+    def latent_dim(self) -> int:
+        """The dimension d."""
+        return self.dim
+
+    @property
+    def basis_size(self) -> int:
+        """Number of monomials."""
+        return len(self.exponents)
+
+    @property
+    def linear_dim(self) -> int:
+        """The dimension d."""
+        return self.dim
+
+    def jet(self, t: Array, order: int) -> tuple[Array, ...]:
+        """Monomials and their derivatives."""
+        e = self.exponents
+        # powers[m][n, M, d]: m-th derivative of t_a^e in its own variable
+        powers = []
+        for m in range(order + 1):
+            falling = np.ones_like(e)
+            for j in range(m):
+                falling = falling * np.maximum(e - j, 0)
+            powers.append(falling * t[:, None, :] ** np.maximum(e - m, 0))
+        out = []
+        for m in range(order + 1):
+            values = np.empty((len(t),) + (self.dim,) * m + (len(e),))
+            for index in np.ndindex(*(self.dim,) * m):
+                counts = np.bincount(np.array(index, dtype=int), minlength=self.dim)
+                product = np.ones((len(t), len(e)))
+                for a in range(self.dim):
+                    product = product * powers[counts[a]][:, :, a]
+                values[(slice(None), *index)] = product
+            out.append(values)
+        return tuple(out)
+
+    def roughness(self) -> Array | None:
+        """E ||Hess f||_F^2 as a quadratic form in the coefficients; None for degree 1."""
+        if self.degree == 1:
+            return None
+        nodes, weights = np.polynomial.hermite_e.hermegauss(self.degree + 1)
+        grids = np.meshgrid(*[nodes] * self.dim, indexing="ij")
+        points = np.stack([g.ravel() for g in grids], axis=1)
+        mass = np.ones(1)
+        for _ in range(self.dim):
+            mass = np.multiply.outer(mass, weights / weights.sum()).ravel()
+        hessian = self.jet(points, 2)[2]
+        return np.einsum("n,ndem,ndek->mk", mass, hessian, hessian)
+
+    def log_prior_volume(self) -> float:
+        """(d / 2) log 2 pi."""
+        return 0.5 * self.dim * log(2.0 * pi)
+
+    def prior_mean_basis(self) -> Array:
+        """Gaussian moments of the monomials."""
+        moments = np.array([1.0, 0.0, 1.0, 0.0])
+        return moments[self.exponents].prod(axis=1)
+
+    def gauge_generators(self) -> Array:
+        """Rotations in each coordinate plane, acting on the polynomials."""
+        pairs = list(combinations(range(self.dim), 2))
+        out = np.zeros((len(pairs), self.basis_size, self.basis_size))
+        lookup = {tuple(row): m for m, row in enumerate(self.exponents.tolist())}
+        for generator, (a, b) in zip(out, pairs, strict=True):
+            # xi = (t_b, -t_a): d t^e / d eps = e_a t^(e - a + b) - e_b t^(e + a - b) = (Phi E)
+            for m, row in enumerate(self.exponents.tolist()):
+                for down, up, sign in ((a, b, 1.0), (b, a, -1.0)):
+                    if row[down]:
+                        moved = list(row)
+                        moved[down] -= 1
+                        moved[up] += 1
+                        generator[lookup[tuple(moved)], m] -= sign * row[down]
+        return out
+
+    def gauge_field(self, t: Array) -> Array:
+        """Vector fields (t_b, -t_a) of the rotations."""
+        fields = np.zeros((self.dim * (self.dim - 1) // 2, *t.shape))
+        for field, (a, b) in zip(fields, combinations(range(self.dim), 2), strict=True):
+            field[:, a], field[:, b] = t[:, b], -t[:, a]
+        return fields
+
+    def log_gauge_volume(self) -> float:
+        """Log volume of SO(d), the product of the spheres' areas 2 pi^(j/2) / Gamma(j/2)."""
+        return sum(log(2.0) + 0.5 * j * log(pi) - lgamma(0.5 * j) for j in range(2, self.dim + 1))
+
+    def retract(self, t: Array, step: Array) -> Array:
+        """Vector addition."""
+        return t + step
+
+    def distance(self, t1: Array, t2: Array) -> Array:
+        """Euclidean distance."""
+        return np.linalg.norm(t1 - t2, axis=1)
+
+    def grid(self, n: int) -> Array:
+        """Lattice over three prior standard deviations each way."""
+        side = max(2, round(n ** (1.0 / self.dim)))
+        axes = np.meshgrid(*[np.linspace(-3.0, 3.0, side)] * self.dim, indexing="ij")
+        return np.stack([axis.ravel() for axis in axes], axis=1)
+
+    def to_config(self) -> dict[str, Any]:
+        """Name, d and degree."""
+        return {"topology": self.name, "dim": int(self.dim), "degree": int(self.degree)}
