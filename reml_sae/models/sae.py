@@ -275,7 +275,8 @@ def _with_default_priors(
     """Add the fixed Gaussian prior of every Euclidean coordinate that has no ARD of its own."""
     owned = {term.atom for term in terms if term.target == "coordinates"}
     defaults = [
-        PenaltyTerm(ARDPenalty(atom.latent_dim, weight=atom.prior_precision, learnable=False),
+        PenaltyTerm(ARDPenalty(latent_dim=atom.latent_dim, weight=atom.prior_precision,
+                               learnable=False),
                     "coordinates", k)
         for k, atom in enumerate(atoms)
         if atom.prior_precision > 0 and k not in owned

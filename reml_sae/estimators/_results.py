@@ -1,0 +1,114 @@
+"""What a fit hands to the user: codes and atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from reml_sae.errors import InputError
+from reml_sae.manifolds import Manifold
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Local parameters of rows.
+
+    Attributes
+    ----------
+    assignments : (N, K) array
+        Softmax weights; rows sum to 1.
+    coordinates : list of K arrays (N, d_k)
+        Where each row sits on each atom; meaningful where ``gates`` is true.
+    gates : (N, K) bool
+        Which atoms' coordinates a row carries; elsewhere the coordinate is integrated out with
+        its prior, and the reconstruction uses the atom's mean.
+    objective : (N,) array
+        Each row's part of the penalised negative log density, in nats.
+    """
+
+    assignments: Array
+    coordinates: list[Array]
+    gates: NDArray[np.bool_]
+    objective: Array
+
+    def __len__(self) -> int:
+        return len(self.assignments)
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One fitted curved atom, in the units of the data.
+
+    Attributes
+    ----------
+    topology : Manifold
+    coefficients : (M_k, p) array
+        Decoder; the first row is the atom's centre in data space.
+    edf : float
+        Effective degrees of freedom of the decoder, at most M_k p.
+    evidence : float
+        Nats of V that the atom's curve earns over its centre alone, at the fitted codes of the
+        other atoms and the fitted outer parameters; larger is better.
+    share : float
+        Mean assignment of the rows to the atom.
+    covariance : (p, M_k, M_k) array
+        Posterior covariance of the coefficients of every output.
+    """
+
+    topology: Manifold
+    coefficients: Array
+    edf: float
+    evidence: float
+    share: float
+    covariance: Array = field(repr=False)
+
+    def curve(self, t: Array) -> Array:
+        """Points (n, p) of the atom at coordinates (n, d), or (n,) where d = 1."""
+        return self.topology.basis(self._coordinates(t)) @ self.coefficients
+
+    def band(self, t: Array, level: float = 0.95) -> tuple[Array, Array]:
+        """Pointwise posterior band of the curve at coordinates (n, d).
+
+        Parameters
+        ----------
+        t : (n, d) or (n,) array
+        level : float in (0, 1)
+
+        Returns
+        -------
+        lower, upper : (n, p) arrays
+        """
+        if not 0.0 < level < 1.0:
+            raise InputError(f"level must lie in (0, 1), got {level!r}")
+        basis = self.topology.basis(self._coordinates(t))
+        variance = np.einsum("nm,omk,nk->no", basis, self.covariance, basis, optimize=True)
+        half = ndtri(0.5 + 0.5 * level) * np.sqrt(np.maximum(variance, 0.0))
+        centre = basis @ self.coefficients
+        return centre - half, centre + half
+
+    def _coordinates(self, t: Array) -> Array:
+        t = np.asarray(t, float)
+        d = self.topology.latent_dim
+        if t.ndim == 1 and d == 1:
+            t = t[:, None]
+        if t.ndim != 2 or t.shape[1] != d:
+            raise InputError(f"t must have shape (n, {d}), got {t.shape}")
+        return t
+
+
+def reconstruct(
+    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array]
+) -> Array:
+    """Predictor sum_k a_k Phi_k(t_k) B_k of codes, (N, p)."""
+    total = np.zeros((len(codes), coefficients[0].shape[1]))
+    for k, (atom, b) in enumerate(zip(atoms, coefficients, strict=True)):
+        basis = np.where(codes.gates[:, [k]], atom.basis(codes.coordinates[k]),
+                         atom.prior_mean_basis())
+        total += codes.assignments[:, [k]] * (basis @ b)
+    return total

@@ -1,0 +1,129 @@
+"""`check_penalty`: verify a penalty against its own value by finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.penalties._base import Penalty
+
+Array = NDArray[np.float64]
+
+STEP = 1e-5
+N_DIRECTIONS = 4
+MAX_DENSE = 400
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Outcome of `check_penalty`.
+
+    Attributes
+    ----------
+    figures : dict
+        Worst relative error of every check, or the depth of a negative eigenvalue.
+    tolerance : float
+    """
+
+    figures: dict[str, float]
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure is within the tolerance."""
+        return all(figure <= self.tolerance for figure in self.figures.values())
+
+    def __str__(self) -> str:
+        lines = [f"{'pass' if figure <= self.tolerance else 'FAIL'}  {name:<22} {figure:.2e}"
+                 for name, figure in self.figures.items()]
+        return "\n".join(lines)
+
+
+def check_penalty(
+    penalty: Penalty, target: Array, rho: Array, *, tolerance: float = 1e-6, seed: int = 0
+) -> CheckReport:
+    """Check gradient, Hessian, majorizer, strength and normaliser derivatives of a penalty.
+
+    Parameters
+    ----------
+    penalty : Penalty
+    target : array, flat or a matrix
+    rho : (rho_count,) array
+    tolerance : float
+    seed : int
+        Of the random directions.
+
+    Returns
+    -------
+    CheckReport
+    """
+    shape = np.asarray(target, float).shape
+    x = np.asarray(target, float).ravel()
+    rho = np.asarray(rho, float)
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(N_DIRECTIONS, x.size))
+
+    def value(flat: Array) -> float:
+        return penalty.value(flat.reshape(shape), rho)
+
+    def gradient(flat: Array) -> Array:
+        return penalty.grad_target(flat.reshape(shape), rho)
+
+    here = x.reshape(shape)
+    figures = {
+        "gradient": max(
+            _error(gradient(x) @ v, _difference(value, x, v)) for v in directions),
+        "hvp": max(
+            _error(penalty.hvp(here, rho, v), _difference(gradient, x, v)) for v in directions),
+        "rho gradient": _error(
+            penalty.grad_rho(here, rho), _rho_differences(lambda r: penalty.value(here, r), rho)),
+    }
+    partition = penalty.log_partition(rho, 3)
+    if partition is not None:
+        def log_partition(r: Array) -> float:
+            found = penalty.log_partition(r, 3)
+            assert found is not None
+            return found[0]
+
+        figures["log partition"] = _error(partition[1], _rho_differences(log_partition, rho))
+    if x.size <= MAX_DENSE:
+        eye = np.eye(x.size)
+        hessian = np.array([penalty.hvp(here, rho, e) for e in eye])
+        majorizer = np.array([penalty.psd_majorizer_hvp(here, rho, e) for e in eye])
+        scale = max(float(np.abs(majorizer).max()), np.finfo(float).tiny)
+        figures["Hessian symmetry"] = _error(hessian, hessian.T)
+        figures["majorizer >= 0"] = -min(0.0, _lowest(majorizer) / scale)
+        figures["majorizer >= Hessian"] = -min(0.0, _lowest(majorizer - hessian) / scale)
+        figures["majorizer diagonal"] = _error(
+            penalty.psd_majorizer_diag(here, rho), np.diagonal(majorizer))
+        diagonal = penalty.hessian_diag(here, rho)
+        if diagonal is not None:
+            figures["Hessian diagonal"] = _error(np.diag(diagonal), hessian)
+    return CheckReport(figures, tolerance)
+
+
+def _difference(function: Callable[[Array], float | Array], x: Array, v: Array) -> Array:
+    # fourth order, so that a step large enough for rounding is small enough for truncation
+    def at(k: int) -> Array:
+        return np.asarray(function(x + k * STEP * 10 * v))
+
+    return (8.0 * (at(1) - at(-1)) - (at(2) - at(-2))) / (120.0 * STEP)
+
+
+def _rho_differences(function: Callable[[Array], float], rho: Array) -> Array:
+    return np.array([float(_difference(function, rho, e)) for e in np.eye(rho.size)])
+
+
+def _error(found: Array | float, expected: Array | float) -> float:
+    found, expected = np.asarray(found), np.asarray(expected)
+    if not expected.size:
+        return 0.0
+    scale = max(1e-3, float(np.abs(expected).max()))
+    return float(np.abs(found - expected).max()) / scale
+
+
+def _lowest(matrix: Array) -> float:
+    return float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])

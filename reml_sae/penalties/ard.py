@@ -1,0 +1,109 @@
+"""Automatic relevance determination of Gaussian coordinates.
+
+    P = sum_j [alpha_j / 2 ||t_j||^2 - (n / 2) log alpha_j]
+
+The value carries its own alpha-dependent normaliser, so log int exp(-P) dt = (n d / 2) log 2 pi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InputError
+from reml_sae.penalties._base import RowPenalty
+from reml_sae.penalties._registry import register
+
+Array = NDArray[np.float64]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class ARDPenalty(RowPenalty):
+    """Gaussian prior with a precision for each coordinate; target: coordinates (n, d).
+
+    Parameters
+    ----------
+    latent_dim : int
+        d >= 1.
+    weight, weight_schedule, learnable
+        See `Penalty`.
+    """
+
+    latent_dim: int
+
+    KIND_TAG: ClassVar[str] = "ard"
+    PYTHON_WRAPPER: ClassVar[str] = "ARDPenalty"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.latent_dim, (int, np.integer)) or self.latent_dim < 1:
+            raise InputError(f"latent_dim must be an integer >= 1, got {self.latent_dim!r}")
+
+    def n_strengths(self) -> int:
+        """The dimension d."""
+        return self.latent_dim
+
+    def width(self) -> int:
+        """The dimension d."""
+        return self.latent_dim
+
+    def row_values(self, target: Array, rho: Array) -> Array:
+        """P of every row, (n,)."""
+        alpha = self.strengths(rho)
+        return 0.5 * self.rows(target) ** 2 @ alpha - 0.5 * np.log(alpha).sum()
+
+    def row_gradient(self, target: Array, rho: Array) -> Array:
+        """Gradient alpha t, (n, d)."""
+        return self.rows(target) * self.strengths(rho)
+
+    def hessian_diag(self, target: Array, rho: Array) -> Array:
+        """Alpha, repeated over rows, flat."""
+        return np.tile(self.strengths(rho), len(self.rows(target)))
+
+    def row_blocks(self, target: Array, rho: Array) -> Array:
+        """Diag(alpha), (n, d, d)."""
+        n, d = self.rows(target).shape
+        return np.broadcast_to(np.diag(self.strengths(rho)), (n, d, d))
+
+    def row_majorizer(self, target: Array, rho: Array) -> Array:
+        """The Hessian: the penalty is convex."""
+        return self.row_blocks(target, rho)
+
+    def row_blocks_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
+        """Zero: the Hessian is constant."""
+        return np.zeros_like(self.rows(target))
+
+    def row_majorizer_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
+        """Zero: the Hessian is constant."""
+        return self.row_blocks_vjp(target, rho, weights)
+
+    def grad_rho(self, target: Array, rho: Array) -> Array:
+        """(alpha_j ||t_j||^2 - n) / 2."""
+        t = self.rows(target)
+        return 0.5 * (self.strengths(rho) * (t**2).sum(0) - len(t))[: self.rho_count()]
+
+    def grad_target_rho(self, target: Array, rho: Array) -> Array:
+        """Row j holds alpha_j t_j, (rho_count, n d)."""
+        gradient = self.row_gradient(target, rho)
+        out = np.zeros((self.rho_count(), *gradient.shape))
+        for j in range(self.rho_count()):
+            out[j, :, j] = gradient[:, j]
+        return out.reshape(self.rho_count(), -1)
+
+    def row_blocks_rho(self, target: Array, rho: Array, weights: Array) -> Array:
+        """Alpha_j sum_i W_ijj, (rho_count,)."""
+        return (np.einsum("njj->j", weights) * self.strengths(rho))[: self.rho_count()]
+
+    def row_majorizer_rho(self, target: Array, rho: Array, weights: Array) -> Array:
+        """As `row_blocks_rho`."""
+        return self.row_blocks_rho(target, rho, weights)
+
+    def log_partition(self, rho: Array, n_rows: int) -> tuple[float, Array]:
+        """(n d / 2) log 2 pi; the dependence on alpha is in the value."""
+        self.strengths(rho)
+        value = 0.5 * n_rows * self.latent_dim * np.log(2.0 * np.pi)
+        return value, np.zeros(self.rho_count())
