@@ -2,9 +2,9 @@
 
 The linear relaxation: a circle is a ring c + u(t) diag(s) F, an ellipse in the plane F; a Euclidean
 atom is an affine flat; each row belongs to one of them. Spectral clustering (of rows near in angle,
-for atoms with a common centre, or near in distance), k-means and a greedy search for planes propose
-partitions of the leading principal scores. EM refines each by the distance to the ring itself, as
-planes with a common centre intersect there. Then the least needed atom splits the worst cluster.
+for atoms with a common centre, or near in distance) and k-means propose partitions of the leading
+principal scores. EM refines each by the distance to the ring itself, as planes with a common centre
+intersect there. Then the least needed atom splits the worst cluster.
 """
 
 from __future__ import annotations
@@ -60,15 +60,10 @@ class Start:
 class _Piece:
     """A ring or flat: centre (r,), orthonormal frame (q, r) and the scale (q,) of its axes."""
 
-    ring: bool
+    spec: Spec
     centre: Array
     frame: Array
     scale: Array
-
-    @property
-    def spec(self) -> Spec:
-        """Whether it is a ring, and q."""
-        return self.ring, len(self.frame)
 
     def project(self, X: Array) -> tuple[Array, Array]:
         """Standardised scores (N, q) and squared distances (N,) of rows X (N, r)."""
@@ -76,14 +71,14 @@ class _Piece:
         scores = moved @ self.frame.T
         distance = np.maximum((moved**2).sum(1) - (scores**2).sum(1), 0.0)
         y = scores / self.scale
-        if self.ring:
+        if self.spec[0]:
             distance = distance + (((y - _on_ring(y)) * self.scale) ** 2).sum(1)
         return y, distance
 
     def cost(self, y: Array, distance: Array, variance: float) -> Array:
         """-log density (N,) of rows at noise of this variance, up to a shared constant."""
         sd = np.sqrt(variance)
-        if self.ring:
+        if self.spec[0]:
             length = np.sqrt(2.0 * np.pi * np.mean(self.scale**2))
             return 0.5 * distance / variance + np.log(max(length / sd, 1.0))
         volume = np.log(np.maximum(self.scale / sd, 1.0)).sum()
@@ -138,8 +133,9 @@ def find_starts(
         ))
     best: list[int] = []
     for i in sorted(range(len(starts)), key=lambda i: -starts[i].explained):
-        same = (_same_plane(found[i][0], found[j][0]) if len(specs) == 1
-                else _same_partition(starts[i].labels, starts[j].labels, len(specs)) for j in best)
+        same = ((((found[i][0].frame @ found[j][0].frame.T) ** 2).sum(1).mean() > SAME)
+                if len(specs) == 1 else
+                _same_partition(starts[i].labels, starts[j].labels, len(specs)) for j in best)
         if not any(same):
             best.append(i)
     return [starts[i] for i in best[: max(n_init, 1)]]
@@ -159,32 +155,32 @@ def _initial(X: Array, spec: Spec, weights: Array | None = None) -> _Piece:
     centre = w @ X
     values, vectors = eigh(((X - centre) * w[:, None]).T @ (X - centre))
     scale = np.sqrt(np.maximum(values[::-1][: spec[1]], 0.0) * (2.0 if spec[0] else 1.0))
-    return _piece(spec[0], centre, vectors[:, ::-1][:, : spec[1]].T, scale)
+    return _piece(spec, centre, vectors[:, ::-1][:, : spec[1]].T, scale)
 
 
-def _piece(ring: bool, centre: Array, frame: Array, scale: Array) -> _Piece:
+def _piece(spec: Spec, centre: Array, frame: Array, scale: Array) -> _Piece:
     floor = 1e-3 * scale.max()
-    return _Piece(ring, centre, frame, np.maximum(scale, floor) if floor > TINY else scale + 1.0)
+    return _Piece(spec, centre, frame, np.maximum(scale, floor) if floor > TINY else scale + 1.0)
 
 
 def _update(X: Array, piece: _Piece, y: Array, weights: Array) -> _Piece:
     """One weighted regression of rows X (n, r) on the piece's own coordinates y (n, q)."""
     q = len(piece.frame)
-    if not piece.ring or len(X) <= q + 1:
+    if not piece.spec[0] or len(X) <= q + 1:
         return _initial(X, piece.spec, weights)
     basis = np.column_stack([np.ones(len(y)), _on_ring(y)])
     gram = (basis * weights[:, None]).T @ basis
     gram[np.diag_indices(q + 1)] += 1e-9 * np.trace(gram) + TINY
     slope = np.linalg.solve(gram, (basis * weights[:, None]).T @ X)
     _, scale, frame = np.linalg.svd(slope[1:], full_matrices=False)
-    return _piece(True, slope[0], frame, scale)
+    return _piece(piece.spec, slope[0], frame, scale)
 
 
 def _costs(X: Array, pieces: list[_Piece]) -> tuple[list[Array], Array, Array, float]:
     """Scores, squared distances (N, K), costs (N, K) and the noise variance of their least."""
     projected = [piece.project(X) for piece in pieces]
     distances = np.column_stack([d for _, d in projected])
-    freedom = [max(X.shape[1] - (1 if p.ring else len(p.frame)), 1) for p in pieces]
+    freedom = [max(X.shape[1] - (1 if p.spec[0] else len(p.frame)), 1) for p in pieces]
     nearest = distances.argmin(1)
     variance = float(distances.min(1).sum() / np.take(freedom, nearest).sum())
     variance = max(variance, 1e-6 * float((X**2).mean()), TINY)
@@ -234,30 +230,25 @@ def _search(
                  for n in (MAX_ROWS_EM, MAX_ROWS_GRAPH))
     K = len(specs)
     if K == 1:
-        return [[piece] for piece in _single(rows, specs[0], rng)]
+        return list(_single(rows, specs[0], rng))
     proposals = [_spectral(few, K, angular, rng) for angular in (True, False)]
-    proposals += [_kmeans(few, K, rng)]
-    proposals += [_greedy(few, specs, rng) for _ in range(max(2, n_init))]
+    proposals += [_kmeans(few, K, rng) for _ in range(max(2, n_init))]
     found = [_refine(rows, _pieces(few, labels, specs)) for labels in proposals]
     found.sort(key=lambda pieces: _assign(rows, pieces)[1])
     found[:2] = [_split(rows, pieces, rng) for pieces in found[:2]]
     return found if len(rows) == len(X) else [_refine(X, pieces, 3) for pieces in found]
 
 
-def _single(X: Array, spec: Spec, rng: np.random.Generator) -> Iterator[_Piece]:
-    """Pieces for K = 1: planes of principal axes, random planes, and where EM turns each of them."""
+def _single(X: Array, spec: Spec, rng: np.random.Generator) -> Iterator[list[_Piece]]:
+    """Pieces for K = 1: planes of principal axes, random planes, and where EM turns them."""
     r, q = X.shape[1], spec[1]
     top = max(min(4, r), q)
     frames = [np.eye(r)[list(axes)] for axes in combinations(range(top), q)]
     turns = [np.linalg.qr(rng.standard_normal((top, q)))[0].T for _ in range(2)]
     for frame in frames + [np.pad(turn, ((0, 0), (0, r - top))) for turn in turns]:
-        Y = X @ frame.T
-        piece = _initial(Y, spec)
-        for _ in range(10):
-            piece = _update(Y, piece, piece.project(Y)[0], np.ones(len(Y)))
-        piece = _Piece(spec[0], piece.centre @ frame, piece.frame @ frame, piece.scale)
-        yield piece
-        yield _refine(X, [piece])[0]
+        flat = _initial(X @ frame.T, spec)
+        piece = _Piece(spec, flat.centre @ frame, flat.frame @ frame, flat.scale)
+        yield from ([piece], _refine(X, [piece]))
 
 
 def _pieces(X: Array, labels: Labels, specs: list[Spec]) -> list[_Piece]:
@@ -307,64 +298,40 @@ def _kmeans(X: Array, K: int, rng: np.random.Generator) -> Labels:
         return model.fit_predict(X).astype(np.intp)
 
 
-def _greedy(X: Array, specs: list[Spec], rng: np.random.Generator) -> Labels:
-    """Subspaces through the mean, one after the other, about rows that are not explained yet."""
-    square = (X**2).sum(1)
-    unit = X / np.maximum(np.sqrt(square)[:, None], TINY)
-    m = max(len(X) // (3 * len(specs)), 3)
-    left, offs = square, np.empty((len(X), len(specs)))
-    for k, (_, q) in enumerate(specs):
-        seed = rng.choice(len(X), p=(left + TINY) / (left + TINY).sum())
-        near = X[np.argsort(-np.abs(unit @ unit[seed]), kind="stable")[:m]]
-        frame = np.linalg.svd(near, full_matrices=False)[2][:q]
-        offs[:, k] = np.maximum(square - ((X @ frame.T) ** 2).sum(1), 0.0)
-        left = np.minimum(left, offs[:, k])
-    return offs.argmin(1)
-
-
 def _split(X: Array, pieces: list[_Piece], rng: np.random.Generator) -> list[_Piece]:
-    """Move the least needed piece to half of the worst cluster while that lowers the residual."""
+    """Move the least needed piece to half of the worst cluster where that lowers the residual."""
     labels, best = _assign(X, pieces)
-    for attempt in range(2 * len(pieces)):
+    atoms = np.arange(len(pieces))
+    for attempt in range(4):
         distances = _costs(X, pieces)[1]
         own = distances[np.arange(len(X)), labels]
-        rest = np.where(np.arange(len(pieces)) == labels[:, None], np.inf, distances).min(1)
-        needed = np.bincount(labels, weights=rest - own, minlength=len(pieces))
-        lost = np.bincount(labels, weights=own, minlength=len(pieces))
-        donor = int(needed.argmin())
-        lost[donor] = -1.0
-        worst = int(lost.argmax())
+        rest = np.where(atoms == labels[:, None], np.inf, distances).min(1)
+        donor = int(np.bincount(labels, weights=rest - own).argmin())
+        worst = int(np.bincount(labels, weights=own * (labels != donor)).argmax())
         rows = np.flatnonzero(labels == worst)[:MAX_ROWS_GRAPH]
-        if len(rows) < 10:
+        if worst == donor or len(rows) < 10:
             break
-        half = _spectral(X[rows], 2, attempt % 2 == 0, rng) == 1
+        half = _spectral(X[rows], 2, attempt % 2 == 0, rng)
         trial = list(pieces)
-        for k, part in ((worst, rows[~half]), (donor, rows[half])):
-            if len(part) > 2:
-                trial[k] = _initial(X[part], pieces[k].spec)
+        for k, part in ((worst, rows[half == 0]), (donor, rows[half == 1])):
+            trial[k] = _initial(X[part] if len(part) > 2 else X[rows], pieces[k].spec)
         trial = _refine(X, trial, 20)
         trial_labels, value = _assign(X, trial)
         if value < 0.999 * best:
             pieces, labels, best = trial, trial_labels, value
-        elif attempt % 2:
-            break
     return pieces
 
 
 def _coordinates(X: Array, piece: _Piece, mine: NDArray[np.bool_], d: int) -> Array:
     """Coordinates (N, d) of all rows on one piece."""
     y = piece.project(X)[0]
-    if piece.ring:
+    if piece.spec[0]:
         angle = np.arctan2(y[:, 1], y[:, 0]) if y.shape[1] > 1 else np.arccos(_on_ring(y)[:, 0])
         angle = np.where(angle >= np.pi, -np.pi, angle)
         return np.pad(angle[:, None], ((0, 0), (0, d - 1)))
     y = y[:, :d] - y[mine, :d].mean(0)
     sd = np.sqrt((y[mine] ** 2).mean(0))
     return np.pad(y / np.where(sd > TINY, sd, 1.0), ((0, 0), (0, d - y.shape[1])))
-
-
-def _same_plane(a: _Piece, b: _Piece) -> bool:
-    return bool(((a.frame @ b.frame.T) ** 2).sum() > SAME * len(a.frame))
 
 
 def _same_partition(a: Labels, b: Labels, K: int) -> bool:
