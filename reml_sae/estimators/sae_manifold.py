@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from reml_sae.diagnostics import Diagnostics, diagnose, summary_text
+from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators import _persistence
-from reml_sae.estimators._encode import active_set, encode
+from reml_sae.estimators._encode import encode, row_evidence
 from reml_sae.estimators._fitting import Settings, fit_structure
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Atom, Codes, reconstruct
@@ -31,7 +31,7 @@ from reml_sae.estimators._validation import (
 from reml_sae.io import read_matrix
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta
-from reml_sae.outer import FitResult, REMLTrace, TraceRow
+from reml_sae.outer import FitResult, TraceRow
 
 Array = NDArray[np.float64]
 
@@ -170,7 +170,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 settings = Settings(**{**settings.__dict__,
                                        "callbacks": (*settings.callbacks, show)})
             fitted = fit_structure(centred / self.scale_, self.scale_, atoms, settings, rng)
-        self._store(fitted.model, fitted.result, data)
+        self._store(fitted.model, fitted.result)
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
@@ -192,7 +192,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         atoms = resolve_atoms(self.topology, k)
         return atoms, resolve_terms(self.penalties, atoms)
 
-    def _store(self, model: SAEManifoldModel, result: FitResult, data: Array) -> None:
+    def _store(self, model: SAEManifoldModel, result: FitResult) -> None:
         self._manifolds = model.atoms
         self._theta_beta = result.theta.beta
         self._terms = model.terms
@@ -206,7 +206,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.n_iter_ = len(result.trace)
         self.codes_ = _codes(model, result.theta, result.rho)
         self.atoms_ = _atoms(model, result, self.mean_, self.scale_)
-        self.diagnostics_ = diagnose(model, result, self.codes_, self.atoms_, data)
+        self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
 
     # --- use -----------------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ def _atoms(
 
 def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     """Rise of the row evidence when atom k's curve is replaced by its centre."""
-    from reml_sae.estimators._encode import row_evidence
+
 
     theta = result.theta
     beta = theta.beta.copy()
@@ -366,4 +366,4 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     return float(row_evidence(without, reduced, result.rho).sum() - full)
 
 
-__all__ = ["REMLTrace", "SAEManifold", "active_set"]
+

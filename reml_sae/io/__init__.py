@@ -1,1 +1,6 @@
 """Artifacts and matrix sources."""
+
+from reml_sae.io.artifacts import read_artifact, write_artifact, write_bytes_atomically
+from reml_sae.io.sources import read_matrix
+
+__all__ = ["read_artifact", "read_matrix", "write_artifact", "write_bytes_atomically"]

@@ -336,6 +336,11 @@ class SAEPoint:
         gauge_pull = (flat @ inverse.border).reshape(self.n_gauge, m, p)
         return 0.5 * factor.logdet(), inverse.rows, border_trace, grad_x, grad_beta, gauge_pull
 
+    @property
+    def dispersion_energy(self) -> float:
+        """RSS / (2 phi), the part of F that carries 1 / phi."""
+        return 0.5 * self.precision * self.rss
+
     # --- outer parameters ------------------------------------------------------------------------
 
     def objective_rho(self) -> Array:

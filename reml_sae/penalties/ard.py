@@ -92,7 +92,7 @@ class ARDPenalty(RowPenalty):
         out = np.zeros((self.rho_count(), *gradient.shape))
         for j in range(self.rho_count()):
             out[j, :, j] = gradient[:, j]
-        return out.reshape(self.rho_count(), -1)
+        return out.reshape(self.rho_count(), gradient.size)
 
     def row_blocks_rho(self, target: Array, rho: Array, weights: Array) -> Array:
         """Alpha_j sum_i W_ijj, (rho_count,)."""

@@ -1,0 +1,189 @@
+"""Named checks of a fit: pass, warn or fail, each with its figure.
+
+Explained variance is not an identifiability check: a constant coordinate can explain a good deal.
+So every atom is also asked how many rows use it, how much of its manifold they cover, and whether
+its tangent stays away from zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InputError, NotPositiveDefiniteError
+from reml_sae.models import SAEManifoldModel
+from reml_sae.outer import FitResult, REMLTrace, criterion_at
+
+Array = NDArray[np.float64]
+
+EMPTY_ROWS = 2
+LOW_COVERAGE, LOWEST_COVERAGE = 0.5, 0.1
+LOW_TANGENT, LOWEST_TANGENT = 0.05, 0.005
+HIGH_COSINE = 0.98
+COVERAGE_BINS = 12
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes
+    ----------
+    name : str
+    status : {"pass", "warn", "fail"}
+    figure : float
+    message : str
+    """
+
+    name: str
+    status: str
+    figure: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Checks and figures of a fit.
+
+    Attributes
+    ----------
+    checks : tuple of Check
+    figures : dict
+        Criterion under both curvatures, explained variance, gauge directions and the like.
+    trace : REMLTrace
+    """
+
+    checks: tuple[Check, ...]
+    figures: dict[str, Any]
+    trace: REMLTrace = field(repr=False)
+
+    @property
+    def status(self) -> str:
+        """The worst status of all checks."""
+        states = {check.status for check in self.checks}
+        return next((s for s in ("fail", "warn") if s in states), "pass")
+
+    def summary(self) -> str:
+        """One line a check."""
+        lines = [f"{check.status:<4}  {check.name:<24} {check.figure:>11.4g}  {check.message}"
+                 for check in self.checks]
+        lines += [f"      {name:<24} {_shown(value):>11}" for name, value in self.figures.items()]
+        return "\n".join(lines)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Trace of the criterion and the strengths; returns the matplotlib figure."""
+        return self.trace.plot(axes)
+
+    def to_html(self, path: Any) -> None:
+        """Write the checks as one self-contained HTML page, atomically."""
+        from reml_sae.diagnostics.report import write_html
+
+        write_html(path, "Diagnostics", self.summary(), self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for an artifact."""
+        return {"checks": [asdict(check) for check in self.checks], "figures": self.figures}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], trace: REMLTrace) -> Diagnostics:
+        """Inverse of `to_dict`."""
+        return cls(tuple(Check(**item) for item in values["checks"]), values["figures"], trace)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def diagnose(
+    model: SAEManifoldModel, result: FitResult, assignments: Array
+) -> Diagnostics:
+    """All checks of a fitted SAE-manifold; assignments are (N, K)."""
+    checks = [
+        _graded("outer convergence", result.converged, float(np.abs(result.gradient).max()),
+                result.message),
+        _graded("inner convergence", result.inner.converged, result.inner.decrement,
+                result.inner.status.value),
+    ]
+    at_box = [name for name, _ in result.limits]
+    checks.append(Check(
+        "strengths at a limit", "pass", float(len(at_box)),
+        "; ".join(f"{name} is {kind}" for name, kind in result.limits) or "none"))
+    labels = assignments.argmax(1)
+    for k, atom in enumerate(model.atoms):
+        rows = np.flatnonzero(model.active[:, k])
+        checks.append(_occupancy(k, int((labels == k).sum()), len(labels)))
+        if rows.size > EMPTY_ROWS:
+            beta = result.theta.beta[model.layout.basis_slices[k]]
+            t = result.theta.xi[rows, model.coordinate_columns(k)]
+            if atom.name == "circle":
+                checks.append(_coverage(k, t[:, 0]))
+            checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta))
+    checks.append(_duplicates(model, result))
+    return Diagnostics(tuple(checks), _figures(model, result), result.trace)
+
+
+def _graded(name: str, good: bool, figure: float, message: str) -> Check:
+    return Check(name, "pass" if good else "fail", figure, message)
+
+
+def _occupancy(k: int, count: int, n: int) -> Check:
+    status = "fail" if count <= EMPTY_ROWS else "pass"
+    what = "carries nothing; fit fewer atoms" if count <= EMPTY_ROWS else f"{count} of {n} rows"
+    return Check(f"atom {k} occupancy", status, count / n, what)
+
+
+def _coverage(k: int, t: Array) -> Check:
+    bins = np.unique(((t + np.pi) / (2.0 * np.pi) * COVERAGE_BINS).astype(int) % COVERAGE_BINS)
+    share = bins.size / min(COVERAGE_BINS, t.size)
+    status = ("fail" if share < LOWEST_COVERAGE else "warn" if share < LOW_COVERAGE else "pass")
+    return Check(f"atom {k} coverage", status, share, "share of the circle's twelfths in use")
+
+
+def _tangent(k: int, slopes: Array) -> Check:
+    values = np.linalg.svd(slopes, compute_uv=False)
+    top = values.max(initial=0.0)
+    ratio = float(np.quantile(values[:, -1], 0.05) / top) if top > 0 else 0.0
+    status = ("fail" if ratio < LOWEST_TANGENT else "warn" if ratio < LOW_TANGENT else "pass")
+    return Check(f"atom {k} tangent", status, ratio,
+                 "smallest over largest tangent singular value, 5 % quantile")
+
+
+def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:
+    spans = []
+    for k in range(len(model.atoms)):
+        where = model.layout.basis_slices[k]
+        flat = result.theta.beta[where.start + 1 : where.stop]
+        _, s, vt = np.linalg.svd(flat, full_matrices=False)
+        spans.append((vt[s > 0.2 * s.max(initial=0.0)], result.theta.beta[where.start]))
+    worst, pair = 0.0, "none"
+    for i in range(len(spans)):
+        for j in range(i):
+            (u, ci), (v, cj) = spans[i], spans[j]
+            if not len(u) or not len(v):
+                continue
+            cosine = float(np.linalg.svd(u @ v.T, compute_uv=False).min())
+            size = np.linalg.norm(result.theta.beta[model.layout.basis_slices[i]])
+            if np.linalg.norm(ci - cj) < 0.2 * size and cosine > worst:
+                worst, pair = cosine, f"atoms {j} and {i}"
+    status = "warn" if worst > HIGH_COSINE else "pass"
+    return Check("duplicate atoms", status, worst, f"largest subspace cosine: {pair}")
+
+
+def _figures(model: SAEManifoldModel, result: FitResult) -> dict[str, Any]:
+    point = model.at(result.theta, result.rho)
+    figures: dict[str, Any] = {
+        "V": result.criterion,
+        "explained variance": (1.0 - point.rss / model.z_square) if model.z_square > 0 else 0.0,
+        "gauge directions": point.n_gauge,
+        "rows with many atoms": int((model.active.sum(1) > 1).sum()),
+    }
+    for curvature in ("majorizer", "exact"):
+        try:
+            value = criterion_at(model, result.inner, curvature=curvature, gradient=False).value
+            figures[f"V ({curvature})"] = value
+        except (InputError, NotPositiveDefiniteError) as error:
+            figures[f"V ({curvature})"] = f"not computed: {error}"
+    return figures

@@ -1,0 +1,42 @@
+"""The text table of a fit, in the manner of mgcv's summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def summary_text(model: Any) -> str:
+    """Summary of a fitted `SAEManifold`."""
+    n, k = model.codes_.assignments.shape
+    lines = [
+        "SAE-manifold, Gaussian family, softmax assignment",
+        f"rows {n}, columns {model.n_features_in_}, atoms {k}",
+        "",
+        "Atoms:",
+        f"  {'':>3} {'topology':<12}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}",
+    ]
+    labels = model.codes_.assignments.argmax(1)
+    for j, atom in enumerate(model.atoms_):
+        count = int((labels == j).sum())
+        lines.append(f"  {j:>3} {atom.topology.name:<12}{count:>7}{atom.share:>8.3f}"
+                     f"{atom.edf:>10.2f}{atom.evidence:>12.1f}")
+    lines += ["", "Strengths (data scaled to unit root mean square):"]
+    limits = dict(model.limits_)
+    for name, value in model.strengths_.items():
+        note = f"  -> {limits[name]}" if name in limits else ""
+        lines.append(f"  {name:<48}{value:>12.4g}{note}")
+    explained = model.diagnostics_.figures["explained variance"]
+    status = "converged" if model.converged_ else "NOT CONVERGED"
+    lines += [
+        "",
+        f"dispersion {model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   "
+        f"edf {model.edf_:.1f}",
+        f"explained variance {explained:.4f}   V = {model.criterion_:.4f} nats",
+        f"{status}: {model.message_} ({model.n_iter_} outer iterations)",
+    ]
+    flagged = [check for check in model.diagnostics_.checks if check.status != "pass"]
+    for check in flagged:
+        lines.append(f"{check.status}: {check.name}: {check.message} ({check.figure:.3g})")
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""Save and load a fitted `SAEManifold` as one .safetensors file; no pickle."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reml_sae import penalties as pen
+from reml_sae.diagnostics import Diagnostics
+from reml_sae.errors import InputError
+from reml_sae.estimators._results import Atom, Codes
+from reml_sae.io import read_artifact, write_artifact
+from reml_sae.manifolds import get_manifold
+from reml_sae.models import PenaltyTerm
+from reml_sae.outer import REMLTrace, TraceRow
+
+if TYPE_CHECKING:
+    from reml_sae.estimators.sae_manifold import SAEManifold
+
+KIND = "SAEManifold"
+SCALARS = ("scale_", "dispersion_", "criterion_", "edf_", "converged_", "message_", "n_iter_",
+           "n_features_in_")
+ARRAYS = ("mean_", "rho_", "gradient_")
+
+
+def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator; callbacks are not kept."""
+    tensors = {name: np.asarray(getattr(model, name)) for name in ARRAYS}
+    tensors["beta"] = model._theta_beta
+    tensors["assignments"] = model.codes_.assignments
+    tensors["gates"] = model.codes_.gates.astype(np.uint8)
+    tensors["row_objective"] = model.codes_.objective
+    for k, atom in enumerate(model.atoms_):
+        tensors[f"coordinates.{k}"] = model.codes_.coordinates[k]
+        tensors[f"coefficients.{k}"] = atom.coefficients
+        tensors[f"covariance.{k}"] = atom.covariance
+    metadata = {
+        "kind": KIND,
+        "parameters": _plain_parameters(model),
+        "scalars": {name: getattr(model, name) for name in SCALARS},
+        "rho_names": list(model.rho_names_),
+        "strengths": model.strengths_,
+        "limits": [list(item) for item in model.limits_],
+        "atoms": [{"topology": atom.topology.to_config(), "edf": atom.edf,
+                   "evidence": atom.evidence, "share": atom.share} for atom in model.atoms_],
+        "terms": [{"penalty": term.penalty.to_config(), "target": term.target, "atom": term.atom,
+                   "start": term.start} for term in model._terms],
+        "trace": [vars(row) for row in model.trace_],
+        "diagnostics": model.diagnostics_.to_dict(),
+    }
+    write_artifact(path, tensors, metadata)
+
+
+def load(path: str | os.PathLike[str]) -> SAEManifold:
+    """Read a fitted `SAEManifold` that ``save`` wrote.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read or holds something else.
+    """
+    from reml_sae.estimators.sae_manifold import SAEManifold
+
+    tensors, metadata = read_artifact(path)
+    if metadata.get("kind") != KIND:
+        raise InputError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+    parameters = dict(metadata["parameters"])
+    parameters["topology"] = [get_manifold(item) for item in parameters["topology"]]
+    model = SAEManifold(**parameters)
+    for name, value in metadata["scalars"].items():
+        setattr(model, name, value)
+    for name in ARRAYS:
+        setattr(model, name, tensors[name])
+    model._theta_beta = tensors["beta"]
+    model.rho_names_ = tuple(metadata["rho_names"])
+    model.strengths_ = metadata["strengths"]
+    model.limits_ = tuple((name, kind) for name, kind in metadata["limits"])
+    model.atoms_ = [
+        Atom(get_manifold(item["topology"]), tensors[f"coefficients.{k}"], item["edf"],
+             item["evidence"], item["share"], tensors[f"covariance.{k}"])
+        for k, item in enumerate(metadata["atoms"])
+    ]
+    model._manifolds = tuple(atom.topology for atom in model.atoms_)
+    model._terms = tuple(
+        PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"], item["start"])
+        for item in metadata["terms"]
+    )
+    model.codes_ = Codes(
+        tensors["assignments"],
+        [tensors[f"coordinates.{k}"] for k in range(len(model.atoms_))],
+        tensors["gates"].astype(bool), tensors["row_objective"],
+    )
+    model.trace_ = REMLTrace([TraceRow(**row) for row in metadata["trace"]])
+    model.diagnostics_ = Diagnostics.from_dict(metadata["diagnostics"], model.trace_)
+    return model
+
+
+def _plain_parameters(model: SAEManifold) -> dict[str, Any]:
+    parameters = model.get_params(deep=False)
+    del parameters["callbacks"]
+    parameters["topology"] = [atom.topology.to_config() for atom in model.atoms_]
+    if parameters["penalties"] is not None:
+        parameters["penalties"] = [
+            item.to_config() if isinstance(item, pen.Penalty) else dict(item)
+            for item in parameters["penalties"]
+        ]
+    for name, value in parameters.items():
+        if isinstance(value, np.generic):
+            parameters[name] = value.item()
+    return parameters
+
+
+
