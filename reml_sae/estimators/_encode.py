@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.linalg import batched_logdet
 from reml_sae.models import SAEManifoldModel, Theta
 
 Array = NDArray[np.float64]
@@ -28,6 +27,8 @@ GRID = 64
 ENCODE_SWEEPS = 60
 HARD_SHARE = 0.95
 IMPROVEMENT = 1e-6
+UNSOUND = 1e6
+"""Added to the evidence of a row that flickers between active sets: its last resort."""
 
 
 def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
@@ -61,9 +62,13 @@ def hard_logits(model: SAEManifoldModel, labels: NDArray[np.intp]) -> Array:
 
 
 def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
-    """Laplace approximation of -log p(z_i | B), (N,), up to constants shared by all rows."""
+    """Laplace approximation of -log p(z_i | B), (N,), up to constants shared by all rows.
+
+    Infinite where a row's curvature is not positive definite, so that it is not at a mode.
+    """
     value = model.row_objective(theta, rho)
-    value = value + 0.5 * batched_logdet(model.at(theta, rho).row_hessian("majorizer"))
+    sign, logdet = np.linalg.slogdet(model.at(theta, rho).row_hessian("majorizer"))
+    value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
     carried = model.active_coordinates.sum(1)
     value -= 0.5 * np.log(2.0 * np.pi) * carried
     priors = np.array([atom.log_prior_volume() for atom in model.atoms])
@@ -105,8 +110,8 @@ def encode(
         active = np.zeros((n, n_atoms), bool)
         active[np.arange(n), label] = True
         xi = np.concatenate([hard_logits(model, label), nearest], axis=1)
-        trial, trial_model = _settle(model, Theta(xi, theta.beta), rho, active)
-        value = row_evidence(trial_model, trial, rho)
+        trial, trial_model, sound = _settle(model, Theta(xi, theta.beta), rho, active)
+        value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
         better = value < best_value - IMPROVEMENT * (1.0 + np.abs(value))
         best_value = np.where(better, value, best_value)
         best_xi[better] = trial.xi[better]
@@ -117,15 +122,19 @@ def encode(
 
 def _settle(
     model: SAEManifoldModel, theta: Theta, rho: Array, active: Mask
-) -> tuple[Theta, SAEManifoldModel]:
-    """Refine rows to a minimum, letting the active set follow the assignments once."""
+) -> tuple[Theta, SAEManifoldModel, Mask]:
+    """Refine rows to a minimum, letting the active set follow the assignments once.
+
+    The last return value says which rows ended with the active set that their state calls for;
+    the evidence of the others is not a number to compare.
+    """
     trial_model = model.with_state(theta, rho, active)
     theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
-    grown = active_set(trial_model, theta, rho) | active
-    if (grown != active).any():
-        trial_model = model.with_state(theta, rho, grown)
+    settled = active_set(trial_model, theta, rho)
+    if (settled != active).any():
+        trial_model = model.with_state(theta, rho, settled)
         theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
-    return theta, trial_model
+    return theta, trial_model, (active_set(trial_model, theta, rho) == settled).all(1)
 
 
 def _grid_candidates(

@@ -28,6 +28,9 @@ logger = logging.getLogger("reml_sae")
 
 MAX_ROUNDS = 6
 START_SHARE_OF_VARIANCE = 0.5
+START_LOG_SPARSITY = 4.5
+"""Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
+of all rows melt together before REML can set its strength."""
 ROUGH_TOL = 1e-2
 
 
@@ -96,6 +99,9 @@ def model_from_start(
         Z, atoms, settings.terms, active, Theta(np.zeros((len(Z), 0)), beta), rho,
         temperature=settings.temperature, unit=unit,
     )
+    for term in model.terms:
+        if term.target == "logits":
+            rho[term.where] = START_LOG_SPARSITY - np.log(term.penalty.weight)
     theta = Theta(np.concatenate([hard_logits(model, start.labels), coordinates], axis=1), beta)
     theta = model.solve_beta(theta, rho)
     residual = model.row_residuals(theta)
@@ -104,25 +110,24 @@ def model_from_start(
 
 
 def settle(fitted: Fitted, settings: Settings) -> Fitted:
-    """REML fits alternating with the discrete choices, until those no longer change."""
+    """REML fits alternating with the discrete choices, until those no longer change.
+
+    The best converged fit is returned, or the best of all where none converged.
+    """
     trace = REMLTrace()
+    rounds: list[Fitted] = []
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    best: Fitted | None = None
-    for round_number in range(MAX_ROUNDS):
+    for number in range(MAX_ROUNDS):
         moved_theta, active, moved = encode(model, theta, rho, search_from_state=True)
         active[~moved] = active_set(model, theta, rho)[~moved]
-        changed = bool(moved.any() or (active != model.active).any())
-        if best is not None and not changed:
-            return best
+        if rounds and not moved.any() and (active == model.active).all():
+            break
         model = model.with_state(moved_theta, rho, active)
         result = fit_reml(model, curvature=settings.curvature, max_outer=settings.max_outer,
                           tol=settings.tol, callbacks=settings.callbacks, trace=trace)
-        model = model.with_state(result.theta, result.rho)
-        best = Fitted(model, result)
         theta, rho = result.theta, result.rho
-        logger.info("round %d: %d rows moved, V = %.6f", round_number, int(moved.sum()),
+        model = model.with_state(theta, rho)
+        rounds.append(Fitted(model, result))
+        logger.info("round %d: %d rows moved, V = %.6f", number, int(moved.sum()),
                     result.criterion)
-        if not result.converged:
-            return best
-    assert best is not None
-    return best
+    return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))

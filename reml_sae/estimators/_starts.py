@@ -32,7 +32,7 @@ Spec = tuple[bool, int]
 
 MAX_ROWS_EM = 6000
 MAX_ROWS_GRAPH = 1500
-SWEEPS = 40
+SWEEPS = 25
 SAME = 0.98
 TINY = 1e-12
 
@@ -232,7 +232,7 @@ def _search(
     if K == 1:
         return list(_single(rows, specs[0], rng))
     proposals = [_spectral(few, K, angular, rng) for angular in (True, False)]
-    proposals += [_kmeans(few, K, rng) for _ in range(max(2, n_init))]
+    proposals += [_kmeans(few, K, rng) for _ in range(max(1, n_init - 2))]
     found = [_refine(rows, _pieces(few, labels, specs)) for labels in proposals]
     found.sort(key=lambda pieces: _assign(rows, pieces)[1])
     found[:2] = [_split(rows, pieces, rng) for pieces in found[:2]]

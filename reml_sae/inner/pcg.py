@@ -18,14 +18,14 @@ class PCGResult:
     ----------
     x : Theta
     converged : bool
-    negative_curvature : bool
-        A direction v with v^T K v <= 0 was met; x is then the last iterate before it.
+    negative_curvature : Theta or None
+        A direction v with v^T K v <= 0, where one was met; x is then the last iterate before it.
     n_iter : int
     """
 
     x: Theta
     converged: bool
-    negative_curvature: bool
+    negative_curvature: Theta | None
     n_iter: int
 
 
@@ -49,15 +49,15 @@ def preconditioned_cg(
     target = rtol**2 * rz
     for iteration in range(max_iter):
         if rz <= target or rz <= 0.0:
-            return PCGResult(x, True, False, iteration)
+            return PCGResult(x, True, None, iteration)
         image = matvec(direction)
         curvature = direction.dot(image)
         if curvature <= 0.0:
-            return PCGResult(x if iteration else z, False, True, iteration + 1)
+            return PCGResult(x if iteration else z, False, direction, iteration + 1)
         step = rz / curvature
         x = x.plus(direction, step)
         r = r.plus(image, -step)
         z = Theta(*factor.solve(r.xi, r.beta))
         rz, previous = r.dot(z), rz
         direction = z.plus(direction, rz / previous)
-    return PCGResult(x, rz <= target, False, max_iter)
+    return PCGResult(x, rz <= target, None, max_iter)

@@ -105,18 +105,24 @@ def solve_inner(
             continue
         step = Theta(*factor.solve(negative.xi, negative.beta))
         decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
-        saddle = False
+        downhill: Theta | None = None
         if damping == 0.0:
             result = preconditioned_cg(
                 point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
             )
-            step, saddle = result.x, result.negative_curvature
-            if decrement <= tol:
-                status = InnerStatus.SADDLE if saddle else InnerStatus.CONVERGED
-                return InnerSolution(state, point, status, iteration, decrement, damping)
+            step, downhill = result.x, result.negative_curvature
+            if decrement <= tol and downhill is None:
+                return InnerSolution(state, point, InnerStatus.CONVERGED, iteration, decrement,
+                                     damping)
         if iteration == max_iter:
             break
-        moved = _accept(model, point, rho, step, -0.5 * gradient.dot(step))
+        if decrement <= tol and downhill is not None:
+            moved = _escape(model, point, rho, downhill)
+            if moved is None:
+                return InnerSolution(state, point, InnerStatus.SADDLE, iteration, decrement,
+                                     damping)
+        else:
+            moved = _accept(model, point, rho, step, -0.5 * gradient.dot(step))
         if moved is None:
             if damping >= MAX_DAMPING:
                 return InnerSolution(state, point, InnerStatus.STALLED, iteration, decrement,
@@ -145,3 +151,15 @@ def _accept(
     trial = model.merge_rows(point.theta, model.retract(point.theta, step), rho)
     value = model.objective(trial, rho)
     return trial if value < point.objective - 1e-4 * max(predicted, 0.0) else None
+
+
+def _escape(model: ArrowModel, point: ModelPoint, rho: np.ndarray, downhill: Theta) -> Theta | None:
+    """The best state along a direction of negative curvature; None if F does not fall."""
+    size = downhill.max_abs()
+    best, best_value = None, point.objective - 1e-13 * (1.0 + abs(point.objective))
+    for length in (0.5, -0.5, 0.1, -0.1, 0.02, -0.02):
+        trial = model.retract(point.theta, downhill, length / size)
+        value = model.objective(trial, rho)
+        if value < best_value:
+            best, best_value = trial, value
+    return best

@@ -87,6 +87,11 @@ class ModelPoint(Protocol):
     theta: Theta
     objective: float
 
+    @property
+    def dispersion_energy(self) -> float:
+        """The part of F that is proportional to 1 / dispersion."""
+        ...
+
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
         ...
@@ -135,6 +140,24 @@ class ArrowModel(Protocol):
     @property
     def rho_bounds(self) -> Array:
         """Box that the outer loop searches, (n_rho, 2)."""
+        ...
+
+    @property
+    def quadratic_rho(self) -> NDArray[np.bool_]:
+        """Which outer parameters scale a quadratic form: the Fellner-Schall step is sound there."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the data."""
+        ...
+
+    def strengths(self, rho: Array) -> dict[str, float]:
+        """Strength of every learnable penalty, by name."""
+        ...
+
+    def weights(self) -> dict[str, float]:
+        """Present weight of every penalty's schedule, by name."""
         ...
 
     @property

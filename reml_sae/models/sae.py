@@ -103,6 +103,14 @@ class SAEManifoldModel:
         return np.array(box)
 
     @property
+    def quadratic_rho(self) -> Mask:
+        """Strengths of decoder and coordinate penalties, and the dispersion; not the entropy's."""
+        mask = np.ones(len(self.rho_names), bool)
+        for term in self.terms:
+            mask[term.where] = term.target != "logits"
+        return mask
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(N, p)."""
         return self.Z.shape[0], self.Z.shape[1]
@@ -251,13 +259,15 @@ class SAEManifoldModel:
         value = self.row_objective(theta, rho)
         for _ in range(n_sweeps):
             point = self.at(theta, rho)
-            gradient = point.gradient().xi
-            step = -_newton_rows(point.row_hessian("exact"), point.row_hessian("majorizer"),
-                                 gradient)
+            step, downhill = _row_steps(point.row_hessian("exact"), point.row_hessian("majorizer"),
+                                        point.gradient().xi)
             improved = np.zeros(len(value), bool)
             best = theta
-            for factor in (1.0, 0.3, 0.05):
-                candidate = self.retract(theta, Theta(step, np.zeros_like(theta.beta)), factor)
+            trials = [step, 0.3 * step, 0.05 * step]
+            if downhill.any():
+                trials += [downhill, -downhill]
+            for move in trials:
+                candidate = self.retract(theta, Theta(move, np.zeros_like(theta.beta)))
                 trial = self.row_objective(candidate, rho)
                 better = (trial < value) & ~improved
                 best = Theta(np.where(better[:, None], candidate.xi, best.xi), theta.beta)
@@ -284,12 +294,16 @@ def _with_default_priors(
     return (*terms, *defaults)
 
 
-def _newton_rows(exact: Array, majorizer: Array, gradient: Array) -> Array:
-    """Row-wise Newton direction; falls back to the majorizer where the exact block is not PD."""
+def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, Array]:
+    """Newton step of every row, (N, q), and a direction of negative curvature, 0 if it has none.
+
+    The step falls back to the majorizer where the exact block is not positive definite.
+    """
     if exact.shape[1] == 0:
-        return gradient
+        return gradient, gradient
     scale = np.sqrt(np.maximum(np.einsum("nqq->nq", majorizer), 1e-300))
-    scaled = exact / (scale[:, :, None] * scale[:, None, :])
-    lowest = np.linalg.eigvalsh(scaled)[:, 0]
+    values, vectors = np.linalg.eigh(exact / (scale[:, :, None] * scale[:, None, :]))
+    lowest = values[:, 0]
     blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer)
-    return batched_solve_psd(blocks, gradient)
+    downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0] / scale, 0.0)
+    return -batched_solve_psd(blocks, gradient), downhill

@@ -115,7 +115,7 @@ def criterion_at(
     total = np.full_like(objective_rho, np.nan)
     if gradient:
         adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL)
-        if adjoint.negative_curvature:
+        if adjoint.negative_curvature is not None:
             raise InnerConvergenceError(
                 "the exact Hessian is not positive definite at the state that the inner solve "
                 f"returned ({inner.status.value}), so V has no gradient there"

@@ -164,6 +164,10 @@ def fit_reml(
     try:
         _fellner_schall(loop)
         message = _quasi_newton(loop, max_outer)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        if loop.best is None:
+            raise
+        message = f"the search stopped at its best state: {error}"
     except KeyboardInterrupt:
         message = "interrupted by the user; the best state so far was kept"
         if loop.best is None:
@@ -175,9 +179,11 @@ def _fellner_schall(loop: _Loop) -> None:
     rho = loop.best_rho
     for _ in range(FELLNER_SCHALL_STEPS):
         value = loop.evaluate(rho, gradient=False, tol=FELLNER_SCHALL_LOOSE)
+        if loop.best is not None and value.value > loop.best.value:
+            break
         loop.keep(rho, value)
         loop.record("fellner-schall", rho, value)
-        step = _fellner_schall_step(value)
+        step = np.where(loop.model.quadratic_rho, _fellner_schall_step(value), 0.0)
         rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
         if np.abs(step).max(initial=0.0) < 0.02:
             break
@@ -191,10 +197,9 @@ def _fellner_schall_step(value: CriterionValue) -> Array:
     """
     energy = value.explicit["objective"]
     volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
+    step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
     # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
-    rss = value.inner.point.dispersion_energy  # type: ignore[attr-defined]
+    rss = value.inner.point.dispersion_energy
     step[-1] = np.log(rss / max(energy[-1] + rss - volume[-1], 1e-12 * rss + 1e-300))
     return np.clip(step, -FELLNER_SCHALL_CLIP, FELLNER_SCHALL_CLIP)
 
