@@ -24,6 +24,8 @@ LOW_COVERAGE, LOWEST_COVERAGE = 0.5, 0.1
 LOW_TANGENT, LOWEST_TANGENT = 0.05, 0.005
 HIGH_COSINE = 0.98
 COVERAGE_BINS = 12
+EXACT_ENTRIES = 20_000_000
+"""V under the exact curvature is reported where its dense coupling has at most so many entries."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,10 @@ def _figures(model: SAEManifoldModel, result: FitResult) -> dict[str, Any]:
         "gauge directions": point.n_gauge,
         "rows with many atoms": int((model.active.sum(1) > 1).sum()),
     }
+    n, q = result.theta.xi.shape
     for curvature in ("majorizer", "exact"):
+        if curvature == "exact" and n * q * result.theta.beta.size > EXACT_ENTRIES:
+            continue
         try:
             value = criterion_at(model, result.inner, curvature=curvature, gradient=False).value
             figures[f"V ({curvature})"] = value

@@ -28,10 +28,12 @@ logger = logging.getLogger("reml_sae")
 
 MAX_ROUNDS = 6
 START_SHARE_OF_VARIANCE = 0.5
-START_LOG_SPARSITY = 4.5
+START_LOG_SPARSITY = 4.0
 """Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
 of all rows melt together before REML can set its strength."""
-ROUGH_TOL = 1e-2
+ROUGH_STEPS = 4
+UNEXPLAINED = 1.25
+"""Starts that leave this much more of the variance unexplained than the best are not fitted."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,16 @@ def fit_structure(
         [atom.name for atom in atoms], settings.n_init, rng,
     )
     rough: list[Fitted] = []
+    bound = UNEXPLAINED * (1.0 - starts[0].explained)
     for number, start in enumerate(starts):
+        if 1.0 - start.explained > bound:
+            logger.info("start %d was skipped: it explains %.4f of the variance, start 0 %.4f",
+                        number, start.explained, starts[0].explained)
+            continue
         try:
             model = model_from_start(Z, unit, atoms, settings, start)
-            result = fit_reml(model, curvature="majorizer", max_outer=0, tol=ROUGH_TOL,
-                              inner_tol=ROUGH_TOL)
+            result = fit_reml(model, curvature="majorizer", max_outer=0,
+                              max_fellner_schall=ROUGH_STEPS)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("start %d was given up: %s", number, error)
             continue

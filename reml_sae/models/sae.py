@@ -35,6 +35,8 @@ Mask = NDArray[np.bool_]
 LOG_DISPERSION = "log_dispersion"
 STRENGTH_BOX = (-12.0, 18.0)
 DISPERSION_BOX = (-27.0, 5.0)
+ROW_RTOL = 1e-13
+"""A row whose objective falls by less than this, relatively, has settled."""
 
 
 class SAEManifoldModel:
@@ -165,6 +167,17 @@ class SAEManifoldModel:
             decoder_precision=self.decoder_precision,
         )
 
+    def rows(self, index: NDArray[np.intp]) -> SAEManifoldModel:
+        """The model of some of the rows."""
+        if len(index) == len(self.Z):
+            return self
+        return SAEManifoldModel(
+            self.Z[index], self.atoms, self.terms, self.active[index],
+            Theta(self._theta.xi[index], self._theta.beta), self._rho,
+            temperature=self.chart.temperature, unit=self.unit,
+            decoder_precision=self.decoder_precision,
+        )
+
     # --- pieces that the point and the codes share ---------------------------------------------
 
     def coordinate_columns(self, k: int) -> slice:
@@ -256,27 +269,37 @@ class SAEManifoldModel:
         The exact row Hessian where it is positive definite, the majorized one elsewhere; a row
         whose full step does not descend tries shorter ones and otherwise stays.
         """
-        value = self.row_objective(theta, rho)
+        xi, value = theta.xi.copy(), self.row_objective(theta, rho)
+        moving = np.arange(len(xi))
         for _ in range(n_sweeps):
-            point = self.at(theta, rho)
-            step, downhill = _row_steps(point.row_hessian("exact"), point.row_hessian("majorizer"),
-                                        point.gradient().xi)
-            improved = np.zeros(len(value), bool)
-            best = theta
-            trials = [step, 0.3 * step, 0.05 * step]
-            if downhill.any():
-                trials += [downhill, -downhill]
-            for move in trials:
-                candidate = self.retract(theta, Theta(move, np.zeros_like(theta.beta)))
-                trial = self.row_objective(candidate, rho)
-                better = (trial < value) & ~improved
-                best = Theta(np.where(better[:, None], candidate.xi, best.xi), theta.beta)
-                value = np.where(better, trial, value)
-                improved |= better
-            theta = best
-            if not improved.any():
+            part = self.rows(moving)
+            new_xi, new_value = part.sweep(Theta(xi[moving], theta.beta), rho, value[moving])
+            gain = value[moving] - new_value
+            xi[moving], value[moving] = new_xi, new_value
+            moving = moving[gain > ROW_RTOL * (1.0 + np.abs(new_value))]
+            if not moving.size:
                 break
-        return theta
+        return Theta(xi, theta.beta)
+
+    def sweep(self, theta: Theta, rho: Array, value: Array) -> tuple[Array, Array]:
+        """One damped Newton step of every row from its objective ``value``; new xi and values."""
+        point = self.at(theta, rho)
+        step, downhill = _row_steps(point.row_hessian("exact"), point.row_hessian("majorizer"),
+                                    point.gradient().xi)
+        moves = [step, 0.3 * step, 0.05 * step]
+        if downhill.any():
+            moves += [downhill, -downhill]
+        best, improved = theta.xi, np.zeros(len(value), bool)
+        for move in moves:
+            candidate = self.retract(theta, Theta(move, np.zeros_like(theta.beta)))
+            trial = self.row_objective(candidate, rho)
+            better = (trial < value) & ~improved
+            best = np.where(better[:, None], candidate.xi, best)
+            value = np.where(better, trial, value)
+            improved |= better
+            if improved.all():
+                break
+        return best, value
 
 
 def _with_default_priors(
@@ -301,9 +324,12 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, 
     """
     if exact.shape[1] == 0:
         return gradient, gradient
-    scale = np.sqrt(np.maximum(np.einsum("nqq->nq", majorizer), 1e-300))
-    values, vectors = np.linalg.eigh(exact / (scale[:, :, None] * scale[:, None, :]))
+    diagonal = np.einsum("nqq->nq", majorizer)
+    scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
+    metric = scale[:, :, None] * scale[:, None, :]
+    values, vectors = np.linalg.eigh(exact / metric)
     lowest = values[:, 0]
-    blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer)
-    downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0] / scale, 0.0)
-    return -batched_solve_psd(blocks, gradient), downhill
+    blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer) / metric
+    blocks += 1e-10 * np.eye(exact.shape[1])
+    downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0], 0.0)
+    return -batched_solve_psd(blocks, gradient / scale) / scale, downhill / scale

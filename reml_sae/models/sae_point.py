@@ -126,7 +126,11 @@ class SAEPoint:
 
     def factorize(self, damping: float = 0.0) -> SpanArrowFactor:
         """Factor of H + damping * diag(H)."""
-        return self.curvature(damping).factorize()
+        return self.curvature(damping).factorize() if damping else self._factor
+
+    @cached_property
+    def _factor(self) -> SpanArrowFactor:
+        return self.curvature().factorize()
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult, minimize
+from scipy.optimize import SR1, OptimizeResult, minimize
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.inner import InnerSolution
@@ -28,10 +28,12 @@ Array = NDArray[np.float64]
 Callback = Callable[[TraceRow], object]
 logger = logging.getLogger("reml_sae")
 
-FELLNER_SCHALL_STEPS = 8
 FELLNER_SCHALL_CLIP = 2.0
 FELLNER_SCHALL_LOOSE = 0.05
-BARRIER = 1e3
+FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
+DIFFERENCE = 1e-3
+STATIONARY = "the gradient of the criterion is below tolerance"
+SMALL_GAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def fit_reml(
     *,
     curvature: Curvature = "majorizer",
     max_outer: int = 50,
+    max_fellner_schall: int = 8,
     tol: float = 1e-6,
     inner_tol: float = 1e-6,
     callbacks: Sequence[Callback] = (),
@@ -143,6 +146,8 @@ def fit_reml(
     curvature : "majorizer" or "exact"
     max_outer : int
         Budget of quasi-Newton iterations.
+    max_fellner_schall : int
+        Budget of Fellner-Schall steps before them.
     tol : float
         The projected gradient of V must fall below ``tol * (1 + abs(V))``.
     inner_tol : float
@@ -162,7 +167,7 @@ def fit_reml(
     begun = len(loop.trace)
     message = "the outer iteration budget ran out"
     try:
-        _fellner_schall(loop)
+        _fellner_schall(loop, max_fellner_schall)
         message = _quasi_newton(loop, max_outer)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         if loop.best is None:
@@ -175,17 +180,18 @@ def fit_reml(
     return _result(loop, message, len(loop.trace) - begun)
 
 
-def _fellner_schall(loop: _Loop) -> None:
+def _fellner_schall(loop: _Loop, max_steps: int) -> None:
     rho = loop.best_rho
-    for _ in range(FELLNER_SCHALL_STEPS):
+    for _ in range(max_steps):
         value = loop.evaluate(rho, gradient=False, tol=FELLNER_SCHALL_LOOSE)
-        if loop.best is not None and value.value > loop.best.value:
+        gain = np.inf if loop.best is None else loop.best.value - value.value
+        if gain < 0.0:
             break
         loop.keep(rho, value)
         loop.record("fellner-schall", rho, value)
         step = np.where(loop.model.quadratic_rho, _fellner_schall_step(value), 0.0)
         rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
-        if np.abs(step).max(initial=0.0) < 0.02:
+        if gain < SMALL_GAIN or np.abs(step).max(initial=0.0) < 0.02:
             break
 
 
@@ -205,54 +211,79 @@ def _fellner_schall_step(value: CriterionValue) -> Array:
 
 
 def _quasi_newton(loop: _Loop, max_outer: int) -> str:
+    """Trust-region SR1 on V; log strengths are unbounded there and clipped to the box."""
+    if max_outer == 0:
+        return "the outer iteration budget is zero"
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
-    # curvature of V in each log strength near a Fellner-Schall point is about its energy
-    energy = np.abs(value.explicit["objective"])
-    energy[-1] = 0.5 * loop.model.shape[0] * loop.model.shape[1]
-    scale = np.sqrt(np.maximum(energy, 1.0))
-    cache: dict[bytes, CriterionValue] = {loop.best_rho.tobytes(): value}
+    if loop.stationary(loop.best_rho, value):
+        loop.record("trust-region", loop.best_rho, value)
+        return STATIONARY
+    first = _first_hessian(loop, value)
+    hessian = SR1(init_scale=first)
+    hessian.initialize(len(loop.best_rho), "hess")
+    learnt = False
+    known = {loop.best_rho.tobytes(): value}
+    low, high = loop.bounds[:, 0], loop.bounds[:, 1]
 
     def objective(x: Array) -> tuple[float, Array]:
-        rho = np.clip(x / scale, loop.bounds[:, 0], loop.bounds[:, 1])
-        try:
-            key = rho.tobytes()
-            if key not in cache:
-                cache[key] = loop.evaluate(rho, gradient=True)
-            found = cache[key]
-        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
-            logger.debug("outer trial refused: %s", error)
-            found = None
+        nonlocal learnt
+        rho = np.clip(x, low, high)
+        key = rho.tobytes()
+        if key not in known:
+            try:
+                known[key] = loop.evaluate(rho, gradient=True)
+            except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+                logger.debug("outer trial refused: %s", error)
+                return np.inf, np.zeros_like(rho)
+        found = known[key]
         assert loop.best is not None
-        if found is None or not np.isfinite(found.value):
-            away = x - loop.best_rho * scale
-            return loop.best.value + BARRIER * (1.0 + float(away @ away)), 2.0 * BARRIER * away
-        if found.value <= loop.best.value:
+        if found is not loop.best:
+            hessian.update(rho - loop.best_rho, found.gradient - loop.best.gradient)
+            learnt = True
+        if found.value <= loop.best.value and found.inner.converged:
             loop.keep(rho, found)
-        return found.value, found.gradient / scale
+        return found.value, np.where(rho == x, found.gradient, 0.0)
 
     def after(intermediate_result: OptimizeResult) -> None:
         assert loop.best is not None
-        cache.clear()
-        cache[loop.best_rho.tobytes()] = loop.best
-        loop.record("bfgs", loop.best_rho, loop.best)
+        known.clear()
+        known[loop.best_rho.tobytes()] = loop.best
+        loop.record("trust-region", loop.best_rho, loop.best)
         if loop.stationary(loop.best_rho, loop.best):
             raise StopIteration
 
-    if loop.stationary(loop.best_rho, value) or max_outer == 0:
-        loop.record("bfgs", loop.best_rho, value)
-        return "the gradient of the criterion is below tolerance"
-    result = minimize(
-        objective, loop.best_rho * scale, jac=True, method="L-BFGS-B", callback=after,
-        bounds=loop.bounds * scale[:, None],
-        options={"maxiter": max_outer, "maxfun": 3 * max_outer, "ftol": 0.0, "gtol": 0.0},
+    outcome = minimize(
+        objective, loop.best_rho, jac=True, hess=lambda x: hessian.get_matrix() if learnt else first,
+        method="trust-exact", callback=after,
+        options={"maxiter": max_outer, "gtol": 0.0, "initial_trust_radius": FIRST_RADIUS,
+                 "max_trust_radius": MAX_RADIUS},
     )
     assert loop.best is not None
     if loop.stationary(loop.best_rho, loop.best):
-        return "the gradient of the criterion is below tolerance"
+        return STATIONARY
     if not loop.best.inner.converged:
         return f"the inner solve did not converge: {loop.best.inner.status.value}"
-    return f"the outer search stopped before the gradient vanished ({result.message})"
+    return f"the outer search stopped before the gradient vanished ({outcome.message})"
+
+
+def _first_hessian(loop: _Loop, value: CriterionValue) -> Array:
+    """Start of the quasi-Newton Hessian of V.
+
+    Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. The
+    dispersion and the other strengths, strongly coupled, have columns by differences of gradients.
+    """
+    rho = loop.best_rho
+    hessian = np.diag(np.maximum(np.abs(value.explicit["objective"]), 1.0))
+    differenced = ~loop.model.quadratic_rho
+    differenced[-1] = True
+    for j in np.flatnonzero(differenced):
+        trial = rho.copy()
+        trial[j] += DIFFERENCE if rho[j] + DIFFERENCE <= loop.bounds[j, 1] else -DIFFERENCE
+        column = (loop.evaluate(trial, gradient=True).gradient - value.gradient) / (
+            trial[j] - rho[j])
+        hessian[j, :] = hessian[:, j] = column
+    return hessian
 
 
 def _result(loop: _Loop, message: str, n_iter: int) -> FitResult:
