@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 __all__ = [
     "ConvergenceWarning",
     "DataWarning",
@@ -12,6 +15,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "RegistryError",
     "RemlSaeError",
+    "require",
 ]
 
 
@@ -59,3 +63,19 @@ class ConvergenceWarning(UserWarning):
 
 class DataWarning(UserWarning):
     """The data are usable but degenerate in a way that the user should know."""
+
+
+def require(module: str, extra: str, what: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises
+    ------
+    MissingDependencyError
+        With the pip command that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} needs {module.split('.')[0]}: pip install 'reml-sae[{extra}]'"
+        ) from error

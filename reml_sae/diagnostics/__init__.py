@@ -1,6 +1,18 @@
 """Summary, checks and plots of a fit."""
 
 from reml_sae.diagnostics.checks import Check, Diagnostics, diagnose
+from reml_sae.diagnostics.circular import align_angles, circular_correlation
+from reml_sae.diagnostics.plots import plot_atoms
+from reml_sae.diagnostics.report import write_html
 from reml_sae.diagnostics.summary import summary_text
 
-__all__ = ["Check", "Diagnostics", "diagnose", "summary_text"]
+__all__ = [
+    "Check",
+    "Diagnostics",
+    "align_angles",
+    "circular_correlation",
+    "diagnose",
+    "plot_atoms",
+    "summary_text",
+    "write_html",
+]

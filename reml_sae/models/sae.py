@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from reml_sae.errors import InputError
+from reml_sae.families import Gaussian
 from reml_sae.linalg import batched_solve_psd
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
@@ -83,6 +84,7 @@ class SAEManifoldModel:
         self.active_coordinates = active[:, self.layout.coordinate_atom]
         self.terms = number_terms(_with_default_priors(self.atoms, terms))
         self.unit = unit
+        self.family = Gaussian()
         self.decoder_precision = decoder_precision
         self._theta, self._rho = theta, np.asarray(rho, float)
         if self._rho.shape != (len(self.rho_names),):
@@ -225,10 +227,8 @@ class SAEManifoldModel:
     def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each row, (N,); penalties on beta are left out."""
         log_a, features = self._scaled_basis(theta)
-        residual = self.Z - features @ theta.beta
-        phi = np.exp(rho[-1])
-        loss = 0.5 * np.einsum("np,np->n", residual, residual) / phi
-        loss += 0.5 * self.shape[1] * (np.log(2.0 * np.pi * phi) + 2.0 * np.log(self.unit))
+        loss = self.family.loss(self.Z, features @ theta.beta, rho[-1])
+        loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, log_a)
 
     def row_residuals(self, theta: Theta) -> Array:

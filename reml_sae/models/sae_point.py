@@ -31,19 +31,20 @@ class SAEPoint:
 
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
         self.model, self.theta, self.rho = model, theta, rho
-        self.precision = float(np.exp(-rho[-1]))
+        self.precision = model.family.precision(rho[-1])
         n, p = model.shape
         width = min(p, model.layout.basis_size)
         self.span: Array = np.eye(p) if width == p else np.linalg.qr(theta.beta.T)[0]
         self.mixture, self.log_a = model.mixture(theta, theta.beta @ self.span, order=2)
         self.features = self.mixture.features()
-        self.residual = model.Z - self.features @ theta.beta
+        self.eta = self.features @ theta.beta
+        self.residual = model.Z - self.eta
         self.grams = model.decoder_gram(rho)
         self.prior_beta = self._apply_grams(theta.beta)
         self.rss = float(np.vdot(self.residual, self.residual))
         self.objective = (
-            0.5 * self.precision * self.rss
-            + 0.5 * n * p * (np.log(2.0 * np.pi) + rho[-1] + 2.0 * np.log(model.unit))
+            float(model.family.loss(model.Z, self.eta, rho[-1]).sum())
+            + n * p * np.log(model.unit)
             + float(model.row_penalties(theta, rho, self.log_a).sum())
             + 0.5 * float(np.vdot(theta.beta, self.prior_beta))
         )
@@ -357,8 +358,7 @@ class SAEPoint:
                 b = self.theta.beta[self.model.layout.basis_slices[term.atom]]
                 derivative = term.penalty.gram_rho(term.rho(self.rho))
                 out[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, b @ b.T)
-        n, p = self.model.shape
-        out[-1] = 0.5 * n * p - 0.5 * self.precision * self.rss
+        out[-1] = self.model.family.loss_log_dispersion(self.model.Z, self.eta, self.rho[-1])
         return out
 
     def gradient_rho_dot(self, u: Theta) -> Array:

@@ -2,9 +2,9 @@
 
 Three stages, each shown in the trace: schedules move the weights to their terminal values
 ("anneal"); generalized Fellner-Schall steps (Wood and Fasiolo 2017) set every strength to the value
-at which the explicit part of the gradient vanishes ("fellner-schall"); L-BFGS-B with the exact
-adjoint gradient finishes on the fixed final objective ("bfgs"). Convergence is declared on the last
-stage alone.
+at which the explicit part of the gradient vanishes ("fellner-schall"); a trust-region quasi-Newton
+search with the exact adjoint gradient finishes on the fixed final objective ("trust-region").
+Convergence is declared on the last stage alone.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import MissingDependencyError
+from reml_sae.errors import require
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ class TraceRow:
     ----------
     iteration : int
     stage : str
-        "anneal", "fellner-schall" or "bfgs".
+        "anneal", "fellner-schall" or "trust-region".
     criterion : float
         V in nats.
     parts : mapping
@@ -95,16 +95,31 @@ class REMLTrace:
         MissingDependencyError
             Where pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependencyError(
-                "REMLTrace.to_frame needs pandas: pip install 'reml-sae[frames]'"
-            ) from error
-        return pd.DataFrame(self.to_records())
+        return require("pandas", "frames", "REMLTrace.to_frame").DataFrame(self.to_records())
 
     def plot(self, axes: Any = None) -> Any:
-        """Criterion and log strengths against the iteration; returns the matplotlib figure."""
-        from reml_sae._plotting import plot_trace
+        """Draw V above its last value, and the log strengths, against the iteration.
 
-        return plot_trace(self, axes)
+        Parameters
+        ----------
+        axes : pair of matplotlib Axes, optional
+            New ones by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        pyplot = require("matplotlib.pyplot", "plot", "REMLTrace.plot")
+        if axes is None:
+            _, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+        left, right = axes
+        steps = [row.iteration for row in self.rows]
+        values = np.array([row.criterion for row in self.rows])
+        left.plot(steps, values - values.min(initial=np.inf) + 1e-6, ".-")
+        left.set(yscale="log", xlabel="outer iteration", ylabel="V above its minimum (nats)")
+        for name in self.rows[-1].rho if self.rows else ():
+            right.plot(steps, [row.rho[name] for row in self.rows], ".-", label=name)
+        right.set(xlabel="outer iteration", ylabel="rho")
+        if self.rows and len(self.rows[-1].rho) <= 12:
+            right.legend(fontsize="x-small")
+        return left.figure

@@ -1,0 +1,71 @@
+"""Figures of a fitted model; matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import require
+
+Array = NDArray[np.float64]
+
+CURVE_POINTS = 200
+MAX_POINTS = 4000
+
+
+def plot_atoms(model: Any, Z: Array, max_atoms: int = 12) -> Any:
+    """Every atom in the plane of its own two main directions, with the rows that belong to it.
+
+    Parameters
+    ----------
+    model : fitted SAEManifold
+    Z : (N, p) array
+        Rows to show, in the units of the fit.
+    max_atoms : int
+        The atoms with the largest shares are shown.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    pyplot = require("matplotlib.pyplot", "plot", "plot_atoms")
+    order = np.argsort([-atom.share for atom in model.atoms_], kind="stable")[:max_atoms]
+    columns = min(4, len(order))
+    lines = -(-len(order) // columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(3.4 * columns, 3.4 * lines),
+                                   squeeze=False, layout="constrained")
+    codes = model.transform(Z)
+    labels = codes.assignments.argmax(1)
+    for axis, k in zip(axes.flat, order, strict=False):
+        atom = model.atoms_[k]
+        centre, plane = _plane(atom.coefficients)
+        rows = np.flatnonzero(labels == k)[:MAX_POINTS]
+        points = (np.asarray(Z, float)[rows] - centre) @ plane.T
+        if atom.topology.latent_dim == 1:
+            t = codes.coordinates[k][rows, 0]
+            axis.scatter(*points.T, c=t, s=6, cmap="twilight", linewidths=0)
+            lowest, highest = ((-np.pi, np.pi) if atom.topology.name == "circle"
+                               else (t.min(initial=0.0), t.max(initial=0.0)))
+            curve = atom.curve(np.linspace(lowest, highest, CURVE_POINTS))
+            axis.plot(*((curve - centre) @ plane.T).T, "k-", lw=1.2)
+        else:
+            axis.scatter(*points.T, s=6, linewidths=0)
+            drawn = atom.topology.basis(codes.coordinates[k][rows]) @ atom.coefficients
+            axis.plot(*((drawn - centre) @ plane.T).T, "k.", ms=1.5)
+        axis.set_title(f"atom {k}: {atom.topology.name}, {atom.share:.0%} of the rows",
+                       fontsize="small")
+        axis.set_aspect("equal", adjustable="datalim")
+    for axis in list(axes.flat)[len(order):]:
+        axis.set_visible(False)
+    return figure
+
+
+def _plane(coefficients: Array) -> tuple[Array, Array]:
+    """Centre (p,) and two orthonormal main directions (2, p) of an atom's curve."""
+    centre, slopes = coefficients[0], coefficients[1:]
+    directions = np.linalg.svd(slopes, full_matrices=False)[2][:2]
+    if len(directions) < 2:
+        directions = np.vstack([directions, np.zeros((2 - len(directions), slopes.shape[1]))])
+    return centre, directions
