@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         options.run(options)
     except RemlSaeError as error:
@@ -103,7 +103,8 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"Fitting one circle to {data.description}:\n{len(data.Z)} rows of 7 weekdays in 20 "
           "sentences, each sentence's mean taken out.\n")
     begun = time.perf_counter()
-    model = rs.SAEManifold(n_atoms=1, topology="circle", verbose=1).fit(data.Z)
+    circle = rs.manifolds.Circle(n_harmonics=4)
+    model = rs.SAEManifold(n_atoms=1, topology=circle, verbose=1).fit(data.Z)
     seconds = time.perf_counter() - begun
     print(model.summary())
     angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
@@ -112,7 +113,7 @@ def _demo(options: argparse.Namespace) -> None:
     print("\nWhere the weekdays sit on the circle:")
     for name, angle in zip(datasets.WEEKDAYS, np.degrees(means) % 360.0, strict=True):
         print(f"  {name:<10} {angle:6.1f} degrees  {' ' * round(angle / 8.0)}*")
-    truth = 2.0 * np.pi * np.arange(7) / 7.0
+    truth = 2.0 * np.pi * np.arange(7.0) / 7.0
     print(f"circular correlation with the calendar: {circular_correlation(means, truth):.3f}"
           f"   ({seconds:.1f} s)")
 

@@ -27,7 +27,7 @@ class InputError(RemlSaeError, ValueError):
     """Data or a parameter is unusable; the message names it, its value and the remedy."""
 
 
-class RegistryError(RemlSaeError, ValueError):
+class RegistryError(InputError):
     """A name (a penalty kind, a topology) is unknown or its configuration is invalid."""
 
 

@@ -53,7 +53,7 @@ def load_weekdays(center_templates: bool = True) -> Calendar:
         means = np.zeros((counts.size, Z.shape[1]))
         np.add.at(means, groups, Z)
         Z = Z - (means / counts[:, None])[groups]
-    return Calendar(Z, 2.0 * np.pi * labels / 7.0, labels, groups,
+    return Calendar(Z, 2.0 * np.pi * labels.astype(np.float64) / 7.0, labels, groups,
                     "weekdays in a sentence encoder (all-MiniLM-L6-v2), not a causal model")
 
 

@@ -14,7 +14,7 @@ from reml_sae.io import write_bytes_atomically
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem }}
 pre {{ background: #f6f6f4; padding: 1rem; overflow-x: auto }}
 table {{ border-collapse: collapse }} td, th {{ padding: .25rem .8rem; text-align: left }}
 tr:nth-child(even) {{ background: #f6f6f4 }}

@@ -22,6 +22,8 @@ Mask = NDArray[np.bool_]
 INFORMATION = 25.0
 """A second atom's coordinate is carried where its expected information is above this (nats/rad^2):
 a posterior standard deviation below 0.2, where a Gaussian approximation is good."""
+LEAST_INFORMATION = 1e-6
+"""Below it a row's own atom is a point, which has no coordinate."""
 N_CANDIDATES = 3
 GRID = 64
 ENCODE_SWEEPS = 60
@@ -37,7 +39,8 @@ def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     a = np.exp(model.chart.log_assignments(logits))
     information = a**2 * squared_speeds(model, theta.beta) * np.exp(-rho[-1])
     active = information > INFORMATION
-    active[np.arange(len(a)), a.argmax(1)] = True
+    first = np.arange(len(a)), a.argmax(1)
+    active[first] = information[first] > LEAST_INFORMATION
     return active
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
-from reml_sae.estimators._encode import active_set, encode, hard_logits
+from reml_sae.estimators._encode import active_set, encode, hard_logits, squared_speeds
 from reml_sae.estimators._starts import Start, find_starts
 from reml_sae.manifolds import Manifold
 from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta
@@ -81,7 +81,7 @@ def fit_structure(
             logger.info("start %d was given up: %s", number, error)
             continue
         logger.info("start %d: V = %.4f", number, result.criterion)
-        rough.append(Fitted(model, result))
+        rough.append(Fitted(model.settled(), result))
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
@@ -113,7 +113,8 @@ def model_from_start(
     theta = model.solve_beta(theta, rho)
     residual = model.row_residuals(theta)
     rho[-1] = np.log(np.clip(np.mean(residual**2), 1e-8, 1.0))
-    return model.with_state(theta, rho)
+    # an atom that is a point has no coordinate to carry
+    return model.with_state(theta, rho, active & (squared_speeds(model, beta=theta.beta) > 0.0))
 
 
 def settle(fitted: Fitted, settings: Settings) -> Fitted:

@@ -110,6 +110,3 @@ def _plain_parameters(model: SAEManifold) -> dict[str, Any]:
         if isinstance(value, np.generic):
             parameters[name] = value.item()
     return parameters
-
-
-

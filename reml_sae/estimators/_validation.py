@@ -99,6 +99,6 @@ def default_terms(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
         if roughness is None:
             continue
         penalty = (pen.HarmonicRoughnessPenalty(period=atom.basis_size) if atom.name == "circle"
-                   else pen.QuadraticPenalty(roughness))
+                   else pen.QuadraticPenalty(S=roughness))
         terms.append(PenaltyTerm(penalty, "decoder", k))
     return terms

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from threadpoolctl import threadpool_limits
 
 from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
@@ -169,7 +170,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             if show is not None:
                 settings = Settings(**{**settings.__dict__,
                                        "callbacks": (*settings.callbacks, show)})
-            fitted = fit_structure(centred / self.scale_, self.scale_, atoms, settings, rng)
+            # the matrices are small and two BLAS pools spin against each other; one thread is
+            # also what makes the bits the same everywhere
+            with threadpool_limits(1):
+                fitted = fit_structure(centred / self.scale_, self.scale_, atoms, settings, rng)
         self._store(fitted.model, fitted.result)
         if not self.converged_:
             warnings.warn(
@@ -208,7 +212,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.atoms_ = _atoms(model, result, self.mean_, self.scale_)
         self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
 
-    # --- use -----------------------------------------------------------------------------------
+    # --- use ---------------------------------------------------------------------------------
 
     def build_model(self, Z: Any) -> SAEManifoldModel:
         """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
@@ -258,14 +262,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._check_fitted()
         return summary_text(self)
 
-    # --- persistence -----------------------------------------------------------------------------
+    # --- persistence -------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one .safetensors file, atomically."""
         self._check_fitted()
         _persistence.save(self, path)
 
-    # --- helpers -----------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "atoms_"):
@@ -352,8 +356,6 @@ def _atoms(
 
 def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     """Rise of the row evidence when atom k's curve is replaced by its centre."""
-
-
     theta = result.theta
     beta = theta.beta.copy()
     where = model.layout.basis_slices[k]
@@ -364,6 +366,3 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     reduced = without.refine_rows(without.initial_theta(), result.rho, 20)
     full = row_evidence(model, theta, result.rho).sum()
     return float(row_evidence(without, reduced, result.rho).sum() - full)
-
-
-

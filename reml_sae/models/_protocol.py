@@ -8,7 +8,7 @@ theta's shape are pairs (rows, border), the frozen dataclass `Theta`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +157,20 @@ class ArrowModel(Protocol):
         ...
 
     def weights(self) -> dict[str, float]:
-        """Present weight of every penalty's schedule, by name."""
+        """Present weight of every penalty, by name."""
+        ...
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether any penalty has a weight schedule."""
+        ...
+
+    def apply_schedule(self, iteration: int) -> Self:
+        """The model with its scheduled weights at an outer iteration."""
+        ...
+
+    def settled(self) -> Self:
+        """The model with its scheduled weights at their ends, without schedules."""
         ...
 
     @property

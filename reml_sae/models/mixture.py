@@ -17,6 +17,7 @@ is replaced by its mean under the coordinate prior, and all its derivatives are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Layout:
 
 def _slices(widths: Sequence[int]) -> list[slice]:
     ends = np.cumsum([0, *widths])
-    return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
 class Mixture:
@@ -105,7 +106,7 @@ class Mixture:
         return self.gradient(self.points, self.point_slopes)
 
     def gradient(self, s: Array, ds: Array) -> Array:
-        """Gradient (N, K + D, ...) in x of sum_k a_k s_k(t_k), from s (N, K, ...), ds (N, D, ...)."""
+        """Gradient (N, K + D, ...) in x of sum_k a_k s_k(t_k), s (N, K, ...), ds (N, D, ...)."""
         a = self.a.reshape(self.a.shape + (1,) * (s.ndim - 2))
         mean = (a * s).sum(1, keepdims=True)
         owner = a[:, self.layout.coordinate_atom]
@@ -117,7 +118,7 @@ class Mixture:
                              self.contract_basis(weights, 1)[:, :, 0])
 
     def contract_basis(self, weights: Array, order: int) -> Array:
-        """Derivative of order 0 or 1 of s_k = sum_{m in k} w_m Phi_m for weights (N, M) or (N, M, c).
+        """Derivative of order 0 or 1 of s_k = sum_{m in k} w_m Phi_m w (N, M) or (N, M, c).
 
         Returns (N, K, c) for order 0 and (N, D, c) for order 1.
         """

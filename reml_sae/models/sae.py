@@ -14,6 +14,8 @@ b_0 redundant; it is not a parameter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,22 +165,37 @@ class SAEManifoldModel:
 
     def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
         """The same model with another start and, where given, another active set."""
-        return SAEManifoldModel(
-            self.Z, self.atoms, self.terms, self.active if active is None else active, theta, rho,
-            temperature=self.chart.temperature, unit=self.unit,
-            decoder_precision=self.decoder_precision,
-        )
+        return self._with(theta=theta, rho=rho, active=self.active if active is None else active)
 
     def rows(self, index: NDArray[np.intp]) -> SAEManifoldModel:
         """The model of some of the rows."""
         if len(index) == len(self.Z):
             return self
-        return SAEManifoldModel(
-            self.Z[index], self.atoms, self.terms, self.active[index],
-            Theta(self._theta.xi[index], self._theta.beta), self._rho,
-            temperature=self.chart.temperature, unit=self.unit,
-            decoder_precision=self.decoder_precision,
-        )
+        return self._with(Z=self.Z[index], active=self.active[index],
+                          theta=Theta(self._theta.xi[index], self._theta.beta))
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether any penalty has a weight schedule."""
+        return any(term.penalty.weight_schedule is not None for term in self.terms)
+
+    def apply_schedule(self, iteration: int) -> SAEManifoldModel:
+        """The model with its scheduled weights at an outer iteration."""
+        return self._with(terms=[replace(term, penalty=term.penalty.apply_schedule(iteration))
+                                 for term in self.terms])
+
+    def settled(self) -> SAEManifoldModel:
+        """The model with its scheduled weights at their ends, without schedules."""
+        return self._with(terms=[replace(term, penalty=term.penalty.settled())
+                                 for term in self.terms])
+
+    def _with(self, **changed: Any) -> SAEManifoldModel:
+        arguments: dict[str, Any] = {
+            "Z": self.Z, "atoms": self.atoms, "terms": self.terms, "active": self.active,
+            "theta": self._theta, "rho": self._rho, "temperature": self.chart.temperature,
+            "unit": self.unit, "decoder_precision": self.decoder_precision,
+        }
+        return SAEManifoldModel(**{**arguments, **changed})
 
     # --- pieces that the point and the codes share ---------------------------------------------
 
@@ -211,7 +228,9 @@ class SAEManifoldModel:
             values[rows] += term.penalty.row_values(target, term.rho(rho))
         return values
 
-    def row_targets(self, theta: Theta) -> list[tuple[PenaltyTerm, Array, Array]]:
+    def row_targets(
+        self, theta: Theta
+    ) -> list[tuple[PenaltyTerm, Array, NDArray[np.intp]]]:
         """Every row-wise term with its target (n, d) and the rows (n,) that carry it."""
         out = []
         everything = np.arange(len(theta.xi))

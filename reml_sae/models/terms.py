@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
-from reml_sae.penalties import Penalty
 
 Array = NDArray[np.float64]
 Target = Literal["logits", "coordinates", "decoder"]
@@ -67,7 +66,7 @@ def number_terms(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
     return tuple(numbered)
 
 
-def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+def bind_penalty(penalty: Any, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
     """Attach a penalty to every part of an SAE-manifold that it fits.
 
     Raises

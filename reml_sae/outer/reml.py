@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import SR1, OptimizeResult, minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.inner import InnerSolution
@@ -32,6 +32,7 @@ FELLNER_SCHALL_CLIP = 2.0
 FELLNER_SCHALL_LOOSE = 0.05
 FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
 DIFFERENCE = 1e-3
+MAX_ANNEAL = 30
 STATIONARY = "the gradient of the criterion is below tolerance"
 SMALL_GAIN = 1.0
 
@@ -92,9 +93,8 @@ class _Loop:
         self.theta = model.initial_theta()
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
-        value = criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
-                          gradient=gradient, tol=self.inner_tol if tol is None else tol)
-        return value
+        return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
+                         gradient=gradient, tol=self.inner_tol if tol is None else tol)
 
     def keep(self, rho: Array, value: CriterionValue) -> None:
         self.best, self.best_rho, self.theta = value, rho.copy(), value.inner.theta
@@ -167,6 +167,7 @@ def fit_reml(
     begun = len(loop.trace)
     message = "the outer iteration budget ran out"
     try:
+        _anneal(loop)
         _fellner_schall(loop, max_fellner_schall)
         message = _quasi_newton(loop, max_outer)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
@@ -178,6 +179,25 @@ def fit_reml(
         if loop.best is None:
             raise
     return _result(loop, message, len(loop.trace) - begun)
+
+
+def _anneal(loop: _Loop) -> None:
+    """Follow the mode while scheduled weights go to their ends."""
+    if not loop.model.is_scheduled:
+        return
+    start, weights = loop.model, None
+    for iteration in range(MAX_ANNEAL):
+        loop.model = start.apply_schedule(iteration)
+        value = loop.evaluate(loop.best_rho, gradient=False, tol=FELLNER_SCHALL_LOOSE)
+        loop.theta = value.inner.theta
+        loop.record("anneal", loop.best_rho, value)
+        if weights is not None and all(
+            abs(weight - weights[name]) <= 1e-3 * weight
+            for name, weight in loop.model.weights().items()
+        ):
+            break
+        weights = loop.model.weights()
+    loop.model = start.settled()
 
 
 def _fellner_schall(loop: _Loop, max_steps: int) -> None:
@@ -219,15 +239,11 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
     if loop.stationary(loop.best_rho, value):
         loop.record("trust-region", loop.best_rho, value)
         return STATIONARY
-    first = _first_hessian(loop, value)
-    hessian = SR1(init_scale=first)
-    hessian.initialize(len(loop.best_rho), "hess")
-    learnt = False
+    hessian = _first_hessian(loop, value)
     known = {loop.best_rho.tobytes(): value}
     low, high = loop.bounds[:, 0], loop.bounds[:, 1]
 
     def objective(x: Array) -> tuple[float, Array]:
-        nonlocal learnt
         rho = np.clip(x, low, high)
         key = rho.tobytes()
         if key not in known:
@@ -239,8 +255,7 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
         found = known[key]
         assert loop.best is not None
         if found is not loop.best:
-            hessian.update(rho - loop.best_rho, found.gradient - loop.best.gradient)
-            learnt = True
+            _update_sr1(hessian, rho - loop.best_rho, found.gradient - loop.best.gradient)
         if found.value <= loop.best.value and found.inner.converged:
             loop.keep(rho, found)
         return found.value, np.where(rho == x, found.gradient, 0.0)
@@ -254,7 +269,7 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
             raise StopIteration
 
     outcome = minimize(
-        objective, loop.best_rho, jac=True, hess=lambda x: hessian.get_matrix() if learnt else first,
+        objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
         method="trust-exact", callback=after,
         options={"maxiter": max_outer, "gtol": 0.0, "initial_trust_radius": FIRST_RADIUS,
                  "max_trust_radius": MAX_RADIUS},
@@ -265,6 +280,14 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
     if not loop.best.inner.converged:
         return f"the inner solve did not converge: {loop.best.inner.status.value}"
     return f"the outer search stopped before the gradient vanished ({outcome.message})"
+
+
+def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
+    """Symmetric rank-one update in place, skipped where its denominator vanishes."""
+    residual = change - hessian @ step
+    denominator = float(residual @ step)
+    if abs(denominator) > 1e-8 * float(np.linalg.norm(residual) * np.linalg.norm(step)):
+        hessian += np.outer(residual, residual) / denominator
 
 
 def _first_hessian(loop: _Loop, value: CriterionValue) -> Array:
@@ -304,7 +327,8 @@ def _limits(loop: _Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, 
     normalizer, logdet = value.explicit["log_normalizer"], value.explicit["half_logdet"]
     for j, name in enumerate(loop.model.rho_names):
         size = abs(normalizer[j])
-        if rho[j] >= loop.bounds[j, 1] or (size > 0 and abs(normalizer[j] + logdet[j]) < 5e-3 * size):
+        balance = abs(normalizer[j] + logdet[j])
+        if rho[j] >= loop.bounds[j, 1] or (size > 0 and balance < 5e-3 * size):
             found.append((name, "infinite"))
         elif rho[j] <= loop.bounds[j, 0]:
             found.append((name, "zero"))

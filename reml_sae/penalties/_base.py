@@ -171,9 +171,16 @@ class Penalty(ABC):
         """The penalty with its weight at an outer iteration; itself where it has no schedule."""
         if self.weight_schedule is None:
             return self
-        moved = replace(self.weight_schedule, iter_count=iteration + 1)
-        return replace(self, weight_schedule=moved,
-                       weight=self.weight_schedule.weight_at(iteration))
+        schedule = self.weight_schedule
+        floor = 1e-12 * max(schedule.w_start, schedule.w_end)
+        return replace(self, weight_schedule=replace(schedule, iter_count=iteration + 1),
+                       weight=max(schedule.weight_at(iteration), floor))
+
+    def settled(self) -> Self:
+        """The penalty at the end of its schedule, without it."""
+        if self.weight_schedule is None:
+            return self
+        return replace(self, weight_schedule=None, weight=self.weight_schedule.w_end)
 
     # --- configuration ---------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ def from_config(config: Mapping[str, Any], path: str = "penalty") -> Penalty:
         cls = get(values.pop("kind"))
     except RegistryError as error:
         raise RegistryError(f"{path}.kind: {error}") from None
-    known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+    known = {item.name for item in fields(cls)}
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

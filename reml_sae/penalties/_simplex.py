@@ -65,8 +65,8 @@ def _scaled(n_atoms: int, strength: float) -> tuple[float, float]:
     if strength < SMALLEST:
         slope = -strength * _mean_entropy(n_atoms)
         return slope, slope
-    g, slope = _quadrature(n_atoms, np.array([log(strength)]))
-    return float(g[0]), float(slope[0])
+    values, slopes = _quadrature(n_atoms, np.array([log(strength)]))
+    return float(values[0]), float(slopes[0])
 
 
 def _mean_entropy(n_atoms: int) -> float:

@@ -1,0 +1,71 @@
+"""Small SAE-manifold models of every shape, for tests of derivatives and of the criterion."""
+
+import numpy as np
+
+from reml_sae import penalties as pen
+from reml_sae.inner import solve_inner
+from reml_sae.manifolds import Circle, Euclidean
+from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta
+
+
+def roughness_terms(atoms):
+    return [PenaltyTerm(pen.QuadraticPenalty(S=atom.roughness()), "decoder", k)
+            for k, atom in enumerate(atoms) if atom.roughness() is not None]
+
+
+def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=False, seed=1,
+          active_share=0.3):
+    """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms."""
+    rng = np.random.default_rng(seed)
+    t = rng.uniform(-np.pi, np.pi, n)
+    frame = np.linalg.qr(rng.normal(size=(p, 2)))[0]
+    Z = np.column_stack([np.cos(t), np.sin(t)]) @ frame.T + noise * rng.normal(size=(n, p))
+    Z -= Z.mean(0)
+    unit = np.sqrt((Z**2).mean())
+    k = len(atoms)
+    terms = roughness_terms(atoms)
+    if k > 1:
+        entropy = pen.SoftmaxAssignmentSparsityPenalty(k_atoms=k, temperature=temperature)
+        terms = [PenaltyTerm(entropy, "logits"), *terms]
+    if ard:
+        terms += [PenaltyTerm(pen.ARDPenalty(latent_dim=atom.latent_dim), "coordinates", j)
+                  for j, atom in enumerate(atoms) if atom.prior_precision > 0]
+    active = rng.random((n, k)) < active_share
+    active[np.arange(n), rng.integers(0, k, n)] = True
+    width = sum(atom.latent_dim for atom in atoms)
+    xi = np.concatenate([0.5 * rng.normal(size=(n, k - 1)), rng.normal(size=(n, width))], axis=1)
+    xi[:, k - 1] = t + 0.1 * rng.normal(size=n)
+    rho = np.zeros(sum(term.penalty.rho_count() for term in terms) + 1)
+    rho[-1] = np.log(dispersion)
+    beta = rng.normal(size=(sum(atom.basis_size for atom in atoms), p))
+    model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
+                             temperature=temperature)
+    return model.with_state(model.solve_beta(model.initial_theta(), rho), rho)
+
+
+MODELS = {
+    "ellipse": lambda: build([Circle(1)]),
+    "circle-3": lambda: build([Circle(3)]),
+    "line": lambda: build([Euclidean(1, 1)], dispersion=0.5),
+    "line-ard": lambda: build([Euclidean(1, 1)], dispersion=0.5, ard=True),
+    "cubic": lambda: build([Euclidean(1, 3)], dispersion=0.5, seed=3),
+    "two-circles": lambda: build([Circle(2), Circle(1)]),
+    "two-circles-warm": lambda: build([Circle(1), Circle(1)], temperature=1.7, seed=5),
+    "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)]),
+}
+
+
+def at_mode(name, tol=1e-10):
+    """The named model moved to its mode; fails where the inner solve does not converge."""
+    model = MODELS[name]()
+    rho = model.initial_rho()
+    solution = solve_inner(model, rho, tol=tol)
+    assert solution.converged, (name, solution.status)
+    return model.with_state(solution.theta, rho)
+
+
+def random_direction(model, rng):
+    theta = model.initial_theta()
+    xi = rng.normal(size=theta.xi.shape)
+    xi[:, model.chart.dim:] *= model.active_coordinates
+    return Theta(xi, rng.normal(size=theta.beta.shape))

@@ -1,0 +1,40 @@
+"""dV/drho against central differences of the criterion with the inner problem solved again."""
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from tests.models.systems import MODELS, at_mode
+
+STEP = 1e-4
+TOLERANCE = 1e-6
+
+
+def fourth_order(model, rho, curvature, j):
+    def at(k):
+        moved = rho.copy()
+        moved[j] += k * STEP
+        return rs.criterion(model, moved, curvature=curvature, gradient=False, tol=1e-10).value
+
+    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * STEP)
+
+
+@pytest.mark.parametrize("curvature", ["majorizer", "exact"])
+@pytest.mark.parametrize("name", MODELS)
+def test_gradient_of_the_criterion(name, curvature):
+    model = at_mode(name)
+    rho = model.initial_rho()
+    found = rs.criterion(model, rho, curvature=curvature, tol=1e-10)
+    assert sum(found.parts.values()) == pytest.approx(found.value, rel=1e-14)
+    expected = np.array([fourth_order(model, rho, curvature, j) for j in range(len(rho))])
+    scale = np.maximum(np.abs(expected), 1e-3 * np.abs(expected).max())
+    assert (np.abs(found.gradient - expected) <= TOLERANCE * scale).all(), (
+        found.gradient, expected)
+
+
+def test_wrong_rho_is_named():
+    model = MODELS["ellipse"]()
+    with pytest.raises(rs.errors.InputError, match="log_dispersion"):
+        rs.criterion(model, np.zeros(3))
+    with pytest.raises(rs.errors.InputError, match="finite"):
+        rs.criterion(model, np.array([np.nan]))
