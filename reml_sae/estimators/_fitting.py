@@ -76,12 +76,14 @@ def fit_structure(
         try:
             model = model_from_start(Z, unit, atoms, settings, start)
             result = fit_reml(model, curvature="majorizer", max_outer=0,
-                              max_fellner_schall=ROUGH_STEPS)
+                              max_fellner_schall=ROUGH_STEPS, callbacks=settings.callbacks)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("start %d was given up: %s", number, error)
             continue
         logger.info("start %d: V = %.4f", number, result.criterion)
         rough.append(Fitted(model.settled(), result))
+        if result.interrupted:
+            return min(rough, key=lambda fitted: fitted.result.criterion)
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
@@ -122,7 +124,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
 
     The best converged fit is returned, or the best of all where none converged.
     """
-    trace = REMLTrace()
+    trace = REMLTrace(list(fitted.result.trace))
     rounds: list[Fitted] = []
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
     for number in range(MAX_ROUNDS):
@@ -138,4 +140,6 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         rounds.append(Fitted(model, result))
         logger.info("round %d: %d rows moved, V = %.6f", number, int(moved.sum()),
                     result.criterion)
+        if result.interrupted:
+            break
     return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))

@@ -69,7 +69,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         1 shows progress on a terminal; without a terminal, one log line an iteration goes through
         `logging` under the name "reml_sae" whatever ``verbose`` is.
     callbacks : sequence of callables, default=()
-        Called with every `TraceRow`.
+        Called with every `TraceRow`, those of starts that lose included.
     temperature : float, default=1.0
         Softmax temperature tau.
 

@@ -53,6 +53,8 @@ class FitResult:
         The projected gradient of V and the inner decrement are both below tolerance.
     message : str
         Why the loop ended, as a sentence.
+    interrupted : bool
+        The user stopped the loop.
     edf : float
         Effective degrees of freedom of the data fit.
     limits : tuple of (name, str)
@@ -68,6 +70,7 @@ class FitResult:
     trace: REMLTrace
     converged: bool
     message: str
+    interrupted: bool
     edf: float
     limits: tuple[tuple[str, str], ...]
     value: CriterionValue
@@ -165,7 +168,7 @@ def fit_reml(
     loop = _Loop(model, curvature, tol, inner_tol, callbacks,
                  REMLTrace() if trace is None else trace)
     begun = len(loop.trace)
-    message = "the outer iteration budget ran out"
+    interrupted = False
     try:
         _anneal(loop)
         _fellner_schall(loop, max_fellner_schall)
@@ -175,10 +178,10 @@ def fit_reml(
             raise
         message = f"the search stopped at its best state: {error}"
     except KeyboardInterrupt:
-        message = "interrupted by the user; the best state so far was kept"
+        message, interrupted = "interrupted by the user; the best state so far was kept", True
         if loop.best is None:
             raise
-    return _result(loop, message, len(loop.trace) - begun)
+    return _result(loop, message, interrupted, len(loop.trace) - begun)
 
 
 def _anneal(loop: _Loop) -> None:
@@ -226,7 +229,7 @@ def _fellner_schall_step(value: CriterionValue) -> Array:
     step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
     # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
     rss = value.inner.point.dispersion_energy
-    step[-1] = np.log(rss / max(energy[-1] + rss - volume[-1], 1e-12 * rss + 1e-300))
+    step[-1] = np.log(max(rss, 1e-300) / max(energy[-1] + rss - volume[-1], 1e-12 * rss, 1e-300))
     return np.clip(step, -FELLNER_SCHALL_CLIP, FELLNER_SCHALL_CLIP)
 
 
@@ -309,14 +312,15 @@ def _first_hessian(loop: _Loop, value: CriterionValue) -> Array:
     return hessian
 
 
-def _result(loop: _Loop, message: str, n_iter: int) -> FitResult:
+def _result(loop: _Loop, message: str, interrupted: bool, n_iter: int) -> FitResult:
     assert loop.best is not None
     value, rho = loop.best, loop.best_rho
     has_gradient = bool(np.isfinite(value.gradient).all())
     converged = has_gradient and loop.stationary(rho, value)
     return FitResult(
         rho=rho, theta=value.inner.theta, criterion=value.value, gradient=value.gradient,
-        trace=loop.trace, converged=converged, message=message, edf=value.edf,
+        trace=loop.trace, converged=converged, message=message, interrupted=interrupted,
+        edf=value.edf,
         limits=_limits(loop, rho, value), value=value, n_iter=n_iter,
     )
 

@@ -1,0 +1,30 @@
+"""The bundled real data: weekdays on a circle in their order, dates around the year."""
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.datasets import load_dates, load_weekdays
+from reml_sae.diagnostics import align_angles, circular_correlation
+
+
+def test_weekdays():
+    data = load_weekdays()
+    model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(4)).fit(data.Z)
+    assert model.converged_
+    angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
+    means = np.array([np.angle(np.exp(1j * angles[data.labels == day]).mean())
+                      for day in range(7)])
+    start = np.argsort(np.mod(means, 2 * np.pi)).tolist()
+    first = start.index(0)
+    assert start[first:] + start[:first] == list(range(7))
+    assert circular_correlation(means, 2 * np.pi * np.arange(7) / 7) >= 0.95
+
+
+def test_dates():
+    data = load_dates()
+    model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(6)).fit(data.Z)
+    assert model.converged_
+    angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
+    assert circular_correlation(angles, data.phase) >= 0.95
+    assert model.score(data.Z) == pytest.approx(0.66, abs=0.02)

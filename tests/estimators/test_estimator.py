@@ -1,0 +1,131 @@
+"""The face: scikit-learn conventions, atoms, persistence, trace, diagnostics."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+import reml_sae as rs
+from reml_sae.datasets import planted_circles
+from reml_sae.errors import InputError
+
+DATA = planted_circles(150, 8, 2, noise_sd=0.05, random_state=2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return rs.SAEManifold(n_atoms=2).fit(DATA.Z)
+
+
+def test_parameters_are_kept_untouched():
+    topology = ["circle", "linear"]
+    model = rs.SAEManifold(n_atoms=2, topology=topology)
+    assert model.topology is topology
+    assert clone(model).get_params() == model.get_params()
+    assert rs.SAEManifold().set_params(n_atoms=3).n_atoms == 3
+
+
+def test_codes(model):
+    codes = model.codes_
+    np.testing.assert_allclose(codes.assignments.sum(axis=1), 1.0, rtol=1e-12)
+    assert [t.shape for t in codes.coordinates] == [(150, 1), (150, 1)]
+    assert codes.gates.shape == (150, 2) and codes.objective.shape == (150,)
+    assert len(model.transform(DATA.Z[:1])) == 1
+
+
+def test_fit_transform_is_fit_then_codes(model):
+    codes = rs.SAEManifold(n_atoms=2).fit_transform(DATA.Z)
+    assert (codes.assignments == model.codes_.assignments).all()
+
+
+def test_band_covers_the_planted_circle(model):
+    for atom in model.atoms_:
+        t = np.linspace(-np.pi, np.pi, 50)
+        low, high = atom.band(t, 0.95)
+        curve = atom.curve(t)
+        assert (low <= curve).all() and (curve <= high).all()
+        radius = np.linalg.norm(curve, axis=1)
+        assert np.abs(radius - 1.0).max() < 0.1
+        with pytest.raises(InputError, match="level"):
+            atom.band(t, 1.5)
+        with pytest.raises(InputError, match="shape"):
+            atom.curve(np.zeros((3, 2)))
+
+
+def test_atoms_are_needed(model):
+    for atom in model.atoms_:
+        assert atom.evidence > 100.0
+        assert 0.0 < atom.edf <= atom.coefficients.size
+        assert atom.share == pytest.approx(0.5, abs=0.05)
+
+
+def test_save_and_load(model, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    model.save(path)
+    loaded = rs.load(path)
+    assert loaded.summary() == model.summary()
+    assert loaded.get_params()["n_atoms"] == 2
+    assert (loaded.predict(DATA.Z) == model.predict(DATA.Z)).all()
+    assert loaded.diagnostics_.summary() == model.diagnostics_.summary()
+    pd.testing.assert_frame_equal(loaded.trace_.to_frame(), model.trace_.to_frame())
+    np.testing.assert_array_equal(loaded.atoms_[0].band(np.zeros(1))[0],
+                                  model.atoms_[0].band(np.zeros(1))[0])
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match="truncated"):
+        rs.load(path)
+    with pytest.raises(InputError, match="no such file"):
+        rs.load(tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="folder does not exist"):
+        model.save(tmp_path / "no" / "fit.safetensors")
+    assert {item.name for item in tmp_path.iterdir()} == {"fit.safetensors"}
+
+
+def test_build_model_solves_again_from_the_fit(model):
+    arrow = model.build_model(DATA.Z)
+    assert arrow.rho_names == model.rho_names_
+    value = rs.criterion(arrow, model.rho_)
+    assert value.value == pytest.approx(model.criterion_, rel=1e-9)
+    assert value.inner.n_iter <= 2
+
+
+def test_trace(model):
+    stages = [row.stage for row in model.trace_]
+    assert stages[0] == "fellner-schall" and stages[-1] == "trust-region"
+    frame = model.trace_.to_frame()
+    assert len(frame) == model.n_iter_
+    assert frame["criterion"].iloc[-1] == pytest.approx(model.criterion_)
+    row = model.trace_[-1]
+    assert sum(row.parts.values()) == pytest.approx(row.criterion)
+    assert np.isnan(frame["gradient_norm"].iloc[0])
+
+
+def test_callbacks_see_every_row():
+    seen = []
+    model = rs.SAEManifold(n_atoms=1, n_init=1, callbacks=(seen.append,)).fit(
+        planted_circles(60, 5).Z)
+    assert seen == list(model.trace_)
+
+
+def test_figures_and_html(model, tmp_path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    assert model.trace_.plot() is not None
+    assert model.diagnostics_.plot() is not None
+    figure = rs.diagnostics.plot_atoms(model, DATA.Z)
+    assert len(figure.axes) >= 2
+    model.diagnostics_.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "outer convergence" in page and page.rstrip().endswith("</html>")
+
+
+def test_summary_says_what_a_reader_needs(model):
+    text = model.summary()
+    for word in ("explained variance", "noise sd", "edf", "V =", "converged", "circle"):
+        assert word in text
+
+
+def test_log_lines_without_a_terminal(caplog):
+    with caplog.at_level("INFO", logger="reml_sae"):
+        rs.SAEManifold(n_atoms=1, verbose=1).fit(planted_circles(60, 5).Z)
+    assert sum("outer" in message for message in caplog.messages) >= 3
