@@ -49,7 +49,7 @@ def test_configuration_round_trip(penalty, target):
 @every
 def test_manifest(penalty, target):
     assert pen.get(penalty.KIND_TAG) is type(penalty)
-    assert penalty.PYTHON_WRAPPER == type(penalty).__name__
+    assert type(penalty).__name__ == penalty.PYTHON_WRAPPER
     assert isinstance(penalty.tier(), pen.PenaltyTier)
     assert isinstance(penalty.ROW_BLOCK_DIAGONAL, bool)
 

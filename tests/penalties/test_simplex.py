@@ -1,5 +1,7 @@
 """log Z_K of the entropy prior against quadrature and closed forms."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.integrate import dblquad, quad
@@ -16,7 +18,7 @@ def test_two_atoms(strength):
 
     edges = np.concatenate([[0.0], np.geomspace(1e-9, 0.5, 19)])
     total = 2 * sum(quad(density, low, high, epsabs=0, epsrel=1e-12)[0]
-                    for low, high in zip(edges[:-1], edges[1:], strict=True))
+                    for low, high in pairwise(edges))
     assert log_simplex_partition(2, strength)[0] == pytest.approx(np.log(total), abs=1e-9)
 
 

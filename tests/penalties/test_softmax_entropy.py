@@ -14,7 +14,8 @@ SIZES = [(2, 1.0), (3, 0.7), (5, 2.0)]
 
 def make(k, tau=1.0, n=6, seed=0):
     rng = np.random.default_rng(seed)
-    return SoftmaxAssignmentSparsityPenalty(k_atoms=k, temperature=tau), rng.normal(size=(n, k)), rng
+    penalty = SoftmaxAssignmentSparsityPenalty(k_atoms=k, temperature=tau)
+    return penalty, rng.normal(size=(n, k)), rng
 
 
 def difference(function, x, v):

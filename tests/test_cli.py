@@ -1,0 +1,93 @@
+"""The command line, run as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.cli import main
+from reml_sae.datasets import planted_circles
+
+DATA = planted_circles(120, 8, 2, noise_sd=0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    base = tmp_path_factory.mktemp("cli")
+    np.save(base / "Z.npy", DATA.Z)
+    assert main(["fit", str(base / "Z.npy"), "-k", "2", "-o", str(base / "out")]) == 0
+    return base
+
+
+def test_demo(capsys):
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "Wednesday" in out and "explained variance" in out and "circular correlation" in out
+
+
+def test_fit_writes_what_load_reads(folder):
+    assert {item.name for item in (folder / "out").iterdir()} == {
+        "fit.safetensors", "summary.txt", "report.html"}
+    model = rs.load(folder / "out" / "fit.safetensors")
+    assert model.converged_ and len(model.atoms_) == 2
+    assert "data:image/png" in (folder / "out" / "report.html").read_text()
+
+
+def test_report(folder, capsys):
+    assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
+    assert "outer convergence" in capsys.readouterr().out
+
+
+def test_encode(folder, capsys):
+    target = folder / "codes.npz"
+    assert main(["encode", str(folder / "out"), str(folder / "Z.npy"), "-o", str(target)]) == 0
+    with np.load(target) as codes:
+        assert codes["assignments"].shape == (120, 2)
+        assert codes["coordinates_1"].shape == (120, 1)
+
+
+def test_config_file_and_compare(folder, capsys):
+    (folder / "fit.toml").write_text('n_atoms = 2\ntopology = ["circle", "linear"]\nn_init = 2\n')
+    assert main(["fit", str(folder / "Z.npy"), "--config", str(folder / "fit.toml"),
+                 "-o", str(folder / "other")]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(folder / "other"), str(folder / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(str(folder / "out")) and " 0.000 " in lines[1]
+
+
+def test_penalties(capsys):
+    assert main(["penalties"]) == 0
+    assert "softmax_assignment_sparsity" in capsys.readouterr().out
+    assert main(["penalties", "ard"]) == 0
+    assert "latent_dim" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["fit", "nowhere.npy", "-o", "out"], "no such file"),
+    (["fit", "Z.npy", "-k", "0", "-o", "out"], "n_atoms"),
+    (["fit", "Z.npy", "--topology", "circel", "-o", "out"], "'circle'"),
+    (["fit", "Z.npy", "--config", "bad.json", "-o", "out"], "unknown name 'atoms'"),
+    (["fit", "Z.npy", "--config", "none.toml", "-o", "out"], "no such file"),
+    (["report", "nowhere"], "no such file"),
+    (["penalties", "adr"], "'ard'"),
+    (["encode", "out", "Z.npy", "-o", "codes.txt"], ".npz"),
+])
+def test_bad_input_is_named_and_nothing_is_written(
+    arguments, message, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("Z.npy", DATA.Z)
+    (tmp_path / "bad.json").write_text(json.dumps({"atoms": 3}))
+    if arguments[0] == "encode":
+        arguments = [arguments[0], str(folder / "out"), *arguments[2:]]
+    before = sorted(tmp_path.iterdir())
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unknown_command():
+    with pytest.raises(SystemExit):
+        main(["frobnicate"])
