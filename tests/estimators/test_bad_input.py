@@ -65,7 +65,7 @@ def test_wrong_parameters(parameters, message):
 
 
 def test_feature_mismatch(model):
-    with pytest.raises(InputError, match="3 features.*fitted with 6"):
+    with pytest.raises(InputError, match=r"3 features.*fitted with 6"):
         model.transform(Z[:, :3])
 
 
