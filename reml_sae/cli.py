@@ -103,7 +103,7 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"Fitting one circle to {data.description}:\n{len(data.Z)} rows of 7 weekdays in 20 "
           "sentences, each sentence's mean taken out.\n")
     begun = time.perf_counter()
-    circle = rs.manifolds.Circle(n_harmonics=4)
+    circle = rs.manifolds.Circle(n_harmonics=1)
     model = rs.SAEManifold(n_atoms=1, topology=circle, verbose=1).fit(data.Z)
     seconds = time.perf_counter() - begun
     print(model.summary())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.estimators._encode import active_set, encode, hard_logits, squared_speeds
+from reml_sae.estimators._loops import loop_starts
 from reml_sae.estimators._starts import Start, find_starts
 from reml_sae.manifolds import Manifold
 from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta
@@ -66,6 +67,8 @@ def fit_structure(
         Z, [atom.latent_dim for atom in atoms], [atom.linear_dim for atom in atoms],
         [atom.name for atom in atoms], settings.n_init, rng,
     )
+    if len(atoms) == 1 and atoms[0].name == "circle":
+        starts += loop_starts(Z, starts[0], rng)
     rough: list[Fitted] = []
     bound = UNEXPLAINED * (1.0 - starts[0].explained)
     for number, start in enumerate(starts):

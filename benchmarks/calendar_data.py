@@ -1,0 +1,69 @@
+"""Calendar activations of a sentence encoder: circles against PCA on held-out rows.
+
+PCA with c components and its mean has (c + 1) p parameters, a circle of H harmonics (2H + 1) p:
+the same number at c = 2H. PCA then spends 2H numbers on the code of a row, the circle one angle.
+"""
+
+import time
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+import reml_sae as rs
+from reml_sae.datasets import load_dates, load_weekdays
+from reml_sae.diagnostics import align_angles, circular_correlation
+
+
+def phase_error(angles, truth):
+    gap = align_angles(angles, truth) - truth
+    return np.degrees(np.median(np.abs(np.angle(np.exp(1j * gap)))))
+
+
+def explained(Z, prediction, mean):
+    return 1.0 - ((Z - prediction) ** 2).sum() / ((Z - mean) ** 2).sum()
+
+
+def weekdays():
+    data = load_weekdays()
+    truth = 2 * np.pi * np.arange(7) / 7
+    print("weekdays, one circle, template means removed, N = 140, p = 384")
+    print("  H           V     EV  order                    circular correlation  seconds")
+    for h in (1, 2, 3, 4):
+        begun = time.perf_counter()
+        model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(h)).fit(data.Z)
+        seconds = time.perf_counter() - begun
+        angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
+        means = np.array([np.angle(np.exp(1j * angles[data.labels == day]).mean())
+                          for day in range(7)])
+        order = np.argsort(np.mod(means - means[0] + 1e-9, 2 * np.pi)).tolist()
+        print(f"  {h} {model.criterion_:11.1f} {model.score(data.Z):6.3f}  {order!s:<24} "
+              f"{circular_correlation(means, truth):20.3f} {seconds:8.2f}", flush=True)
+
+
+def dates():
+    data = load_dates()
+    held = np.random.default_rng(0).permutation(len(data.Z)) % 4 == 0
+    train, test, phase = data.Z[~held], data.Z[held], data.phase[held]
+    mean = train.mean(axis=0)
+    print(f"\ndates, one circle, {len(train)} rows to fit, {len(test)} held out, p = 384")
+    print("  H           V  EV fit  EV held out  phase error  PCA(2H) EV  PCA(1) EV  "
+          "PCA phase error  seconds")
+    for h in (1, 2, 4, 6, 8):
+        begun = time.perf_counter()
+        model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(h)).fit(train)
+        seconds = time.perf_counter() - begun
+        angles = model.transform(test).coordinates[0][:, 0]
+        pca = {c: PCA(c).fit(train) for c in {1, 2, 2 * h}}
+        held_out = {c: explained(test, fit.inverse_transform(fit.transform(test)), mean)
+                    for c, fit in pca.items()}
+        scores = pca[2].transform(test)
+        flat = np.arctan2(scores[:, 1], scores[:, 0])
+        print(f"  {h} {model.criterion_:11.1f} {model.score(train):7.3f} "
+              f"{explained(test, model.predict(test), mean):12.3f} {phase_error(angles, phase):8.1f} "
+              f"deg {held_out[2 * h]:11.3f} {held_out[1]:10.3f} {phase_error(flat, phase):13.1f} "
+              f"deg {seconds:8.2f}{'' if model.converged_ else '  not converged'}", flush=True)
+
+
+if __name__ == "__main__":
+    weekdays()
+    dates()
