@@ -64,8 +64,8 @@ def main():
             row = run(n, p, k, sd, seed)
             rows.append(row)
             conv, accuracy, ev, truth, error, ratio, noise, seconds = row
-            print(f"{n:4d} {p:3d} {k:2d}  {sd:.2f} {seed:4d} {conv!s:>4} {accuracy:8.4f} {ev:7.4f} "
-                  f"{truth:7.4f} {error:15.4f} {ratio:12.3f} {noise:8.4f} {seconds:8.2f}",
+            print(f"{n:4d} {p:3d} {k:2d}  {sd:.2f} {seed:4d} {conv!s:>4} {accuracy:8.4f} "
+                  f"{ev:7.4f} {truth:7.4f} {error:15.4f} {ratio:12.3f} {noise:8.4f} {seconds:8.2f}",
                   flush=True)
         table = np.array(rows, float)
         print(f"  all converged {bool(table[:, 0].all())}, lowest accuracy {table[:, 1].min():.4f}, "
