@@ -60,7 +60,8 @@ def dates():
         flat = np.arctan2(scores[:, 1], scores[:, 0])
         print(f"  {h} {model.criterion_:11.1f} {model.score(train):7.3f} "
               f"{explained(test, model.predict(test), mean):12.3f} "
-              f"{phase_error(angles, phase):8.1f} deg {held_out[2 * h]:11.3f} {held_out[1]:10.3f} {phase_error(flat, phase):13.1f} "
+              f"{phase_error(angles, phase):8.1f} deg {held_out[2 * h]:11.3f} {held_out[1]:10.3f} "
+              f"{phase_error(flat, phase):13.1f} "
               f"deg {seconds:8.2f}{'' if model.converged_ else '  not converged'}", flush=True)
 
 

@@ -68,7 +68,8 @@ def main():
                   f"{ev:7.4f} {truth:7.4f} {error:15.4f} {ratio:12.3f} {noise:8.4f} {seconds:8.2f}",
                   flush=True)
         table = np.array(rows, float)
-        print(f"  all converged {bool(table[:, 0].all())}, lowest accuracy {table[:, 1].min():.4f}, "
+        print(f"  all converged {bool(table[:, 0].all())}, lowest accuracy "
+              f"{table[:, 1].min():.4f}, "
               f"EV - planted in [{(table[:, 2] - table[:, 3]).min():.4f}, "
               f"{(table[:, 2] - table[:, 3]).max():.4f}], worst phase / oracle "
               f"{table[:, 5].max():.3f}, median seconds {np.median(table[:, 7]):.2f}")
