@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+import sklearn.exceptions
+
 __all__ = [
     "ConvergenceWarning",
     "DataWarning",
@@ -31,7 +33,7 @@ class RegistryError(InputError):
     """A name (a penalty kind, a topology) is unknown or its configuration is invalid."""
 
 
-class NotFittedError(RemlSaeError, ValueError, AttributeError):
+class NotFittedError(RemlSaeError, sklearn.exceptions.NotFittedError):
     """A fitted attribute or method was used before ``fit``."""
 
 

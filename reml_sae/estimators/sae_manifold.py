@@ -153,7 +153,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         n, p = data.shape
         if n < len(atoms) + 1:
             raise InputError(
-                f"Z has {n} rows; n_atoms={len(atoms)} needs at least {len(atoms) + 1}"
+                f"Z has n_samples = {n} rows; n_atoms={len(atoms)} needs at least "
+                f"{len(atoms) + 1}"
             )
         self.n_features_in_ = p
         self.mean_ = data.mean(axis=0)
@@ -280,8 +281,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         data = read_matrix(Z)
         if data.shape[1] != self.n_features_in_:
             raise InputError(
-                f"Z has {data.shape[1]} features, but this SAEManifold was fitted with "
-                f"{self.n_features_in_}"
+                f"Z has {data.shape[1]} features, but SAEManifold is expecting "
+                f"{self.n_features_in_} features as input, as it was fitted with"
             )
         return data
 

@@ -40,24 +40,40 @@ def read_matrix(source: Any, argument: str = "Z") -> Array:
         raw = _read_file(os.fspath(source), argument)
     else:
         raw = _as_array(source, argument)
+    if raw.dtype.kind == "O":
+        raw = _numbers(raw, argument)
+    if raw.dtype.kind == "c":
+        raise InputError(f"Complex data not supported: {argument} has dtype {raw.dtype}; pass real "
+                         "and imaginary parts as columns")
     if raw.dtype.kind not in "fiub":
         raise InputError(f"{argument} has dtype {raw.dtype}; convert it to real numbers first")
     if raw.ndim != 2:
         raise InputError(
-            f"{argument} must be two-dimensional (rows, columns), got shape {raw.shape}; reshape a "
-            "single row to (1, p) or a single column to (N, 1)"
+            f"{argument} must be two-dimensional (rows, columns), got shape {raw.shape}. Reshape "
+            "your data: a single row to (1, p), a single column to (N, 1)"
         )
-    if raw.size == 0:
-        raise InputError(f"{argument} is empty: shape {raw.shape}")
+    for axis, name in enumerate(("sample(s)", "feature(s)")):
+        if raw.shape[axis] == 0:
+            raise InputError(f"{argument} is empty: 0 {name} (shape={raw.shape}) while a minimum "
+                             "of 1 is required.")
     data = np.array(raw, dtype=np.float64, order="C")
     bad = ~np.isfinite(data)
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
+        value = "NaN" if np.isnan(data[row, column]) else f"{data[row, column]}"
         raise InputError(
-            f"{argument}[{row}, {column}] is {data[row, column]}, one of {int(bad.sum())} entries "
+            f"{argument}[{row}, {column}] is {value}, one of {int(bad.sum())} entries "
             "that are not finite; drop or impute those rows"
         )
     return data
+
+
+def _numbers(raw: NDArray[Any], argument: str) -> NDArray[np.float64]:
+    try:
+        return raw.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{argument} has dtype object and holds what is no number ({error}); "
+                         "convert it to real numbers first") from error
 
 
 def _as_array(source: Any, argument: str) -> NDArray[Any]:

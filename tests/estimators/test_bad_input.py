@@ -26,14 +26,15 @@ def poked(value):
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    (poked(np.nan), r"Z\[3, 2\] is nan"),
+    (poked(np.nan), r"Z\[3, 2\] is NaN"),
     (poked(np.inf), r"Z\[3, 2\] is inf"),
     (np.array([["a", "b"], ["c", "d"]]), "dtype"),
-    (Z + 1j, "complex"),
+    (Z + 1j, "Complex data not supported"),
     (Z[:, 0], "two-dimensional"),
     (np.zeros((0, 4)), "empty"),
-    (Z[:1], "1 rows"),
+    (Z[:1], "n_samples = 1"),
     ([[1.0, 2.0], [3.0]], "not a matrix"),
+    (np.array([[1, None], [2, 3]], dtype=object), "no number|not finite"),
     ("nowhere.npy", "no such file"),
     ("data.csv", "unknown file type"),
 ])
@@ -65,7 +66,7 @@ def test_wrong_parameters(parameters, message):
 
 
 def test_feature_mismatch(model):
-    with pytest.raises(InputError, match=r"3 features.*fitted with 6"):
+    with pytest.raises(InputError, match="3 features, but SAEManifold is expecting 6"):
         model.transform(Z[:, :3])
 
 

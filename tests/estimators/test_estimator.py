@@ -101,9 +101,10 @@ def test_trace(model):
 
 def test_callbacks_see_every_row():
     seen = []
-    model = rs.SAEManifold(n_atoms=1, n_init=1, callbacks=(seen.append,)).fit(
-        planted_circles(60, 5).Z)
-    assert seen == list(model.trace_)
+    data = planted_circles(60, 5).Z
+    model = rs.SAEManifold(n_atoms=1, callbacks=(seen.append,)).fit(data)
+    assert all(any(row is other for other in seen) for row in model.trace_)
+    assert len(seen) > len(model.trace_)  # the starts that lost
 
 
 def test_figures_and_html(model, tmp_path):
