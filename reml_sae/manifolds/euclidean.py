@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds._base import Manifold
@@ -19,6 +20,9 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Euclidean(Manifold):
     """R^d with the prior N(0, I) and all monomials up to a total degree.
+
+    The monomial t^e has the factor (|e|! / e!)^(1/2), in which a rotation of t acts on the basis by
+    an orthogonal matrix, so that a prior B ~ N(0, I) on the decoder is rotation invariant.
 
     The roughness is E ||Hess f||^2 under the coordinate prior, which is rotation invariant and
     leaves affine maps free. The gauge is SO(d); the prior fixes origin and scale.
@@ -52,6 +56,12 @@ class Euclidean(Manifold):
         return np.array(rows)
 
     @property
+    def factors(self) -> Array:
+        """(M,) factor (|e|! / e!)^(1/2) of every monomial."""
+        e = self.exponents
+        return np.exp(0.5 * (gammaln(e.sum(axis=1) + 1) - gammaln(e + 1).sum(axis=1)))
+
+    @property
     def latent_dim(self) -> int:
         """The dimension d."""
         return self.dim
@@ -68,7 +78,7 @@ class Euclidean(Manifold):
 
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
         """Monomials and their derivatives."""
-        e = self.exponents
+        e, factors = self.exponents, self.factors
         # powers[m][n, M, d]: m-th derivative of t_a^e in its own variable
         powers = []
         for m in range(order + 1):
@@ -84,7 +94,7 @@ class Euclidean(Manifold):
                 product = np.ones((len(t), len(e)))
                 for a in range(self.dim):
                     product = product * powers[counts[a]][:, :, a]
-                values[(slice(None), *index)] = product
+                values[(slice(None), *index)] = product * factors
             out.append(values)
         return tuple(out)
 
@@ -108,10 +118,11 @@ class Euclidean(Manifold):
     def prior_mean_basis(self) -> Array:
         """Gaussian moments of the monomials."""
         moments = np.array([1.0, 0.0, 1.0, 0.0])
-        return moments[self.exponents].prod(axis=1)
+        return self.factors * moments[self.exponents].prod(axis=1)
 
     def gauge_generators(self) -> Array:
         """Rotations in each coordinate plane, acting on the polynomials."""
+        factors = self.factors
         pairs = list(combinations(range(self.dim), 2))
         out = np.zeros((len(pairs), self.basis_size, self.basis_size))
         lookup = {tuple(row): m for m, row in enumerate(self.exponents.tolist())}
@@ -123,7 +134,8 @@ class Euclidean(Manifold):
                         moved = list(row)
                         moved[down] -= 1
                         moved[up] += 1
-                        generator[lookup[tuple(moved)], m] -= sign * row[down]
+                        k = lookup[tuple(moved)]
+                        generator[k, m] -= sign * row[down] * factors[m] / factors[k]
         return out
 
     def gauge_field(self, t: Array) -> Array:

@@ -54,6 +54,12 @@ def test_roughness_is_psd_and_gauge_invariant(manifold):
 
 
 @every
+def test_gauge_leaves_the_decoder_prior(manifold):
+    for generator in manifold.gauge_generators():
+        np.testing.assert_allclose(generator, -generator.T, atol=1e-12)
+
+
+@every
 def test_prior_mean_basis(manifold):
     rng = np.random.default_rng(2)
     n = 400_000

@@ -49,6 +49,7 @@ MODELS = {
     "line": lambda: build([Euclidean(1, 1)], dispersion=0.5),
     "line-ard": lambda: build([Euclidean(1, 1)], dispersion=0.5, ard=True),
     "cubic": lambda: build([Euclidean(1, 3)], dispersion=0.5, seed=3),
+    "sheet": lambda: build([Euclidean(2, 2)], dispersion=0.5),
     "two-circles": lambda: build([Circle(2), Circle(1)]),
     "two-circles-warm": lambda: build([Circle(1), Circle(1)], temperature=1.7, seed=5),
     "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)]),
