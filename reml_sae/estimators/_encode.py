@@ -1,8 +1,9 @@
 """Codes of rows under fixed decoders: the search over each row's local minima.
 
 The fit and `transform` share this code. Every row tries the best point of the best few atoms, found
-on a grid, refines each candidate with the exact row Newton steps of the inner solve, and keeps the
-one with the best row evidence, the Laplace approximation of -log p(z_i | B):
+on a grid, as a nearly pure and as a mixed assignment, refines each candidate with the exact row
+Newton steps of the inner solve, and keeps the one with the best row evidence, the Laplace
+approximation of -log p(z_i | B):
 
     v_i = f_i + (1/2) log|D_i| - (q_i / 2) log 2 pi + log C_i
 
@@ -27,7 +28,8 @@ LEAST_INFORMATION = 1e-6
 N_CANDIDATES = 3
 GRID = 64
 ENCODE_SWEEPS = 60
-HARD_SHARE = 0.95
+HARD_SHARE, SOFT_SHARE = 0.95, 0.7
+"""Shares of the first atom from which a row is refined; they can lead to different minima."""
 IMPROVEMENT = 1e-6
 UNSOUND = 1e6
 """Added to the evidence of a row that flickers between active sets: its last resort."""
@@ -54,13 +56,15 @@ def squared_speeds(model: SAEManifoldModel, beta: Array) -> Array:
     return speeds
 
 
-def hard_logits(model: SAEManifoldModel, labels: NDArray[np.intp]) -> Array:
-    """Chart coordinates (N, K - 1) of rows that belong to one atom almost entirely."""
+def hard_logits(
+    model: SAEManifoldModel, labels: NDArray[np.intp], share: float = HARD_SHARE
+) -> Array:
+    """Chart coordinates (N, K - 1) of rows that belong to one atom with this share."""
     k = model.chart.n_atoms
     if k == 1:
         return np.zeros((len(labels), 0))
-    a = np.full((len(labels), k), (1.0 - HARD_SHARE) / (k - 1))
-    a[np.arange(len(labels)), labels] = HARD_SHARE
+    a = np.full((len(labels), k), (1.0 - share) / (k - 1))
+    a[np.arange(len(labels)), labels] = share
     return model.chart.coordinates(model.chart.temperature * np.log(a))
 
 
@@ -108,11 +112,13 @@ def encode(
     if search_from_state:
         best_value = row_evidence(model, theta, rho)
     labels, nearest = _grid_candidates(model, theta)
-    for candidate in range(labels.shape[1]):
-        label = labels[:, candidate]
+    candidates = [(labels[:, j], HARD_SHARE) for j in range(labels.shape[1])]
+    if n_atoms > 1:
+        candidates.append((labels[:, 0], SOFT_SHARE))
+    for label, share in candidates:
         active = np.zeros((n, n_atoms), bool)
         active[np.arange(n), label] = True
-        xi = np.concatenate([hard_logits(model, label), nearest], axis=1)
+        xi = np.concatenate([hard_logits(model, label, share), nearest], axis=1)
         trial, trial_model, sound = _settle(model, Theta(xi, theta.beta), rho, active)
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
         better = value < best_value - IMPROVEMENT * (1.0 + np.abs(value))
