@@ -1,7 +1,8 @@
 """From standardised data to a fitted model: starts, their ranking, and the final fit.
 
 1. Starts: subspace clustering gives labels and coordinates (DESIGN A7, the linear relaxation).
-2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V.
+2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V; where rows mix several
+   atoms, a start of mixed assignments competes too.
 3. The best is fitted by REML. Between REML fits the rows search for better local minima and the
    active set is chosen again; both are discrete, so they stay frozen inside a fit. The loop ends
    when neither changes.
@@ -33,6 +34,7 @@ START_LOG_SPARSITY = 4.0
 """Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
 of all rows melt together before REML can set its strength."""
 ROUGH_STEPS = 4
+MIXED_LOG_SPARSITY, MIXED_SHARE, MIXED_TURNS, MIXED_ROWS = 0.0, 0.6, 15, 0.02
 UNEXPLAINED = 1.25
 """Starts that leave this much more of the variance unexplained than the best are not fitted."""
 
@@ -69,31 +71,71 @@ def fit_structure(
     )
     if len(atoms) == 1 and atoms[0].name == "circle":
         starts += loop_starts(Z, starts[0], rng)
-    rough: list[Fitted] = []
+    rough: list[tuple[Fitted, Start]] = []
     bound = UNEXPLAINED * (1.0 - starts[0].explained)
     for number, start in enumerate(starts):
         if 1.0 - start.explained > bound:
             logger.info("start %d was skipped: it explains %.4f of the variance, start 0 %.4f",
                         number, start.explained, starts[0].explained)
             continue
-        try:
-            model = model_from_start(Z, unit, atoms, settings, start)
-            result = fit_reml(model, curvature="majorizer", max_outer=0,
-                              max_fellner_schall=ROUGH_STEPS, callbacks=settings.callbacks)
-        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
-            logger.info("start %d was given up: %s", number, error)
-            continue
-        logger.info("start %d: V = %.4f", number, result.criterion)
-        rough.append(Fitted(model.settled(), result))
-        if result.interrupted:
-            return min(rough, key=lambda fitted: fitted.result.criterion)
+        model = model_from_start(Z, unit, atoms, settings, start)
+        fitted = _rough_fit(model, settings, f"start {number}")
+        if fitted is not None:
+            rough.append((fitted, start))
+            if fitted.result.interrupted:
+                break
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
             "atoms or a larger n_init"
         )
-    best = min(rough, key=lambda fitted: fitted.result.criterion)
-    return settle(best, settings)
+    best, start = min(rough, key=lambda pair: pair[0].result.criterion)
+    if best.result.interrupted:
+        return best
+    mixed = _mixed_start(best, start)
+    if mixed is not None:
+        soft = _rough_fit(mixed, settings, "mixed start")
+        if soft is not None and soft.result.criterion < best.result.criterion:
+            best = soft
+    return best if best.result.interrupted else settle(best, settings)
+
+
+def _rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
+    """A few Fellner-Schall steps; None where the start leads to no usable state."""
+    try:
+        result = fit_reml(model, curvature="majorizer", max_outer=0,
+                          max_fellner_schall=ROUGH_STEPS, callbacks=settings.callbacks)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.info("%s was given up: %s", name, error)
+        return None
+    logger.info("%s: V = %.4f", name, result.criterion)
+    return Fitted(model.settled(), result)
+
+
+def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
+    """Start for rows that mix several atoms, from a hard fit; None where hardly a row does.
+
+    A row of a hard partition carries one coordinate, so its fit leaves what the other atoms would
+    explain in the noise, and that noise hides that they could be resolved. Here every row begins
+    with all coordinates; rows and decoders take turns at a weak entropy penalty, after which each
+    row keeps the coordinates that it resolves.
+    """
+    if len(fitted.model.atoms) == 1:
+        return None
+    rho = fitted.result.rho.copy()
+    for term in fitted.model.terms:
+        if term.target == "logits":
+            rho[term.where] = MIXED_LOG_SPARSITY - np.log(term.penalty.weight)
+    logits = hard_logits(fitted.model, start.labels, MIXED_SHARE)
+    theta = Theta(np.concatenate([logits, *start.coordinates], axis=1), fitted.result.theta.beta)
+    model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
+    for _ in range(MIXED_TURNS):
+        theta = model.solve_beta(model.refine_rows(theta, rho, 3), rho)
+        rho[-1] = np.log(np.clip(np.mean(model.row_residuals(theta) ** 2), 1e-8, 1.0))
+    active = active_set(model, theta, rho)
+    if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
+        return None
+    return model.with_state(theta, rho, active)
 
 
 def model_from_start(

@@ -67,6 +67,24 @@ def test_circle_and_line():
     assert model.score(data.Z) >= data.explained_variance - 0.005
 
 
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
+def test_rows_that_mix_two_circles():
+    rng = np.random.default_rng(0)
+    n, p = 400, 12
+    frames = np.linalg.qr(rng.normal(size=(p, 4)))[0].T
+    t = rng.uniform(-np.pi, np.pi, size=(n, 2))
+    a = 1.0 / (1.0 + np.exp(-1.5 * rng.normal(size=n)))
+    points = [np.column_stack([np.cos(t[:, k]), np.sin(t[:, k])]) @ frames[2 * k:2 * k + 2]
+              for k in (0, 1)]
+    signal = 2.0 * (a[:, None] * points[0] + (1.0 - a)[:, None] * points[1])
+    Z = signal + 0.05 * rng.normal(size=signal.shape)
+    model = rs.SAEManifold(n_atoms=2, max_outer=15).fit(Z)
+    assert model.score(Z) > 0.98
+    assert model.dispersion_ == pytest.approx(0.05**2, rel=0.4)
+    found = model.codes_.assignments[:, 0]
+    assert abs(np.corrcoef(found, a)[0, 1]) > 0.98
+
+
 def test_curved_sheet():
     rng = np.random.default_rng(0)
     t = rng.normal(size=300)
