@@ -24,7 +24,7 @@ LOW_COVERAGE, LOWEST_COVERAGE = 0.5, 0.1
 LOW_TANGENT, LOWEST_TANGENT = 0.05, 0.005
 HIGH_COSINE = 0.98
 COVERAGE_BINS = 12
-EXACT_ENTRIES = 20_000_000
+EXACT_ENTRIES = 4_000_000
 """V under the exact curvature is reported where its dense coupling has at most so many entries."""
 
 
