@@ -22,7 +22,8 @@ def summary_text(model: Any) -> str:
         count = int((labels == j).sum())
         lines.append(f"  {j:>3} {atom.topology.name:<12}{count:>7}{atom.share:>8.3f}"
                      f"{atom.edf:>10.2f}{atom.evidence:>12.1f}")
-    lines += ["", "Strengths (data scaled to unit root mean square):"]
+    if model.strengths_:
+        lines += ["", "Strengths (data scaled to unit root mean square):"]
     limits = dict(model.limits_)
     for name, value in model.strengths_.items():
         note = f"  -> {limits[name]}" if name in limits else ""
