@@ -1,9 +1,9 @@
 """Codes of rows under fixed decoders: the search over each row's local minima.
 
 The fit and `transform` share this code. Every row tries the best point of the best few atoms, found
-on a grid, as a nearly pure and as a mixed assignment, refines each candidate with the exact row
-Newton steps of the inner solve, and keeps the one with the best row evidence, the Laplace
-approximation of -log p(z_i | B):
+on a grid, and a mixture of the two atoms that it points along most. It refines each candidate with
+the exact row Newton steps of the inner solve, and keeps the one with the best row evidence, the
+Laplace approximation of -log p(z_i | B):
 
     v_i = f_i + (1/2) log|D_i| - (q_i / 2) log 2 pi + log C_i
 
@@ -31,19 +31,25 @@ ENCODE_SWEEPS = 60
 HARD_SHARE, SOFT_SHARE = 0.95, 0.7
 """Shares of the first atom from which a row is refined; they can lead to different minima."""
 IMPROVEMENT = 1e-6
-UNSOUND = 1e6
-"""Added to the evidence of a row that flickers between active sets: its last resort."""
+UNSOUND, SLACK = 1e6, 4.0
+"""Added to the evidence of a row whose active set is not, within a factor, the one that its state
+calls for: its last resort."""
 
 
 def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     """Which coordinates each row carries, (N, K): its first atom's, and all that it can resolve."""
-    logits = model.chart.logits(theta.xi[:, : model.chart.dim])
-    a = np.exp(model.chart.log_assignments(logits))
-    information = a**2 * squared_speeds(model, theta.beta) * np.exp(-rho[-1])
+    a, information = _information(model, theta, rho)
     active = information > INFORMATION
     first = np.arange(len(a)), a.argmax(1)
     active[first] = information[first] > LEAST_INFORMATION
     return active
+
+
+def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Array, Array]:
+    """Assignments (N, K) and the expected information (N, K) on every atom's coordinate."""
+    logits = model.chart.logits(theta.xi[:, : model.chart.dim])
+    a = np.exp(model.chart.log_assignments(logits))
+    return a, a**2 * squared_speeds(model, theta.beta) * np.exp(-rho[-1])
 
 
 def squared_speeds(model: SAEManifoldModel, beta: Array) -> Array:
@@ -112,13 +118,14 @@ def encode(
     if search_from_state:
         best_value = row_evidence(model, theta, rho)
     labels, nearest = _grid_candidates(model, theta)
-    candidates = [(labels[:, j], HARD_SHARE) for j in range(labels.shape[1])]
+    candidates = [(labels[:, [j]], HARD_SHARE, nearest) for j in range(labels.shape[1])]
     if n_atoms > 1:
-        candidates.append((labels[:, 0], SOFT_SHARE))
-    for label, share in candidates:
+        pairs, aligned = _mixed_candidates(model, theta)
+        candidates += [(labels[:, [0]], SOFT_SHARE, nearest), (pairs, SOFT_SHARE, aligned)]
+    for chosen, share, coordinates in candidates:
         active = np.zeros((n, n_atoms), bool)
-        active[np.arange(n), label] = True
-        xi = np.concatenate([hard_logits(model, label, share), nearest], axis=1)
+        np.put_along_axis(active, chosen, True, axis=1)
+        xi = np.concatenate([hard_logits(model, chosen[:, 0], share), coordinates], axis=1)
         trial, trial_model, sound = _settle(model, Theta(xi, theta.beta), rho, active)
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
         better = value < best_value - IMPROVEMENT * (1.0 + np.abs(value))
@@ -134,8 +141,8 @@ def _settle(
 ) -> tuple[Theta, SAEManifoldModel, Mask]:
     """Refine rows to a minimum, letting the active set follow the assignments once.
 
-    The last return value says which rows ended with the active set that their state calls for;
-    the evidence of the others is not a number to compare.
+    The last return value says which rows ended with an active set that their state supports; the
+    evidence of the others is not a number to compare.
     """
     trial_model = model.with_state(theta, rho, active)
     theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
@@ -143,7 +150,10 @@ def _settle(
     if (settled != active).any():
         trial_model = model.with_state(theta, rho, settled)
         theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
-    return theta, trial_model, (active_set(trial_model, theta, rho) == settled).all(1)
+    a, information = _information(trial_model, theta, rho)
+    sound = np.where(settled, information > INFORMATION / SLACK, information < INFORMATION * SLACK)
+    sound[np.arange(len(a)), a.argmax(1)] = True
+    return theta, trial_model, np.asarray(sound.all(axis=1))
 
 
 def _grid_candidates(
@@ -162,3 +172,26 @@ def _grid_candidates(
         nearest[:, model.layout.coordinate_slices[k]] = grid[index]
     order = np.argsort(distance, axis=1, kind="stable")[:, :N_CANDIDATES]
     return order, nearest
+
+
+def _mixed_candidates(
+    model: SAEManifoldModel, theta: Theta
+) -> tuple[NDArray[np.intp], Array]:
+    """The two atoms (N, 2) that a row points along most, and coordinates (N, D) by direction.
+
+    A row that mixes atoms lies inside all of them, so the nearest point of a curve says little;
+    the direction of the row, seen from the atom's centre, says where on the curve it is.
+    """
+    n = len(model.Z)
+    along = np.empty((n, len(model.atoms)))
+    aligned = np.empty((n, model.layout.n_coordinates))
+    for k, atom in enumerate(model.atoms):
+        grid = atom.grid(GRID)
+        b = theta.beta[model.layout.basis_slices[k]]
+        spokes = (atom.basis(grid) - atom.prior_mean_basis()) @ b
+        length = np.sqrt(np.einsum("gp,gp->g", spokes, spokes))
+        reach = model.Z @ (spokes / np.maximum(length, 1e-300)[:, None]).T
+        index = reach.argmax(1)
+        along[:, k] = reach[np.arange(n), index]
+        aligned[:, model.layout.coordinate_slices[k]] = grid[index]
+    return np.argsort(-along, axis=1, kind="stable")[:, :2], aligned

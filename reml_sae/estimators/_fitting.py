@@ -127,7 +127,8 @@ def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
         if term.target == "logits":
             rho[term.where] = MIXED_LOG_SPARSITY - np.log(term.penalty.weight)
     logits = hard_logits(fitted.model, start.labels, MIXED_SHARE)
-    theta = Theta(np.concatenate([logits, *start.coordinates], axis=1), fitted.result.theta.beta)
+    theta = Theta(np.concatenate([logits, *start.coordinates], axis=1),
+                  fitted.model.initial_theta().beta)
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(MIXED_TURNS):
         theta = model.solve_beta(model.refine_rows(theta, rho, 3), rho)

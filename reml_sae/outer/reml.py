@@ -33,6 +33,7 @@ FELLNER_SCHALL_LOOSE = 0.05
 FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
 DIFFERENCE = 1e-3
 MAX_ANNEAL = 30
+MAX_RESTARTS = 3
 STATIONARY = "the gradient of the criterion is below tolerance"
 SMALL_GAIN = 1.0
 
@@ -242,7 +243,7 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
     if loop.stationary(loop.best_rho, value):
         loop.record("trust-region", loop.best_rho, value)
         return STATIONARY
-    hessian = _first_hessian(loop, value)
+    hessian = np.empty((len(value.gradient), len(value.gradient)))
     known = {loop.best_rho.tobytes(): value}
     low, high = loop.bounds[:, 0], loop.bounds[:, 1]
 
@@ -271,17 +272,24 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
         if loop.stationary(loop.best_rho, loop.best):
             raise StopIteration
 
-    outcome = minimize(
-        objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
-        method="trust-exact", callback=after,
-        options={"maxiter": max_outer, "gtol": 0.0, "initial_trust_radius": FIRST_RADIUS,
-                 "max_trust_radius": MAX_RADIUS},
-    )
-    assert loop.best is not None
-    if loop.stationary(loop.best_rho, loop.best):
-        return STATIONARY
-    if not loop.best.inner.converged:
-        return f"the inner solve did not converge: {loop.best.inner.status.value}"
+    spent = 0
+    for _ in range(MAX_RESTARTS):
+        # where the search stops early its Hessian was wrong; a new one often ends it in a step
+        assert loop.best is not None
+        hessian[...] = _first_hessian(loop, loop.best)
+        outcome = minimize(
+            objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
+            method="trust-exact", callback=after,
+            options={"maxiter": max_outer - spent, "gtol": 0.0,
+                     "initial_trust_radius": FIRST_RADIUS, "max_trust_radius": MAX_RADIUS},
+        )
+        if loop.stationary(loop.best_rho, loop.best):
+            return STATIONARY
+        spent += int(outcome.nit)
+        if spent >= max_outer:
+            return "the outer iteration budget ran out"
+        if not loop.best.inner.converged:
+            return f"the inner solve did not converge: {loop.best.inner.status.value}"
     return f"the outer search stopped before the gradient vanished ({outcome.message})"
 
 

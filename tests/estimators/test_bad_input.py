@@ -137,7 +137,7 @@ def test_score_of_constant_rows(model):
 
 
 def test_budget_of_iterations_returns_the_best_state():
-    with pytest.warns(ConvergenceWarning, match="max_outer"):
+    with pytest.warns(ConvergenceWarning, match="budget ran out.*max_outer"):
         found = rs.SAEManifold(n_atoms=2, max_outer=1, tol=1e-12).fit(
             planted_circles(80, 6, 2).Z)
     assert not found.converged_

@@ -83,6 +83,8 @@ def test_rows_that_mix_two_circles():
     assert model.dispersion_ == pytest.approx(0.05**2, rel=0.4)
     found = model.codes_.assignments[:, 0]
     assert abs(np.corrcoef(found, a)[0, 1]) > 0.98
+    again = model.transform(Z).assignments
+    assert (np.abs(again - model.codes_.assignments).max(axis=1) < 1e-6).mean() > 0.95
 
 
 def test_curved_sheet():
