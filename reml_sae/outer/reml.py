@@ -138,7 +138,7 @@ def fit_reml(
     max_outer: int = 50,
     max_fellner_schall: int = 8,
     tol: float = 1e-6,
-    inner_tol: float = 1e-6,
+    inner_tol: float = 1e-8,
     callbacks: Sequence[Callback] = (),
     trace: REMLTrace | None = None,
 ) -> FitResult:
@@ -155,7 +155,8 @@ def fit_reml(
     tol : float
         The projected gradient of V must fall below ``tol * (1 + abs(V))``.
     inner_tol : float
-        Newton decrement of every inner solve.
+        Newton decrement of every inner solve. V is not stationary in theta, so its error is of
+        the first order in the decrement and must lie below what a last step of the search gains.
     callbacks : sequence of callables
         Called with each `TraceRow`.
     trace : REMLTrace, optional
