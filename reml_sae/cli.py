@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            options.run(options)
     except RemlSaeError as error:
         print(f"reml-sae: {error}", file=sys.stderr)
         return 2

@@ -27,7 +27,8 @@ def progress_callback(
         task = bar.add_task("finding starts", total=max_outer)
 
         def show(row: TraceRow) -> None:
+            slope = f"  |gradient| = {row.gradient_norm:.2g}" if row.gradient_norm >= 0.0 else ""
             bar.update(task, completed=row.iteration + 1, total=max(max_outer, row.iteration + 1),
-                       description=f"V = {row.criterion:.4f}  |gradient| = {row.gradient_norm:.2g}")
+                       description=f"{row.stage}  V = {row.criterion:.4f}{slope}")
 
         yield show

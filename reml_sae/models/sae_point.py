@@ -18,6 +18,7 @@ from reml_sae.linalg import ArrowMatrix, SpanArrowFactor, SpanArrowMatrix
 from reml_sae.models._protocol import Curvature, LogDeterminant, Theta
 
 if TYPE_CHECKING:
+    from reml_sae.models.terms import PenaltyTerm
     from reml_sae.models.sae import SAEManifoldModel
 
 Array = NDArray[np.float64]
@@ -417,12 +418,11 @@ class SAEPoint:
         head = np.tensordot(rows[:, :d], self.model.chart.basis, axes=([1], [1]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
 
-    def _columns(self, term: object) -> slice:
+    def _columns(self, term: PenaltyTerm) -> slice:
         k = self.model.chart.n_atoms
-        atom = term.atom  # type: ignore[attr-defined]
-        if atom < 0:
+        if term.atom < 0:
             return slice(0, k)
-        where = self.model.layout.coordinate_slices[atom]
+        where = self.model.layout.coordinate_slices[term.atom]
         return slice(k + where.start, k + where.stop)
 
     def _apply_grams(self, beta: Array) -> Array:
