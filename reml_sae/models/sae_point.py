@@ -18,8 +18,8 @@ from reml_sae.linalg import ArrowMatrix, SpanArrowFactor, SpanArrowMatrix
 from reml_sae.models._protocol import Curvature, LogDeterminant, Theta
 
 if TYPE_CHECKING:
-    from reml_sae.models.terms import PenaltyTerm
     from reml_sae.models.sae import SAEManifoldModel
+    from reml_sae.models.terms import PenaltyTerm
 
 Array = NDArray[np.float64]
 
