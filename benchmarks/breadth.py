@@ -7,22 +7,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 import reml_sae as rs
-from reml_sae.datasets import Planted, planted_circles, planted_mixture
-
-
-def mixed_rows(seed):
-    """Every row mixes two circles with a logit-normal weight."""
-    rng = np.random.default_rng(seed)
-    n, p = 600, 12
-    frames = np.linalg.qr(rng.normal(size=(p, 4)))[0].T
-    t = rng.uniform(-np.pi, np.pi, size=(n, 2))
-    a = 1.0 / (1.0 + np.exp(-1.5 * rng.normal(size=n)))
-    points = [np.column_stack([np.cos(t[:, k]), np.sin(t[:, k])]) @ frames[2 * k:2 * k + 2]
-              for k in (0, 1)]
-    signal = 2.0 * (a[:, None] * points[0] + (1.0 - a)[:, None] * points[1])
-    return Planted(signal + 0.05 * rng.normal(size=signal.shape), signal,
-                   (a < 0.5).astype(int), [t[:, [0]], t[:, [1]]], np.split(frames, 2), 0.05)
-
+from reml_sae.datasets import planted_circles, planted_mixed_rows, planted_mixture
 
 PROBLEMS = {
     "3 circles, random planes, p = 6": (3, "circle", lambda s: planted_circles(
@@ -35,7 +20,8 @@ PROBLEMS = {
         600, 12, ["circle", "linear", "plane"], offset=1.0, random_state=s)),
     "2 crossing lines": (2, "linear", lambda s: planted_mixture(
         600, 12, ["linear", "linear"], random_state=s)),
-    "rows that mix 2 circles": (2, "circle", mixed_rows),
+    "rows that mix 2 circles": (2, "circle", lambda s: planted_mixed_rows(
+        600, 12, random_state=s)),
 }
 
 

@@ -31,6 +31,8 @@ class Planted:
     frames : list of K arrays (width, p)
         Orthonormal frame of each atom.
     noise_sd : float
+    weights : (N, K) array or None
+        True assignments, where rows mix atoms.
     """
 
     Z: Array
@@ -39,6 +41,7 @@ class Planted:
     coordinates: list[Array]
     frames: list[Array]
     noise_sd: float
+    weights: Array | None = None
 
     @property
     def explained_variance(self) -> float:
@@ -115,3 +118,22 @@ def planted_mixture(
 def planted_circles(n_rows: int, n_outputs: int, n_atoms: int = 1, **options: object) -> Planted:
     """K circles; the options are those of `planted_mixture`."""
     return planted_mixture(n_rows, n_outputs, ["circle"] * n_atoms, **options)  # type: ignore[arg-type]
+
+
+def planted_mixed_rows(
+    n_rows: int, n_outputs: int, *, noise_sd: float = 0.05, random_state: int | None = 0
+) -> Planted:
+    """Rows that each mix two orthogonal circles of radius 2 with a logit-normal weight.
+
+    ``labels`` name the atom of the larger weight.
+    """
+    rng = np.random.default_rng(random_state)
+    frames = np.linalg.qr(rng.normal(size=(n_outputs, 4)))[0].T
+    t = rng.uniform(-np.pi, np.pi, size=(n_rows, 2))
+    a = 1.0 / (1.0 + np.exp(-1.5 * rng.normal(size=n_rows)))
+    points = [np.column_stack([np.cos(t[:, k]), np.sin(t[:, k])]) @ frames[2 * k : 2 * k + 2]
+              for k in (0, 1)]
+    signal = 2.0 * (a[:, None] * points[0] + (1.0 - a)[:, None] * points[1])
+    Z = signal + noise_sd * rng.normal(size=signal.shape)
+    return Planted(Z, signal, (a < 0.5).astype(np.intp), [t[:, [0]], t[:, [1]]],
+                   np.split(frames, 2), noise_sd, np.column_stack([a, 1.0 - a]))

@@ -7,6 +7,7 @@ The null space of S has a flat prior, as in REML.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,9 +29,9 @@ class _QuadraticBase(Penalty):
     TIER: ClassVar[PenaltyTier] = PenaltyTier.BETA
     is_quadratic: ClassVar[bool] = True
 
+    @abstractmethod
     def matrix(self) -> Array:
         """S, (M, M)."""
-        raise NotImplementedError  # pragma: no cover - every registered subclass defines it
 
     @property
     def basis_size(self) -> int:

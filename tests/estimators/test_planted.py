@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import reml_sae as rs
-from reml_sae.datasets import planted_circles, planted_mixture
+from reml_sae.datasets import planted_circles, planted_mixed_rows, planted_mixture
 from reml_sae.diagnostics import align_angles
 
 
@@ -69,15 +69,8 @@ def test_circle_and_line():
 
 @pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
 def test_rows_that_mix_two_circles():
-    rng = np.random.default_rng(0)
-    n, p = 400, 12
-    frames = np.linalg.qr(rng.normal(size=(p, 4)))[0].T
-    t = rng.uniform(-np.pi, np.pi, size=(n, 2))
-    a = 1.0 / (1.0 + np.exp(-1.5 * rng.normal(size=n)))
-    points = [np.column_stack([np.cos(t[:, k]), np.sin(t[:, k])]) @ frames[2 * k:2 * k + 2]
-              for k in (0, 1)]
-    signal = 2.0 * (a[:, None] * points[0] + (1.0 - a)[:, None] * points[1])
-    Z = signal + 0.05 * rng.normal(size=signal.shape)
+    data = planted_mixed_rows(400, 12)
+    Z, a = data.Z, data.weights[:, 0]
     model = rs.SAEManifold(n_atoms=2, max_outer=15).fit(Z)
     assert model.score(Z) > 0.98
     assert model.dispersion_ == pytest.approx(0.05**2, rel=0.4)
