@@ -1,28 +1,39 @@
 """The contract that every penalty fulfils.
 
-Public methods take the target flat and row-major, or as its matrix. ``rho`` holds the log strengths
-that the penalty owns, ``rho_count()`` of them; the effective weight is weight * exp(rho).
+Methods take the target flat and row-major, or as its matrix. ``rho`` holds the outer parameters
+that the penalty owns, ``rho_count()`` of them, as a rule log strengths: the effective weight is
+weight * exp(rho).
 
-The engine reads row-block penalties through ``row_*`` methods, which give the (n, d, d) blocks of
-the curvature and their contracted derivatives, and quadratic decoder penalties through ``gram``.
+What the engine asks beyond the contract depends on the structure of the curvature: `MatrixPenalty`
+and `RowPenalty` (``_matrix.py``) for targets with rows, quadratic decoder penalties
+(``quadratic.py``) through ``gram``.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InputError, RegistryError
+from reml_sae.penalties import _fields
 from reml_sae.penalties._schedule import ScalarWeightSchedule
 
+if TYPE_CHECKING:
+    from reml_sae.penalties.composite import CompositePenalty
+
 Array = NDArray[np.float64]
+Curvature = Literal["majorizer", "exact"]
+"""Which operator: the positive semidefinite majorizer B or the exact Hessian."""
 
 RHO_LIMIT = 700.0
+STRENGTH_BOX = (-12.0, 18.0)
+"""Log strengths that the outer loop searches."""
 
 
 class PenaltyTier(Enum):
@@ -36,7 +47,7 @@ class PenaltyTier(Enum):
     """Outer parameters."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Penalty(ABC):
     """Base class of penalties.
 
@@ -46,33 +57,82 @@ class Penalty(ABC):
         Positive factor of the penalty.
     weight_schedule : ScalarWeightSchedule or dict, optional
         Moves the weight with the outer iteration.
-    learnable : bool
-        Whether REML chooses log strengths on top of the weight.
+    learnable : bool, optional
+        Whether REML chooses log strengths on top of the weight. By default it does where the
+        penalty is a proper prior; an improper one is held at its weight.
+    atom : int, optional
+        The only atom that the penalty acts on; every atom that it fits by default.
     """
 
     weight: float = 1.0
     weight_schedule: ScalarWeightSchedule | None = None
-    learnable: bool = True
+    learnable: bool | None = None
+    atom: int | None = None
 
     KIND_TAG: ClassVar[str]
     PYTHON_WRAPPER: ClassVar[str]
     ROW_BLOCK_DIAGONAL: ClassVar[bool]
     TIER: ClassVar[PenaltyTier]
-    is_normalised: ClassVar[bool] = True
-    is_quadratic: ClassVar[bool] = False
+    FORMULA: ClassVar[str] = ""
+    """P in plain text, as `reml-sae penalties KIND` prints it."""
 
     def __post_init__(self) -> None:
-        number = isinstance(self.weight, (int, float, np.floating, np.integer))
-        if not number or isinstance(self.weight, bool) or not 0 < self.weight < np.inf:
-            raise InputError(f"weight must be a positive number, got {self.weight!r}")
+        _fields.positive("weight", self.weight)
         if isinstance(self.weight_schedule, dict):
             schedule = ScalarWeightSchedule.from_config(self.weight_schedule)
             object.__setattr__(self, "weight_schedule", schedule)
+        if self.atom is not None:
+            _fields.integer("atom", self.atom, 0)
+        if self.learnable is None:
+            object.__setattr__(self, "learnable", self.is_normalised and self.n_strengths() > 0)
+        elif not isinstance(self.learnable, (bool, np.bool_)):
+            raise InputError(f"learnable must be True or False, got {self.learnable!r}")
         if self.learnable and not self.is_normalised:
             raise RegistryError(
-                f"{self.KIND_TAG} has no finite normaliser, so minimising over its strength would "
-                "send it to zero; set learnable=False"
+                f"learnable=True: {self.KIND_TAG} has no finite normaliser, so minimising over its "
+                "strength would send it to zero; set learnable=False and choose the weight"
             )
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> str:
+        return json.dumps(self.to_config(), sort_keys=True)
+
+    def __add__(self, other: Penalty) -> CompositePenalty:
+        """The sum of two penalties on the same target."""
+        from reml_sae.penalties.composite import CompositePenalty
+
+        if not isinstance(other, Penalty):
+            return NotImplemented
+        return CompositePenalty(parts=(self, other))
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether exp(-P) has a finite, known integral over its range: a proper prior."""
+        return True
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether P is its strength times a quadratic form, where a Fellner-Schall step is sound."""
+        return False
+
+    @property
+    def is_rotation_invariant(self) -> bool:
+        """Whether an orthogonal matrix that acts on the latent axes leaves P unchanged.
+
+        The latent axes are the columns of coordinates or the rows of a decoder; where P depends on
+        them, it breaks the gauge of the atom.
+        """
+        return False
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether P has the derivatives that the engine needs, everywhere."""
+        return True
 
     # --- identity ----------------------------------------------------------------------------
 
@@ -91,15 +151,28 @@ class Penalty(ABC):
     @property
     def is_learnable(self) -> bool:
         """Whether REML chooses its strengths."""
-        return self.learnable
+        return bool(self.learnable)
 
-    @abstractmethod
     def n_strengths(self) -> int:
         """Number of strengths, learnable or not."""
+        return 1
 
     def rho_count(self) -> int:
         """Length of ``rho``: the strengths where learnable, else 0."""
         return self.n_strengths() if self.learnable else 0
+
+    def initial_rho(self) -> Array:
+        """Where the outer loop starts, (rho_count,)."""
+        return np.zeros(self.rho_count())
+
+    def rho_bounds(self) -> Array:
+        """Box that the outer loop searches, (rho_count, 2)."""
+        return np.tile(np.array(STRENGTH_BOX), (self.rho_count(), 1))
+
+    def rho_labels(self) -> tuple[str, ...]:
+        """Suffixes that tell its outer parameters apart in names; one alone needs none."""
+        count = self.rho_count()
+        return ("",) if count == 1 else tuple(f".{j}" for j in range(count))
 
     def strengths(self, rho: Array) -> Array:
         """Effective weights weight * exp(rho), (n_strengths,).
@@ -116,7 +189,7 @@ class Penalty(ABC):
             raise InputError(
                 f"{self.KIND_TAG}: rho must have {self.n_strengths()} entries, got {rho.shape}"
             )
-        if not (np.abs(rho) <= RHO_LIMIT).all():
+        if not (np.abs(rho) <= RHO_LIMIT).all():  # NaN is refused too
             raise InputError(
                 f"{self.KIND_TAG}: log strengths must lie in [-{RHO_LIMIT:g}, {RHO_LIMIT:g}], "
                 f"got {rho}"
@@ -157,30 +230,32 @@ class Penalty(ABC):
     def log_partition(self, rho: Array, n_rows: int) -> tuple[float, Array] | None:
         """Log of int exp(-P) over the target, and its gradient in rho; None where improper.
 
-        ``n_rows`` counts the rows of a row-wise target, or the output columns of a decoder.
+        ``n_rows`` counts the rows of the target's (n, d) view, or the output columns of a decoder
+        under a quadratic penalty. Where P has a null space the integral is over its range.
         """
 
     # --- schedule --------------------------------------------------------------------------------
 
     def with_weight_schedule(self, schedule: ScalarWeightSchedule) -> Self:
         """The penalty with its weight at the schedule's present place."""
-        return replace(self, weight_schedule=schedule, weight=schedule.weight_at(
-            schedule.iter_count))
+        return replace(self, weight_schedule=schedule,
+                       weight=_positive_weight(schedule, schedule.iter_count))
 
     def apply_schedule(self, iteration: int) -> Self:
         """The penalty with its weight at an outer iteration; itself where it has no schedule."""
         if self.weight_schedule is None:
             return self
         schedule = self.weight_schedule
-        floor = 1e-12 * max(schedule.w_start, schedule.w_end)
         return replace(self, weight_schedule=replace(schedule, iter_count=iteration + 1),
-                       weight=max(schedule.weight_at(iteration), floor))
+                       weight=_positive_weight(schedule, iteration))
 
     def settled(self) -> Self:
         """The penalty at the end of its schedule, without it."""
         if self.weight_schedule is None:
             return self
-        return replace(self, weight_schedule=None, weight=self.weight_schedule.w_end)
+        schedule = self.weight_schedule
+        weight = max(schedule.w_end, _floor(schedule))
+        return replace(self, weight_schedule=None, weight=weight)
 
     # --- configuration ---------------------------------------------------------------------------
 
@@ -189,101 +264,26 @@ class Penalty(ABC):
         config: dict[str, Any] = {"kind": self.KIND_TAG}
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, ScalarWeightSchedule):
-                value = value.to_config()
-            elif isinstance(value, np.ndarray):
-                value = value.tolist()
-            elif isinstance(value, np.generic):
-                value = value.item()
             if value is not None:
-                config[item.name] = value
+                config[item.name] = _plain(value)
         return config
 
 
-class RowPenalty(Penalty):
-    """A penalty on (n, d) targets whose Hessian is block diagonal over rows.
+def _floor(schedule: ScalarWeightSchedule) -> float:
+    """The least weight that a schedule gives: log strengths need a positive one."""
+    return 1e-12 * max(schedule.w_start, schedule.w_end)
 
-    A subclass gives ``row_values`` and the blocks; the flat methods of the contract follow.
-    """
 
-    ROW_BLOCK_DIAGONAL: ClassVar[bool] = True
-    TIER: ClassVar[PenaltyTier] = PenaltyTier.PSI
+def _positive_weight(schedule: ScalarWeightSchedule, iteration: int) -> float:
+    return max(schedule.weight_at(iteration), _floor(schedule))
 
-    @abstractmethod
-    def width(self) -> int:
-        """Columns d of the target."""
 
-    @abstractmethod
-    def row_values(self, target: Array, rho: Array) -> Array:
-        """P of every row, (n,)."""
-
-    @abstractmethod
-    def row_gradient(self, target: Array, rho: Array) -> Array:
-        """Gradient, (n, d)."""
-
-    @abstractmethod
-    def row_blocks(self, target: Array, rho: Array) -> Array:
-        """Exact Hessian blocks, (n, d, d)."""
-
-    @abstractmethod
-    def row_majorizer(self, target: Array, rho: Array) -> Array:
-        """Positive semidefinite blocks that majorize the exact ones, (n, d, d), smooth."""
-
-    @abstractmethod
-    def row_blocks_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Gradient (n, d) of sum_ab W_ab Hess_ab for fixed symmetric W (n, d, d)."""
-
-    @abstractmethod
-    def row_majorizer_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Gradient (n, d) of sum_ab W_ab B_ab for fixed symmetric W (n, d, d)."""
-
-    @abstractmethod
-    def grad_target_rho(self, target: Array, rho: Array) -> Array:
-        """Mixed derivative d grad / d rho, (rho_count, n d)."""
-
-    @abstractmethod
-    def row_blocks_rho(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Derivative in rho of sum W_ab Hess_ab, (rho_count,)."""
-
-    @abstractmethod
-    def row_majorizer_rho(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Derivative in rho of sum W_ab B_ab, (rho_count,)."""
-
-    def rows(self, target: Array) -> Array:
-        """The target as (n, d).
-
-        Raises
-        ------
-        InputError
-            Where its size is not a multiple of d, or its width is not d.
-        """
-        target = np.asarray(target, float)
-        d = self.width()
-        if target.ndim == 2 and target.shape[1] == d:
-            return target
-        if target.ndim != 1 or target.size % d:
-            raise InputError(
-                f"{self.KIND_TAG}: the target must be (n, {d}) or flat with a multiple of {d} "
-                f"entries, got shape {target.shape}"
-            )
-        return target.reshape(-1, d)
-
-    def value(self, target: Array, rho: Array) -> float:
-        """P, strengths folded in."""
-        return float(self.row_values(target, rho).sum())
-
-    def grad_target(self, target: Array, rho: Array) -> Array:
-        """Exact gradient, flat."""
-        return self.row_gradient(target, rho).ravel()
-
-    def hvp(self, target: Array, rho: Array, v: Array) -> Array:
-        """Exact Hessian times a flat vector."""
-        return np.einsum("nab,nb->na", self.row_blocks(target, rho), self.rows(v)).ravel()
-
-    def psd_majorizer_diag(self, target: Array, rho: Array) -> Array:
-        """Diagonal of the majorizer, flat."""
-        return np.einsum("naa->na", self.row_majorizer(target, rho)).ravel()
-
-    def psd_majorizer_hvp(self, target: Array, rho: Array, v: Array) -> Array:
-        """Majorizer times a flat vector."""
-        return np.einsum("nab,nb->na", self.row_majorizer(target, rho), self.rows(v)).ravel()
+def _plain(value: Any) -> Any:
+    """Value without numpy types and tuples, as JSON and TOML hold it."""
+    if isinstance(value, Penalty | ScalarWeightSchedule):
+        return value.to_config()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

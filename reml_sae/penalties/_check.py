@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.penalties._base import Penalty
+from reml_sae.penalties._curvature import RowInverse
+from reml_sae.penalties._matrix import MatrixPenalty
 
 Array = NDArray[np.float64]
 
@@ -102,7 +105,37 @@ def check_penalty(
         diagonal = penalty.hessian_diag(here, rho)
         if diagonal is not None:
             figures["Hessian diagonal"] = _error(np.diag(diagonal), hessian)
+        if isinstance(penalty, MatrixPenalty):
+            figures.update(_curvature_figures(penalty, here, rho, rng))
     return CheckReport(figures, tolerance)
+
+
+def _curvature_figures(
+    penalty: MatrixPenalty, target: Array, rho: Array, rng: np.random.Generator
+) -> dict[str, float]:
+    """Derivatives of <G, B> at a random fixed G, for both operators, and d grad / d rho."""
+    view = penalty.rows(target)
+    root = rng.normal(size=(view.size, view.size))
+    G = root @ root.T / view.size
+    v = rng.normal(size=view.shape)
+    figures = {}
+    for which in ("exact", "majorizer"):
+        def contracted(x: Array, r: Array, which: Any = which) -> float:
+            dense = penalty.curvature(penalty.flat(x), r, which).to_dense()
+            return float(np.vdot(G, dense))
+
+        found = RowInverse.of_dense(G, penalty.curvature(target, rho, which))  # type: ignore[arg-type]
+        slope = penalty.curvature_vjp(target, rho, found, which)  # type: ignore[arg-type]
+        figures[f"{which} vjp"] = _error(
+            np.vdot(slope, v), _difference(lambda x, f=contracted: f(x, rho), view, v))
+        figures[f"{which} by rho"] = _error(
+            penalty.curvature_rho(target, rho, found, which),  # type: ignore[arg-type]
+            _rho_differences(lambda r, f=contracted: f(view, r), rho))
+    mixed = penalty.grad_target_rho(target, rho)
+    figures["gradient by rho"] = _error(
+        np.tensordot(mixed, v, axes=([1, 2], [0, 1])),
+        _rho_differences(lambda r: float(np.vdot(penalty.row_gradient(target, r), v)), rho))
+    return figures
 
 
 def _difference(function: Callable[[Array], float | Array], x: Array, v: Array) -> Array:

@@ -13,15 +13,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError
-from reml_sae.penalties._base import RowPenalty
+from reml_sae.penalties import _fields
+from reml_sae.penalties._base import Curvature
+from reml_sae.penalties._curvature import RowInverse
+from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
 
 Array = NDArray[np.float64]
 
 
 @register
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ARDPenalty(RowPenalty):
     """Gaussian prior with a precision for each coordinate; target: coordinates (n, d).
 
@@ -37,11 +39,16 @@ class ARDPenalty(RowPenalty):
 
     KIND_TAG: ClassVar[str] = "ard"
     PYTHON_WRAPPER: ClassVar[str] = "ARDPenalty"
+    FORMULA: ClassVar[str] = "sum_j [alpha_j / 2 ||t_j||^2 - (n / 2) ln alpha_j]"
 
     def __post_init__(self) -> None:
+        _fields.integer("latent_dim", self.latent_dim, 1)
         super().__post_init__()
-        if not isinstance(self.latent_dim, (int, np.integer)) or self.latent_dim < 1:
-            raise InputError(f"latent_dim must be an integer >= 1, got {self.latent_dim!r}")
+
+    @property
+    def is_rotation_invariant(self) -> bool:
+        """Where all axes have one precision."""
+        return self.rho_count() <= 1
 
     def n_strengths(self) -> int:
         """The dimension d."""
@@ -69,17 +76,9 @@ class ARDPenalty(RowPenalty):
         n, d = self.rows(target).shape
         return np.broadcast_to(np.diag(self.strengths(rho)), (n, d, d))
 
-    def row_majorizer(self, target: Array, rho: Array) -> Array:
-        """The Hessian: the penalty is convex."""
-        return self.row_blocks(target, rho)
-
     def row_blocks_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
         """Zero: the Hessian is constant."""
         return np.zeros_like(self.rows(target))
-
-    def row_majorizer_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Zero: the Hessian is constant."""
-        return self.row_blocks_vjp(target, rho, weights)
 
     def grad_rho(self, target: Array, rho: Array) -> Array:
         """(alpha_j ||t_j||^2 - n) / 2."""
@@ -87,20 +86,15 @@ class ARDPenalty(RowPenalty):
         return 0.5 * (self.strengths(rho) * (t**2).sum(0) - len(t))[: self.rho_count()]
 
     def grad_target_rho(self, target: Array, rho: Array) -> Array:
-        """Row j holds alpha_j t_j, (rho_count, n d)."""
+        """Row j holds alpha_j t_j, (rho_count, n, d)."""
         gradient = self.row_gradient(target, rho)
-        out = np.zeros((self.rho_count(), *gradient.shape))
-        for j in range(self.rho_count()):
-            out[j, :, j] = gradient[:, j]
-        return out.reshape(self.rho_count(), gradient.size)
+        return np.eye(self.latent_dim)[: self.rho_count(), None, :] * gradient
 
-    def row_blocks_rho(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Alpha_j sum_i W_ijj, (rho_count,)."""
-        return (np.einsum("njj->j", weights) * self.strengths(rho))[: self.rho_count()]
-
-    def row_majorizer_rho(self, target: Array, rho: Array, weights: Array) -> Array:
-        """As `row_blocks_rho`."""
-        return self.row_blocks_rho(target, rho, weights)
+    def curvature_rho(
+        self, target: Array, rho: Array, G: RowInverse, which: Curvature
+    ) -> Array:
+        """Alpha_j sum_i G_ijj, (rho_count,)."""
+        return (np.einsum("njj->j", G.blocks) * self.strengths(rho))[: self.rho_count()]
 
     def log_partition(self, rho: Array, n_rows: int) -> tuple[float, Array]:
         """(n d / 2) log 2 pi; the dependence on alpha is in the value."""

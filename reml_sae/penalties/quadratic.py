@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reml_sae.errors import InputError
+from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Penalty, PenaltyTier
 from reml_sae.penalties._registry import register
 
@@ -23,11 +24,15 @@ Array = NDArray[np.float64]
 RANK_TOLERANCE = 1e-10
 
 
-class _QuadraticBase(Penalty):
+class DecoderQuadratic(Penalty):
     """What quadratic penalties share; a subclass gives the matrix."""
 
     TIER: ClassVar[PenaltyTier] = PenaltyTier.BETA
-    is_quadratic: ClassVar[bool] = True
+
+    @property
+    def is_quadratic(self) -> bool:
+        """True."""
+        return True
 
     @abstractmethod
     def matrix(self) -> Array:
@@ -37,10 +42,6 @@ class _QuadraticBase(Penalty):
     def basis_size(self) -> int:
         """M."""
         return len(self.matrix())
-
-    def n_strengths(self) -> int:
-        """One."""
-        return 1
 
     def _decoder(self, target: Array) -> Array:
         target = np.asarray(target, float)
@@ -104,8 +105,8 @@ class _QuadraticBase(Penalty):
 
 
 @register
-@dataclass(frozen=True, kw_only=True)
-class HarmonicRoughnessPenalty(_QuadraticBase):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HarmonicRoughnessPenalty(DecoderQuadratic):
     """Roughness h^4 of the harmonics h >= 2 of a circle's decoder.
 
     Row r of the decoder belongs to the basis function r mod period of
@@ -127,13 +128,14 @@ class HarmonicRoughnessPenalty(_QuadraticBase):
     KIND_TAG: ClassVar[str] = "harmonic_roughness"
     PYTHON_WRAPPER: ClassVar[str] = "HarmonicRoughnessPenalty"
     ROW_BLOCK_DIAGONAL: ClassVar[bool] = True
+    FORMULA: ClassVar[str] = (
+        "w / 2 sum_r c_{r mod period} ||row_r||^2,  c_h = h^4 for harmonics h >= 2, else 0")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.period, (int, np.integer)) or self.period < 3 or not self.period % 2:
+        if not _fields.integer("period", self.period, 3) % 2:
             raise InputError(f"period must be an odd integer >= 3 (2 H + 1), got {self.period!r}")
-        if not isinstance(self.repeats, (int, np.integer)) or self.repeats < 1:
-            raise InputError(f"repeats must be an integer >= 1, got {self.repeats!r}")
+        _fields.integer("repeats", self.repeats, 1)
+        super().__post_init__()
 
     def matrix(self) -> Array:
         """Diagonal of the c_h, (M, M)."""
@@ -143,7 +145,7 @@ class HarmonicRoughnessPenalty(_QuadraticBase):
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
-class QuadraticPenalty(_QuadraticBase):
+class QuadraticPenalty(DecoderQuadratic):
     """General quadratic smoothness of a decoder.
 
     Parameters
@@ -159,16 +161,11 @@ class QuadraticPenalty(_QuadraticBase):
     KIND_TAG: ClassVar[str] = "quadratic"
     PYTHON_WRAPPER: ClassVar[str] = "QuadraticPenalty"
     ROW_BLOCK_DIAGONAL: ClassVar[bool] = False
+    FORMULA: ClassVar[str] = "w / 2 tr(B^T S B)"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "S", _checked_matrix(self.S))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, QuadraticPenalty) and self.to_config() == other.to_config()
-
-    def __hash__(self) -> int:
-        return hash((self.KIND_TAG, self.weight, self.S.tobytes()))
+        super().__post_init__()
 
     def matrix(self) -> Array:
         """S."""
@@ -176,16 +173,13 @@ class QuadraticPenalty(_QuadraticBase):
 
 
 def _checked_matrix(value: ArrayLike) -> Array:
-    matrix = np.array(value, dtype=float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+    matrix = _fields.array("S", value, 2)
+    if matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise InputError(f"S must be a square matrix, got shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
-        raise InputError("S must be finite; remove NaN and inf")
     scale = np.abs(matrix).max()
     if np.abs(matrix - matrix.T).max() > 1e-10 * scale:
         raise InputError("S must be symmetric; use (S + S.T) / 2")
     lowest = float(np.linalg.eigvalsh(matrix)[0])
     if lowest < -1e-10 * scale:
         raise InputError(f"S must be positive semidefinite; its lowest eigenvalue is {lowest:.3g}")
-    matrix.setflags(write=False)
     return matrix

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from reml_sae.errors import InputError
-from reml_sae.penalties._base import RowPenalty
+from reml_sae.penalties import _fields
+from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
 from reml_sae.penalties._simplex import log_simplex_partition
 
@@ -33,7 +33,7 @@ SMOOTHING = 1e-4
 
 
 @register
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SoftmaxAssignmentSparsityPenalty(RowPenalty):
     """Penalty on the entropy of each row's assignment; target: logits (N, K).
 
@@ -52,17 +52,12 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
 
     KIND_TAG: ClassVar[str] = "softmax_assignment_sparsity"
     PYTHON_WRAPPER: ClassVar[str] = "SoftmaxAssignmentSparsityPenalty"
+    FORMULA: ClassVar[str] = "w sum_i H(a_i),  a = softmax(z / tau),  H(a) = -sum_k a_k log a_k"
 
     def __post_init__(self) -> None:
+        _fields.integer("k_atoms", self.k_atoms, 1)
+        _fields.positive("temperature", self.temperature)
         super().__post_init__()
-        if not isinstance(self.k_atoms, (int, np.integer)) or self.k_atoms < 1:
-            raise InputError(f"k_atoms must be an integer >= 1, got {self.k_atoms!r}")
-        if not 0 < self.temperature < np.inf:
-            raise InputError(f"temperature must be positive, got {self.temperature!r}")
-
-    def n_strengths(self) -> int:
-        """One."""
-        return 1
 
     def width(self) -> int:
         """K."""
@@ -75,19 +70,16 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         mean = (a * log_a).sum(1, keepdims=True)
         return a, log_a - mean, -mean[:, 0]
 
-    def _strength(self, rho: Array) -> float:
-        return float(self.strengths(rho)[0])
-
     # --- value and exact derivatives ---------------------------------------------------------
 
     def row_values(self, target: Array, rho: Array) -> Array:
         """Lambda H(a), (n,)."""
-        return self._strength(rho) * self._softmax(target)[2]
+        return self.strength(rho) * self._softmax(target)[2]
 
     def row_gradient(self, target: Array, rho: Array) -> Array:
         """Gradient, (n, K)."""
         a, ell, _ = self._softmax(target)
-        return -(self._strength(rho) / self.temperature) * a * ell
+        return -(self.strength(rho) / self.temperature) * a * ell
 
     def row_dense_hessian(self, target: Array, rho: Array) -> Array:
         """H of every row, (n, K, K)."""
@@ -96,7 +88,7 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return self._scale(rho) * (pair - np.eye(self.k_atoms) * (a * (ell + 1.0))[:, :, None])
 
     def _scale(self, rho: Array) -> float:
-        return self._strength(rho) / self.temperature**2
+        return self.strength(rho) / self.temperature**2
 
     def row_dense_hessian_logit_derivative(self, target: Array, rho: Array) -> Array:
         """d H_kj / d z_w, (n, K, K, K) with w last."""
@@ -190,24 +182,7 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return self.row_blocks_vjp(target, rho,
                                    np.einsum("nkk->nk", weights)[:, :, None] * jacobian)
 
-    def grad_rho(self, target: Array, rho: Array) -> Array:
-        """P itself: P is linear in the strength."""
-        return np.full(self.rho_count(), self.value(target, rho))
-
-    def grad_target_rho(self, target: Array, rho: Array) -> Array:
-        """The gradient itself, (rho_count, n K)."""
-        return np.repeat(self.grad_target(target, rho)[None], self.rho_count(), axis=0)
-
-    def row_blocks_rho(self, target: Array, rho: Array, weights: Array) -> Array:
-        """<W, H>, (rho_count,)."""
-        return np.full(self.rho_count(), np.vdot(weights, self.row_blocks(target, rho)))
-
-    def row_majorizer_rho(self, target: Array, rho: Array, weights: Array) -> Array:
-        """<W, D>, (rho_count,)."""
-        diagonal = np.einsum("nkk->nk", weights)
-        return np.full(self.rho_count(), np.vdot(diagonal, self._smooth(target, rho)[0]))
-
     def log_partition(self, rho: Array, n_rows: int) -> tuple[float, Array]:
         """N_rows log Z_K(lambda) on the simplex, and its gradient in rho."""
-        value, slope = log_simplex_partition(self.k_atoms, self._strength(rho))
+        value, slope = log_simplex_partition(self.k_atoms, self.strength(rho))
         return n_rows * value, np.full(self.rho_count(), n_rows * slope)

@@ -1,0 +1,3 @@
+"""Cases of the row_priors kinds."""
+
+CASES = []
