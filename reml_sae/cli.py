@@ -27,6 +27,7 @@ from reml_sae.diagnostics import (
 )
 from reml_sae.errors import InputError, MissingDependencyError, RemlSaeError
 from reml_sae.io import read_matrix, write_bytes_atomically
+from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE, CODES_FILE = (
     "fit.safetensors", "report.html", "summary.txt", "codes.npz")
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
     penalties = commands.add_parser("penalties", help="list the penalty kinds, or describe one")
     penalties.add_argument("kind", nargs="?")
+    penalties.add_argument("--json", action="store_true", help="print the schema as JSON")
     penalties.set_defaults(run=_penalties)
     return parser
 
@@ -211,12 +213,14 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _penalties(options: argparse.Namespace) -> None:
-    if options.kind is None:
-        for kind in pen.registered_kinds():
-            print(f"{kind:<36}{(inspect.getdoc(pen.get(kind)) or '').splitlines()[0]}")
-        return
-    cls = pen.get(options.kind)
-    print(f"{cls.KIND_TAG}  ({cls.PYTHON_WRAPPER})\n\n{inspect.getdoc(cls)}")
+    kinds = [options.kind] if options.kind else pen.registered_kinds()
+    if options.json:
+        schemas = [schema(kind) for kind in kinds]
+        print(json.dumps(schemas[0] if options.kind else schemas, indent=2))
+    elif options.kind:
+        print(describe(options.kind))
+    else:
+        print("\n".join(listing(kind) for kind in kinds))
 
 
 def _load(folder: str) -> rs.SAEManifold:

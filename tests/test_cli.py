@@ -59,9 +59,30 @@ def test_config_file_and_compare(folder, capsys):
 
 def test_penalties(capsys):
     assert main(["penalties"]) == 0
-    assert "softmax_assignment_sparsity" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(rs.penalties.registered_kinds())
+    entropy = next(line for line in lines if line.startswith("softmax_assignment_sparsity "))
+    assert entropy.split()[1] == "psi" and "w sum_i H(a_i)" in entropy
+
+
+def test_one_penalty(capsys):
     assert main(["penalties", "ard"]) == 0
-    assert "latent_dim" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("ard  (ARDPenalty)")
+    assert "P           sum_j [alpha_j / 2 ||t_j||^2" in out
+    row = next(line for line in out.splitlines() if line.startswith("latent_dim "))
+    assert row.split() == ["latent_dim", "int", "required", "d", ">=", "1."]
+
+
+def test_penalties_as_json(capsys):
+    assert main(["penalties", "ard", "--json"]) == 0
+    ard = json.loads(capsys.readouterr().out)
+    assert (ard["kind"], ard["class"], ard["tier"], ard["proper"]) == (
+        "ard", "ARDPenalty", "psi", True)
+    assert ard["fields"][0] == {"name": "latent_dim", "type": "int", "required": True,
+                                "description": "d >= 1."}
+    assert main(["penalties", "--json"]) == 0
+    assert ard in json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -179,9 +179,12 @@ def _figures(model: SAEManifoldModel, result: FitResult) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "V": result.criterion,
         "explained variance": (1.0 - point.rss / model.z_square) if model.z_square > 0 else 0.0,
-        "gauge directions": point.n_gauge,
+        "gauge directions": len(point.gauge),
         "rows with many atoms": int((model.active.sum(1) > 1).sum()),
     }
+    backend = point.sparse_backend()
+    if backend is not None:
+        figures["sparse backend"] = backend
     n, q = result.theta.xi.shape
     for curvature in ("majorizer", "exact"):
         if curvature == "exact" and n * q * result.theta.beta.size > EXACT_ENTRIES:

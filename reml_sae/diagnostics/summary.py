@@ -28,6 +28,15 @@ def summary_text(model: Any) -> str:
     for name, value in model.strengths_.items():
         note = f"  -> {limits[name]}" if name in limits else ""
         lines.append(f"  {name:<48}{value:>12.4g}{note}")
+    held = [term for term in model._terms if not term.penalty.rho_count()]
+    if held:
+        lines += ["", "Weights that are held, not chosen:"]
+    for term in held:
+        note = "" if term.penalty.is_normalised else "  a potential without normaliser"
+        lines.append(f"  {term.label:<48}{term.penalty.weight:>12.4g}{note}")
+    backend = model.diagnostics_.figures.get("sparse backend")
+    if backend is not None:
+        lines += ["", f"Rows are coupled along a graph; sparse Cholesky by {backend}"]
     explained = model.diagnostics_.figures["explained variance"]
     status = "converged" if model.converged_ else "NOT CONVERGED"
     lines += [

@@ -37,12 +37,15 @@ calls for: its last resort."""
 
 
 def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
-    """Which coordinates each row carries, (N, K): its first atom's, and all that it can resolve."""
+    """Which coordinates each row carries, (N, K).
+
+    Its first atom's, all that it can resolve, and those that a penalty couples between rows.
+    """
     a, information = _information(model, theta, rho)
     active = information > INFORMATION
     first = np.arange(len(a)), a.argmax(1)
     active[first] = information[first] > LEAST_INFORMATION
-    return active
+    return active | model.always_carried
 
 
 def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Array, Array]:

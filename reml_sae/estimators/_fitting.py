@@ -155,6 +155,7 @@ def model_from_start(
         temperature=settings.temperature, unit=unit,
     )
     for term in model.terms:
+        rho[term.where] = term.penalty.initial_rho()
         if term.target == "logits":
             rho[term.where] = START_LOG_SPARSITY - np.log(term.penalty.weight)
     theta = Theta(np.concatenate([hard_logits(model, start.labels), coordinates], axis=1), beta)

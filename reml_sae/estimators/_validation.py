@@ -12,7 +12,7 @@ import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold, get_manifold
-from reml_sae.models import PenaltyTerm, bind_penalty
+from reml_sae.models import PenaltyTerm, bind_penalty, check_priors, check_rows
 
 ASSIGNMENTS = ("softmax",)
 FAMILIES = ("gaussian",)
@@ -59,32 +59,44 @@ def resolve_atoms(topology: Any, n_atoms: int) -> list[Manifold]:
     return [get_manifold(topology)] * n_atoms
 
 
-def resolve_terms(
-    penalties: Sequence[Any] | None, atoms: Sequence[Manifold]
-) -> list[PenaltyTerm]:
-    """Penalties bound to the model; the sensible defaults where none are given."""
+def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:
+    """Penalty objects from objects and configurations; None where the defaults are asked for."""
     if penalties is None:
-        return default_terms(atoms)
+        return None
     if isinstance(penalties, (str, Mapping)) or not isinstance(penalties, Sequence):
         raise InputError(
             f"penalties must be None or a list of Penalty objects or configurations, got "
             f"{type(penalties).__name__}"
         )
-    terms: list[PenaltyTerm] = []
+    out = []
     for index, item in enumerate(penalties):
         if isinstance(item, Mapping):
             item = pen.from_config(dict(item), path=f"penalties[{index}]")
         if not isinstance(item, pen.Penalty):
             raise InputError(f"penalties[{index}] must be a Penalty or a dict, got {item!r}")
-        terms += bind_penalty(item, atoms)
-    for target in {(term.target, term.atom) for term in terms if term.target != "decoder"}:
-        owners = [term for term in terms if (term.target, term.atom) == target]
-        if len(owners) > 1:
-            kinds = ", ".join(term.penalty.KIND_TAG for term in owners)
-            raise InputError(
-                f"penalties: {kinds} act on the same {owners[0].place}, and the normaliser of "
-                "their product is not known; keep one"
-            )
+        out.append(item)
+    return out
+
+
+def resolve_terms(
+    penalties: Sequence[pen.Penalty] | None, atoms: Sequence[Manifold], shape: tuple[int, int]
+) -> list[PenaltyTerm]:
+    """Penalties bound to a model of data with this shape; the sensible defaults for None."""
+    if penalties is None:
+        return default_terms(atoms)
+    terms: list[PenaltyTerm] = []
+    for index, penalty in enumerate(penalties):
+        try:
+            bound = bind_penalty(penalty, atoms, shape[1])
+            for term in bound:
+                check_rows(term, shape[0])
+        except InputError as error:
+            raise InputError(f"penalties[{index}]: {error}") from None
+        terms += bound
+    try:
+        check_priors(terms)
+    except InputError as error:
+        raise InputError(f"penalties: {error}") from None
     return terms
 
 

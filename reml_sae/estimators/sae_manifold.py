@@ -26,13 +26,15 @@ from reml_sae.estimators._validation import (
     check_choice,
     check_integer,
     check_positive,
+    read_penalties,
     resolve_atoms,
     resolve_terms,
 )
 from reml_sae.io import read_matrix
 from reml_sae.manifolds import Manifold
-from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta
+from reml_sae.models import SAEManifoldModel, Theta
 from reml_sae.outer import FitResult, TraceRow
+from reml_sae.penalties import Penalty
 
 Array = NDArray[np.float64]
 
@@ -148,7 +150,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         InputError
             Where the data or a parameter cannot be used.
         """
-        atoms, terms = self._resolve()
+        atoms, penalties = self._resolve()
         data = read_matrix(Z)
         n, p = data.shape
         if n < len(atoms) + 1:
@@ -156,6 +158,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 f"Z has n_samples = {n} rows; n_atoms={len(atoms)} needs at least "
                 f"{len(atoms) + 1}"
             )
+        terms = resolve_terms(penalties, atoms, (n, p))
         self.n_features_in_ = p
         self.mean_ = data.mean(axis=0)
         centred = data - self.mean_
@@ -184,7 +187,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             )
         return self
 
-    def _resolve(self) -> tuple[list[Manifold], list[PenaltyTerm]]:
+    def _resolve(self) -> tuple[list[Manifold], list[Penalty] | None]:
         k = check_integer("n_atoms", self.n_atoms, 1)
         check_choice("assignment", self.assignment, ASSIGNMENTS)
         check_choice("family", self.family, FAMILIES)
@@ -195,7 +198,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         check_positive("tol", self.tol)
         check_positive("temperature", self.temperature)
         atoms = resolve_atoms(self.topology, k)
-        return atoms, resolve_terms(self.penalties, atoms)
+        return atoms, read_penalties(self.penalties)
 
     def _store(self, model: SAEManifoldModel, result: FitResult) -> None:
         self._manifolds = model.atoms
@@ -345,7 +348,7 @@ def _atoms(
         where = model.layout.basis_slices[k]
         coefficients = scale * result.theta.beta[where]
         coefficients[0] += mean
-        penalised = float(np.vdot(point.grams[k], border_trace[where, where]))
+        penalised = point.decoder_penalty_trace(k, factor, border_trace)
         out.append(Atom(
             topology=atom, coefficients=coefficients,
             edf=atom.basis_size * model.shape[1] - penalised,

@@ -7,15 +7,25 @@ from reml_sae.linalg._batched import (
     batched_logdet,
     batched_solve_psd,
 )
-from reml_sae.linalg._span import SpanArrowFactor, SpanArrowMatrix, SpanSelectedInverse
+from reml_sae.linalg._dense import DenseCholesky
+from reml_sae.linalg._lowrank import LowRankUpdate
+from reml_sae.linalg._span import SpanArrowMatrix
+from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor, SpanSelectedInverse
+from reml_sae.linalg._span_sparse import SparseSpanFactor
+from reml_sae.linalg._sparse import SparseCholesky
 
 __all__ = [
     "ArrowFactor",
     "ArrowMatrix",
+    "DenseCholesky",
+    "LowRankUpdate",
     "SelectedInverse",
     "SpanArrowFactor",
     "SpanArrowMatrix",
+    "SpanFactor",
     "SpanSelectedInverse",
+    "SparseCholesky",
+    "SparseSpanFactor",
     "batched_cholesky",
     "batched_inverse",
     "batched_logdet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,8 +75,8 @@ class Manifold(ABC):
         """Coordinate vector fields of the gauge, (g, n, d)."""
 
     @abstractmethod
-    def log_gauge_volume(self) -> float:
-        """Log volume of the gauge group in the metric of the generators."""
+    def log_gauge_volume(self, kept: Sequence[int]) -> float:
+        """Log volume of the group of the generators numbered ``kept``, in their metric."""
 
     @abstractmethod
     def retract(self, t: Array, step: Array) -> Array:

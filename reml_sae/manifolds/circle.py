@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -92,7 +93,7 @@ class Circle(Manifold):
         """Unit speed everywhere."""
         return np.ones((1, *t.shape))
 
-    def log_gauge_volume(self) -> float:
+    def log_gauge_volume(self, kept: Sequence[int]) -> float:
         """Log 2 pi."""
         return float(np.log(2.0 * np.pi))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 from math import lgamma, log, pi
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln
 
 from reml_sae.errors import InputError
@@ -145,9 +148,18 @@ class Euclidean(Manifold):
             field[:, a], field[:, b] = t[:, b], -t[:, a]
         return fields
 
-    def log_gauge_volume(self) -> float:
-        """Log volume of SO(d), the product of the spheres' areas 2 pi^(j/2) / Gamma(j/2)."""
-        return sum(log(2.0) + 0.5 * j * log(pi) - lgamma(0.5 * j) for j in range(2, self.dim + 1))
+    def log_gauge_volume(self, kept: Sequence[int]) -> float:
+        """Log volume of SO(m), the product of the spheres' areas 2 pi^(j/2) / Gamma(j/2).
+
+        The planes of the kept rotations link the axes into sets of m each, within which all
+        rotations are kept; the volume is the product over the sets.
+        """
+        planes = np.array(list(combinations(range(self.dim), 2)), np.intp).reshape(-1, 2)[
+            list(kept)]
+        links = coo_array((np.ones(len(planes)), planes.T), shape=(self.dim, self.dim))
+        sizes = np.bincount(connected_components(links, directed=False)[1])
+        return sum(log(2.0) + 0.5 * j * log(pi) - lgamma(0.5 * j)
+                   for size in sizes for j in range(2, int(size) + 1))
 
     def retract(self, t: Array, step: Array) -> Array:
         """Vector addition."""

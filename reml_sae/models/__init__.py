@@ -9,7 +9,7 @@ from reml_sae.models._protocol import (
     Theta,
 )
 from reml_sae.models.sae import LOG_DISPERSION, SAEManifoldModel
-from reml_sae.models.terms import PenaltyTerm, bind_penalty
+from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check_rows
 
 __all__ = [
     "LOG_DISPERSION",
@@ -22,4 +22,6 @@ __all__ = [
     "SAEManifoldModel",
     "Theta",
     "bind_penalty",
+    "check_priors",
+    "check_rows",
 ]

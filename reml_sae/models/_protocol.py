@@ -8,13 +8,14 @@ theta's shape are pairs (rows, border), the frozen dataclass `Theta`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.penalties import Curvature
+
 Array = NDArray[np.float64]
-Curvature = Literal["majorizer", "exact"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class ModelPoint(Protocol):
     """Values and derivatives of F at one (theta, rho)."""
 
     theta: Theta
+    rho: Array
     objective: float
 
     @property
@@ -150,6 +152,10 @@ class ArrowModel(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the data."""
+        ...
+
+    def hyperprior(self, rho: Array) -> tuple[float, Array]:
+        """Negative log density of rho under its hyperpriors, and its gradient."""
         ...
 
     def strengths(self, rho: Array) -> dict[str, float]:

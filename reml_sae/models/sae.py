@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from reml_sae.families import Gaussian
 from reml_sae.linalg import batched_solve_psd
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
+from reml_sae.models.gauge import Symmetry, kept_symmetries
 from reml_sae.models.mixture import Layout, Mixture
+from reml_sae.models.sae_penalties import PenaltyPoint, bind_rows
 from reml_sae.models.sae_point import SAEPoint
 from reml_sae.models.softmax_chart import SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm, number_terms
@@ -36,7 +39,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LOG_DISPERSION = "log_dispersion"
-STRENGTH_BOX = (-12.0, 18.0)
+DENSE_BORDER_LIMIT = 4096
+"""Largest border for which decoder penalties that differ between outputs are carried."""
 DISPERSION_BOX = (-27.0, 5.0)
 ROW_RTOL = 1e-13
 """A row whose objective falls by less than this, relatively, has settled."""
@@ -82,9 +86,11 @@ class SAEManifoldModel:
         self.atoms = tuple(atoms)
         self.layout = Layout(atoms)
         self.chart = SoftmaxChart(len(self.atoms), temperature)
-        self.active = active
-        self.active_coordinates = active[:, self.layout.coordinate_atom]
         self.terms = number_terms(_with_default_priors(self.atoms, terms))
+        self.row_terms = [term for term in self.terms if term.on_rows]
+        self.couples_rows = any(term.couples_rows for term in self.terms)
+        self.active = active | self.always_carried
+        self.active_coordinates = self.active[:, self.layout.coordinate_atom]
         self.unit = unit
         self.family = Gaussian()
         self.decoder_precision = decoder_precision
@@ -94,6 +100,50 @@ class SAEManifoldModel:
                 f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
                 f"parameters: {', '.join(self.rho_names)}"
             )
+        self._check_border()
+
+    def _check_border(self) -> None:
+        size = self.layout.basis_size * self.Z.shape[1]
+        if self.has_dense_border and size > DENSE_BORDER_LIMIT:
+            kinds = ", ".join(sorted({term.penalty.KIND_TAG for term in self._dense_terms}))
+            raise InputError(
+                f"{kinds} needs a dense border of {size} decoder parameters, the limit is "
+                f"{DENSE_BORDER_LIMIT}; use fewer columns or atoms, or a quadratic penalty"
+            )
+
+    # --- structure that the penalties decide ---------------------------------------------------
+
+    @property
+    def always_carried(self) -> Mask:
+        """Atoms (K,) whose coordinates every row carries, because a penalty couples them."""
+        coupled = {term.atom for term in self.terms if term.couples_rows}
+        return np.array([k in coupled for k in range(len(self.atoms))])
+
+    @property
+    def _dense_terms(self) -> list[PenaltyTerm]:
+        return [term for term in self.terms if term.target in ("decoder", "decoders")
+                and not term.is_quadratic_decoder]
+
+    @property
+    def has_dense_border(self) -> bool:
+        """Whether a decoder penalty differs between outputs, so that the border is no product."""
+        return bool(self._dense_terms)
+
+    @property
+    def has_gaussian_decoder(self) -> list[bool]:
+        """Which decoders have the Gaussian prior, and not one of a penalty that is itself proper."""
+        owned = {term.atom for term in self._dense_terms if term.penalty.is_normalised}
+        return [k not in owned for k in range(len(self.atoms))]
+
+    @cached_property
+    def symmetries(self) -> list[Symmetry]:
+        """Continuous symmetries of the atoms that no penalty breaks."""
+        n, p = self.shape
+        return kept_symmetries(self.layout, self.terms, n, p)
+
+    def restricted(self, term: PenaltyTerm, rows: NDArray[np.intp]) -> PenaltyTerm:
+        """A row-wise term for some of the rows."""
+        return replace(term, penalty=term.penalty.restrict(rows, len(self.Z)))
 
     # --- protocol ----------------------------------------------------------------------------
 
@@ -105,16 +155,28 @@ class SAEManifoldModel:
     @property
     def rho_bounds(self) -> Array:
         """Box that the outer loop searches, (n_rho, 2)."""
-        box = [STRENGTH_BOX] * (len(self.rho_names) - 1) + [DISPERSION_BOX]
-        return np.array(box)
+        boxes = [term.penalty.rho_bounds() for term in self.terms]
+        return np.concatenate([*boxes, np.array([DISPERSION_BOX])])
 
     @property
     def quadratic_rho(self) -> Mask:
-        """Strengths of decoder and coordinate penalties, and the dispersion; not the entropy's."""
+        """Strengths of quadratic penalties, and the dispersion."""
         mask = np.ones(len(self.rho_names), bool)
         for term in self.terms:
-            mask[term.where] = term.target != "logits"
+            mask[term.where] = term.penalty.is_quadratic
         return mask
+
+    def hyperprior(self, rho: Array) -> tuple[float, Array]:
+        """Negative log density of rho under its hyperpriors, and its gradient."""
+        value, gradient = 0.0, np.zeros_like(rho)
+        own = np.zeros(0)
+        for term in self.terms:
+            if term.target == "outer":
+                chosen = term.penalty.select(self.rho_names)
+                value += term.penalty.value(rho[chosen], own)
+                value += term.penalty.log_partition(own, len(chosen))[0]
+                gradient[chosen] += term.penalty.grad_target(rho[chosen], own)
+        return value, gradient
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -151,14 +213,19 @@ class SAEManifoldModel:
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
-        value = float(self.row_objective(theta, rho).sum())
-        for k, prior in enumerate(self.decoder_gram(rho)):
-            b = theta.beta[self.layout.basis_slices[k]]
-            value += 0.5 * float(np.vdot(b, prior @ b))
-        return value
+        log_a, features = self._scaled_basis(theta)
+        loss = self.family.loss(self.Z, features @ theta.beta, rho[-1]).sum()
+        n, p = self.shape
+        return float(loss) + n * p * np.log(self.unit) + PenaltyPoint(
+            self, theta, rho, log_a).value()
 
     def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
-        """The new beta, with each row's old or new parameters, whichever is better under it."""
+        """The new beta, with each row's old or new parameters, whichever is better under it.
+
+        Where a penalty couples the rows they cannot choose on their own: the new state.
+        """
+        if self.couples_rows:
+            return new
         kept = Theta(old.xi, new.beta)
         better = self.row_objective(new, rho) < self.row_objective(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
@@ -171,7 +238,8 @@ class SAEManifoldModel:
         """The model of some of the rows."""
         if len(index) == len(self.Z):
             return self
-        return self._with(Z=self.Z[index], active=self.active[index],
+        terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
+        return self._with(Z=self.Z[index], active=self.active[index], terms=terms,
                           theta=Theta(self._theta.xi[index], self._theta.beta))
 
     @property
@@ -215,36 +283,27 @@ class SAEManifoldModel:
 
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k)."""
-        grams = [self.decoder_precision * np.eye(atom.basis_size) for atom in self.atoms]
+        grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)
+                 for atom, gaussian in zip(self.atoms, self.has_gaussian_decoder, strict=True)]
         for term in self.terms:
-            if term.target == "decoder":
+            if term.is_quadratic_decoder:
                 grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
         return grams
 
     def row_penalties(self, theta: Theta, rho: Array, log_a: Array) -> Array:
         """Penalties of every row on its own, with the chart's Jacobian: (N,)."""
         values = self.chart.log_jacobian(log_a) if self.chart.dim else np.zeros(len(log_a))
-        for term, target, rows in self.row_targets(theta):
-            values[rows] += term.penalty.row_values(target, term.rho(rho))
+        for term in self.row_terms:
+            if not term.couples_rows:
+                bound = bind_rows(self, term, theta, rho)
+                values[bound.rows] += bound.term.penalty.row_values(bound.target, bound.rho)
         return values
 
-    def row_targets(
-        self, theta: Theta
-    ) -> list[tuple[PenaltyTerm, Array, NDArray[np.intp]]]:
-        """Every row-wise term with its target (n, d) and the rows (n,) that carry it."""
-        out = []
-        everything = np.arange(len(theta.xi))
-        for term in self.terms:
-            if term.target == "logits":
-                logits = self.chart.logits(theta.xi[:, : self.chart.dim])
-                out.append((term, logits, everything))
-            elif term.target == "coordinates":
-                rows = np.flatnonzero(self.active[:, term.atom])
-                out.append((term, theta.xi[rows, self.coordinate_columns(term.atom)], rows))
-        return out
-
     def row_objective(self, theta: Theta, rho: Array) -> Array:
-        """The part of F that belongs to each row, (N,); penalties on beta are left out."""
+        """The part of F that belongs to each row, (N,).
+
+        Penalties on beta, and those that couple rows, are left out.
+        """
         log_a, features = self._scaled_basis(theta)
         loss = self.family.loss(self.Z, features @ theta.beta, rho[-1])
         loss += self.shape[1] * np.log(self.unit)
@@ -263,31 +322,38 @@ class SAEManifoldModel:
         """Strength lambda = weight * exp(rho) of every learnable term, by name of its rho."""
         out = {}
         for term in self.terms:
-            for name, value in zip(term.names, term.rho(rho), strict=True):
-                out[name] = float(term.penalty.weight * np.exp(value))
+            if term.penalty.rho_count():
+                values = term.penalty.strengths(term.rho(rho))
+                out.update(zip(term.names, map(float, values), strict=True))
         return out
 
     def weights(self) -> dict[str, float]:
         """Present weight of every penalty, by term."""
-        return {f"{term.penalty.KIND_TAG}.{term.place}": float(term.penalty.weight)
-                for term in self.terms}
+        return {term.label: float(term.penalty.weight) for term in self.terms}
 
     def solve_beta(self, theta: Theta, rho: Array) -> Theta:
-        """Best decoders for fixed rows: a penalised linear least squares."""
+        """Best decoders for fixed rows: a linear least squares under the quadratic priors.
+
+        A decoder with another prior has the Gaussian one in its place: this finds starts.
+        """
         features = self._scaled_basis(theta)[1]
         phi = np.exp(rho[-1])
         gram = features.T @ features
         for k, prior in enumerate(self.decoder_gram(rho)):
             where = self.layout.basis_slices[k]
-            gram[where, where] += phi * prior
+            stand_in = 0.0 if self.has_gaussian_decoder[k] else self.decoder_precision
+            gram[where, where] += phi * (prior + stand_in * np.eye(len(prior)))
         return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ self.Z))
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
         """Newton steps of every row on its own at fixed beta; no row's objective increases.
 
         The exact row Hessian where it is positive definite, the majorized one elsewhere; a row
-        whose full step does not descend tries shorter ones and otherwise stays.
+        whose full step does not descend tries shorter ones and otherwise stays. Where a penalty
+        couples the rows they cannot move on their own, and all stay.
         """
+        if self.couples_rows:
+            return theta
         xi, value = theta.xi.copy(), self.row_objective(theta, rho)
         moving = np.arange(len(xi))
         for _ in range(n_sweeps):
@@ -324,8 +390,9 @@ class SAEManifoldModel:
 def _with_default_priors(
     atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]
 ) -> tuple[PenaltyTerm, ...]:
-    """Add the fixed Gaussian prior of every Euclidean coordinate that has no ARD of its own."""
-    owned = {term.atom for term in terms if term.target == "coordinates"}
+    """Add the fixed Gaussian prior of every Euclidean coordinate that has no prior of its own."""
+    owned = {term.atom for term in terms
+             if term.target == "coordinates" and term.penalty.is_normalised}
     defaults = [
         PenaltyTerm(ARDPenalty(latent_dim=atom.latent_dim, weight=atom.prior_precision,
                                learnable=False),

@@ -1,4 +1,20 @@
-"""Penalties bound to the part of the state that they act on."""
+"""Penalties bound to the part of the state that they act on.
+
+What a penalty acts on (`Penalty.acts_on`) and the structure of its curvature decide where the
+engine carries it:
+
+    logits, coordinates, rows alone        the row blocks D_i
+    coordinates, rows coupled by a graph   edges of D, sparse Cholesky
+    coordinates, all rows coupled          low-rank columns, Woodbury
+    decoder, the same for every output     the Gram matrix G of the Kronecker border
+    decoder, anything else                 a dense part of the border
+    outer                                  a hyperprior, added to the criterion
+
+A kind that acts on something else is refused by name. On every target at most one penalty may be a
+proper prior, since the normaliser of a product of priors is not known; quadratic penalties of one
+decoder are the exception. A penalty without normaliser is a fixed potential: part of F, like the
+likelihood, beside the prior that the target has.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +27,10 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
+from reml_sae.penalties import CompositePenalty, DecoderQuadratic, MatrixPenalty, Penalty
 
 Array = NDArray[np.float64]
-Target = Literal["logits", "coordinates", "decoder"]
+Target = Literal["logits", "coordinates", "decoder", "decoders", "outer"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +40,11 @@ class PenaltyTerm:
     Attributes
     ----------
     penalty : Penalty
-    target : "logits", "coordinates" or "decoder"
+    target : "logits", "coordinates", "decoder", "decoders" (all of them, stacked) or "outer"
     atom : int
-        The atom whose coordinates or decoder are the target; -1 for the logits.
+        The atom whose coordinates or decoder are the target; -1 for the others.
     start : int
-        Index of the first of its log strengths in rho; set by the model.
+        Index of the first of its outer parameters in rho; set by the model.
     """
 
     penalty: Any
@@ -50,11 +67,29 @@ class PenaltyTerm:
         return self.target if self.atom < 0 else f"{self.target}[{self.atom}]"
 
     @property
+    def label(self) -> str:
+        """Kind and place."""
+        return f"{self.penalty.KIND_TAG}.{self.place}"
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """Names of the term's log strengths."""
-        base = f"{self.penalty.KIND_TAG}.{self.place}"
-        count = self.penalty.rho_count()
-        return (base,) if count == 1 else tuple(f"{base}.{j}" for j in range(count))
+        """Names of the term's outer parameters."""
+        return tuple(self.label + suffix for suffix in self.penalty.rho_labels())
+
+    @property
+    def on_rows(self) -> bool:
+        """Whether the target has the rows of the data."""
+        return self.target in ("logits", "coordinates")
+
+    @property
+    def is_quadratic_decoder(self) -> bool:
+        """Whether it is the same quadratic form for every output of a decoder."""
+        return isinstance(self.penalty, DecoderQuadratic)
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether it couples the coordinates of different rows."""
+        return self.target == "coordinates" and not self.penalty.ROW_BLOCK_DIAGONAL
 
 
 def number_terms(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
@@ -66,42 +101,131 @@ def number_terms(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
     return tuple(numbered)
 
 
-def bind_penalty(penalty: Any, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) -> list[PenaltyTerm]:
     """Attach a penalty to every part of an SAE-manifold that it fits.
+
+    Parameters
+    ----------
+    penalty : Penalty
+    atoms : sequence of Manifold
+    n_outputs : int
+        Columns p of the data.
 
     Raises
     ------
     InputError
-        Where the penalty fits nothing, or its curvature cannot be carried by this engine.
+        Where the penalty fits nothing, or its curvature cannot be carried by this engine; the
+        message begins with the kind.
     """
+    if isinstance(penalty, CompositePenalty):
+        return [term for part in penalty.parts for term in bind_penalty(part, atoms, n_outputs)]
     kind = penalty.KIND_TAG
-    if kind == "softmax_assignment_sparsity":
-        if penalty.k_atoms != len(atoms):
-            raise InputError(
-                f"penalties: {kind} has k_atoms={penalty.k_atoms} but the model has "
-                f"n_atoms={len(atoms)}; make them equal"
-            )
-        return [PenaltyTerm(penalty, "logits")] if len(atoms) > 1 else []
-    if kind == "ard":
-        terms = [
-            PenaltyTerm(penalty, "coordinates", k)
-            for k, atom in enumerate(atoms)
-            if atom.prior_precision > 0 and atom.latent_dim == penalty.latent_dim
-        ]
-        need = f"a Euclidean atom of dimension {penalty.latent_dim}"
-    elif getattr(penalty, "is_quadratic", False):
-        size = penalty.basis_size
-        terms = [
-            PenaltyTerm(penalty, "decoder", k)
-            for k, atom in enumerate(atoms)
-            if atom.basis_size == size
-        ]
-        need = f"an atom with a basis of size {size}"
-    else:
+    if not penalty.is_smooth:
         raise InputError(
-            f"penalties: kind {kind!r} cannot be carried by the softmax SAE-manifold engine; "
-            "remove it from the list"
+            f"{kind} with these parameters is not differentiable everywhere, so the engine cannot "
+            "carry it; choose a smooth variant or remove it")
+    if penalty.atom is not None and penalty.atom >= len(atoms):
+        raise InputError(f"{kind} has atom={penalty.atom} but the model has n_atoms={len(atoms)}")
+    target = penalty.acts_on()
+    if target == "outer":
+        return [PenaltyTerm(penalty, "outer")]
+    if target == "logits" and isinstance(penalty, MatrixPenalty) and penalty.ROW_BLOCK_DIAGONAL:
+        return _on_logits(penalty, atoms)
+    if target == "coordinates" and isinstance(penalty, MatrixPenalty):
+        return _on_coordinates(penalty, atoms)
+    if target == "decoders" and isinstance(penalty, MatrixPenalty):
+        return _on_all_decoders(penalty, atoms)
+    if target == "decoder" and isinstance(penalty, DecoderQuadratic | MatrixPenalty):
+        return _on_decoders(penalty, atoms, n_outputs)
+    raise InputError(
+        f"{kind} acts on {target}, which the softmax SAE-manifold engine cannot carry; remove it "
+        "from the list"
+    )
+
+
+def _on_logits(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+    if penalty.width() != len(atoms):
+        raise InputError(
+            f"{penalty.KIND_TAG} has k_atoms={penalty.width()} but the model has "
+            f"n_atoms={len(atoms)}; make them equal"
         )
+    return [PenaltyTerm(penalty, "logits")] if len(atoms) > 1 else []
+
+
+def _chosen(penalty: Penalty, atoms: Sequence[Manifold]) -> list[tuple[int, Manifold]]:
+    return [(k, atom) for k, atom in enumerate(atoms) if penalty.atom in (None, k)]
+
+
+def _on_coordinates(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+    # a penalty on R^d has no meaning on angles, which wrap
+    terms = [PenaltyTerm(penalty, "coordinates", k) for k, atom in _chosen(penalty, atoms)
+             if atom.prior_precision > 0 and atom.latent_dim == penalty.width()]
+    return _found(penalty, terms, f"a Euclidean atom of dimension {penalty.width()}")
+
+
+def _on_decoders(
+    penalty: DecoderQuadratic | MatrixPenalty, atoms: Sequence[Manifold], n_outputs: int
+) -> list[PenaltyTerm]:
+    if isinstance(penalty, DecoderQuadratic):
+        size: int | None = penalty.basis_size
+    elif penalty.by_output():
+        size = penalty.width()
+    else:
+        size = None
+        if penalty.width() not in (1, n_outputs):
+            raise InputError(
+                f"{penalty.KIND_TAG} is for decoders of {penalty.width()} columns but the data "
+                f"have {n_outputs}")
+    terms = [PenaltyTerm(penalty, "decoder", k) for k, atom in _chosen(penalty, atoms)
+             if size in (None, atom.basis_size)]
+    return _found(penalty, terms, f"an atom with a basis of size {size}")
+
+
+def _on_all_decoders(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+    sizes = [atom.basis_size for atom in atoms]
+    given = list(getattr(penalty, "block_sizes", [penalty.width()]))
+    if given != sizes:
+        raise InputError(
+            f"{penalty.KIND_TAG} has block_sizes={given} but the atoms' bases have sizes {sizes}; "
+            "make them equal")
+    return [PenaltyTerm(penalty, "decoders")]
+
+
+def _found(penalty: Penalty, terms: list[PenaltyTerm], need: str) -> list[PenaltyTerm]:
     if not terms:
-        raise InputError(f"penalties: {kind} needs {need}, and the model has none")
+        which = "the model has none" if penalty.atom is None else f"atom {penalty.atom} is not one"
+        raise InputError(f"{penalty.KIND_TAG} needs {need}, and {which}")
     return terms
+
+
+def check_rows(term: PenaltyTerm, n_rows: int) -> None:
+    """Refuse a penalty that holds values for another number of rows.
+
+    Raises
+    ------
+    InputError
+        Naming the kind and both numbers.
+    """
+    expected = term.penalty.n_rows_expected() if term.on_rows else None
+    if expected not in (None, n_rows):
+        raise InputError(f"{term.penalty.KIND_TAG} holds values for {expected} rows but the data "
+                         f"have {n_rows}")
+
+
+def check_priors(terms: Sequence[PenaltyTerm]) -> None:
+    """Every target has at most one proper prior, quadratic penalties of a decoder as one.
+
+    Raises
+    ------
+    InputError
+        Naming the kinds that share a target.
+    """
+    for place in {term.place for term in terms if term.target != "outer"}:
+        here = [term for term in terms if term.place == place and term.penalty.is_normalised]
+        priors = {"quadratic" if term.is_quadratic_decoder else id(term) for term in here}
+        if len(priors) > 1:
+            kinds = ", ".join(term.penalty.KIND_TAG for term in here)
+            raise InputError(
+                f"{kinds} act on the same {place}, and the normaliser of their product is not "
+                "known; keep one"
+            )

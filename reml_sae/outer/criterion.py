@@ -1,12 +1,13 @@
 """The REML / Laplace criterion and its exact gradient (DESIGN A2, A5).
 
-    V(rho) = F(theta_hat) + (1/2) log|H| - (dim theta / 2) log 2 pi + sum_j log C_j
+    V(rho) = F(theta_hat) + (1/2) log|H| - (dim theta / 2) log 2 pi + sum_j log C_j - log p(rho)
 
     dV/drho_m = dF/drho_m + (1/2) tr(H^-1 dH/drho_m) + d(sum log C)/drho_m
                 - u^T d2F/dtheta drho_m,        (d2F/dtheta2) u = grad_theta (1/2) log|H|
 
-The last line is the adjoint of the implicit function theta_hat(rho). Its matrix is the exact
-Hessian, whatever H is; the system is solved by conjugate gradients with H as preconditioner.
+p(rho) is the hyperprior, flat unless a penalty has the tier RHO; it adds its own gradient. The last
+line of dV is the adjoint of the implicit function theta_hat(rho). Its matrix is the exact Hessian,
+whatever H is; the system is solved by conjugate gradients with H as preconditioner.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class CriterionValue:
     gradient : (n_rho,) array
         dV/drho; NaN where it was not asked for.
     parts : mapping
-        ``objective``, ``half_logdet``, ``dimension`` and ``log_normalizer``; they sum to V.
+        ``objective``, ``half_logdet``, ``dimension``, ``log_normalizer`` and ``hyperprior``; they
+        sum to V.
     inner : InnerSolution
     edf : float
         Effective degrees of freedom of the data fit.
@@ -105,11 +107,13 @@ def criterion_at(
     point = inner.point
     logdet = point.half_logdet(curvature)
     normalizer, normalizer_rho = point.log_normalizer()
+    hyperprior, hyperprior_rho = model.hyperprior(point.rho)
     parts = {
         "objective": point.objective,
         "half_logdet": logdet.value,
         "dimension": -0.5 * model.effective_dim * np.log(2.0 * np.pi),
         "log_normalizer": normalizer,
+        "hyperprior": hyperprior,
     }
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
@@ -120,7 +124,8 @@ def criterion_at(
                 "the exact Hessian is not positive definite at the state that the inner solve "
                 f"returned ({inner.status.value}), so V has no gradient there"
             )
-        total = objective_rho + logdet.rho + normalizer_rho - point.gradient_rho_dot(adjoint.x)
+        total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
+        total -= point.gradient_rho_dot(adjoint.x)
     explicit = {"objective": objective_rho, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho}
     return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)

@@ -78,7 +78,7 @@ class Penalty(ABC):
 
     def __post_init__(self) -> None:
         _fields.positive("weight", self.weight)
-        if isinstance(self.weight_schedule, dict):
+        if self.weight_schedule is not None:
             schedule = ScalarWeightSchedule.from_config(self.weight_schedule)
             object.__setattr__(self, "weight_schedule", schedule)
         if self.atom is not None:
@@ -143,6 +143,14 @@ class Penalty(ABC):
     def dispatch_tier(self) -> PenaltyTier:
         """Part of the Hessian that its curvature goes to."""
         return self.TIER
+
+    def acts_on(self) -> str:
+        """What the target is: "coordinates", "logits", "decoder", "decoders", "outer" or else.
+
+        The engine refuses what it does not know by this name.
+        """
+        return {PenaltyTier.PSI: "coordinates", PenaltyTier.BETA: "decoder",
+                PenaltyTier.RHO: "outer"}[self.tier()]
 
     def name(self) -> str:
         """The kind, as messages name it."""

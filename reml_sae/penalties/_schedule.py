@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from reml_sae.errors import InputError
+from reml_sae.penalties import _fields
 
-KINDS = ("geometric", "linear", "reciprocal_iter")
+PARAMETERS = {"geometric": "rate", "linear": "steps", "reciprocal_iter": None}
+"""The parameter that each kind of schedule takes."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ScalarWeightSchedule:
     Parameters
     ----------
     w_start, w_end : float >= 0
+        Not both zero.
     kind : {"geometric", "linear", "reciprocal_iter"}
     rate : float in (0, 1)
         Of the geometric kind.
@@ -40,20 +44,21 @@ class ScalarWeightSchedule:
     iter_count: int = 0
 
     def __post_init__(self) -> None:
+        _fields.choice("kind", self.kind, tuple(PARAMETERS))
         for name in ("w_start", "w_end"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < np.inf:
-                raise InputError(f"weight_schedule.{name} must be a number >= 0, got {value!r}")
-        if self.kind not in KINDS:
-            raise InputError(
-                f"weight_schedule.kind must be one of {', '.join(KINDS)}, got {self.kind!r}"
-            )
-        if self.kind == "geometric" and not (self.rate is not None and 0 < self.rate < 1):
-            raise InputError(f"weight_schedule.rate must lie in (0, 1), got {self.rate!r}")
-        if self.kind == "linear" and not (self.steps is not None and self.steps > 0):
-            raise InputError(f"weight_schedule.steps must be > 0, got {self.steps!r}")
-        if self.iter_count < 0:
-            raise InputError(f"weight_schedule.iter_count must be >= 0, got {self.iter_count!r}")
+            if not _is_number(value) or not 0 <= value < np.inf:
+                raise InputError(f"{name} must be a number >= 0, got {value!r}")
+        if not self.w_start + self.w_end > 0:
+            raise InputError("w_end must be positive where w_start is 0")
+        for kind, parameter in PARAMETERS.items():
+            if parameter and kind != self.kind and getattr(self, parameter) is not None:
+                raise InputError(f"{parameter} belongs to kind {kind!r}, not to {self.kind!r}")
+        if self.kind == "geometric" and not (_is_number(self.rate) and 0 < self.rate < 1):
+            raise InputError(f"rate must be a number in (0, 1), got {self.rate!r}")
+        if self.kind == "linear":
+            _fields.integer("steps", self.steps, 1)
+        _fields.integer("iter_count", self.iter_count, 0)
 
     def weight_at(self, iteration: int) -> float:
         """Weight at an outer iteration, between the two ends."""
@@ -75,21 +80,35 @@ class ScalarWeightSchedule:
                 if getattr(self, item.name) is not None}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Schedule from a dictionary.
+    def from_config(cls, config: Any, path: str = "weight_schedule") -> ScalarWeightSchedule:
+        """Schedule from a dictionary; a schedule is returned as it is.
 
         Raises
         ------
         InputError
-            Naming the unknown key.
+            Naming the path of an unknown or missing key, or of a value that cannot be used.
         """
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(config) - known)
-        if unknown:
+        if isinstance(config, ScalarWeightSchedule):
+            return config
+        if not isinstance(config, Mapping):
             raise InputError(
-                f"weight_schedule.{unknown[0]} is unknown; keys: {', '.join(sorted(known))}"
+                f"{path} must be a dictionary or a ScalarWeightSchedule, got {config!r}"
             )
-        return cls(**config)
+        known = [item.name for item in fields(cls)]
+        unknown = [key for key in config if key not in known]
+        if unknown:
+            raise InputError(f"{path}.{unknown[0]} is unknown; keys: {', '.join(known)}")
+        missing = [name for name in ("w_start", "w_end") if name not in config]
+        if missing:
+            raise InputError(f"{path}.{missing[0]} is missing")
+        try:
+            return cls(**config)
+        except InputError as error:
+            raise InputError(f"{path}.{error}") from None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
 @dataclass(frozen=True)
@@ -106,8 +125,7 @@ class TemperatureSchedule:
     tau_min: float
 
     def __post_init__(self) -> None:
-        if not self.tau_min > 0:
-            raise InputError(f"tau_min must be positive, got {self.tau_min!r}")
+        _fields.positive("tau_min", self.tau_min)
 
     def temperature_at(self, iteration: int) -> float:
         """Temperature at an outer iteration."""

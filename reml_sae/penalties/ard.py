@@ -22,6 +22,14 @@ from reml_sae.penalties._registry import register
 Array = NDArray[np.float64]
 
 
+AXIS_SPREAD = 0.25
+
+
+def axis_spread(n_axes: int) -> Array:
+    """Distinct log precisions (n_axes,) around zero, where a search for them starts."""
+    return AXIS_SPREAD * (np.arange(n_axes) - 0.5 * (n_axes - 1))
+
+
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ARDPenalty(RowPenalty):
@@ -53,6 +61,10 @@ class ARDPenalty(RowPenalty):
     def n_strengths(self) -> int:
         """The dimension d."""
         return self.latent_dim
+
+    def initial_rho(self) -> Array:
+        """Spread about zero: axes of one precision could be rotated into each other."""
+        return axis_spread(self.latent_dim)[: self.rho_count()]
 
     def width(self) -> int:
         """The dimension d."""

@@ -59,6 +59,10 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         _fields.positive("temperature", self.temperature)
         super().__post_init__()
 
+    def acts_on(self) -> str:
+        """Logits."""
+        return "logits"
+
     def width(self) -> int:
         """K."""
         return self.k_atoms

@@ -14,29 +14,33 @@ def roughness_terms(atoms):
 
 
 def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=False, seed=1,
-          active_share=0.3):
-    """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms."""
+          active_share=0.3, extra=(), own=True, stretch=1.0):
+    """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms.
+
+    ``own`` adds the atoms' roughness and the entropy of several atoms; ``stretch`` makes the circle
+    an ellipse.
+    """
     rng = np.random.default_rng(seed)
     t = rng.uniform(-np.pi, np.pi, n)
     frame = np.linalg.qr(rng.normal(size=(p, 2)))[0]
-    Z = np.column_stack([np.cos(t), np.sin(t)]) @ frame.T + noise * rng.normal(size=(n, p))
+    Z = np.column_stack([stretch * np.cos(t), np.sin(t)]) @ frame.T + noise * rng.normal(size=(n, p))
     Z -= Z.mean(0)
     unit = np.sqrt((Z**2).mean())
     k = len(atoms)
-    terms = roughness_terms(atoms)
-    if k > 1:
+    terms = roughness_terms(atoms) if own else []
+    if k > 1 and own:
         entropy = pen.SoftmaxAssignmentSparsityPenalty(k_atoms=k, temperature=temperature)
         terms = [PenaltyTerm(entropy, "logits"), *terms]
     if ard:
         terms += [PenaltyTerm(pen.ARDPenalty(latent_dim=atom.latent_dim), "coordinates", j)
                   for j, atom in enumerate(atoms) if atom.prior_precision > 0]
+    terms = [*terms, *extra]
     active = rng.random((n, k)) < active_share
     active[np.arange(n), rng.integers(0, k, n)] = True
     width = sum(atom.latent_dim for atom in atoms)
     xi = np.concatenate([0.5 * rng.normal(size=(n, k - 1)), rng.normal(size=(n, width))], axis=1)
     xi[:, k - 1] = t + 0.1 * rng.normal(size=n)
-    rho = np.zeros(sum(term.penalty.rho_count() for term in terms) + 1)
-    rho[-1] = np.log(dispersion)
+    rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), [np.log(dispersion)]])
     beta = rng.normal(size=(sum(atom.basis_size for atom in atoms), p))
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
                              temperature=temperature)

@@ -38,8 +38,8 @@ def test_hessian_product(name):
     gradients = [model.at(model.retract(theta, v, s * STEP), rho).gradient() for s in (1.0, -1.0)]
     expected = gradients[0].plus(gradients[1], -1.0).scaled(0.5 / STEP)
     found = point.hvp(v)
-    for column in point._gauge_columns:  # the product holds the gauge terms, the gradient does not
-        shift = point._gauge_weight * np.vdot(column, v.beta)
+    for column in point.gauge.columns:  # the product holds the gauge terms, the gradient does not
+        shift = point.gauge.weight * np.vdot(column, v.beta)
         found = Theta(found.xi, found.beta - shift * column)
     found.xi[:, model.chart.dim:] *= model.active_coordinates
     assert found.plus(expected, -1.0).max_abs() <= 1e-6 * expected.max_abs()
@@ -49,7 +49,7 @@ def test_hessian_product(name):
 def test_majorizer_majorizes_the_exact_rows(name):
     model = MODELS[name]()
     point = model.at(model.initial_theta(), model.initial_rho())
-    penalty = point._penalty_blocks("majorizer") - point._penalty_blocks("exact")
+    penalty = point.penalties.row_blocks("majorizer") - point.penalties.row_blocks("exact")
     assert np.linalg.eigvalsh(penalty).min() > -1e-10
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from tests.penalties.cases._case import Case, Small
 
-FAMILIES = ("seed", "elementwise", "row_priors", "gram", "coupled")
+FAMILIES = ("seed", "elementwise", "row_priors", "gram", "coupled", "hyper")
 CASES: list[Case] = [case for family in FAMILIES
                      for case in import_module(f"tests.penalties.cases.{family}").CASES]
 
