@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from reml_sae.linalg._sparse import SparseCholesky
 from reml_sae.linalg._span_factor import CHUNK_ELEMENTS, SpanSchur, SpanSelectedInverse
+from reml_sae.linalg._sparse import SparseCholesky
 
 if TYPE_CHECKING:
     from reml_sae.linalg._span import SpanArrowMatrix

@@ -131,7 +131,7 @@ class SAEManifoldModel:
 
     @property
     def has_gaussian_decoder(self) -> list[bool]:
-        """Which decoders have the Gaussian prior, and not one of a penalty that is itself proper."""
+        """Which decoders have the Gaussian prior, not that of a penalty that is itself proper."""
         owned = {term.atom for term in self._dense_terms if term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
 
@@ -320,7 +320,7 @@ class SAEManifoldModel:
 
     def strengths(self, rho: Array) -> dict[str, float]:
         """Strength lambda = weight * exp(rho) of every learnable term, by name of its rho."""
-        out = {}
+        out: dict[str, float] = {}
         for term in self.terms:
             if term.penalty.rho_count():
                 values = term.penalty.strengths(term.rho(rho))

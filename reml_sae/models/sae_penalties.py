@@ -188,7 +188,7 @@ class PenaltyPoint:
 
     def _border_index(self, bound: Bound) -> Index:
         """Places in the flat beta of the entries of the penalty's matrix view, in its order."""
-        flat = np.arange(self.beta.size).reshape(self.beta.shape)[bound.columns]
+        flat = np.arange(self.beta.size, dtype=float).reshape(self.beta.shape)[bound.columns]
         return bound.penalty.rows(flat).ravel().astype(np.intp)
 
     def hvp(self, vx: Array, vb: Array) -> tuple[Array, Array]:
@@ -319,7 +319,7 @@ class PenaltyPoint:
             if model.has_gaussian_decoder[k]:
                 prior = self.grams[k]
                 value += 0.5 * p * (len(prior) * np.log(2.0 * np.pi) - np.linalg.slogdet(prior)[1])
-        for term, where, derivative in self._gram_derivatives():
+        for term, _, derivative in self._gram_derivatives():
             inverse = np.linalg.inv(self.grams[term.atom])
             gradient[term.where] -= 0.5 * p * np.einsum("jab,ba->j", derivative, inverse)
         return float(value), gradient

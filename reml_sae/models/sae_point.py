@@ -20,9 +20,9 @@ from reml_sae.linalg import (
     DenseCholesky,
     LowRankUpdate,
     SelectedInverse,
-    SparseSpanFactor,
     SpanArrowMatrix,
     SpanFactor,
+    SparseSpanFactor,
 )
 from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.gauge import Gauge
@@ -288,12 +288,12 @@ class SAEPoint:
         parts = RowCurvature(np.zeros((n, q, q)), coupled.heads, coupled.tails, coupled.edges,
                              coupled.columns, coupled.core)
         dense[: n * q, : n * q] += parts.to_dense()
-        factor = DenseCholesky.of(dense, "the exact Hessian")
-        inverse = factor.inverse()
+        cholesky = DenseCholesky.of(dense, "the exact Hessian")
+        inverse = cholesky.inverse()
         found = RowInverse.of_dense(inverse[: n * q, : n * q], parts)
         selected = SelectedInverse(found.blocks, inverse[: n * q, n * q :].reshape(n, q, -1),
                                    inverse[n * q :, n * q :])
-        return 0.5 * factor.logdet(), selected, found.edges, found.columns
+        return 0.5 * cholesky.logdet(), selected, found.edges, found.columns
 
     def decoder_penalty_trace(self, k: int, factor: SpanFactor, border_trace: Array) -> float:
         """Trace of H^-1 times the penalties' curvature on the decoder of atom k.

@@ -94,7 +94,7 @@ class Penalty(ABC):
             )
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+        return isinstance(other, Penalty) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -117,16 +117,7 @@ class Penalty(ABC):
 
     @property
     def is_quadratic(self) -> bool:
-        """Whether P is its strength times a quadratic form, where a Fellner-Schall step is sound."""
-        return False
-
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """Whether an orthogonal matrix that acts on the latent axes leaves P unchanged.
-
-        The latent axes are the columns of coordinates or the rows of a decoder; where P depends on
-        them, it breaks the gauge of the atom.
-        """
+        """Whether P is its strength times a quadratic form: Fellner-Schall steps are sound."""
         return False
 
     @property
@@ -191,12 +182,12 @@ class Penalty(ABC):
             Where rho has the wrong length or leaves [-700, 700].
         """
         rho = np.atleast_1d(np.asarray(rho, float))
+        if rho.shape != (self.rho_count(),):
+            raise InputError(
+                f"{self.KIND_TAG}: rho must have {self.rho_count()} entries, got {rho.shape}"
+            )
         if not self.learnable:
             return np.full(self.n_strengths(), float(self.weight))
-        if rho.shape != (self.n_strengths(),):
-            raise InputError(
-                f"{self.KIND_TAG}: rho must have {self.n_strengths()} entries, got {rho.shape}"
-            )
         if not (np.abs(rho) <= RHO_LIMIT).all():  # NaN is refused too
             raise InputError(
                 f"{self.KIND_TAG}: log strengths must lie in [-{RHO_LIMIT:g}, {RHO_LIMIT:g}], "

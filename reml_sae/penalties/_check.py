@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.penalties._base import Penalty
+from reml_sae.penalties._base import Curvature, Penalty
 from reml_sae.penalties._curvature import RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
 
@@ -119,18 +118,27 @@ def _curvature_figures(
     G = root @ root.T / view.size
     v = rng.normal(size=view.shape)
     figures = {}
-    for which in ("exact", "majorizer"):
-        def contracted(x: Array, r: Array, which: Any = which) -> float:
+    products: dict[Curvature, Callable[[Array, Array, Array], Array]] = {
+        "exact": penalty.hvp, "majorizer": penalty.psd_majorizer_hvp}
+    for which, product in products.items():
+        def contracted(x: Array, r: Array, which: Curvature = which) -> float:
             dense = penalty.curvature(penalty.flat(x), r, which).to_dense()
             return float(np.vdot(G, dense))
 
-        found = RowInverse.of_dense(G, penalty.curvature(target, rho, which))  # type: ignore[arg-type]
-        slope = penalty.curvature_vjp(target, rho, found, which)  # type: ignore[arg-type]
-        figures[f"{which} vjp"] = _error(
-            np.vdot(slope, v), _difference(lambda x, f=contracted: f(x, rho), view, v))
+        def along(x: Array, contracted: Callable[..., float] = contracted) -> float:
+            return contracted(x, rho)
+
+        def in_rho(r: Array, contracted: Callable[..., float] = contracted) -> float:
+            return contracted(view, r)
+
+        parts = penalty.curvature(target, rho, which)
+        found = RowInverse.of_dense(G, parts)
+        slope = float(np.vdot(penalty.curvature_vjp(target, rho, found, which), v))
+        figures[f"{which} curvature"] = _error(
+            penalty.flat(parts.matvec(v)), product(target, rho, penalty.flat(v)))
+        figures[f"{which} vjp"] = _error(slope, _difference(along, view, v))
         figures[f"{which} by rho"] = _error(
-            penalty.curvature_rho(target, rho, found, which),  # type: ignore[arg-type]
-            _rho_differences(lambda r, f=contracted: f(view, r), rho))
+            penalty.curvature_rho(target, rho, found, which), _rho_differences(in_rho, rho))
     mixed = penalty.grad_target_rho(target, rho)
     figures["gradient by rho"] = _error(
         np.tensordot(mixed, v, axes=([1, 2], [0, 1])),

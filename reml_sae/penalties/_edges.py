@@ -85,13 +85,6 @@ class EdgePenalty(MatrixPenalty):
         """The dimension d."""
         return self.latent_dim
 
-    def strength(self, rho: Array) -> float:
-        """The one strength; the weight where it is held."""
-        if np.size(rho) != self.rho_count():
-            raise InputError(
-                f"{self.KIND_TAG}: rho must have {self.rho_count()} entries, got {np.size(rho)}")
-        return super().strength(rho) if self.learnable else float(self.weight)
-
     @abstractmethod
     def profile(self, x: Array, order: int) -> Array:
         """Derivative of f at x, of order 0 to 3."""

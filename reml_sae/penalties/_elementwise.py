@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import k0e, k1e
 
-from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature, PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
@@ -67,20 +66,6 @@ class Entrywise(MatrixPenalty):
     def bound(self, t: Array, rho: Array, order: int) -> Array:
         """b (order 0) or b' (order 1) at t (n, d); f'' and f''' where f is convex."""
         return self.derivative(t, rho, order + 2)
-
-    def strengths(self, rho: Array) -> Array:
-        """Effective weights, (n_strengths,).
-
-        Raises
-        ------
-        InputError
-            Where rho has the wrong length, also for a strength that is held, or is out of range.
-        """
-        if np.shape(rho) != (self.rho_count(),):
-            raise InputError(
-                f"{self.KIND_TAG}: rho must have {self.rho_count()} entries, got {np.shape(rho)}"
-            )
-        return super().strengths(rho)
 
     def _second(self, target: Array, rho: Array, which: Curvature, order: int = 0) -> Array:
         """f'' or b, or the derivative of it, (n, d)."""
@@ -166,11 +151,6 @@ class HeldElementwise(ElementwisePenalty):
     def n_strengths(self) -> int:
         """None."""
         return 0
-
-    def strength(self, rho: Array) -> float:
-        """The weight."""
-        self.strengths(rho)
-        return float(self.weight)
 
     def log_partition(self, rho: Array, n_rows: int) -> None:
         """None: improper."""

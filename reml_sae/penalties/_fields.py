@@ -92,7 +92,7 @@ def partition(name: str, groups: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def edge_list(name: str, edges: Any) -> NDArray[np.intp]:
-    """Edges (e, 2) of a graph, read-only; raises `InputError` for loops, repeats and bad indices."""
+    """Edges (e, 2) of a graph, read-only; `InputError` for loops, repeats and bad indices."""
     try:
         out = np.array(edges)
     except ValueError as error:

@@ -26,7 +26,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from reml_sae.errors import InputError
 from reml_sae.penalties._base import Array, Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
@@ -186,13 +185,6 @@ class GramPenalty(MatrixPenalty):
         With a frame the kind gives its own ``psd_majorizer_diag``.
         """
         return None
-
-    def strength(self, rho: Array) -> float:
-        """The one strength; the weight where the penalty owns none."""
-        if np.size(rho) != self.rho_count():
-            raise InputError(
-                f"{self.KIND_TAG}: rho must have {self.rho_count()} entries, got {np.size(rho)}")
-        return float(self.strengths(rho)[0]) if self.n_strengths() else float(self.weight)
 
     def value(self, target: Array, rho: Array) -> float:
         """P, strength folded in."""

@@ -125,8 +125,9 @@ class MatrixPenalty(Penalty):
     # --- linear in the one strength ----------------------------------------------------------
 
     def strength(self, rho: Array) -> float:
-        """The one strength, weight * exp(rho)."""
-        return float(self.strengths(rho)[0])
+        """The one strength; the weight where the penalty owns none."""
+        strengths = self.strengths(rho)
+        return float(strengths[0]) if strengths.size else float(self.weight)
 
     def grad_rho(self, target: Array, rho: Array) -> Array:
         """P itself: P is linear in the strength."""

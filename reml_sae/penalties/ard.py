@@ -27,7 +27,7 @@ AXIS_SPREAD = 0.25
 
 def axis_spread(n_axes: int) -> Array:
     """Distinct log precisions (n_axes,) around zero, where a search for them starts."""
-    return AXIS_SPREAD * (np.arange(n_axes) - 0.5 * (n_axes - 1))
+    return AXIS_SPREAD * (np.arange(n_axes, dtype=np.float64) - 0.5 * (n_axes - 1))
 
 
 @register
@@ -52,11 +52,6 @@ class ARDPenalty(RowPenalty):
     def __post_init__(self) -> None:
         _fields.integer("latent_dim", self.latent_dim, 1)
         super().__post_init__()
-
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """Where all axes have one precision."""
-        return self.rho_count() <= 1
 
     def n_strengths(self) -> int:
         """The dimension d."""

@@ -90,11 +90,6 @@ class CompositePenalty(Penalty):
         return len(self.parts) == 1 and self.parts[0].is_quadratic
 
     @property
-    def is_rotation_invariant(self) -> bool:
-        """Whether every part is."""
-        return all(part.is_rotation_invariant for part in self.parts)
-
-    @property
     def is_smooth(self) -> bool:
         """Whether every part is."""
         return all(part.is_smooth for part in self.parts)

@@ -65,11 +65,6 @@ class ScadMcpPenalty(HeldElementwise):
         _fields.integer("latent_dim", self.latent_dim, 1)
         super().__post_init__()
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """With one latent axis: a change of sign."""
-        return self.latent_dim == 1
-
     def width(self) -> int:
         """The dimension d."""
         return self.latent_dim

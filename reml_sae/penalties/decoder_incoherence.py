@@ -110,11 +110,6 @@ class DecoderIncoherencePenalty(GramPenalty):
         """False: P is bounded, so the prior is improper; it is held at its weight."""
         return False
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """True for rotations of one atom's own rows, which are its gauge."""
-        return True
-
     def acts_on(self) -> str:
         """The decoders of all atoms, stacked."""
         return "decoders"
@@ -126,10 +121,6 @@ class DecoderIncoherencePenalty(GramPenalty):
     def by_output(self) -> bool:
         """True."""
         return True
-
-    def acts_on(self) -> str:
-        """All decoders, stacked."""
-        return "decoders"
 
     def width(self) -> int:
         """M_1 + .. + M_K."""

@@ -57,11 +57,6 @@ class BlockSparsityPenalty(GramPenalty):
         _fields.positive("eps", self.eps)
         super().__post_init__()
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """Where all columns are one group."""
-        return len(self.groups) == 1
-
     def width(self) -> int:
         """The dimension d."""
         return sum(map(len, self.groups))

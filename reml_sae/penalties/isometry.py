@@ -107,20 +107,9 @@ class IsometryPenalty(MatrixPenalty):
         """False: P does not change with the scale of J."""
         return False
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """True: J -> J R for orthogonal R turns g alone."""
-        return True
-
     def n_strengths(self) -> int:
         """None of its own."""
         return 0
-
-    def strength(self, rho: Array) -> float:
-        """The weight."""
-        if np.size(rho):
-            raise InputError(f"{self.KIND_TAG}: rho must have 0 entries, got {np.size(rho)}")
-        return float(self.weight)
 
     def acts_on(self) -> str:
         """Jacobians of a decoder."""

@@ -64,11 +64,6 @@ class IvaeRidgeMeanGauge(MatrixPenalty):
         """True."""
         return True
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """True."""
-        return True
-
     def width(self) -> int:
         """The dimension d."""
         return self.latent_dim

@@ -61,11 +61,6 @@ class NestedPrefixPenalty(Placed, ElementwisePenalty):
         _fields.positive("eps", self.eps)
         super().__post_init__()
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """With one axis: a change of sign."""
-        return self.width() == 1
-
     def n_strengths(self) -> int:
         """Number of shells."""
         return len(self.prefixes)

@@ -98,11 +98,6 @@ class NuclearNormPenalty(GramPenalty):
         """Where every singular value counts; the cap has kinks at ties."""
         return self.is_normalised
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """True."""
-        return True
-
     def tier(self) -> PenaltyTier:
         """The tier of the target."""
         return PenaltyTier.BETA if self.by_output() else PenaltyTier.PSI

@@ -80,11 +80,6 @@ class OrthogonalityPenalty(_QuadraticInGram):
         _fields.integer("latent_dim", self.latent_dim, 1)
         super().__post_init__()
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """True."""
-        return True
-
     def width(self) -> int:
         """The dimension d."""
         return self.latent_dim

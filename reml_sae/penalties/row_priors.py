@@ -87,12 +87,6 @@ class AuxConditionalPriorPenalty(_HeldRows):
         """True."""
         return True
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """Where every precision is a multiple of the identity."""
-        scaled = self.precisions[:, :1, :1] * np.eye(self.width())
-        return bool((self.precisions == scaled).all())
-
     def width(self) -> int:
         """The dimension d."""
         return self.precisions.shape[1]
@@ -182,11 +176,6 @@ class ParametricAuxConditionalPriorPenalty(_HeldRows):
         object.__setattr__(self, "aux", aux)
         object.__setattr__(self, "centre", centre)
         super().__post_init__()
-
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """With one latent axis: a change of sign."""
-        return self.latent_dim == 1
 
     def width(self) -> int:
         """The dimension d."""

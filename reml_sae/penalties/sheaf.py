@@ -110,14 +110,6 @@ class SheafConsistencyPenalty(MatrixPenalty):
         return True
 
     @cached_property
-    def is_rotation_invariant(self) -> bool:
-        """Where all blocks of L are multiples of the identity."""
-        unit = self._unit
-        blocks = np.concatenate([unit.blocks, unit.edges])
-        scalar = blocks[:, :1, :1] * np.eye(self.width())
-        return bool(np.abs(blocks - scalar).max() <= 1e-12 * np.abs(blocks).max())
-
-    @cached_property
     def _uniform(self) -> bool:
         """Whether all restrictions are one matrix."""
         one = self.restrictions_u[0]

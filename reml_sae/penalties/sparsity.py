@@ -184,11 +184,6 @@ class SparsityPenalty(Placed, _Hoyer):
         """False for hoyer, which has kinks."""
         return self.variant != "hoyer"
 
-    @property
-    def is_rotation_invariant(self) -> bool:
-        """With one latent axis: a change of sign."""
-        return self.target == "coordinates" and self.latent_dim == 1
-
     def width(self) -> int:
         """The dimension d; 1 for a decoder."""
         return self.latent_dim

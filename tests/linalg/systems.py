@@ -161,11 +161,11 @@ class DenseSpanInverse:
     border: np.ndarray
 
     @classmethod
-    def of(cls, matrix: SpanArrowMatrix) -> DenseSpanInverse:
+    def of(cls, matrix: SpanArrowMatrix, dense: np.ndarray | None = None) -> DenseSpanInverse:
         n, q, _ = matrix.rows.shape
         m, p = matrix.border_shape
         s, phi, j, span = matrix.scale, matrix.features, matrix.jacobians, matrix.span
-        inverse = np.linalg.inv(matrix.to_dense())
+        inverse = np.linalg.inv(matrix.to_dense() if dense is None else dense)
         index = np.arange(n * q).reshape(n, q)
         rows = inverse[index[:, :, None], index[:, None, :]]
         cross = inverse[: n * q, n * q :].reshape(n, q, m, p)

@@ -1,4 +1,4 @@
-"""A small SAE-manifold for every kind of penalty that the engine carries, and the kinds it refuses."""
+"""A small SAE-manifold for every kind of penalty that the engine carries, and what it refuses."""
 
 from __future__ import annotations
 

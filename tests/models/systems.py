@@ -23,7 +23,8 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     rng = np.random.default_rng(seed)
     t = rng.uniform(-np.pi, np.pi, n)
     frame = np.linalg.qr(rng.normal(size=(p, 2)))[0]
-    Z = np.column_stack([stretch * np.cos(t), np.sin(t)]) @ frame.T + noise * rng.normal(size=(n, p))
+    Z = np.column_stack([stretch * np.cos(t), np.sin(t)]) @ frame.T
+    Z += noise * rng.normal(size=(n, p))
     Z -= Z.mean(0)
     unit = np.sqrt((Z**2).mean())
     k = len(atoms)

@@ -7,7 +7,7 @@ import reml_sae as rs
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError
 from reml_sae.inner import solve_inner
-from reml_sae.models import Theta, bind_penalty
+from reml_sae.models import bind_penalty
 from tests.models.kinds import CARRIED, REFUSED, P
 from tests.models.systems import random_direction
 from tests.models.test_derivatives import central

@@ -102,7 +102,6 @@ def test_facts_about_the_parts():
     assert composite.ROW_BLOCK_DIAGONAL and not QUADRATIC.ROW_BLOCK_DIAGONAL
     assert not CompositePenalty.ROW_BLOCK_DIAGONAL
     assert composite.is_smooth and not composite.is_quadratic
-    assert not (ARD + ARD).is_rotation_invariant
     assert CompositePenalty(parts=[pen.QuadraticPenalty(S=S1)]).is_quadratic
     assert QUADRATIC.hessian_diag(np.ones((4, 1)), np.zeros(2)) is None
     np.testing.assert_allclose((ARD + ARD).hessian_diag(np.ones((2, 3)), np.zeros(6)), 2.0)

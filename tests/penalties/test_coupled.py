@@ -174,12 +174,6 @@ def test_a_large_sheaf():
     assert np.isfinite(fixed.value(np.ones((n, 1)), NONE))
 
 
-def test_sheaf_rotation():
-    assert uniform_sheaf(chain(3), 2.0 * np.eye(2)).is_rotation_invariant
-    assert uniform_sheaf(chain(3), [[0.0, 1.0], [-1.0, 0.0]]).is_rotation_invariant
-    assert not uniform_sheaf(chain(3), np.diag([1.0, 2.0])).is_rotation_invariant
-
-
 # --- gauge ----------------------------------------------------------------------------------
 
 

@@ -184,8 +184,8 @@ def test_topk_of_all_axes_is_a_ridge():
     penalty = TopKActivationPenalty(latent_dim=3, k=3, weight=2.0)
     t = np.random.default_rng(0).normal(size=(5, 3))
     assert penalty.value(t, NONE) == pytest.approx((t**2).sum())
-    assert penalty.is_rotation_invariant
-    assert not TopKActivationPenalty(latent_dim=3, k=2).is_rotation_invariant
+    assert penalty.is_smooth
+    assert not TopKActivationPenalty(latent_dim=3, k=2).is_smooth
 
 
 def test_threshold_majorizer_is_tight_below_the_threshold():

@@ -247,22 +247,29 @@ def test_orthogonality_does_not_grow_with_the_rows():
         penalty.value(target, NONE), rel=1e-12)
 
 
-def test_rotation_invariance_is_declared_where_it_holds():
-    rotation = np.linalg.qr(np.random.default_rng(6).normal(size=(3, 3)))[0]
-    for case in CASES:
-        penalty = case.penalty
-        view = penalty.rows(case.target)
-        if view.shape[1] != 3 or isinstance(penalty, MechanismSparsityPenalty):
-            continue
-        turned = penalty.value(penalty.flat(view @ rotation), case.at_rho)
-        same = np.isclose(turned, penalty.value(case.target, case.at_rho), rtol=1e-10)
-        assert same == penalty.is_rotation_invariant
-    assert BlockSparsityPenalty(groups=[[0, 1]]).is_rotation_invariant
-    incoherence = DecoderIncoherencePenalty(block_sizes=(3, 1))
-    target = np.random.default_rng(7).normal(size=(4, 5))
+@pytest.mark.parametrize("penalty, invariant", [
+    (NuclearNormPenalty(latent_dim=3, eps=0.3), True),
+    (NuclearNormPenalty(latent_dim=3, eps=0.3, max_rank=2, target="decoder"), True),
+    (OrthogonalityPenalty(latent_dim=3), True),
+    (BlockSparsityPenalty(groups=[[0, 1, 2]]), True),
+    (BlockSparsityPenalty(groups=[[0, 1], [2]]), False),
+    (BlockOrthogonalityPenalty(groups=[[0, 1], [2]]), False),
+], ids=lambda item: getattr(item, "KIND_TAG", item))
+def test_rotation_of_the_latent_axes(penalty, invariant):
+    rng = np.random.default_rng(6)
+    rho, view = penalty.initial_rho(), rng.normal(size=(7, 3))
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    value = penalty.value(penalty.flat(view), rho)
+    turned = penalty.value(penalty.flat(view @ rotation), rho)
+    assert np.isclose(turned, value, rtol=1e-12) == invariant
+
+
+def test_incoherence_has_the_gauges_of_each_atom():
+    rng = np.random.default_rng(7)
+    penalty, target = DecoderIncoherencePenalty(block_sizes=(3, 1)), rng.normal(size=(4, 5))
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     turned = np.concatenate([rotation @ target[:3], -3.0 * target[3:]])
-    assert incoherence.is_rotation_invariant
-    assert incoherence.value(turned, NONE) == pytest.approx(incoherence.value(target, NONE))
+    assert penalty.value(turned, NONE) == pytest.approx(penalty.value(target, NONE), rel=1e-12)
 
 
 def test_block_sparsity_couples_rows_by_one_column_for_each_group():

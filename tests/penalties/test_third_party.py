@@ -70,7 +70,7 @@ def test_the_command_line_describes_it(site):
                site)
     assert done.returncode == 0, done.stderr
     assert "w sum log cosh(t / s)" in done.stdout
-    assert "where the quadratic turns into" in done.stdout.replace("\n", " ")
+    assert "where the quadratic turns into" in " ".join(done.stdout.split())
 
 
 def test_a_broken_entry_point_is_named_and_breaks_nothing_else(site):
