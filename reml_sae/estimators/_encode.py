@@ -8,14 +8,21 @@ Laplace approximation of -log p(z_i | B):
     v_i = f_i + (1/2) log|D_i| - (q_i / 2) log 2 pi + log C_i
 
 which is comparable between candidates that carry different coordinates, while f_i is not.
+
+Where a penalty couples the rows they are encoded without it first, and then solved together with
+it; the present codes are kept unless the result has a lower objective as a whole.
 """
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.models import SAEManifoldModel, Theta
+from reml_sae.errors import ConvergenceWarning
+from reml_sae.inner import solve_inner
+from reml_sae.models import FixedDecoders, SAEManifoldModel, Theta
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -31,6 +38,7 @@ ENCODE_SWEEPS = 60
 HARD_SHARE, SOFT_SHARE = 0.95, 0.7
 """Shares of the first atom from which a row is refined; they can lead to different minima."""
 IMPROVEMENT = 1e-6
+TOGETHER_TOL = 1e-8
 UNSOUND, SLACK = 1e6, 4.0
 """Added to the evidence of a row whose active set is not, within a factor, the one that its state
 calls for: its last resort."""
@@ -113,6 +121,8 @@ def encode(
     active : (N, K) bool
     moved : (N,) bool
     """
+    if model.couples_rows:
+        return _encode_together(model, theta, rho, search_from_state)
     n, n_atoms = model.active.shape
     best_value = np.full(n, np.inf)
     best_xi = theta.xi.copy()
@@ -137,6 +147,24 @@ def encode(
         best_active[better] = trial_model.active[better]
         moved |= better
     return Theta(best_xi, theta.beta), best_active, moved
+
+
+def _encode_together(
+    model: SAEManifoldModel, theta: Theta, rho: Array, search_from_state: bool
+) -> tuple[Theta, Mask, NDArray[np.bool_]]:
+    alone, own = model.uncoupled(rho)
+    start, active, _ = encode(alone, theta, own, search_from_state=False)
+    together = model.with_state(start, rho, active)
+    solution = solve_inner(FixedDecoders(together), rho, tol=TOGETHER_TOL)
+    if search_from_state:
+        present = model.objective(theta, rho)
+        if solution.point.objective > present - IMPROVEMENT * (1.0 + abs(present)):
+            return theta, model.active, np.zeros(len(model.Z), bool)
+    elif not solution.converged:
+        warnings.warn(
+            f"the joint encoding of rows that a penalty couples stopped early: "
+            f"{solution.status.value}", ConvergenceWarning, stacklevel=2)
+    return solution.theta, together.active, np.ones(len(model.Z), bool)
 
 
 def _settle(

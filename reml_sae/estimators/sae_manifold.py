@@ -32,7 +32,7 @@ from reml_sae.estimators._validation import (
 )
 from reml_sae.io import read_matrix
 from reml_sae.manifolds import Manifold
-from reml_sae.models import SAEManifoldModel, Theta
+from reml_sae.models import SAEManifoldModel, Theta, check_rows
 from reml_sae.outer import FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
@@ -235,7 +235,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return model.with_state(theta, self.rho_)
 
     def transform(self, Z: Any) -> Codes:
-        """Codes of rows under the fitted decoders."""
+        """Codes of rows under the fitted decoders.
+
+        A penalty along a sequence takes these rows as a sequence of their own.
+
+        Raises
+        ------
+        InputError
+            Where Z cannot be used, or a penalty holds values for another number of rows.
+        """
         model, theta = self._encoded(self._standardised(Z))
         return _codes(model, theta, self.rho_)
 
@@ -303,6 +311,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         )
 
     def _encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
+        for term in self._terms:
+            check_rows(term, len(data))
         model = self._model(data)
         theta, active, _ = encode(model, model.initial_theta(), self.rho_,
                                   search_from_state=False)

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.inner.pcg import preconditioned_cg
-from reml_sae.models import ArrowModel, ModelPoint, Theta
+from reml_sae.models import InnerModel, InnerPoint, Theta
+
+Point = TypeVar("Point", bound=InnerPoint)
 
 MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
@@ -34,13 +37,13 @@ class InnerStatus(Enum):
 
 
 @dataclass(frozen=True)
-class InnerSolution:
+class InnerSolution(Generic[Point]):
     """Mode of F at fixed rho.
 
     Attributes
     ----------
     theta : Theta
-    point : ModelPoint
+    point : InnerPoint
         The model at ``theta``.
     status : InnerStatus
     n_iter : int
@@ -52,7 +55,7 @@ class InnerSolution:
     """
 
     theta: Theta
-    point: ModelPoint
+    point: Point
     status: InnerStatus
     n_iter: int
     decrement: float
@@ -65,18 +68,18 @@ class InnerSolution:
 
 
 def solve_inner(
-    model: ArrowModel,
+    model: InnerModel[Point],
     rho: np.ndarray,
     theta: Theta | None = None,
     *,
     tol: float = 1e-6,
     max_iter: int = 100,
-) -> InnerSolution:
+) -> InnerSolution[Point]:
     """Minimise F over theta at fixed rho.
 
     Parameters
     ----------
-    model : ArrowModel
+    model : InnerModel
     rho : (n_rho,) array
     theta : Theta, optional
         Start; the model's own initial state by default.
@@ -138,7 +141,7 @@ def solve_inner(
 
 
 def _accept(
-    model: ArrowModel, point: ModelPoint, rho: np.ndarray, step: Theta, predicted: float
+    model: InnerModel[Point], point: Point, rho: np.ndarray, step: Theta, predicted: float
 ) -> Theta | None:
     """The longest of a few steps that decreases F enough; None if there is none."""
     slack = 1e-14 * (1.0 + abs(point.objective)) * 10.0
@@ -153,7 +156,9 @@ def _accept(
     return trial if value < point.objective - 1e-4 * max(predicted, 0.0) else None
 
 
-def _escape(model: ArrowModel, point: ModelPoint, rho: np.ndarray, downhill: Theta) -> Theta | None:
+def _escape(
+    model: InnerModel[Point], point: Point, rho: np.ndarray, downhill: Theta
+) -> Theta | None:
     """The best state along a direction of negative curvature; None if F does not fall."""
     size = downhill.max_abs()
     best, best_value = None, point.objective - 1e-13 * (1.0 + abs(point.objective))

@@ -4,10 +4,13 @@ from reml_sae.models._protocol import (
     ArrowModel,
     Curvature,
     Factor,
+    InnerModel,
+    InnerPoint,
     LogDeterminant,
     ModelPoint,
     Theta,
 )
+from reml_sae.models.fixed_decoders import FixedDecoders
 from reml_sae.models.sae import LOG_DISPERSION, SAEManifoldModel
 from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check_rows
 
@@ -16,6 +19,9 @@ __all__ = [
     "ArrowModel",
     "Curvature",
     "Factor",
+    "FixedDecoders",
+    "InnerModel",
+    "InnerPoint",
     "LogDeterminant",
     "ModelPoint",
     "PenaltyTerm",

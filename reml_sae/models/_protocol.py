@@ -8,7 +8,7 @@ theta's shape are pairs (rows, border), the frozen dataclass `Theta`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,17 +82,12 @@ class LogDeterminant:
     edf: float
 
 
-class ModelPoint(Protocol):
-    """Values and derivatives of F at one (theta, rho)."""
+class InnerPoint(Protocol):
+    """What the inner solve asks of F at one (theta, rho)."""
 
     theta: Theta
     rho: Array
     objective: float
-
-    @property
-    def dispersion_energy(self) -> float:
-        """The part of F that is proportional to 1 / dispersion."""
-        ...
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
@@ -104,6 +99,15 @@ class ModelPoint(Protocol):
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F (plus the gauge terms) times a vector."""
+        ...
+
+
+class ModelPoint(InnerPoint, Protocol):
+    """Values and derivatives of F that the criterion asks for."""
+
+    @property
+    def dispersion_energy(self) -> float:
+        """The part of F that is proportional to 1 / dispersion."""
         ...
 
     def half_logdet(self, curvature: Curvature) -> LogDeterminant:
@@ -123,16 +127,43 @@ class ModelPoint(Protocol):
         ...
 
 
-class ArrowModel(Protocol):
+Point = TypeVar("Point", bound=InnerPoint, covariant=True)
+
+
+class InnerModel(Protocol[Point]):
+    """What the inner solve asks of a model."""
+
+    def initial_theta(self) -> Theta:
+        """State from which an inner solve starts."""
+        ...
+
+    def objective(self, theta: Theta, rho: Array) -> float:
+        """F alone, without the work for its derivatives."""
+        ...
+
+    def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
+        """The new beta, with each row's old or new parameters, whichever is better under it."""
+        ...
+
+    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
+        """Move along a step, staying on the coordinates' manifolds."""
+        ...
+
+    def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
+        """Newton steps of every row on its own at fixed beta; no row's objective increases."""
+        ...
+
+    def at(self, theta: Theta, rho: Array) -> Point:
+        """The model at a state and outer parameters."""
+        ...
+
+
+class ArrowModel(InnerModel[ModelPoint], Protocol):
     """A model whose Hessian is a block arrowhead."""
 
     @property
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters, in order."""
-        ...
-
-    def initial_theta(self) -> Theta:
-        """State from which an inner solve starts."""
         ...
 
     def initial_rho(self) -> Array:
@@ -182,24 +213,4 @@ class ArrowModel(Protocol):
     @property
     def effective_dim(self) -> int:
         """Number of inner parameters that are integrated, dim theta."""
-        ...
-
-    def at(self, theta: Theta, rho: Array) -> ModelPoint:
-        """The model at a state and outer parameters."""
-        ...
-
-    def objective(self, theta: Theta, rho: Array) -> float:
-        """F alone, without the work for its derivatives."""
-        ...
-
-    def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
-        """The new beta, with each row's old or new parameters, whichever is better under it."""
-        ...
-
-    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
-        """Move along a step, staying on the coordinates' manifolds."""
-        ...
-
-    def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
-        """Newton steps of every row on its own at fixed beta; no row's objective increases."""
         ...

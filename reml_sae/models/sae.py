@@ -234,6 +234,12 @@ class SAEManifoldModel:
         """The same model with another start and, where given, another active set."""
         return self._with(theta=theta, rho=rho, active=self.active if active is None else active)
 
+    def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
+        """The model without the penalties that couple rows, and its part of rho."""
+        kept = [term for term in self.terms if not term.couples_rows]
+        own = np.concatenate([*(term.rho(rho) for term in kept), rho[-1:]])
+        return self._with(terms=kept, rho=own), own
+
     def rows(self, index: NDArray[np.intp]) -> SAEManifoldModel:
         """The model of some of the rows."""
         if len(index) == len(self.Z):

@@ -134,7 +134,10 @@ class SAEPoint:
         return self._factorized(0.0)
 
     def _factorized(self, damping: float) -> SpanFactor:
-        factor = self.curvature(damping).factorize()
+        return self.with_low_rank(self.curvature(damping).factorize())
+
+    def with_low_rank(self, factor: SpanFactor) -> SpanFactor:
+        """A factor of H without its low-rank part, updated by it."""
         coupled = self._coupled("majorizer")
         if not len(coupled.columns):
             return factor

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.inner import InnerSolution, preconditioned_cg, solve_inner
-from reml_sae.models import ArrowModel, Curvature, Theta
+from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class CriterionValue:
     value: float
     gradient: Array
     parts: Mapping[str, float]
-    inner: InnerSolution
+    inner: InnerSolution[ModelPoint]
     edf: float
     explicit: Mapping[str, Array] = field(repr=False)
 
@@ -98,7 +98,7 @@ def criterion(
 
 def criterion_at(
     model: ArrowModel,
-    inner: InnerSolution,
+    inner: InnerSolution[ModelPoint],
     *,
     curvature: Curvature = "majorizer",
     gradient: bool = True,

@@ -20,7 +20,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.inner import InnerSolution
-from reml_sae.models import ArrowModel, Curvature, Theta
+from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 from reml_sae.outer.criterion import CriterionValue, criterion
 from reml_sae.outer.trace import REMLTrace, TraceRow
 
@@ -78,7 +78,7 @@ class FitResult:
     n_iter: int
 
     @property
-    def inner(self) -> InnerSolution:
+    def inner(self) -> InnerSolution[ModelPoint]:
         """The inner solution at the optimum."""
         return self.value.inner
 
