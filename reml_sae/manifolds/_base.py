@@ -75,6 +75,10 @@ class Manifold(ABC):
         """Coordinate vector fields of the gauge, (g, n, d)."""
 
     @abstractmethod
+    def gauge_move(self, t: Array, c: Array) -> Array:
+        """Coordinates (n, d) after unit time along the field sum_a c_a gauge_field_a, c (g,)."""
+
+    @abstractmethod
     def log_gauge_volume(self, kept: Sequence[int]) -> float:
         """Log volume of the group of the generators numbered ``kept``, in their metric."""
 

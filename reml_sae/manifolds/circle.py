@@ -93,6 +93,10 @@ class Circle(Manifold):
         """Unit speed everywhere."""
         return np.ones((1, *t.shape))
 
+    def gauge_move(self, t: Array, c: Array) -> Array:
+        """Rotated by c."""
+        return wrap_angle(t + c)
+
     def log_gauge_volume(self, kept: Sequence[int]) -> float:
         """Log 2 pi."""
         return float(np.log(2.0 * np.pi))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln
@@ -147,6 +148,13 @@ class Euclidean(Manifold):
         for field, (a, b) in zip(fields, combinations(range(self.dim), 2), strict=True):
             field[:, a], field[:, b] = t[:, b], -t[:, a]
         return fields
+
+    def gauge_move(self, t: Array, c: Array) -> Array:
+        """Rotated by the matrix exponential."""
+        generator = np.zeros((self.dim, self.dim))
+        for angle, (a, b) in zip(c, combinations(range(self.dim), 2), strict=True):
+            generator[a, b], generator[b, a] = angle, -angle
+        return t @ expm(generator).T
 
     def log_gauge_volume(self, kept: Sequence[int]) -> float:
         """Log volume of SO(m), the product of the spheres' areas 2 pi^(j/2) / Gamma(j/2).

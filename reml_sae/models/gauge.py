@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 from reml_sae.manifolds import Manifold
 from reml_sae.models.mixture import Layout
@@ -73,6 +74,34 @@ def log_volume(atoms: Sequence[Manifold], symmetries: Iterable[Symmetry]) -> flo
     for k, number, _ in symmetries:
         kept.setdefault(k, []).append(number)
     return sum(atoms[k].log_gauge_volume(numbers) for k, numbers in kept.items())
+
+
+def move(atom: Manifold, t: Array, b: Array, step_t: Array, step_b: Array) -> tuple[Array, Array]:
+    """Move the coordinates and the decoder of an atom along a step, its rotation along the orbit.
+
+    Where a penalty breaks the gauge weakly, F is a narrow valley along the orbit, which a straight
+    step leaves. So the part of the step along the orbit, read off the decoder by least squares, is
+    taken as a finite rotation; to the first order the move is the step.
+
+    Parameters
+    ----------
+    atom : Manifold
+    t, step_t : (N, d) coordinates and their step
+    b, step_b : (M_k, p) decoder and its step
+
+    Returns
+    -------
+    (N, d) and (M_k, p)
+    """
+    generators = atom.gauge_generators()
+    tangents = (generators @ b).reshape(len(generators), b.size)
+    if not step_b.any() or not tangents.any():
+        return atom.retract(t, step_t), b + step_b
+    c = np.linalg.lstsq(tangents.T, step_b.ravel(), rcond=None)[0]
+    rest_t = step_t - np.tensordot(c, atom.gauge_field(t), 1)
+    rest_b = step_b - (c @ tangents).reshape(b.shape)
+    rotation = expm(np.tensordot(c, generators, 1))
+    return atom.gauge_move(atom.retract(t, rest_t), c), rotation @ (b + rest_b)
 
 
 class Gauge:

@@ -27,7 +27,7 @@ from reml_sae.families import Gaussian
 from reml_sae.linalg import batched_solve_psd
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
-from reml_sae.models.gauge import Symmetry, kept_symmetries
+from reml_sae.models.gauge import Symmetry, kept_symmetries, move
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.sae_penalties import PenaltyPoint, bind_rows
 from reml_sae.models.sae_point import SAEPoint
@@ -204,12 +204,14 @@ class SAEManifoldModel:
         return SAEPoint(self, theta, np.asarray(rho, float))
 
     def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
-        """Move along a step; circle coordinates are wrapped."""
+        """Move along a step, on the manifolds of the coordinates and the orbits of the gauge."""
         xi = theta.xi + factor * step.xi
+        beta = np.empty_like(theta.beta)
         for k, atom in enumerate(self.atoms):
-            where = self.coordinate_columns(k)
-            xi[:, where] = atom.retract(theta.xi[:, where], factor * step.xi[:, where])
-        return Theta(xi, theta.beta + factor * step.beta)
+            t, b = self.coordinate_columns(k), self.layout.basis_slices[k]
+            xi[:, t], beta[b] = move(atom, theta.xi[:, t], theta.beta[b],
+                                     factor * step.xi[:, t], factor * step.beta[b])
+        return Theta(xi, beta)
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
