@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from importlib import import_module
 from types import ModuleType
 
@@ -17,6 +19,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "RegistryError",
     "RemlSaeError",
+    "located",
     "require",
 ]
 
@@ -65,6 +68,16 @@ class ConvergenceWarning(UserWarning):
 
 class DataWarning(UserWarning):
     """The data are usable but degenerate in a way that the user should know."""
+
+
+def located(path: str, error: Exception, names: Collection[str]) -> str:
+    """Message of an error with the path of what it is about.
+
+    A message that begins with one of the ``names``, as validators of fields do ("gamma must be
+    ..", "parts[1].gamma must be .."), continues the path; another one follows it.
+    """
+    first = re.match(r"\w+", str(error))
+    return f"{path}{'.' if first and first[0] in names else ': '}{error}"
 
 
 def require(module: str, extra: str, what: str) -> ModuleType:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from reml_sae import penalties as pen
-from reml_sae.errors import InputError
+from reml_sae.errors import InputError, located
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty, check_priors, check_rows
 
@@ -91,7 +92,8 @@ def resolve_terms(
             for term in bound:
                 check_rows(term, shape[0])
         except InputError as error:
-            raise InputError(f"penalties[{index}]: {error}") from None
+            names = [item.name for item in fields(penalty)]
+            raise InputError(located(f"penalties[{index}]", error, names)) from None
         terms += bound
     try:
         check_priors(terms)

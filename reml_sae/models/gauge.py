@@ -76,7 +76,9 @@ def log_volume(atoms: Sequence[Manifold], symmetries: Iterable[Symmetry]) -> flo
     return sum(atoms[k].log_gauge_volume(numbers) for k, numbers in kept.items())
 
 
-def move(atom: Manifold, t: Array, b: Array, step_t: Array, step_b: Array) -> tuple[Array, Array]:
+def move_atom(
+    atom: Manifold, t: Array, b: Array, step_t: Array, step_b: Array
+) -> tuple[Array, Array]:
     """Move the coordinates and the decoder of an atom along a step, its rotation along the orbit.
 
     Where a penalty breaks the gauge weakly, F is a narrow valley along the orbit, which a straight

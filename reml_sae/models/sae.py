@@ -27,7 +27,7 @@ from reml_sae.families import Gaussian
 from reml_sae.linalg import batched_solve_psd
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
-from reml_sae.models.gauge import Symmetry, kept_symmetries, move
+from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.sae_penalties import PenaltyPoint, bind_rows
 from reml_sae.models.sae_point import SAEPoint
@@ -100,9 +100,15 @@ class SAEManifoldModel:
                 f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
                 f"parameters: {', '.join(self.rho_names)}"
             )
-        self._check_border()
+        self._check_terms()
 
-    def _check_border(self) -> None:
+    def _check_terms(self) -> None:
+        for term in self.terms:
+            if term.target == "outer" and not len(term.penalty.select(self.rho_names)):
+                raise InputError(
+                    f"{term.penalty.KIND_TAG} selects no outer parameter by names="
+                    f"{list(term.penalty.names)}; there are {', '.join(self.rho_names)}"
+                )
         size = self.layout.basis_size * self.Z.shape[1]
         if self.has_dense_border and size > DENSE_BORDER_LIMIT:
             kinds = ", ".join(sorted({term.penalty.KIND_TAG for term in self._dense_terms}))
@@ -209,7 +215,7 @@ class SAEManifoldModel:
         beta = np.empty_like(theta.beta)
         for k, atom in enumerate(self.atoms):
             t, b = self.coordinate_columns(k), self.layout.basis_slices[k]
-            xi[:, t], beta[b] = move(atom, theta.xi[:, t], theta.beta[b],
+            xi[:, t], beta[b] = move_atom(atom, theta.xi[:, t], theta.beta[b],
                                      factor * step.xi[:, t], factor * step.beta[b])
         return Theta(xi, beta)
 

@@ -115,7 +115,7 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
     ------
     InputError
         Where the penalty fits nothing, or its curvature cannot be carried by this engine; the
-        message begins with the kind.
+        message begins with the field that is wrong, or with the kind.
     """
     if isinstance(penalty, CompositePenalty):
         return [term for part in penalty.parts for term in bind_penalty(part, atoms, n_outputs)]
@@ -125,7 +125,7 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
             f"{kind} with these parameters is not differentiable everywhere, so the engine cannot "
             "carry it; choose a smooth variant or remove it")
     if penalty.atom is not None and penalty.atom >= len(atoms):
-        raise InputError(f"{kind} has atom={penalty.atom} but the model has n_atoms={len(atoms)}")
+        raise InputError(f"atom must be below n_atoms={len(atoms)}, got {penalty.atom} ({kind})")
     target = penalty.acts_on()
     if target == "outer":
         return [PenaltyTerm(penalty, "outer")]
@@ -146,8 +146,7 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
 def _on_logits(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
     if penalty.width() != len(atoms):
         raise InputError(
-            f"{penalty.KIND_TAG} has k_atoms={penalty.width()} but the model has "
-            f"n_atoms={len(atoms)}; make them equal"
+            f"k_atoms must equal n_atoms={len(atoms)}, got {penalty.width()} ({penalty.KIND_TAG})"
         )
     return [PenaltyTerm(penalty, "logits")] if len(atoms) > 1 else []
 
@@ -185,9 +184,8 @@ def _on_all_decoders(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[
     sizes = [atom.basis_size for atom in atoms]
     given = list(getattr(penalty, "block_sizes", [penalty.width()]))
     if given != sizes:
-        raise InputError(
-            f"{penalty.KIND_TAG} has block_sizes={given} but the atoms' bases have sizes {sizes}; "
-            "make them equal")
+        raise InputError(f"block_sizes must equal the sizes {sizes} of the atoms' bases, got "
+                         f"{given} ({penalty.KIND_TAG})")
     return [PenaltyTerm(penalty, "decoders")]
 
 

@@ -89,7 +89,7 @@ class Penalty(ABC):
             raise InputError(f"learnable must be True or False, got {self.learnable!r}")
         if self.learnable and not self.is_normalised:
             raise RegistryError(
-                f"learnable=True: {self.KIND_TAG} has no finite normaliser, so minimising over its "
+                f"learnable=True: {self.KIND_TAG} has no known normaliser, so minimising over its "
                 "strength would send it to zero; set learnable=False and choose the weight"
             )
 
@@ -112,7 +112,7 @@ class Penalty(ABC):
 
     @property
     def is_normalised(self) -> bool:
-        """Whether exp(-P) has a finite, known integral over its range: a proper prior."""
+        """Whether exp(-P) has a known finite integral over its range: a proper prior."""
         return True
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -11,7 +10,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from reml_sae.errors import DataWarning, InputError, RegistryError
+from reml_sae.errors import DataWarning, InputError, RegistryError, located
 from reml_sae.penalties._base import Penalty
 from reml_sae.penalties._schedule import ScalarWeightSchedule
 
@@ -134,10 +133,7 @@ def from_config(config: Mapping[str, Any], path: str = "penalty") -> Penalty:
             values["weight_schedule"] = ScalarWeightSchedule.from_config(values["weight_schedule"])
         return cls(**values)
     except (InputError, TypeError, ValueError) as error:
-        # validators begin with the name of the field: "gamma must ..", "parts[1].gamma must .."
-        first = re.match(r"\w+", str(error))
-        joint = "." if first and first[0] in known else ": "
-        raise RegistryError(f"{path}{joint}{error}") from error
+        raise RegistryError(located(path, error, known)) from error
 
 
 def _near(name: str, known: Any, n: int) -> str:
