@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +65,8 @@ class SAEManifoldModel:
         Root mean square of the data in their own units; enters V as N p log(unit).
     decoder_precision : float
         Prior precision of the decoders in standardised units.
+    symmetries : list of Symmetry, optional
+        Continuous symmetries of the atoms that no penalty breaks, where they are known.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class SAEManifoldModel:
         temperature: float = 1.0,
         unit: float = 1.0,
         decoder_precision: float = 1.0,
+        symmetries: list[Symmetry] | None = None,
     ):
         self.Z = Z
         self.z_square = float(np.vdot(Z, Z))
@@ -101,6 +103,8 @@ class SAEManifoldModel:
                 f"parameters: {', '.join(self.rho_names)}"
             )
         self._check_terms()
+        self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
+                           if symmetries is None else symmetries)
 
     def _check_terms(self) -> None:
         for term in self.terms:
@@ -140,12 +144,6 @@ class SAEManifoldModel:
         """Which decoders have the Gaussian prior, not that of a penalty that is itself proper."""
         owned = {term.atom for term in self._dense_terms if term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
-
-    @cached_property
-    def symmetries(self) -> list[Symmetry]:
-        """Continuous symmetries of the atoms that no penalty breaks."""
-        n, p = self.shape
-        return kept_symmetries(self.layout, self.terms, n, p)
 
     def restricted(self, term: PenaltyTerm, rows: NDArray[np.intp]) -> PenaltyTerm:
         """A row-wise term for some of the rows."""
@@ -254,6 +252,7 @@ class SAEManifoldModel:
             return self
         terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
         return self._with(Z=self.Z[index], active=self.active[index], terms=terms,
+                          symmetries=self.symmetries,
                           theta=Theta(self._theta.xi[index], self._theta.beta))
 
     @property
@@ -276,6 +275,7 @@ class SAEManifoldModel:
             "Z": self.Z, "atoms": self.atoms, "terms": self.terms, "active": self.active,
             "theta": self._theta, "rho": self._rho, "temperature": self.chart.temperature,
             "unit": self.unit, "decoder_precision": self.decoder_precision,
+            "symmetries": None if "terms" in changed else self.symmetries,
         }
         return SAEManifoldModel(**{**arguments, **changed})
 
