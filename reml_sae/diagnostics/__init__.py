@@ -1,5 +1,6 @@
 """Summary, checks and plots of a fit."""
 
+from reml_sae.diagnostics.certificate import Certificate, laplace_certificate, pareto_shape
 from reml_sae.diagnostics.checks import Check, Diagnostics, diagnose
 from reml_sae.diagnostics.circular import align_angles, circular_correlation
 from reml_sae.diagnostics.plots import plot_atoms
@@ -7,11 +8,14 @@ from reml_sae.diagnostics.report import write_html
 from reml_sae.diagnostics.summary import summary_text
 
 __all__ = [
+    "Certificate",
     "Check",
     "Diagnostics",
     "align_angles",
     "circular_correlation",
     "diagnose",
+    "laplace_certificate",
+    "pareto_shape",
     "plot_atoms",
     "summary_text",
     "write_html",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.models import SAEManifoldModel
 from reml_sae.outer import FitResult, REMLTrace, criterion_at
@@ -24,6 +25,8 @@ LOW_COVERAGE, LOWEST_COVERAGE = 0.5, 0.1
 LOW_TANGENT, LOWEST_TANGENT = 0.05, 0.005
 HIGH_COSINE = 0.98
 COVERAGE_BINS = 12
+CERTIFIED_ROWS, HIGH_DOUBT = 200, 0.1
+"""Rows whose Laplace approximation is checked; the share with a heavy tail that is warned of."""
 EXACT_ENTRIES = 4_000_000
 """V under the exact curvature is reported where its dense coupling has at most so many entries."""
 
@@ -124,6 +127,7 @@ def diagnose(
                 checks.append(_coverage(k, t[:, 0]))
             checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta))
     checks.append(_duplicates(model, result))
+    checks.append(_laplace(model, result))
     return Diagnostics(tuple(checks), _figures(model, result), result.trace)
 
 
@@ -151,6 +155,18 @@ def _tangent(k: int, slopes: Array) -> Check:
     status = ("fail" if ratio < LOWEST_TANGENT else "warn" if ratio < LOW_TANGENT else "pass")
     return Check(f"atom {k} tangent", status, ratio,
                  "smallest over largest tangent singular value, 5 % quantile")
+
+
+def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
+    """Error of the Laplace approximation of a sample of rows, decoders held."""
+    n = len(result.theta.xi)
+    rows = np.linspace(0, n - 1, min(n, CERTIFIED_ROWS)).astype(np.intp)
+    found = laplace_certificate(model, result.theta, result.rho, rows=np.unique(rows))
+    doubtful = len(found.untrusted) / len(found.rows)
+    status = "warn" if doubtful > HIGH_DOUBT else "pass"
+    return Check("Laplace approximation", status, float(found.log_ratio.mean()),
+                 f"error in nats a row; heavy tails (Pareto k above {TRUSTED_K}) in "
+                 f"{doubtful:.0%} of {len(found.rows)} rows")
 
 
 def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:

@@ -99,7 +99,7 @@ def move_atom(
     tangents = (generators @ b).reshape(len(generators), b.size)
     if not step_b.any() or not tangents.any():
         return atom.retract(t, step_t), b + step_b
-    c = np.linalg.lstsq(tangents.T, step_b.ravel(), rcond=None)[0]
+    c: Array = np.asarray(np.linalg.lstsq(tangents.T, step_b.ravel(), rcond=None)[0], float)
     rest_t = step_t - np.tensordot(c, atom.gauge_field(t), 1)
     rest_b = step_b - (c @ tangents).reshape(b.shape)
     rotation = expm(np.tensordot(c, generators, 1))

@@ -1,0 +1,59 @@
+"""The Laplace certificate against quadrature, and the Pareto shape against known tails."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import genpareto
+
+import reml_sae as rs
+from reml_sae.datasets import planted_circles
+from reml_sae.diagnostics import laplace_certificate, pareto_shape
+from reml_sae.models import Theta
+from tests.models.systems import at_mode
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.2, 0.5, 0.9])
+def test_pareto_shape(shape):
+    weights = genpareto.rvs(shape, size=(20_000, 20), random_state=1)
+    found = pareto_shape(np.log(weights))
+    assert found.mean() == pytest.approx(shape, abs=0.1)
+    assert found.std() < 0.15
+
+
+def test_a_linear_row_is_exact():
+    model = at_mode("line")
+    found = laplace_certificate(model, model.initial_theta(), model.initial_rho())
+    np.testing.assert_allclose(found.log_ratio, 0.0, atol=1e-10)
+    assert not len(found.untrusted)
+
+
+def test_a_circle_against_quadrature():
+    model = at_mode("ellipse")
+    theta, rho = model.initial_theta(), model.initial_rho()
+    found = laplace_certificate(model, theta, rho, n_draws=4000)
+    grid = np.linspace(-np.pi, np.pi, 2000, endpoint=False)
+    values = np.array([model.row_objective(Theta(np.full_like(theta.xi, t), theta.beta), rho)
+                       for t in grid])
+    integral = logsumexp(-values, axis=0) + np.log(grid[1] - grid[0])
+    curvature = model.at(theta, rho).row_hessian("exact")[:, 0, 0]
+    laplace = -model.row_objective(theta, rho) + 0.5 * np.log(2.0 * np.pi / curvature)
+    error = found.log_ratio - (integral - laplace)
+    assert (np.abs(error) < 6.0 * found.standard_error + 1e-3).all()
+    assert np.abs(integral - laplace).max() > 0.005  # there is something to see
+
+
+def test_rows_can_be_chosen_and_seeds_repeat():
+    model = at_mode("two-circles")
+    arguments = model, model.initial_theta(), model.initial_rho()
+    some = laplace_certificate(*arguments, rows=np.array([3, 7]), seed=4)
+    again = laplace_certificate(*arguments, rows=np.array([3, 7]), seed=4)
+    np.testing.assert_array_equal(some.log_ratio, again.log_ratio)
+    assert some.rows.tolist() == [3, 7]
+
+
+def test_the_diagnostics_report_it():
+    model = rs.SAEManifold(n_atoms=1).fit(planted_circles(60, 6, 1, noise_sd=0.05).Z)
+    check = next(c for c in model.diagnostics_.checks if c.name == "Laplace approximation")
+    assert check.status == "pass"
+    assert abs(check.figure) < 0.05
+    assert "nats a row" in check.message
