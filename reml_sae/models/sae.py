@@ -23,13 +23,13 @@ from scipy.linalg import cho_factor, cho_solve
 
 from reml_sae.errors import InputError
 from reml_sae.families import Gaussian
-from reml_sae.linalg import batched_solve_psd
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.sae_penalties import PenaltyPoint, bind_rows
 from reml_sae.models.sae_point import SAEPoint
+from reml_sae.models.sae_rows import refine_rows
 from reml_sae.models.softmax_chart import SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm, number_terms
 from reml_sae.penalties import ARDPenalty
@@ -41,8 +41,6 @@ LOG_DISPERSION = "log_dispersion"
 DENSE_BORDER_LIMIT = 4096
 """Largest border for which decoder penalties that differ between outputs are carried."""
 DISPERSION_BOX = (-27.0, 5.0)
-ROW_RTOL = 1e-13
-"""A row whose objective falls by less than this, relatively, has settled."""
 
 
 class SAEManifoldModel:
@@ -366,39 +364,7 @@ class SAEManifoldModel:
         whose full step does not descend tries shorter ones and otherwise stays. Where a penalty
         couples the rows they cannot move on their own, and all stay.
         """
-        if self.couples_rows:
-            return theta
-        xi, value = theta.xi.copy(), self.row_objective(theta, rho)
-        moving = np.arange(len(xi))
-        for _ in range(n_sweeps):
-            part = self.rows(moving)
-            new_xi, new_value = part.sweep(Theta(xi[moving], theta.beta), rho, value[moving])
-            gain = value[moving] - new_value
-            xi[moving], value[moving] = new_xi, new_value
-            moving = moving[gain > ROW_RTOL * (1.0 + np.abs(new_value))]
-            if not moving.size:
-                break
-        return Theta(xi, theta.beta)
-
-    def sweep(self, theta: Theta, rho: Array, value: Array) -> tuple[Array, Array]:
-        """One damped Newton step of every row from its objective ``value``; new xi and values."""
-        point = self.at(theta, rho)
-        step, downhill = _row_steps(point.row_hessian("exact"), point.row_hessian("majorizer"),
-                                    point.gradient().xi)
-        moves = [step, 0.3 * step, 0.05 * step]
-        if downhill.any():
-            moves += [downhill, -downhill]
-        best, improved = theta.xi, np.zeros(len(value), bool)
-        for move in moves:
-            candidate = self.retract(theta, Theta(move, np.zeros_like(theta.beta)))
-            trial = self.row_objective(candidate, rho)
-            better = (trial < value) & ~improved
-            best = np.where(better[:, None], candidate.xi, best)
-            value = np.where(better, trial, value)
-            improved |= better
-            if improved.all():
-                break
-        return best, value
+        return theta if self.couples_rows else refine_rows(self, theta, rho, n_sweeps)
 
 
 def _with_default_priors(
@@ -415,21 +381,3 @@ def _with_default_priors(
         if atom.prior_precision > 0 and k not in owned
     ]
     return (*terms, *defaults)
-
-
-def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, Array]:
-    """Newton step of every row, (N, q), and a direction of negative curvature, 0 if it has none.
-
-    The step falls back to the majorizer where the exact block is not positive definite.
-    """
-    if exact.shape[1] == 0:
-        return gradient, gradient
-    diagonal = np.einsum("nqq->nq", majorizer)
-    scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
-    metric = scale[:, :, None] * scale[:, None, :]
-    values, vectors = np.linalg.eigh(exact / metric)
-    lowest = values[:, 0]
-    blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer) / metric
-    blocks += 1e-10 * np.eye(exact.shape[1])
-    downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0], 0.0)
-    return -batched_solve_psd(blocks, gradient / scale) / scale, downhill / scale

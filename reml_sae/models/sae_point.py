@@ -7,35 +7,30 @@ full local parameters x = (z, t) of `mixture` and then restricted to the chart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError
 from reml_sae.linalg import (
     ArrowMatrix,
-    DenseCholesky,
     LowRankUpdate,
-    SelectedInverse,
     SpanArrowMatrix,
     SpanFactor,
     SparseSpanFactor,
 )
 from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.gauge import Gauge
+from reml_sae.models.sae_exact import DataTrace, exact_matrix, exact_trace
 from reml_sae.models.sae_penalties import CoupledRows, PenaltyPoint
-from reml_sae.penalties import Curvature, RowCurvature, RowInverse
+from reml_sae.penalties import Curvature
 
 if TYPE_CHECKING:
     from reml_sae.models.sae import SAEManifoldModel
 
 Array = NDArray[np.float64]
-
-EXACT_BORDER_LIMIT = 4096
-"""Largest border for which the exact curvature, which is dense in it, is factorised."""
 
 
 class SAEPoint:
@@ -66,16 +61,17 @@ class SAEPoint:
     @cached_property
     def _data_gradient(self) -> Theta:
         in_span = self.residual @ self.span
-        rows = -self.precision * np.einsum("nar,nr->na", self._jacobian, in_span)
-        return Theta(self._restrict(rows), -self.precision * (self.features.T @ self.residual))
+        rows = -self.precision * np.einsum("nar,nr->na", self.jacobian, in_span)
+        return Theta(self.restrict(rows), -self.precision * (self.features.T @ self.residual))
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
         rows, beta = self.penalties.gradient()
-        return self._data_gradient.plus(Theta(self._restrict(rows), beta))
+        return self._data_gradient.plus(Theta(self.restrict(rows), beta))
 
     @cached_property
-    def _jacobian(self) -> Array:
+    def jacobian(self) -> Array:
+        """d eta / dx in span coordinates, (N, K + D, r)."""
         return self.mixture.jacobian()
 
     # --- curvature ---------------------------------------------------------------------------
@@ -89,10 +85,10 @@ class SAEPoint:
 
         A coordinate that the row does not carry has a unit block of its own.
         """
-        blocks = self.precision * (self._jacobian @ self._jacobian.transpose(0, 2, 1))
+        blocks = self.precision * (self.jacobian @ self.jacobian.transpose(0, 2, 1))
         if curvature == "exact":
             blocks -= self.precision * self._residual_hessian
-        blocks = self._restrict_blocks(blocks + self.penalties.row_blocks(curvature))
+        blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
         d = self.model.chart.dim
         index = np.arange(d, blocks.shape[1])
         blocks[:, index, index] += ~self.model.active_coordinates
@@ -108,22 +104,22 @@ class SAEPoint:
             index = np.arange(rows.shape[1])
             rows[:, index, index] *= 1.0 + damping
             gram[np.diag_indices_from(gram)] *= 1.0 + damping
-        coupled = self._coupled("majorizer")
+        coupled = self.coupled("majorizer")
         return SpanArrowMatrix(
-            rows=rows, features=self.features, jacobians=self._restrict(self._jacobian),
+            rows=rows, features=self.features, jacobians=self.restrict(self.jacobian),
             span=self.span, gram=gram,
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
             scale=self.precision, heads=coupled.heads, tails=coupled.tails, edges=coupled.edges,
             dense_border=self.penalties.border("majorizer"),
         )
 
-    def _coupled(self, which: Curvature) -> CoupledRows:
+    def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""
         full = self.penalties.coupled_rows(which)
         columns = np.zeros((len(full.columns), *self.theta.xi.shape))
         for column, lifted in zip(columns, full.columns, strict=True):
-            column[...] = self._restrict(lifted)
-        return replace(full, edges=self._restrict_blocks(full.edges), columns=columns)
+            column[...] = self.restrict(lifted)
+        return replace(full, edges=self.restrict_blocks(full.edges), columns=columns)
 
     def factorize(self, damping: float = 0.0) -> SpanFactor:
         """Factor of H + damping * diag(H)."""
@@ -138,27 +134,27 @@ class SAEPoint:
 
     def with_low_rank(self, factor: SpanFactor) -> SpanFactor:
         """A factor of H without its low-rank part, updated by it."""
-        coupled = self._coupled("majorizer")
+        coupled = self.coupled("majorizer")
         if not len(coupled.columns):
             return factor
         return LowRankUpdate(factor, coupled.columns, coupled.core)
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
-        vx = self._lift(v.xi)
+        vx = self.lift(v.xi)
         along = self.mixture.feature_direction(vx)
-        in_span = np.einsum("nar,na->nr", self._jacobian, vx) + self.features @ (v.beta @ self.span)
-        rows = np.einsum("nar,nr->na", self._jacobian, in_span)
+        in_span = np.einsum("nar,na->nr", self.jacobian, vx) + self.features @ (v.beta @ self.span)
+        rows = np.einsum("nar,nr->na", self.jacobian, in_span)
         rows -= np.einsum("nab,nb->na", self._residual_hessian, vx)
         rows -= self.mixture.feature_gradient(self.residual @ v.beta.T)
         border = (self.features.T @ self.features) @ v.beta - along.T @ self.residual
-        border += (self.features.T @ np.einsum("nar,na->nr", self._jacobian, vx)) @ self.span.T
+        border += (self.features.T @ np.einsum("nar,na->nr", self.jacobian, vx)) @ self.span.T
         penalty_rows, penalty_border = self.penalties.hvp(vx, v.beta)
         rows = self.precision * rows + penalty_rows
         border = self.precision * border + penalty_border
         for column in self.gauge.columns:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        out = self._restrict(rows)
+        out = self.restrict(rows)
         out[:, self.model.chart.dim:] += ~self.model.active_coordinates * v.xi[
             :, self.model.chart.dim:]
         return Theta(out, border)
@@ -167,11 +163,11 @@ class SAEPoint:
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| with the gauge volume, and its explicit gradients (DESIGN A5)."""
-        data = self._majorizer_logdet() if curvature == "majorizer" else self._exact_logdet()
+        data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
         half = self.penalties.half_trace_gradients(
-            curvature, self._lift_blocks(data.rows), self._lift_blocks(data.edges),
-            self._lift_columns(data.columns), data.border_trace, data.border)
+            curvature, self.lift_blocks(data.rows), self.lift_blocks(data.edges),
+            self.lift_columns(data.columns), data.border_trace, data.border)
         grad_x, grad_rho = data.grad_x + half[0], half[2]
         grad_beta = data.grad_beta + half[1] + gauge_gradient
         grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
@@ -180,12 +176,12 @@ class SAEPoint:
         edf = self.model.effective_dim - penalty_trace
         grad_rho[-1] -= 0.5 * edf  # every entry of the data part of H carries 1 / phi
         value = data.half_logdet + gauge_value
-        return LogDeterminant(value, Theta(self._restrict(grad_x), grad_beta), grad_rho, edf)
+        return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
-    def _majorizer_logdet(self) -> _DataTrace:
+    def _majorizer_trace(self) -> DataTrace:
         factor = self.factorize()
         inverse = factor.selected_inverse()
-        t = self._lift(inverse.jac_cross)
+        t = self.lift(inverse.jac_cross)
         grad_x = self.mixture.jacobian_pullback(t)
         grad_x += self.mixture.feature_gradient(inverse.feature_cross)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
@@ -195,108 +191,12 @@ class SAEPoint:
         size = self.theta.beta.size
         border = (factor.border_inverse().reshape(size, size) if self.model.has_dense_border
                   else np.zeros((0, 0)))
-        return _DataTrace(0.5 * factor.logdet(), inverse.rows, inverse.edges, inverse.columns,
+        return DataTrace(0.5 * factor.logdet(), inverse.rows, inverse.edges, inverse.columns,
                           inverse.border_trace, border, grad_x, grad_beta, gauge_pull)
 
     def exact_matrix(self) -> ArrowMatrix:
-        """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out.
-
-        Raises
-        ------
-        InputError
-            Where the border is too large for a dense factor.
-        """
-        m, p = self.theta.beta.shape
-        if m * p > EXACT_BORDER_LIMIT:
-            raise InputError(
-                f"curvature='exact' factorises a dense border of {m * p} parameters, the limit is "
-                f"{EXACT_BORDER_LIMIT}; use curvature='majorizer' or fewer columns"
-            )
-        jacobian = self._restrict(self._jacobian) @ self.span.T
-        slopes = self._restrict(self._feature_jacobian)
-        coupling = self.features[:, None, :, None] * jacobian[:, :, None, :]
-        coupling -= slopes[:, :, :, None] * self.residual[:, None, None, :]
-        border = np.kron(self.precision * (self.features.T @ self.features), np.eye(p))
-        for where, prior in zip(self.model.layout.basis_slices, self.penalties.grams, strict=True):
-            flat = slice(where.start * p, where.stop * p)
-            border[flat, flat] += np.kron(prior, np.eye(p))
-        if self.model.has_dense_border:
-            border += self.penalties.border("exact")
-        columns = self.gauge.columns.reshape(len(self.gauge), m * p)
-        border += self.gauge.weight * (columns.T @ columns)
-        n, q = slopes.shape[:2]
-        return ArrowMatrix(self.row_hessian("exact"),
-                           self.precision * coupling.reshape(n, q, m * p), border)
-
-    @cached_property
-    def _feature_jacobian(self) -> Array:
-        """d phi / dx, (N, K + D, M)."""
-        n, k = self.mixture.a.shape
-        width, m = k + self.model.layout.n_coordinates, self.theta.beta.shape[0]
-        out = np.zeros((n, width, m))
-        for j in range(width):
-            unit = np.zeros((n, width))
-            unit[:, j] = 1.0
-            out[:, j] = self.mixture.feature_direction(unit)
-        return out
-
-    def _exact_logdet(self) -> _DataTrace:
-        # (1/2) d tr(G H) at fixed G, H the exact Hessian of the data fit:
-        #   H_ab = s (eta_a . eta_b - r . eta_ab),  H_a,mo = s (phi_m eta_ao - dphi_m/da r_o)
-        half_logdet, inverse, edges, columns = self._exact_inverse()
-        n = len(self.features)
-        m, p = self.theta.beta.shape
-        s = self.precision
-        full, _ = self.model.mixture(self.theta, self.theta.beta, order=3)
-        jacobian = full.jacobian()
-        g_rows = self._lift_blocks(inverse.rows)
-        g_cross = self._lift(inverse.coupling.reshape(n, -1, m * p)).reshape(n, -1, m, p)
-        blocks = inverse.border.reshape(m, p, m, p)
-        border_trace = np.einsum("aobo->ab", blocks)
-        t = s * (g_rows @ jacobian + np.einsum("namo,nm->nao", g_cross, self.features))
-        tau = s * (np.einsum("namo,nao->nm", g_cross, jacobian) + self.features @ border_trace)
-        w = s * np.einsum("namo,no->nam", g_cross, self.residual)
-        curved = full.feature_hessian_contraction(g_rows)
-        v = 0.5 * s * curved @ self.theta.beta
-        v += s * np.einsum("nam,namo->no", self._feature_jacobian, g_cross)
-        grad_x = full.jacobian_pullback(t) + full.feature_gradient(tau)
-        grad_x -= 0.5 * s * full.residual_hessian_pullback(self.residual, g_rows)
-        grad_x -= full.feature_jacobian_pullback(w)
-        grad_x += np.einsum("nao,no->na", jacobian, v)
-        grad_beta = full.coefficient_pullback(t)
-        grad_beta += self.features.T @ v - 0.5 * s * curved.T @ self.residual
-        flat = self.gauge.columns.reshape(len(self.gauge), m * p)
-        gauge_pull = (flat @ inverse.border).reshape(len(self.gauge), m, p)
-        return _DataTrace(half_logdet, inverse.rows, edges, columns, border_trace, inverse.border,
-                          grad_x, grad_beta, gauge_pull)
-
-    def _exact_inverse(self) -> tuple[float, SelectedInverse[Array], Array, Array]:
-        """(1/2) log|H| of the exact Hessian, and its inverse on the pattern of H.
-
-        Where penalties couple the rows, H is factorised as one dense matrix.
-        """
-        matrix, coupled = self.exact_matrix(), self._coupled("exact")
-        if not len(coupled.edges) and not len(coupled.columns):
-            factor = matrix.factorize()
-            return (0.5 * factor.logdet(), factor.selected_inverse(), coupled.edges,
-                    coupled.columns)
-        if matrix.dim > EXACT_BORDER_LIMIT:
-            raise InputError(
-                f"curvature='exact' with a penalty that couples rows factorises a dense matrix of "
-                f"{matrix.dim} parameters, the limit is {EXACT_BORDER_LIMIT}; use "
-                "curvature='majorizer'"
-            )
-        n, q = self.theta.xi.shape
-        dense = matrix.to_dense()
-        parts = RowCurvature(np.zeros((n, q, q)), coupled.heads, coupled.tails, coupled.edges,
-                             coupled.columns, coupled.core)
-        dense[: n * q, : n * q] += parts.to_dense()
-        cholesky = DenseCholesky.of(dense, "the exact Hessian")
-        inverse = cholesky.inverse()
-        found = RowInverse.of_dense(inverse[: n * q, : n * q], parts)
-        selected = SelectedInverse(found.blocks, inverse[: n * q, n * q :].reshape(n, q, -1),
-                                   inverse[n * q :, n * q :])
-        return 0.5 * cholesky.logdet(), selected, found.edges, found.columns
+        """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out."""
+        return exact_matrix(self)
 
     def decoder_penalty_trace(self, k: int, factor: SpanFactor, border_trace: Array) -> float:
         """Trace of H^-1 times the penalties' curvature on the decoder of atom k.
@@ -334,7 +234,7 @@ class SAEPoint:
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
-        out = self.penalties.gradient_rho_dot(self._lift(u.xi), u.beta)
+        out = self.penalties.gradient_rho_dot(self.lift(u.xi), u.beta)
         out[-1] = -u.dot(self._data_gradient)
         return out
 
@@ -344,46 +244,28 @@ class SAEPoint:
 
     # --- chart -----------------------------------------------------------------------------------
 
-    def _restrict(self, rows: Array) -> Array:
+    def restrict(self, rows: Array) -> Array:
         """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
         k = self.model.chart.n_atoms
         head = np.tensordot(rows[:, :k], self.model.chart.basis, axes=([1], [0]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
 
-    def _lift(self, rows: Array) -> Array:
+    def lift(self, rows: Array) -> Array:
         """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
         d = self.model.chart.dim
         head = np.tensordot(rows[:, :d], self.model.chart.basis, axes=([1], [1]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
 
-    def _restrict_blocks(self, blocks: Array) -> Array:
+    def restrict_blocks(self, blocks: Array) -> Array:
         """Blocks (n, K + D, K + D) restricted to the chart on both sides."""
-        return self._restrict(self._restrict(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
+        return self.restrict(self.restrict(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
 
-    def _lift_blocks(self, blocks: Array) -> Array:
+    def lift_blocks(self, blocks: Array) -> Array:
         """Blocks (n, q, q) in chart coordinates lifted on both sides."""
-        return self._lift(self._lift(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
+        return self.lift(self.lift(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
 
-    def _lift_columns(self, columns: Array) -> Array:
+    def lift_columns(self, columns: Array) -> Array:
         """Vectors (c, N, q) lifted to (c, N, K + D)."""
-        lifted = [self._lift(column) for column in columns]
+        lifted = [self.lift(column) for column in columns]
         return np.stack(lifted) if lifted else np.zeros(
             (0, *self.penalties.a.shape[:1], self.penalties.width))
-
-
-@dataclass(frozen=True)
-class _DataTrace:
-    """Half the log-determinant, the inverse where penalties need it, and the data's gradients.
-
-    ``rows`` (N, q, q), ``edges`` (e, q, q) and ``columns`` (c, N, q) are in chart coordinates.
-    """
-
-    half_logdet: float
-    rows: Array
-    edges: Array
-    columns: Array
-    border_trace: Array
-    border: Array
-    grad_x: Array
-    grad_beta: Array
-    gauge_pull: Array

@@ -1,0 +1,79 @@
+"""Newton steps of every row of an SAE-manifold on its own, at fixed decoders (DESIGN A4).
+
+Each row takes the exact row Hessian where it is positive definite and the majorized one elsewhere,
+and accepts or rejects its own step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.linalg import batched_solve_psd
+from reml_sae.models._protocol import Theta
+
+if TYPE_CHECKING:
+    from reml_sae.models.sae import SAEManifoldModel
+
+Array = NDArray[np.float64]
+
+ROW_RTOL = 1e-13
+"""A row whose objective falls by less than this, relatively, has settled."""
+
+
+def refine_rows(model: SAEManifoldModel, theta: Theta, rho: Array, n_sweeps: int) -> Theta:
+    """Sweeps over the rows; no row's objective increases, and settled rows drop out."""
+    xi, value = theta.xi.copy(), model.row_objective(theta, rho)
+    moving = np.arange(len(xi))
+    for _ in range(n_sweeps):
+        part = model.rows(moving)
+        new_xi, new_value = _sweep(part, Theta(xi[moving], theta.beta), rho, value[moving])
+        gain = value[moving] - new_value
+        xi[moving], value[moving] = new_xi, new_value
+        moving = moving[gain > ROW_RTOL * (1.0 + np.abs(new_value))]
+        if not moving.size:
+            break
+    return Theta(xi, theta.beta)
+
+
+def _sweep(
+    model: SAEManifoldModel, theta: Theta, rho: Array, value: Array
+) -> tuple[Array, Array]:
+    """One damped Newton step of every row from its objective ``value``; new xi and values."""
+    point = model.at(theta, rho)
+    step, downhill = _row_steps(point.row_hessian("exact"), point.row_hessian("majorizer"),
+                                point.gradient().xi)
+    moves = [step, 0.3 * step, 0.05 * step]
+    if downhill.any():
+        moves += [downhill, -downhill]
+    best, improved = theta.xi, np.zeros(len(value), bool)
+    for move in moves:
+        candidate = model.retract(theta, Theta(move, np.zeros_like(theta.beta)))
+        trial = model.row_objective(candidate, rho)
+        better = (trial < value) & ~improved
+        best = np.where(better[:, None], candidate.xi, best)
+        value = np.where(better, trial, value)
+        improved |= better
+        if improved.all():
+            break
+    return best, value
+
+
+def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, Array]:
+    """Newton step of every row, (N, q), and a direction of negative curvature, 0 if it has none.
+
+    The step falls back to the majorizer where the exact block is not positive definite.
+    """
+    if exact.shape[1] == 0:
+        return gradient, gradient
+    diagonal = np.einsum("nqq->nq", majorizer)
+    scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
+    metric = scale[:, :, None] * scale[:, None, :]
+    values, vectors = np.linalg.eigh(exact / metric)
+    lowest = values[:, 0]
+    blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer) / metric
+    blocks += 1e-10 * np.eye(exact.shape[1])
+    downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0], 0.0)
+    return -batched_solve_psd(blocks, gradient / scale) / scale, downhill / scale
