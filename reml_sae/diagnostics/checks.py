@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
 from reml_sae.errors import InputError, NotPositiveDefiniteError
+from reml_sae.families import Family
 from reml_sae.models import SAEManifoldModel
 from reml_sae.outer import FitResult, REMLTrace, criterion_at
 
@@ -107,7 +108,8 @@ def diagnose(
 ) -> Diagnostics:
     """All checks of a fitted SAE-manifold; assignments are (N, K)."""
     checks = [
-        _graded("outer convergence", result.converged, float(np.abs(result.gradient).max()),
+        _graded("outer convergence", result.converged,
+                float(np.abs(result.gradient).max(initial=0.0)),
                 result.message),
         _graded("inner convergence", result.inner.converged, result.inner.decrement,
                 result.inner.status.value),
@@ -190,11 +192,16 @@ def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:
     return Check("duplicate atoms", status, worst, f"largest subspace cosine: {pair}")
 
 
+def explained_name(family: Family) -> str:
+    """What the figure of the explained share is called."""
+    return "explained variance" if family.has_dispersion else "explained deviance"
+
+
 def _figures(model: SAEManifoldModel, result: FitResult) -> dict[str, Any]:
     point = model.at(result.theta, result.rho)
     figures: dict[str, Any] = {
         "V": result.criterion,
-        "explained variance": (1.0 - point.rss / model.z_square) if model.z_square > 0 else 0.0,
+        explained_name(model.family): point.explained(),
         "gauge directions": len(point.gauge),
         "rows with many atoms": int((model.active.sum(1) > 1).sum()),
     }

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from reml_sae.diagnostics.checks import explained_name
+from reml_sae.families import Family, get_family
+
 
 def summary_text(model: Any) -> str:
     """Summary of a fitted `SAEManifold`."""
     n, k = model.codes_.assignments.shape
+    family = get_family(model.family)
     lines = [
-        "SAE-manifold, Gaussian family, softmax assignment",
+        f"SAE-manifold, {family.name.replace('_', ' ').capitalize()} family, softmax assignment",
         f"rows {n}, columns {model.n_features_in_}, atoms {k}",
         "",
         "Atoms:",
@@ -37,16 +41,25 @@ def summary_text(model: Any) -> str:
     backend = model.diagnostics_.figures.get("sparse backend")
     if backend is not None:
         lines += ["", f"Rows are coupled along a graph; sparse Cholesky by {backend}"]
-    explained = model.diagnostics_.figures["explained variance"]
+    explained = explained_name(family)
+    share = model.diagnostics_.figures[explained]
     status = "converged" if model.converged_ else "NOT CONVERGED"
     lines += [
         "",
-        f"dispersion {model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   "
-        f"edf {model.edf_:.1f}",
-        f"explained variance {explained:.4f}   V = {model.criterion_:.4f} nats",
+        f"{_noise(model, family)}edf {model.edf_:.1f}",
+        f"{explained} {share:.4f}   V = {model.criterion_:.4f} nats",
         f"{status}: {model.message_} ({model.n_iter_} outer iterations)",
     ]
     flagged = [check for check in model.diagnostics_.checks if check.status != "pass"]
     for check in flagged:
         lines.append(f"{check.status}: {check.name}: {check.message} ({check.figure:.3g})")
     return "\n".join(lines)
+
+
+def _noise(model: Any, family: Family) -> str:
+    """The family's own outer parameters, each with three spaces behind it."""
+    if family.has_dispersion:
+        return f"dispersion {model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   "
+    values = model.rho_[len(model.rho_) - family.n_psi:]
+    return "".join(f"{name} {value:.4f}   "
+                   for name, value in zip(family.psi_names, values, strict=True))

@@ -60,15 +60,18 @@ def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Arr
     """Assignments (N, K) and the expected information (N, K) on every atom's coordinate."""
     logits = model.chart.logits(theta.xi[:, : model.chart.dim])
     a = np.exp(model.chart.log_assignments(logits))
-    return a, a**2 * squared_speeds(model, theta.beta) * np.exp(-rho[-1])
+    return a, a**2 * squared_speeds(model, theta.beta, model.column_weights(theta, rho))
 
 
-def squared_speeds(model: SAEManifoldModel, beta: Array) -> Array:
-    """Mean squared length of the smallest tangent of each atom's curve, (K,)."""
+def squared_speeds(model: SAEManifoldModel, beta: Array, weights: Array) -> Array:
+    """Mean squared length of the smallest tangent of each atom's curve, (K,).
+
+    Lengths are in the metric diag(weights), (p,).
+    """
     speeds = np.empty(len(model.atoms))
     for k, atom in enumerate(model.atoms):
         slope = atom.jet(atom.grid(GRID), 1)[1] @ beta[model.layout.basis_slices[k]]
-        metric = np.einsum("gdp,gep->de", slope, slope) / len(slope)
+        metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
         speeds[k] = np.linalg.eigvalsh(metric)[0]
     return speeds
 
@@ -197,7 +200,7 @@ def _grid_candidates(
     for k, atom in enumerate(model.atoms):
         grid = atom.grid(GRID)
         points = atom.basis(grid) @ theta.beta[model.layout.basis_slices[k]]
-        squares = np.einsum("gp,gp->g", points, points) - 2.0 * model.Z @ points.T
+        squares = np.einsum("gp,gp->g", points, points) - 2.0 * model.working @ points.T
         index = squares.argmin(1)
         distance[:, k] = squares[np.arange(n), index]
         nearest[:, model.layout.coordinate_slices[k]] = grid[index]
@@ -221,7 +224,7 @@ def _mixed_candidates(
         b = theta.beta[model.layout.basis_slices[k]]
         spokes = (atom.basis(grid) - atom.prior_mean_basis()) @ b
         length = np.sqrt(np.einsum("gp,gp->g", spokes, spokes))
-        reach = model.Z @ (spokes / np.maximum(length, 1e-300)[:, None]).T
+        reach = model.working @ (spokes / np.maximum(length, 1e-300)[:, None]).T
         index = reach.argmax(1)
         along[:, k] = reach[np.arange(n), index]
         aligned[:, model.layout.coordinate_slices[k]] = grid[index]

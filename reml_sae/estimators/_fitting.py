@@ -21,6 +21,7 @@ from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.estimators._encode import active_set, encode, hard_logits, squared_speeds
 from reml_sae.estimators._loops import loop_starts
 from reml_sae.estimators._starts import Start, find_starts
+from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
 from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta
 from reml_sae.outer import FitResult, REMLTrace, TraceRow, fit_reml
@@ -58,19 +59,29 @@ class Settings:
     tol: float
     n_init: int
     callbacks: Sequence[Callable[[TraceRow], object]]
+    family: Family
+    offset: Array
 
 
 def fit_structure(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
     rng: np.random.Generator,
 ) -> Fitted:
-    """Fit an SAE-manifold to standardised data (N, p) from several starts."""
+    """Fit an SAE-manifold to standardised data (N, p) from several starts.
+
+    Starts are found on the scale of the predictor, in units of its root mean square.
+    """
+    working = Z
+    if not settings.family.equal_weights:
+        working = settings.family.initial_eta(Z) - settings.offset
+        working = working - working.mean(axis=0)
+        working = working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
     starts = find_starts(
-        Z, [atom.latent_dim for atom in atoms], [atom.linear_dim for atom in atoms],
+        working, [atom.latent_dim for atom in atoms], [atom.linear_dim for atom in atoms],
         [atom.name for atom in atoms], settings.n_init, rng,
     )
     if len(atoms) == 1 and atoms[0].name == "circle":
-        starts += loop_starts(Z, starts[0], rng)
+        starts += loop_starts(working, starts[0], rng)
     rough: list[tuple[Fitted, Start]] = []
     bound = UNEXPLAINED * (1.0 - starts[0].explained)
     for number, start in enumerate(starts):
@@ -132,7 +143,7 @@ def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(MIXED_TURNS):
         theta = model.solve_beta(model.refine_rows(theta, rho, 3), rho)
-        rho[-1] = np.log(np.clip(np.mean(model.row_residuals(theta) ** 2), 1e-8, 1.0))
+        rho[len(rho) - model.family.n_psi:] = model.start_psi(theta)
     active = active_set(model, theta, rho)
     if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
         return None
@@ -143,16 +154,18 @@ def model_from_start(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, start: Start
 ) -> SAEManifoldModel:
     """Arrow model at the state that a start describes."""
-    n_rho = sum(term.penalty.rho_count() for term in settings.terms) + 1
-    rho = np.zeros(n_rho)
-    rho[-1] = np.log(START_SHARE_OF_VARIANCE)
+    n_rho = sum(term.penalty.rho_count() for term in settings.terms)
+    family = settings.family
+    own = (np.array([np.log(START_SHARE_OF_VARIANCE)]) if family.has_dispersion
+           else family.initial_psi(Z))
+    rho = np.concatenate([np.zeros(n_rho), own])
     active = np.zeros((len(Z), len(atoms)), bool)
     active[np.arange(len(Z)), start.labels] = True
     beta = np.zeros((sum(atom.basis_size for atom in atoms), Z.shape[1]))
     coordinates = np.concatenate(start.coordinates, axis=1)
     model = SAEManifoldModel(
         Z, atoms, settings.terms, active, Theta(np.zeros((len(Z), 0)), beta), rho,
-        temperature=settings.temperature, unit=unit,
+        temperature=settings.temperature, unit=unit, family=family, offset=settings.offset,
     )
     for term in model.terms:
         rho[term.where] = term.penalty.initial_rho()
@@ -160,10 +173,10 @@ def model_from_start(
             rho[term.where] = START_LOG_SPARSITY - np.log(term.penalty.weight)
     theta = Theta(np.concatenate([hard_logits(model, start.labels), coordinates], axis=1), beta)
     theta = model.solve_beta(theta, rho)
-    residual = model.row_residuals(theta)
-    rho[-1] = np.log(np.clip(np.mean(residual**2), 1e-8, 1.0))
+    rho[n_rho:] = model.start_psi(theta)
     # an atom that is a point has no coordinate to carry
-    return model.with_state(theta, rho, active & (squared_speeds(model, beta=theta.beta) > 0.0))
+    speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
+    return model.with_state(theta, rho, active & (speeds > 0.0))
 
 
 def settle(fitted: Fitted, settings: Settings) -> Fitted:

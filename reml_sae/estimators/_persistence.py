@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from reml_sae import penalties as pen
 from reml_sae.diagnostics import Diagnostics
 from reml_sae.errors import InputError
 from reml_sae.estimators._results import Atom, Codes
+from reml_sae.families import get_family
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
 from reml_sae.models import PenaltyTerm
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 KIND = "SAEManifold"
 SCALARS = ("scale_", "dispersion_", "criterion_", "edf_", "converged_", "message_", "n_iter_",
            "n_features_in_")
-ARRAYS = ("mean_", "rho_", "gradient_")
+ARRAYS = ("mean_", "offset_", "rho_", "gradient_")
 
 
 def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
@@ -100,6 +102,11 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
 def _plain_parameters(model: SAEManifold) -> dict[str, Any]:
     parameters = model.get_params(deep=False)
     del parameters["callbacks"]
+    family: Any = get_family(model.family)
+    own = {item.name: getattr(family, item.name) for item in fields(family)}
+    parameters["family"] = {"family": family.name, **{
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in own.items() if value is not None}} if own else family.name
     parameters["topology"] = [atom.topology.to_config() for atom in model.atoms_]
     if parameters["penalties"] is not None:
         parameters["penalties"] = [

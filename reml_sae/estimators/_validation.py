@@ -9,14 +9,18 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError, located
+from reml_sae.families import Family
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty, check_priors, check_rows
 
+Array = NDArray[np.float64]
+
 ASSIGNMENTS = ("softmax",)
-FAMILIES = ("gaussian",)
+OFFSET_STEPS = 20
 CURVATURES = ("majorizer", "exact")
 
 
@@ -116,3 +120,16 @@ def default_terms(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
                    else pen.QuadraticPenalty(S=roughness))
         terms.append(PenaltyTerm(penalty, "decoder", k))
     return terms
+
+
+def column_offset(family: Family, data: Array) -> Array:
+    """Linear predictors (p,) at the column means: what a fit without atoms would predict."""
+    start = family.initial_eta(data)
+    eta = start.mean(axis=0, keepdims=True)
+    psi = family.initial_psi(data)
+    for _ in range(OFFSET_STEPS):
+        here = np.broadcast_to(eta, data.shape)
+        weight = family.weight(data, here, psi, 0).sum(axis=0)
+        eta = eta - family.loss_eta(data, here, psi, 1).sum(axis=0) / np.maximum(weight, 1e-300)
+        eta = np.clip(eta, start.min(), start.max())
+    return eta[0]

@@ -22,14 +22,15 @@ from reml_sae.estimators._results import Atom, Codes, reconstruct
 from reml_sae.estimators._validation import (
     ASSIGNMENTS,
     CURVATURES,
-    FAMILIES,
     check_choice,
     check_integer,
     check_positive,
+    column_offset,
     read_penalties,
     resolve_atoms,
     resolve_terms,
 )
+from reml_sae.families import Family, get_family
 from reml_sae.io import read_matrix
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel, Theta, check_rows
@@ -54,7 +55,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Shape of the atoms: "circle", "linear", "plane", "euclidean" or an object such as
         ``Circle(n_harmonics=4)``.
     assignment : {"softmax"}, default="softmax"
-    family : {"gaussian"}, default="gaussian"
+    family : str, dict or Family, default="gaussian"
+        Likelihood of the entries: "gaussian", "poisson", "binomial", "gamma", "negative_binomial",
+        "student_t", "tweedie", with its parameters ``{"family": "binomial", "n_trials": 4}`` or an
+        object. The atoms are curves on the scale of its link; the column means, on that scale, are
+        an offset that is not fitted.
     penalties : list of Penalty or dict, optional
         Replaces the default penalties, the assignment entropy and each atom's roughness.
     curvature : {"majorizer", "exact"}, default="majorizer"
@@ -81,12 +86,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     codes_ : Codes
         Codes of the training rows.
     rho_ : (n_rho,) array
-        Log strengths and log dispersion, in units of the data's root mean square ``scale_``.
+        Log strengths and the family's own parameters (the log dispersion of a Gaussian), in units
+        of ``scale_``.
     rho_names_ : tuple of str
     strengths_ : dict
         Strength of every learnable penalty, in the same units.
     dispersion_ : float
-        Noise variance in the squared units of Z.
+        Noise variance in the squared units of Z; for other families their dispersion, 1 without.
     criterion_ : float
         V in nats, in the units of Z: Z -> c Z adds N p log c.
     edf_ : float
@@ -97,7 +103,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     trace_ : REMLTrace
     diagnostics_ : Diagnostics
     mean_ : (p,) array
+    offset_ : (p,) array
+        What the predictor adds to the atoms: the column means, on the scale of the link.
     scale_ : float
+        Root mean square of the centred data; 1 for families other than the Gaussian.
     n_features_in_ : int
     """
 
@@ -160,10 +169,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             )
         terms = resolve_terms(penalties, atoms, (n, p))
         self.n_features_in_ = p
+        family = get_family(self.family)
+        family.check(data)
         self.mean_ = data.mean(axis=0)
-        centred = data - self.mean_
-        self.scale_ = _unit(centred, self.mean_)
+        if family.has_dispersion:
+            self.offset_ = self.mean_
+            self.scale_ = _unit(data - self.mean_, self.mean_)
+        else:
+            self.offset_, self.scale_ = column_offset(family, data), 1.0
         settings = Settings(
+            family=family, offset=self._model_offset(family),
             terms=terms, temperature=float(self.temperature),
             curvature=self.curvature,  # type: ignore[arg-type]
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
@@ -177,7 +192,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             # the matrices are small and two BLAS pools spin against each other; one thread is
             # also what makes the bits the same everywhere
             with threadpool_limits(1):
-                fitted = fit_structure(centred / self.scale_, self.scale_, atoms, settings, rng)
+                fitted = fit_structure(self._standardised(data), self.scale_, atoms, settings, rng)
         self._store(fitted.model, fitted.result)
         if not self.converged_:
             warnings.warn(
@@ -190,7 +205,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _resolve(self) -> tuple[list[Manifold], list[Penalty] | None]:
         k = check_integer("n_atoms", self.n_atoms, 1)
         check_choice("assignment", self.assignment, ASSIGNMENTS)
-        check_choice("family", self.family, FAMILIES)
+        get_family(self.family)
         check_choice("curvature", self.curvature, CURVATURES)
         check_integer("max_outer", self.max_outer, 1)
         check_integer("n_init", self.n_init, 1)
@@ -206,14 +221,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._terms = model.terms
         self.rho_, self.rho_names_ = result.rho, model.rho_names
         self.strengths_ = model.strengths(result.rho)
-        self.dispersion_ = float(np.exp(result.rho[-1]) * self.scale_**2)
+        self.dispersion_ = model.family.dispersion(model.psi(result.rho)) * self.scale_**2
         self.criterion_, self.gradient_ = result.criterion, result.gradient
         self.edf_, self.limits_ = result.edf, result.limits
         self.converged_, self.message_ = result.converged, result.message
         self.trace_ = result.trace
         self.n_iter_ = len(result.trace)
         self.codes_ = _codes(model, result.theta, result.rho)
-        self.atoms_ = _atoms(model, result, self.mean_, self.scale_)
+        self.atoms_ = _atoms(model, result, self.offset_, self.scale_)
         self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
 
     # --- use ---------------------------------------------------------------------------------
@@ -226,7 +241,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Z : array-like (N, p)
             The training rows; other rows are encoded first.
         """
-        data = self._standardised(Z)
+        data = self._standardised(self._data(Z))
         if len(data) == len(self.codes_):
             model = self._model(data)
             theta = Theta(self._xi(model, self.codes_), self._theta_beta)
@@ -244,7 +259,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         InputError
             Where Z cannot be used, or a penalty holds values for another number of rows.
         """
-        model, theta = self._encoded(self._standardised(Z))
+        model, theta = self._encoded(self._standardised(self._data(Z)))
         return _codes(model, theta, self.rho_)
 
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
@@ -252,17 +267,24 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return self.fit(Z).codes_
 
     def reconstruct(self, codes: Codes) -> Array:
-        """Predictor (N, p) of codes, in the units of the data."""
+        """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
-        return reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_])
+        eta = reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_])
+        return get_family(self.family).mean(eta)
 
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
         return self.reconstruct(self.transform(Z))
 
     def score(self, Z: Any, y: object = None) -> float:
-        """Fraction of the variance of Z that the reconstruction explains."""
+        """Fraction of the variance of Z that the reconstruction explains, or of its deviance.
+
+        The deviance is taken for all families but the Gaussian, from the fitted offset.
+        """
         data = self._data(Z)
+        if not self._is_gaussian:
+            model, theta = self._encoded(self._standardised(data))
+            return model.at(theta, self.rho_).explained()
         total = float(((data - data.mean(axis=0)) ** 2).sum())
         residual = float(((data - self.predict(data)) ** 2).sum())
         if total == 0.0:
@@ -297,8 +319,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             )
         return data
 
-    def _standardised(self, Z: Any) -> Array:
-        return (self._data(Z) - self.mean_) / self.scale_
+    def _standardised(self, data: Array) -> Array:
+        return (data - self.offset_) / self.scale_ if self._is_gaussian else data
+
+    @property
+    def _is_gaussian(self) -> bool:
+        return get_family(self.family).has_dispersion
+
+    def _model_offset(self, family: Family) -> Array:
+        """What the model adds to its predictor: nothing where the data are centred."""
+        return np.zeros_like(self.offset_) if family.has_dispersion else self.offset_
 
     def _model(self, data: Array) -> SAEManifoldModel:
         k = len(self._manifolds)
@@ -308,6 +338,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return SAEManifoldModel(
             data, self._manifolds, self._terms, active, theta, self.rho_,
             temperature=float(self.temperature), unit=self.scale_,
+            family=get_family(self.family), offset=self._model_offset(get_family(self.family)),
         )
 
     def _encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
@@ -347,7 +378,7 @@ def _codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
 
 
 def _atoms(
-    model: SAEManifoldModel, result: FitResult, mean: Array, scale: float
+    model: SAEManifoldModel, result: FitResult, offset: Array, scale: float
 ) -> list[Atom]:
     point = model.at(result.theta, result.rho)
     factor = point.factorize()
@@ -356,14 +387,14 @@ def _atoms(
     out = []
     for k, atom in enumerate(model.atoms):
         where = model.layout.basis_slices[k]
-        coefficients = scale * result.theta.beta[where]
-        coefficients[0] += mean
+        coefficients = np.ascontiguousarray(scale * result.theta.beta[where])
+        coefficients[0] += offset
         penalised = point.decoder_penalty_trace(k, factor, border_trace)
         out.append(Atom(
             topology=atom, coefficients=coefficients,
             edf=atom.basis_size * model.shape[1] - penalised,
             evidence=_evidence(model, result, k), share=float(share[k]),
-            covariance=scale**2 * factor.coefficient_covariance(where),
+            covariance=np.ascontiguousarray(scale**2 * factor.coefficient_covariance(where)),
         ))
     return out
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import block_diag, cho_factor, cho_solve
 
 from reml_sae.errors import InputError
-from reml_sae.families import Gaussian
+from reml_sae.families import Family, Gaussian
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
@@ -38,8 +39,10 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LOG_DISPERSION = "log_dispersion"
+START_DISPERSION = (1e-8, 1.0)
+IRLS_STEPS = 4
 DENSE_BORDER_LIMIT = 4096
-"""Largest border for which decoder penalties that differ between outputs are carried."""
+"""Largest border that is carried where it is no product over outputs."""
 DISPERSION_BOX = (-27.0, 5.0)
 
 
@@ -65,6 +68,10 @@ class SAEManifoldModel:
         Prior precision of the decoders in standardised units.
     symmetries : list of Symmetry, optional
         Continuous symmetries of the atoms that no penalty breaks, where they are known.
+    family : Family, optional
+        Likelihood of the entries; Gaussian by default.
+    offset : (p,) array, optional
+        Part of the predictor that is not fitted; zero by default.
     """
 
     def __init__(
@@ -80,9 +87,10 @@ class SAEManifoldModel:
         unit: float = 1.0,
         decoder_precision: float = 1.0,
         symmetries: list[Symmetry] | None = None,
+        family: Family | None = None,
+        offset: Array | None = None,
     ):
         self.Z = Z
-        self.z_square = float(np.vdot(Z, Z))
         self.atoms = tuple(atoms)
         self.layout = Layout(atoms)
         self.chart = SoftmaxChart(len(self.atoms), temperature)
@@ -92,7 +100,8 @@ class SAEManifoldModel:
         self.active = active | self.always_carried
         self.active_coordinates = self.active[:, self.layout.coordinate_atom]
         self.unit = unit
-        self.family = Gaussian()
+        self.family = Gaussian() if family is None else family
+        self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
         self.decoder_precision = decoder_precision
         self._theta, self._rho = theta, np.asarray(rho, float)
         if self._rho.shape != (len(self.rho_names),):
@@ -113,10 +122,12 @@ class SAEManifoldModel:
                 )
         size = self.layout.basis_size * self.Z.shape[1]
         if self.has_dense_border and size > DENSE_BORDER_LIMIT:
-            kinds = ", ".join(sorted({term.penalty.KIND_TAG for term in self._dense_terms}))
+            kinds = {term.penalty.KIND_TAG for term in self._dense_terms}
+            if not self.family.equal_weights:
+                kinds.add(f"the {self.family.name} family")
             raise InputError(
-                f"{kinds} needs a dense border of {size} decoder parameters, the limit is "
-                f"{DENSE_BORDER_LIMIT}; use fewer columns or atoms, or a quadratic penalty"
+                f"{', '.join(sorted(kinds))} needs a dense border of {size} decoder parameters, "
+                f"the limit is {DENSE_BORDER_LIMIT}; use fewer columns or atoms"
             )
 
     # --- structure that the penalties decide ---------------------------------------------------
@@ -134,8 +145,11 @@ class SAEManifoldModel:
 
     @property
     def has_dense_border(self) -> bool:
-        """Whether a decoder penalty differs between outputs, so that the border is no product."""
-        return bool(self._dense_terms)
+        """Whether the border is no product over outputs.
+
+        A decoder penalty may differ between outputs, or the family's weights.
+        """
+        return bool(self._dense_terms) or not self.family.equal_weights
 
     @property
     def has_gaussian_decoder(self) -> list[bool]:
@@ -151,19 +165,25 @@ class SAEManifoldModel:
 
     @property
     def rho_names(self) -> tuple[str, ...]:
-        """Names of the outer parameters; the log dispersion (standardised units) is last."""
-        return (*(name for term in self.terms for name in term.names), LOG_DISPERSION)
+        """Names of the outer parameters; those of the family (standardised units) are last."""
+        return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
+
+    def psi(self, rho: Array) -> Array:
+        """The family's part of rho, (n_psi,)."""
+        return rho[len(rho) - self.family.n_psi:]
 
     @property
     def rho_bounds(self) -> Array:
         """Box that the outer loop searches, (n_rho, 2)."""
         boxes = [term.penalty.rho_bounds() for term in self.terms]
-        return np.concatenate([*boxes, np.array([DISPERSION_BOX])])
+        own = np.array([DISPERSION_BOX]) if self.family.has_dispersion else (
+            self.family.psi_bounds())
+        return np.concatenate([*boxes, own])
 
     @property
     def quadratic_rho(self) -> Mask:
         """Strengths of quadratic penalties, and the dispersion."""
-        mask = np.ones(len(self.rho_names), bool)
+        mask = np.full(len(self.rho_names), self.family.has_dispersion)
         for term in self.terms:
             mask[term.where] = term.penalty.is_quadratic
         return mask
@@ -208,7 +228,7 @@ class SAEManifoldModel:
     def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
         """Move along a step, on the manifolds of the coordinates and the orbits of the gauge."""
         xi = theta.xi + factor * step.xi
-        beta = np.empty_like(theta.beta)
+        beta = np.empty(theta.beta.shape)
         for k, atom in enumerate(self.atoms):
             t, b = self.coordinate_columns(k), self.layout.basis_slices[k]
             xi[:, t], beta[b] = move_atom(atom, theta.xi[:, t], theta.beta[b],
@@ -218,7 +238,7 @@ class SAEManifoldModel:
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
         log_a, features = self._scaled_basis(theta)
-        loss = self.family.loss(self.Z, features @ theta.beta, rho[-1]).sum()
+        loss = self.family.loss(self.Z, features @ theta.beta + self.offset, self.psi(rho)).sum()
         n, p = self.shape
         return float(loss) + n * p * np.log(self.unit) + PenaltyPoint(
             self, theta, rho, log_a).value()
@@ -250,6 +270,7 @@ class SAEManifoldModel:
             return self
         terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
         return self._with(Z=self.Z[index], active=self.active[index], terms=terms,
+                          family=self.family.restrict(index, self.shape),
                           symmetries=self.symmetries,
                           theta=Theta(self._theta.xi[index], self._theta.beta))
 
@@ -273,9 +294,34 @@ class SAEManifoldModel:
             "Z": self.Z, "atoms": self.atoms, "terms": self.terms, "active": self.active,
             "theta": self._theta, "rho": self._rho, "temperature": self.chart.temperature,
             "unit": self.unit, "decoder_precision": self.decoder_precision,
+            "family": self.family, "offset": self.offset,
             "symmetries": None if "terms" in changed else self.symmetries,
         }
         return SAEManifoldModel(**{**arguments, **changed})
+
+    # --- what the search for starts and codes asks ---------------------------------------------
+
+    @cached_property
+    def working(self) -> Array:
+        """Data on the scale of the predictor, (N, p): Z itself under the identity link."""
+        if self.family.equal_weights:
+            return self.Z
+        return self.family.initial_eta(self.Z) - self.offset
+
+    def column_weights(self, theta: Theta, rho: Array) -> Array:
+        """IRLS weight of every column, averaged over the rows, (p,)."""
+        psi = self.psi(rho)
+        if self.family.equal_weights:
+            return np.full(self.shape[1], 1.0 / self.family.dispersion(psi))
+        eta = self._scaled_basis(theta)[1] @ theta.beta + self.offset
+        return self.family.weight(self.Z, eta, psi, 0).mean(axis=0)
+
+    def start_psi(self, theta: Theta) -> Array:
+        """Outer parameters of the family from which a search starts, (n_psi,)."""
+        if not self.family.has_dispersion:
+            return self.family.initial_psi(self.Z)
+        square = np.mean(self.row_residuals(theta) ** 2)
+        return np.log(np.clip([square], *START_DISPERSION))
 
     # --- pieces that the point and the codes share ---------------------------------------------
 
@@ -317,13 +363,14 @@ class SAEManifoldModel:
         Penalties on beta, and those that couple rows, are left out.
         """
         log_a, features = self._scaled_basis(theta)
-        loss = self.family.loss(self.Z, features @ theta.beta, rho[-1])
+        eta = features @ theta.beta + self.offset
+        loss = self.family.loss(self.Z, eta, self.psi(rho)).sum(1)
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, log_a)
 
     def row_residuals(self, theta: Theta) -> Array:
-        """Data minus predictor, (N, p), standardised units."""
-        return self.Z - self._scaled_basis(theta)[1] @ theta.beta
+        """Data minus mean, (N, p), standardised units."""
+        return self.Z - self.family.mean(self._scaled_basis(theta)[1] @ theta.beta + self.offset)
 
     def _scaled_basis(self, theta: Theta) -> tuple[Array, Array]:
         """Log a (N, K) and phi (N, M)."""
@@ -344,18 +391,27 @@ class SAEManifoldModel:
         return {term.label: float(term.penalty.weight) for term in self.terms}
 
     def solve_beta(self, theta: Theta, rho: Array) -> Theta:
-        """Best decoders for fixed rows: a linear least squares under the quadratic priors.
+        """Best decoders for fixed rows: (iterated) least squares under the quadratic priors.
 
         A decoder with another prior has the Gaussian one in its place: this finds starts.
         """
         features = self._scaled_basis(theta)[1]
-        phi = np.exp(rho[-1])
-        gram = features.T @ features
-        for k, prior in enumerate(self.decoder_gram(rho)):
-            where = self.layout.basis_slices[k]
-            stand_in = 0.0 if self.has_gaussian_decoder[k] else self.decoder_precision
-            gram[where, where] += phi * (prior + stand_in * np.eye(len(prior)))
-        return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ self.Z))
+        priors = [prior + (0.0 if gaussian else self.decoder_precision) * np.eye(len(prior))
+                  for prior, gaussian in zip(self.decoder_gram(rho), self.has_gaussian_decoder,
+                                             strict=True)]
+        prior = block_diag(*priors)
+        if self.family.equal_weights:
+            gram = features.T @ features + np.exp(self.psi(rho)[0]) * prior
+            return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ self.Z))
+        eta = self.family.initial_eta(self.Z)
+        for _ in range(IRLS_STEPS):
+            weight = self.family.weight(self.Z, eta, self.psi(rho), 0)
+            score = -self.family.loss_eta(self.Z, eta, self.psi(rho), 1)
+            grams = np.einsum("nm,no,nk->omk", features, weight, features, optimize=True) + prior
+            right = features.T @ (weight * (eta - self.offset) + score)
+            beta = np.linalg.solve(grams, right.T[:, :, None])[:, :, 0].T
+            eta = features @ beta + self.offset
+        return Theta(theta.xi, np.asarray(beta, float))
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
         """Newton steps of every row on its own at fixed beta; no row's objective increases.

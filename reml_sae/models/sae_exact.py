@@ -2,10 +2,12 @@
 
 Its coupling has residual terms, so it is dense in the border:
 
-    H_ab   = s (eta_a . eta_b - r . eta_ab)
-    H_a,mo = s (phi_m eta_ao - dphi_m/da r_o)
+    H_ab    = sum_o h_o eta_ao eta_bo - score . eta_ab
+    H_a,mo  = h_o phi_m eta_ao - dphi_m/da score_o
+    H_mo,ko = h_o phi_m phi_k
 
-with a, b local parameters of a row, (m, o) a coefficient, r the residual and s = 1 / dispersion.
+with a, b local parameters of a row, (m, o) a coefficient, and score = -dl/deta and h = d2l/deta2 of
+the loss l of an entry.
 """
 
 from __future__ import annotations
@@ -45,6 +47,23 @@ class DataTrace:
     grad_x: Array
     grad_beta: Array
     gauge_pull: Array
+    grad_psi: Array
+
+
+def weighted_border(features: Array, weight: Array) -> Array:
+    """Border sum_i w_io phi_i phi_i^T of every output as one matrix, (M p, M p)."""
+    m, p = features.shape[1], weight.shape[1]
+    out = np.zeros((m, p, m, p))
+    blocks = np.einsum("nm,no,nk->mko", features, weight, features, optimize=True)
+    out[:, np.arange(p), :, np.arange(p)] = np.moveaxis(blocks, 2, 0)
+    return out.reshape(m * p, m * p)
+
+
+def output_products(weight: Array, own: Array, features: Array) -> Array:
+    """Sum over outputs of w_io G_o phi_i, (N, M), for the blocks own (p, M, M) of G."""
+    mixed = (weight @ own.reshape(len(own), -1)).reshape(len(weight), *own.shape[1:])
+    out: Array = np.einsum("nmk,nk->nm", mixed, features)
+    return out
 
 
 def exact_matrix(point: SAEPoint) -> ArrowMatrix:
@@ -63,9 +82,10 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
         )
     jacobian = point.restrict(point.jacobian) @ point.span.T
     slopes = point.restrict(_feature_jacobian(point))
-    coupling = point.features[:, None, :, None] * jacobian[:, :, None, :]
-    coupling -= slopes[:, :, :, None] * point.residual[:, None, None, :]
-    border = np.kron(point.precision * (point.features.T @ point.features), np.eye(p))
+    weighted = jacobian * point.observed[:, None]
+    coupling = point.features[:, None, :, None] * weighted[:, :, None, :]
+    coupling -= slopes[:, :, :, None] * point.score[:, None, None, :]
+    border = weighted_border(point.features, point.observed)
     for where, prior in zip(point.model.layout.basis_slices, point.penalties.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
@@ -74,8 +94,7 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
     columns = point.gauge.columns.reshape(len(point.gauge), m * p)
     border += point.gauge.weight * (columns.T @ columns)
     n, q = slopes.shape[:2]
-    return ArrowMatrix(point.row_hessian("exact"),
-                       point.precision * coupling.reshape(n, q, m * p), border)
+    return ArrowMatrix(point.row_hessian("exact"), coupling.reshape(n, q, m * p), border)
 
 
 def _feature_jacobian(point: SAEPoint) -> Array:
@@ -96,29 +115,37 @@ def exact_trace(point: SAEPoint) -> DataTrace:
     half_logdet, inverse, edges, columns = _exact_inverse(point)
     n = len(point.features)
     m, p = point.theta.beta.shape
-    s = point.precision
+    family, Z, eta, psi = point.model.family, point.model.Z, point.eta, point.psi
+    phi, h, score = point.features, point.observed, point.score
     full, _ = point.model.mixture(point.theta, point.theta.beta, order=3)
     jacobian = full.jacobian()
     g_rows = point.lift_blocks(inverse.rows)
     g_cross = point.lift(inverse.coupling.reshape(n, -1, m * p)).reshape(n, -1, m, p)
     blocks = inverse.border.reshape(m, p, m, p)
     border_trace = np.einsum("aobo->ab", blocks)
-    t = s * (g_rows @ jacobian + np.einsum("namo,nm->nao", g_cross, point.features))
-    tau = s * (np.einsum("namo,nao->nm", g_cross, jacobian) + point.features @ border_trace)
-    w = s * np.einsum("namo,no->nam", g_cross, point.residual)
+    own = np.einsum("aobo->oab", blocks)
+    along = np.einsum("namo,nm->nao", g_cross, phi)
+    t = (g_rows @ jacobian + along) * h[:, None]
+    tau = np.einsum("namo,nao->nm", g_cross, jacobian * h[:, None]) + output_products(h, own, phi)
+    w = np.einsum("namo,no->nam", g_cross, score)
     curved = full.feature_hessian_contraction(g_rows)
-    v = 0.5 * s * curved @ point.theta.beta
-    v += s * np.einsum("nam,namo->no", _feature_jacobian(point), g_cross)
+    leverage = np.einsum("nao,nao->no", g_rows @ jacobian + 2.0 * along, jacobian)
+    leverage += np.einsum("nm,omk,nk->no", phi, own, phi, optimize=True)
+    bend = 0.5 * curved @ point.theta.beta
+    bend += np.einsum("nam,namo->no", _feature_jacobian(point), g_cross)
+    v = h * bend + 0.5 * family.loss_eta(Z, eta, psi, 3) * leverage
     grad_x = full.jacobian_pullback(t) + full.feature_gradient(tau)
-    grad_x -= 0.5 * s * full.residual_hessian_pullback(point.residual, g_rows)
+    grad_x -= 0.5 * full.residual_hessian_pullback(score, g_rows)
     grad_x -= full.feature_jacobian_pullback(w)
     grad_x += np.einsum("nao,no->na", jacobian, v)
     grad_beta = full.coefficient_pullback(t)
-    grad_beta += point.features.T @ v - 0.5 * s * curved.T @ point.residual
+    grad_beta += phi.T @ v - 0.5 * curved.T @ score
+    grad_psi = 0.5 * (family.loss_eta_psi(Z, eta, psi, 2) * leverage).sum((1, 2))
+    grad_psi += (family.loss_eta_psi(Z, eta, psi, 1) * bend).sum((1, 2))
     flat = point.gauge.columns.reshape(len(point.gauge), m * p)
     gauge_pull = (flat @ inverse.border).reshape(len(point.gauge), m, p)
     return DataTrace(half_logdet, inverse.rows, edges, columns, border_trace, inverse.border,
-                      grad_x, grad_beta, gauge_pull)
+                     grad_x, grad_beta, gauge_pull, grad_psi)
 
 
 def _exact_inverse(point: SAEPoint) -> tuple[float, SelectedInverse[Array], Array, Array]:

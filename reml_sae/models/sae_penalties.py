@@ -177,8 +177,8 @@ class PenaltyPoint:
         )
 
     def border(self, which: Curvature) -> Array:
-        """Dense part of the border, (M p, M p), or of size 0 where there is none."""
-        if not self.on_decoders:
+        """Dense part of the border, (M p, M p), or of size 0 where the model has none."""
+        if not self.model.has_dense_border:
             return np.zeros((0, 0))
         out = np.zeros((self.beta.size, self.beta.size))
         for bound, parts in zip(self.on_decoders, self._curvature(which)[1], strict=True):

@@ -1,8 +1,10 @@
 """Values and derivatives of the SAE-manifold's objective at one (theta, rho).
 
 Notation of DESIGN A3: phi_i the scaled basis, j_i the row Jacobian in span coordinates, Q the
-orthonormal basis of the decoders' row span, s = 1 / dispersion. All row arrays are built in the
-full local parameters x = (z, t) of `mixture` and then restricted to the chart.
+orthonormal basis of the decoders' row span. A family with one weight s = 1 / dispersion for all
+entries keeps the border a Kronecker product, reduced to the span; another one has a border that is
+dense, and the span is then the whole space. All row arrays are built in the full local parameters
+x = (z, t) of `mixture` and then restricted to the chart.
 """
 
 from __future__ import annotations
@@ -19,11 +21,18 @@ from reml_sae.linalg import (
     LowRankUpdate,
     SpanArrowMatrix,
     SpanFactor,
+    SpanSelectedInverse,
     SparseSpanFactor,
 )
 from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.gauge import Gauge
-from reml_sae.models.sae_exact import DataTrace, exact_matrix, exact_trace
+from reml_sae.models.sae_exact import (
+    DataTrace,
+    exact_matrix,
+    exact_trace,
+    output_products,
+    weighted_border,
+)
 from reml_sae.models.sae_penalties import CoupledRows, PenaltyPoint
 from reml_sae.penalties import Curvature
 
@@ -38,21 +47,20 @@ class SAEPoint:
 
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
         self.model, self.theta, self.rho = model, theta, rho
-        self.precision = model.family.precision(rho[-1])
+        self.psi = model.psi(rho)
         n, p = model.shape
         width = min(p, model.layout.basis_size)
         whole = width == p or model.has_dense_border
         self.span: Array = np.eye(p) if whole else np.linalg.qr(theta.beta.T)[0]
         self.mixture, self.log_a = model.mixture(theta, theta.beta @ self.span, order=2)
         self.features = self.mixture.features()
-        self.eta = self.features @ theta.beta
-        self.residual = model.Z - self.eta
+        self.eta = self.features @ theta.beta + model.offset
+        self.score = -model.family.loss_eta(model.Z, self.eta, self.psi, 1)
         self.penalties = PenaltyPoint(model, theta, rho, self.log_a)
         used = [item for item in model.symmetries if model.active[:, item[0]].any()]
         self.gauge = Gauge(model.layout, used, theta.beta, float(n))
-        self.rss = float(np.vdot(self.residual, self.residual))
         self.objective = (
-            float(model.family.loss(model.Z, self.eta, rho[-1]).sum())
+            float(model.family.loss(model.Z, self.eta, self.psi).sum())
             + n * p * np.log(model.unit) + self.penalties.value()
         )
 
@@ -60,9 +68,8 @@ class SAEPoint:
 
     @cached_property
     def _data_gradient(self) -> Theta:
-        in_span = self.residual @ self.span
-        rows = -self.precision * np.einsum("nar,nr->na", self.jacobian, in_span)
-        return Theta(self.restrict(rows), -self.precision * (self.features.T @ self.residual))
+        rows = -np.einsum("nar,nr->na", self.jacobian, self.score @ self.span)
+        return Theta(self.restrict(rows), -(self.features.T @ self.score))
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
@@ -77,17 +84,39 @@ class SAEPoint:
     # --- curvature ---------------------------------------------------------------------------
 
     @cached_property
-    def _residual_hessian(self) -> Array:
-        return self.mixture.residual_hessian(self.residual @ self.span)
+    def _score_hessian(self) -> Array:
+        return self.mixture.residual_hessian(self.score @ self.span)
+
+    @cached_property
+    def precision(self) -> float | None:
+        """The one IRLS weight of all entries; None where they differ."""
+        family = self.model.family
+        return 1.0 / family.dispersion(self.psi) if family.equal_weights else None
+
+    @cached_property
+    def weight(self) -> Array:
+        """IRLS weights, (N, p)."""
+        return self.model.family.weight(self.model.Z, self.eta, self.psi, 0)
+
+    @cached_property
+    def observed(self) -> Array:
+        """Second derivative of the loss in eta, (N, p)."""
+        return self.model.family.loss_eta(self.model.Z, self.eta, self.psi, 2)
+
+    def _weighted_jacobian(self, which: Curvature) -> Array:
+        """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
+        if self.precision is not None:
+            return self.precision * self.jacobian
+        return self.jacobian * (self.weight if which == "majorizer" else self.observed)[:, None]
 
     def row_hessian(self, curvature: Curvature) -> Array:
         """Row blocks D_i, (N, q, q): Gauss-Newton and majorizers, or the exact second derivative.
 
         A coordinate that the row does not carry has a unit block of its own.
         """
-        blocks = self.precision * (self.jacobian @ self.jacobian.transpose(0, 2, 1))
+        blocks = self._weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
         if curvature == "exact":
-            blocks -= self.precision * self._residual_hessian
+            blocks -= self._score_hessian
         blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
         d = self.model.chart.dim
         index = np.arange(d, blocks.shape[1])
@@ -97,7 +126,14 @@ class SAEPoint:
     def curvature(self, damping: float = 0.0) -> SpanArrowMatrix:
         """The majorized curvature H without its low-rank part, plus damping times its diagonal."""
         rows = self.row_hessian("majorizer")
-        gram = self.precision * (self.features.T @ self.features)
+        border = self.penalties.border("majorizer")
+        jacobians = self.restrict(self.jacobian)
+        if self.precision is None:
+            gram = np.zeros((self.features.shape[1],) * 2)
+            border = border + weighted_border(self.features, self.weight)
+            jacobians = self.restrict(self._weighted_jacobian("majorizer"))
+        else:
+            gram = self.precision * (self.features.T @ self.features)
         for where, prior in zip(self.model.layout.basis_slices, self.penalties.grams, strict=True):
             gram[where, where] += prior
         if damping:
@@ -106,11 +142,11 @@ class SAEPoint:
             gram[np.diag_indices_from(gram)] *= 1.0 + damping
         coupled = self.coupled("majorizer")
         return SpanArrowMatrix(
-            rows=rows, features=self.features, jacobians=self.restrict(self.jacobian),
+            rows=rows, features=self.features, jacobians=jacobians,
             span=self.span, gram=gram,
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
-            scale=self.precision, heads=coupled.heads, tails=coupled.tails, edges=coupled.edges,
-            dense_border=self.penalties.border("majorizer"),
+            scale=1.0 if self.precision is None else self.precision,
+            heads=coupled.heads, tails=coupled.tails, edges=coupled.edges, dense_border=border,
         )
 
     def coupled(self, which: Curvature) -> CoupledRows:
@@ -143,15 +179,20 @@ class SAEPoint:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
         vx = self.lift(v.xi)
         along = self.mixture.feature_direction(vx)
-        in_span = np.einsum("nar,na->nr", self.jacobian, vx) + self.features @ (v.beta @ self.span)
-        rows = np.einsum("nar,nr->na", self.jacobian, in_span)
-        rows -= np.einsum("nab,nb->na", self._residual_hessian, vx)
-        rows -= self.mixture.feature_gradient(self.residual @ v.beta.T)
-        border = (self.features.T @ self.features) @ v.beta - along.T @ self.residual
-        border += (self.features.T @ np.einsum("nar,na->nr", self.jacobian, vx)) @ self.span.T
+        moved = np.einsum("nar,na->nr", self.jacobian, vx)
+        if self.precision is None:
+            pushed = self.observed * (moved + self.features @ v.beta)
+            border = self.features.T @ pushed
+        else:  # outside the span the border is the Gram matrix alone
+            pushed = self.precision * (moved + self.features @ (v.beta @ self.span))
+            border = self.precision * (self.features.T @ self.features) @ v.beta
+            border += self.precision * (self.features.T @ moved) @ self.span.T
+        rows = np.einsum("nar,nr->na", self.jacobian, pushed)
+        rows -= np.einsum("nab,nb->na", self._score_hessian, vx)
+        rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
+        border -= along.T @ self.score
         penalty_rows, penalty_border = self.penalties.hvp(vx, v.beta)
-        rows = self.precision * rows + penalty_rows
-        border = self.precision * border + penalty_border
+        rows, border = rows + penalty_rows, border + penalty_border
         for column in self.gauge.columns:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
         out = self.restrict(rows)
@@ -174,17 +215,25 @@ class SAEPoint:
         penalty_trace = half[3]
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
         edf = self.model.effective_dim - penalty_trace
-        grad_rho[-1] -= 0.5 * edf  # every entry of the data part of H carries 1 / phi
+        # with one weight, every entry of the data part of H carries 1 / phi
+        scaled = curvature == "majorizer" and self.precision is not None
+        grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
         value = data.half_logdet + gauge_value
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
     def _majorizer_trace(self) -> DataTrace:
         factor = self.factorize()
         inverse = factor.selected_inverse()
-        t = self.lift(inverse.jac_cross)
-        grad_x = self.mixture.jacobian_pullback(t)
-        grad_x += self.mixture.feature_gradient(inverse.feature_cross)
+        t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
+        grad_psi = np.zeros(len(self.psi))
+        u = None
+        if self.precision is None:
+            t, tau, u, grad_psi = self._weighted_trace(factor, inverse)
+        grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
+        if u is not None:
+            grad_x += np.einsum("nao,no->na", self.jacobian, u)
+            grad_beta += self.features.T @ u
         gauge_pull = np.zeros_like(self.gauge.columns)
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
             out[...] = factor.apply_border_inverse(column)
@@ -192,7 +241,34 @@ class SAEPoint:
         border = (factor.border_inverse().reshape(size, size) if self.model.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows, inverse.edges, inverse.columns,
-                          inverse.border_trace, border, grad_x, grad_beta, gauge_pull)
+                         inverse.border_trace, border, grad_x, grad_beta, gauge_pull, grad_psi)
+
+    def _weighted_trace(
+        self, factor: SpanFactor, inverse: SpanSelectedInverse
+    ) -> tuple[Array, Array, Array, Array]:
+        """Parts of the gradient of (1/2) tr(G H), where the weights differ between entries.
+
+        With the joint Jacobian calJ_io = (j_io, phi_i) of an entry, T = G calJ w goes to the
+        derivative of calJ, and the leverage calJ^T G calJ to that of w.
+
+        Returns
+        -------
+        t (N, K + D, p), tau (N, M), u (N, p) with u = w' leverage / 2, and the gradient in psi
+        """
+        family, Z, phi = self.model.family, self.model.Z, self.features
+        jacobian = self.restrict(self.jacobian)
+        weighted = self.restrict(self._weighted_jacobian("majorizer"))
+        within = inverse.rows @ weighted
+        cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
+        own = np.einsum("aobo->oab", factor.border_inverse())
+        t = self.lift(within + cross * self.weight[:, None])
+        tau = inverse.feature_cross - phi @ inverse.border_trace
+        tau += output_products(self.weight, own, phi)
+        leverage = np.einsum("nao,nao->no", inverse.rows @ jacobian + 2.0 * cross, jacobian)
+        leverage += np.einsum("nm,omk,nk->no", phi, own, phi, optimize=True)
+        u = 0.5 * family.weight(Z, self.eta, self.psi, 1) * leverage
+        grad_psi = 0.5 * (family.weight_psi(Z, self.eta, self.psi) * leverage).sum((1, 2))
+        return t, tau, u, grad_psi
 
     def exact_matrix(self) -> ArrowMatrix:
         """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out."""
@@ -219,23 +295,36 @@ class SAEPoint:
         base = factor.base if isinstance(factor, LowRankUpdate) else factor
         return base.backend if isinstance(base, SparseSpanFactor) else None
 
+    def explained(self) -> float:
+        """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
+        family, Z = self.model.family, self.model.Z
+        null = float(family.deviance(Z, np.broadcast_to(self.model.offset, Z.shape),
+                                     self.psi).sum())
+        return 1.0 - float(family.deviance(Z, self.eta, self.psi).sum()) / null if null else 0.0
+
     @property
     def dispersion_energy(self) -> float:
-        """RSS / (2 phi), the part of F that carries 1 / phi."""
-        return 0.5 * self.precision * self.rss
+        """Half the deviance over the dispersion, the part of F that carries 1 / phi."""
+        family = self.model.family
+        deviance = family.deviance(self.model.Z, self.eta, self.psi).sum()
+        return 0.5 * float(deviance) / family.dispersion(self.psi)
 
     # --- outer parameters ------------------------------------------------------------------------
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
         out = self.penalties.value_rho()
-        out[-1] = self.model.family.loss_log_dispersion(self.model.Z, self.eta, self.rho[-1])
+        own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
+        out[len(out) - len(own):] = own.sum((1, 2))
         return out
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
-        out = self.penalties.gradient_rho_dot(self.lift(u.xi), u.beta)
-        out[-1] = -u.dot(self._data_gradient)
+        ux = self.lift(u.xi)
+        out = self.penalties.gradient_rho_dot(ux, u.beta)
+        own = self.model.family.loss_eta_psi(self.model.Z, self.eta, self.psi, 1)
+        moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
+        out[len(out) - len(own):] = np.einsum("jno,no->j", own, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from reml_sae import penalties as pen
+from reml_sae.families import Binomial, Gamma, NegativeBinomial, Poisson, StudentT
 from reml_sae.inner import solve_inner
 from reml_sae.manifolds import Circle, Euclidean
 from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta
@@ -14,7 +15,7 @@ def roughness_terms(atoms):
 
 
 def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=False, seed=1,
-          active_share=0.3, extra=(), own=True, stretch=1.0):
+          active_share=0.3, extra=(), own=True, stretch=1.0, family=None):
     """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms.
 
     ``own`` adds the atoms' roughness and the entropy of several atoms; ``stretch`` makes the circle
@@ -27,6 +28,10 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     Z += noise * rng.normal(size=(n, p))
     Z -= Z.mean(0)
     unit = np.sqrt((Z**2).mean())
+    offset, psi = None, [np.log(dispersion)]
+    if family is not None:  # the same circle as the linear predictor
+        offset, psi, unit = 0.3 * rng.normal(size=p), 0.4 * np.ones(family.n_psi), 1.0
+        Z = family.sample(rng, Z + offset, psi)
     k = len(atoms)
     terms = roughness_terms(atoms) if own else []
     if k > 1 and own:
@@ -41,10 +46,10 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     width = sum(atom.latent_dim for atom in atoms)
     xi = np.concatenate([0.5 * rng.normal(size=(n, k - 1)), rng.normal(size=(n, width))], axis=1)
     xi[:, k - 1] = t + 0.1 * rng.normal(size=n)
-    rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), [np.log(dispersion)]])
+    rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), psi])
     beta = rng.normal(size=(sum(atom.basis_size for atom in atoms), p))
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
-                             temperature=temperature)
+                             temperature=temperature, family=family, offset=offset)
     return model.with_state(model.solve_beta(model.initial_theta(), rho), rho)
 
 
@@ -57,6 +62,11 @@ MODELS = {
     "sheet": lambda: build([Euclidean(2, 2)], dispersion=0.5),
     "two-circles": lambda: build([Circle(2), Circle(1)]),
     "two-circles-warm": lambda: build([Circle(1), Circle(1)], temperature=1.7, seed=5),
+    "poisson-circle": lambda: build([Circle(2)], family=Poisson()),
+    "binomial-curve": lambda: build([Euclidean(1, 2)], family=Binomial(n_trials=4)),
+    "gamma-two": lambda: build([Circle(1), Euclidean(1, 2)], family=Gamma(), seed=4),
+    "counts-circle": lambda: build([Circle(1)], family=NegativeBinomial()),
+    "heavy-tails": lambda: build([Circle(2)], family=StudentT(df=5.0)),
     "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)]),
 }
 
