@@ -1,8 +1,16 @@
 """Arrow-Schur REML: fits SAE-manifold models end to end."""
 
-from reml_sae import datasets, errors, linalg, manifolds, models, penalties
+from reml_sae import datasets, errors, families, linalg, manifolds, models, penalties
 from reml_sae.estimators import Atom, Codes, SAEManifold, load
-from reml_sae.outer import CriterionValue, FitResult, REMLTrace, criterion, fit_reml
+from reml_sae.outer import (
+    CriterionValue,
+    FitResult,
+    REMLTrace,
+    criterion,
+    fit_reml,
+    grid_criterion,
+    profile_criterion,
+)
 
 __version__ = "0.1.0"
 
@@ -17,10 +25,13 @@ __all__ = [
     "criterion",
     "datasets",
     "errors",
+    "families",
     "fit_reml",
+    "grid_criterion",
     "linalg",
     "load",
     "manifolds",
     "models",
     "penalties",
+    "profile_criterion",
 ]

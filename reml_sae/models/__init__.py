@@ -1,4 +1,4 @@
-"""What the engine fits: the protocol and the SAE-manifold model."""
+"""What the engine fits: the protocol, the SAE-manifold model and the mixed model."""
 
 from reml_sae.models._protocol import (
     ArrowModel,
@@ -11,6 +11,19 @@ from reml_sae.models._protocol import (
     Theta,
 )
 from reml_sae.models.fixed_decoders import FixedDecoders
+from reml_sae.models.mixed import MixedModel
+from reml_sae.models.mixed_posterior import (
+    Prediction,
+    RandomEffects,
+    corrected_covariance,
+    posterior_covariance,
+    predict,
+    random_effects,
+)
+from reml_sae.models.mixed_results import MixedSummary, mixed_summary
+from reml_sae.models.mixed_smooths import Smooth
+from reml_sae.models.nonlinear import NonlinearMixedModel
+from reml_sae.models.nonlinear_mean import Curve
 from reml_sae.models.sae import LOG_DISPERSION, SAEManifoldModel
 from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check_rows
 
@@ -18,16 +31,28 @@ __all__ = [
     "LOG_DISPERSION",
     "ArrowModel",
     "Curvature",
+    "Curve",
     "Factor",
     "FixedDecoders",
     "InnerModel",
     "InnerPoint",
     "LogDeterminant",
+    "MixedModel",
+    "MixedSummary",
     "ModelPoint",
+    "NonlinearMixedModel",
     "PenaltyTerm",
+    "Prediction",
+    "RandomEffects",
     "SAEManifoldModel",
+    "Smooth",
     "Theta",
     "bind_penalty",
     "check_priors",
     "check_rows",
+    "corrected_covariance",
+    "mixed_summary",
+    "posterior_covariance",
+    "predict",
+    "random_effects",
 ]

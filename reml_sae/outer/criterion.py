@@ -129,3 +129,56 @@ def criterion_at(
     explicit = {"objective": objective_rho, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho}
     return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)
+
+
+@dataclass(frozen=True)
+class RhoDifferences:
+    """V on both sides of an optimum along every outer parameter.
+
+    Attributes
+    ----------
+    hessian : (n_rho, n_rho) array
+        Second derivatives of V, from central differences of its exact gradient.
+    step : float
+    above, below : tuple of CriterionValue
+        V at rho_j + step and at rho_j - step, with the inner problem solved again.
+    """
+
+    hessian: Array
+    step: float
+    above: tuple[CriterionValue, ...]
+    below: tuple[CriterionValue, ...]
+
+
+def rho_differences(
+    model: ArrowModel,
+    rho: Array,
+    *,
+    theta: Theta | None = None,
+    curvature: Curvature = "majorizer",
+    step: float = 1e-3,
+    tol: float = 1e-9,
+) -> RhoDifferences:
+    """Differences of V and of everything that hangs on rho, by 2 n_rho solves.
+
+    Parameters
+    ----------
+    model : ArrowModel
+    rho : (n_rho,) array
+    theta : Theta, optional
+        Start of the inner solves.
+    curvature : "majorizer" or "exact"
+    step : float
+    tol : float
+        Bound on the Newton decrement of the inner solves.
+    """
+    rho = np.asarray(rho, float)
+    sides = []
+    for sign in (1.0, -1.0):
+        moved = rho + sign * step * np.eye(len(rho))
+        sides.append(tuple(criterion(model, at, theta=theta, curvature=curvature, tol=tol)
+                           for at in moved))
+    above, below = sides
+    rows = [(a.gradient - b.gradient) / (2.0 * step) for a, b in zip(above, below, strict=True)]
+    hessian = np.reshape(rows, (len(rho), len(rho)))
+    return RhoDifferences(0.5 * (hessian + hessian.T), step, above, below)

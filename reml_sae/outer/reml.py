@@ -5,6 +5,10 @@ Three stages, each shown in the trace: schedules move the weights to their termi
 at which the explicit part of the gradient vanishes ("fellner-schall"); a trust-region quasi-Newton
 search with the exact adjoint gradient finishes on the fixed final objective ("trust-region").
 Convergence is declared on the last stage alone.
+
+A strength without a finite optimum is moved to the end of its box once the prior alone sets its
+part of H, and reported in `FitResult.limits`. Where V has lost the digits that tell a better rho,
+Newton steps on the gradient end the search.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.inner import InnerSolution
-from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
+from reml_sae.models import LOG_DISPERSION, ArrowModel, Curvature, ModelPoint, Theta
 from reml_sae.outer.criterion import CriterionValue, criterion
 from reml_sae.outer.trace import REMLTrace, TraceRow
 
@@ -33,7 +37,14 @@ FELLNER_SCHALL_LOOSE = 0.05
 FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
 DIFFERENCE = 1e-3
 MAX_ANNEAL = 30
-MAX_RESTARTS = 3
+MAX_RESTARTS = 6
+MAX_STALLS = 2
+"""Iterations without a gain after which the quasi-Newton Hessian is made anew."""
+MAX_POLISH = 8
+ROUNDING, VALUE_ERROR = 1e-12, 1e-10
+"""Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
+LIMIT_BALANCE = 5e-3
+"""Share of a prior's part of H that the data set, below which its strength is at its limit."""
 STATIONARY = "the gradient of the criterion is below tolerance"
 SMALL_GAIN = 1.0
 
@@ -108,9 +119,21 @@ class _Loop:
         blocked = ((rho <= low) & (gradient > 0)) | ((rho >= high) & (gradient < 0))
         return np.where(blocked, 0.0, gradient)
 
+    def improves(self, rho: Array, value: CriterionValue, rounding: float) -> bool:
+        """Whether V is lower than the best, or the same to its rounding and flatter."""
+        assert self.best is not None
+        slack = rounding * (1.0 + abs(self.best.value))
+        if abs(value.value - self.best.value) > slack:
+            return value.value < self.best.value
+        return self.slope(rho, value) < self.slope(self.best_rho, self.best)
+
+    def slope(self, rho: Array, value: CriterionValue) -> float:
+        """Largest absolute dV/drho inside the box."""
+        return float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0))
+
     def stationary(self, rho: Array, value: CriterionValue) -> bool:
-        norm = np.abs(self.projected(rho, value.gradient)).max(initial=0.0)
-        return bool(norm <= self.tol * (1.0 + abs(value.value))) and value.inner.converged
+        small = self.slope(rho, value) <= self.tol * (1.0 + abs(value.value))
+        return small and value.inner.converged
 
     def record(self, stage: str, rho: Array, value: CriterionValue) -> None:
         names = self.model.rho_names
@@ -214,24 +237,38 @@ def _fellner_schall(loop: _Loop, max_steps: int) -> None:
             break
         loop.keep(rho, value)
         loop.record("fellner-schall", rho, value)
-        step = np.where(loop.model.quadratic_rho, _fellner_schall_step(value), 0.0)
+        step = np.where(loop.model.quadratic_rho, _fellner_schall_step(loop.model, value), 0.0)
         rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
         if gain < SMALL_GAIN or np.abs(step).max(initial=0.0) < 0.02:
             break
 
 
-def _fellner_schall_step(value: CriterionValue) -> Array:
+def _dispersion(model: ArrowModel) -> int | None:
+    """Place of a log dispersion that scales the squares of the data fit; None without one.
+
+    A family whose dispersion does more than that does not count it among `quadratic_rho`.
+    """
+    for j, (name, quadratic) in enumerate(zip(model.rho_names, model.quadratic_rho, strict=True)):
+        if name == LOG_DISPERSION and quadratic:
+            return j
+    return None
+
+
+def _fellner_schall_step(model: ArrowModel, value: CriterionValue) -> Array:
     """Step of log lambda to -(d log C + (1/2) tr H^-1 dH) / (dF/dlog lambda), clipped.
 
-    For the dispersion the signs of numerator and denominator are exchanged, and the ratio is
+    For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
     RSS / (N p - edf).
     """
     energy = value.explicit["objective"]
     volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
     step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
-    # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
-    rss = value.inner.point.dispersion_energy
-    step[-1] = np.log(max(rss, 1e-300) / max(energy[-1] + rss - volume[-1], 1e-12 * rss, 1e-300))
+    j = _dispersion(model)
+    if j is not None:
+        # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
+        rss = value.inner.point.dispersion_energy
+        rest = max(energy[j] + rss - volume[j], 1e-12 * rss, 1e-300)
+        step[j] = np.log(max(rss, 1e-300) / rest)
     return np.clip(step, -FELLNER_SCHALL_CLIP, FELLNER_SCHALL_CLIP)
 
 
@@ -261,37 +298,105 @@ def _quasi_newton(loop: _Loop, max_outer: int) -> str:
         assert loop.best is not None
         if found is not loop.best:
             _update_sr1(hessian, rho - loop.best_rho, found.gradient - loop.best.gradient)
-        if found.value <= loop.best.value and found.inner.converged:
+        if found is not loop.best and found.inner.converged and loop.improves(
+                rho, found, ROUNDING):
             loop.keep(rho, found)
         return found.value, np.where(rho == x, found.gradient, 0.0)
 
+    stalls = 0
+    refused: set[int] = set()
+
     def after(intermediate_result: OptimizeResult) -> None:
+        nonlocal stalls
         assert loop.best is not None
+        stalls = 0 if loop.best.inner.theta is not last[0] else stalls + 1
+        last[0] = loop.best.inner.theta
         known.clear()
         known[loop.best_rho.tobytes()] = loop.best
         loop.record("trust-region", loop.best_rho, loop.best)
-        if loop.stationary(loop.best_rho, loop.best):
+        if (loop.stationary(loop.best_rho, loop.best) or stalls >= MAX_STALLS
+                or _at_limit(loop, refused).size):
             raise StopIteration
 
-    spent = 0
-    for _ in range(MAX_RESTARTS):
+    spent, restarts = 0, 0
+    while restarts <= MAX_RESTARTS:
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         assert loop.best is not None
-        hessian[...] = _first_hessian(loop, loop.best)
+        hessian[...] = _first_hessian(loop, loop.best, whole=restarts > 0)
+        stalls, last = 0, [loop.best.inner.theta]
         outcome = minimize(
             objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
             method="trust-exact", callback=after,
             options={"maxiter": max_outer - spent, "gtol": 0.0,
                      "initial_trust_radius": FIRST_RADIUS, "max_trust_radius": MAX_RADIUS},
         )
+        spent += int(outcome.nit)
+        jumped = _jump_to_limits(loop, refused)
+        if not jumped:
+            _polish(loop, _first_hessian(loop, loop.best, whole=True) if restarts else hessian)
+            restarts += 1
         if loop.stationary(loop.best_rho, loop.best):
             return STATIONARY
-        spent += int(outcome.nit)
         if spent >= max_outer:
             return "the outer iteration budget ran out"
         if not loop.best.inner.converged:
             return f"the inner solve did not converge: {loop.best.inner.status.value}"
     return f"the outer search stopped before the gradient vanished ({outcome.message})"
+
+
+def _at_limit(loop: _Loop, refused: set[int]) -> NDArray[np.intp]:
+    """Strengths on a flat stretch of V inside the box, which falls towards its end.
+
+    There V falls as 1 / strength, which a Newton step in the log strength follows for ever.
+    """
+    value, rho = loop.best, loop.best_rho
+    assert value is not None
+    flat = [j for j in np.flatnonzero(_is_infinite(value, np.arange(len(rho))))
+            if j not in refused and value.gradient[j] < 0.0
+            and rho[j] < loop.bounds[j, 1] < np.inf]
+    return np.array(flat, np.intp)
+
+
+def _jump_to_limits(loop: _Loop, refused: set[int]) -> bool:
+    """Move strengths that are running to infinity to the end of the box, where V does not rise."""
+    index = _at_limit(loop, refused)
+    if not index.size or loop.best is None:
+        return False
+    refused.update(index.tolist())
+    trial = loop.best_rho.copy()
+    trial[index] = loop.bounds[index, 1]
+    try:
+        value = loop.evaluate(trial, gradient=True)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.debug("jump to a limit refused: %s", error)
+        return False
+    if not value.inner.converged or value.value > loop.best.value:
+        return False
+    loop.keep(trial, value)
+    loop.record("trust-region", trial, value)
+    return True
+
+
+def _polish(loop: _Loop, hessian: Array) -> None:
+    """Newton steps with a fixed Hessian, judged by the gradient.
+
+    The last gain of a search is about g^2 / V'', which sinks below the rounding of V, and below its
+    error by the inner decrement, while the gradient g is still far above its own.
+    """
+    for _ in range(MAX_POLISH):
+        best, rho = loop.best, loop.best_rho
+        assert best is not None
+        if loop.stationary(rho, best):
+            return
+        step = -np.linalg.lstsq(hessian, loop.projected(rho, best.gradient), rcond=None)[0]
+        trial = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
+        if not 0.0 < np.abs(trial - rho).max(initial=0.0) <= FIRST_RADIUS:
+            return
+        value = loop.evaluate(trial, gradient=True)
+        if not value.inner.converged or not loop.improves(trial, value, VALUE_ERROR):
+            return
+        loop.keep(trial, value)
+        loop.record("trust-region", trial, value)
 
 
 def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
@@ -302,16 +407,21 @@ def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
         hessian += np.outer(residual, residual) / denominator
 
 
-def _first_hessian(loop: _Loop, value: CriterionValue) -> Array:
+def _first_hessian(loop: _Loop, value: CriterionValue, whole: bool = False) -> Array:
     """Start of the quasi-Newton Hessian of V.
 
-    Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. The
-    dispersion and the other strengths, strongly coupled, have columns by differences of gradients.
+    Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. A
+    dispersion and the other strengths, strongly coupled, have columns by differences of gradients;
+    with ``whole``, all that are not at a limit have.
     """
     rho = loop.best_rho
     hessian = np.diag(np.maximum(np.abs(value.explicit["objective"]), 1.0))
     differenced = ~loop.model.quadratic_rho
-    differenced[-1] = True
+    dispersion = _dispersion(loop.model)
+    if dispersion is not None:
+        differenced[dispersion] = True
+    if whole:
+        differenced[:] = rho < loop.bounds[:, 1]
     for j in np.flatnonzero(differenced):
         trial = rho.copy()
         trial[j] += DIFFERENCE if rho[j] + DIFFERENCE <= loop.bounds[j, 1] else -DIFFERENCE
@@ -337,12 +447,16 @@ def _result(loop: _Loop, message: str, interrupted: bool, n_iter: int) -> FitRes
 def _limits(loop: _Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, str], ...]:
     """Strengths on a flat stretch of V: the prior alone sets their part of H, or nothing does."""
     found = []
-    normalizer, logdet = value.explicit["log_normalizer"], value.explicit["half_logdet"]
     for j, name in enumerate(loop.model.rho_names):
-        size = abs(normalizer[j])
-        balance = abs(normalizer[j] + logdet[j])
-        if rho[j] >= loop.bounds[j, 1] or (size > 0 and balance < 5e-3 * size):
+        if rho[j] >= loop.bounds[j, 1] or _is_infinite(value, np.array([j]))[0]:
             found.append((name, "infinite"))
         elif rho[j] <= loop.bounds[j, 0]:
             found.append((name, "zero"))
     return tuple(found)
+
+
+def _is_infinite(value: CriterionValue, index: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether the prior alone sets the strengths' part of H."""
+    normalizer = value.explicit["log_normalizer"][index]
+    balance = np.abs(normalizer + value.explicit["half_logdet"][index])
+    return (np.abs(normalizer) > 0) & (balance < LIMIT_BALANCE * np.abs(normalizer))
