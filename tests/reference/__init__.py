@@ -1,0 +1,1 @@
+"""Figures of lme4, glmmTMB, mgcv and nlmer, and the data to reproduce them; see README.md."""
