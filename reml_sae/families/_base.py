@@ -1,37 +1,187 @@
-"""What PIRLS asks of a likelihood."""
+"""What the engine asks of a likelihood.
+
+Entries z are independent given their linear predictors eta and the family's outer parameters psi,
+which are in log form. Every family is written around its saturated fit,
+
+    loss(z, eta, psi) = deviance(z, eta, psi) / (2 phi) + saturated_loss(z, psi),
+
+with the dispersion phi = exp(psi[0]) of the scaled families and 1 of the others. The first part is
+zero at the best eta for z and positive elsewhere; the second one is the rest of the negative log
+density, with all its constants. Large terms that cancel in the textbook density (z log mu against
+log z!) then never meet, so the loss keeps its digits at counts and shapes of any size.
+
+A first-order quantity of the loss is *observed*; the IRLS weights are *expected*, the mean over z
+of the second derivative in eta, so they are not negative and do not depend on z.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+LOG_DISPERSION = "log_dispersion"
+UNIT_FREE_BOX = (-50.0, 50.0)
+"""Box of a log scale whose unit is that of the data."""
 
-class Family(Protocol):
-    """Independent observations z with linear predictor eta and dispersion phi, as arrays (N, p).
 
-    The Hessian that PIRLS uses is J^T W J with W the IRLS weights; a family whose weights are
-    the same number everywhere keeps the border of the arrow matrix a Kronecker product.
+class Family(ABC):
+    """Likelihood of independent entries; every method works entry by entry and broadcasts.
+
+    Arguments are the data ``z``, the linear predictors ``eta``, both of one shape, and ``psi``, an
+    array (n_psi,) in the order of `psi_names`. Any finite ``eta`` gives finite values: see
+    `_special.exp_limited`.
+
+    Attributes
+    ----------
+    name : str
+        Name that `get_family` knows.
+    link : str
+        Name of the function of the mean that eta is.
+    psi_names : tuple of str
+        Names of the outer parameters.
+    has_dispersion : bool
+        Whether every curvature of the loss in eta is proportional to exp(-psi[0]): the Gaussian.
+    equal_weights : bool
+        Whether observed and expected curvature are one number for all entries: the Gaussian, which
+        keeps the border of an arrow matrix a Kronecker product.
     """
 
-    name: str
-    equal_weights: bool
+    name: ClassVar[str]
+    link: ClassVar[str]
+    has_dispersion: ClassVar[bool] = False
+    equal_weights: ClassVar[bool] = False
 
-    def loss(self, z: Array, eta: Array, log_dispersion: float) -> Array:
-        """Negative log density of every row, (N,), with all its constants."""
-        ...
+    # --- data ----------------------------------------------------------------------------------
 
-    def loss_log_dispersion(self, z: Array, eta: Array, log_dispersion: float) -> float:
-        """Derivative of the summed loss in the log dispersion."""
-        ...
+    @abstractmethod
+    def check(self, z: Array) -> None:
+        """Refuse data that the family cannot have produced.
 
-    def score(self, z: Array, eta: Array, log_dispersion: float) -> Array:
-        """Derivative of the negative loss in eta, (N, p)."""
-        ...
+        Raises
+        ------
+        InputError
+            Naming the first bad entry and the remedy.
+        """
 
-    def weights(self, z: Array, eta: Array, log_dispersion: float) -> Array:
-        """IRLS weights, the expected second derivative of the loss in eta, (N, p)."""
-        ...
+    def restrict(self, rows: NDArray[np.intp], shape: tuple[int, ...]) -> Self:
+        """The family for the given rows of data of this shape."""
+        return self
+
+    # --- outer parameters ----------------------------------------------------------------------
+
+    @property
+    def psi_names(self) -> tuple[str, ...]:
+        """Names of the outer parameters, in order."""
+        return ()
+
+    @property
+    def n_psi(self) -> int:
+        """Number of outer parameters."""
+        return len(self.psi_names)
+
+    def psi_bounds(self) -> Array:
+        """Box that the outer loop searches, (n_psi, 2)."""
+        return np.zeros((0, 2))
+
+    def initial_psi(self, z: Array) -> Array:
+        """Outer parameters (n_psi,) by moments, inside the box."""
+        return np.zeros(0)
+
+    def dispersion(self, psi: Array) -> float:
+        """phi, the number that divides half the deviance in the loss."""
+        return 1.0
+
+    # --- loss ----------------------------------------------------------------------------------
+
+    def loss(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Negative log density of every entry, with all its constants."""
+        scale = 0.5 / self.dispersion(psi)
+        return scale * self.deviance(z, eta, psi) + self.saturated_loss(z, psi)
+
+    @abstractmethod
+    def saturated_loss(self, z: Array, psi: Array) -> Array:
+        """Loss of every entry at its own best eta (the limit, where that is infinite)."""
+
+    @abstractmethod
+    def deviance(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Unit deviance: 2 phi times the loss above its saturated value, >= 0."""
+
+    @abstractmethod
+    def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """Observed derivative of the loss in eta, of order 1, 2 or 3."""
+
+    @abstractmethod
+    def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """IRLS weight E[loss_eta(.., 2)] (order 0), or its derivative in eta (order 1).
+
+        Only the shape of ``z`` is used.
+        """
+
+    def loss_psi(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Derivative of the loss in psi, (n_psi, ..)."""
+        return np.zeros((0, *np.broadcast_shapes(np.shape(z), np.shape(eta))))
+
+    def loss_eta_psi(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """Derivative in psi of `loss_eta` of order 1 or 2, (n_psi, ..)."""
+        return np.zeros((0, *np.broadcast_shapes(np.shape(z), np.shape(eta))))
+
+    def weight_psi(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Derivative in psi of `weight`, (n_psi, ..)."""
+        return np.zeros((0, *np.broadcast_shapes(np.shape(z), np.shape(eta))))
+
+    # --- distribution --------------------------------------------------------------------------
+
+    @abstractmethod
+    def mean(self, eta: Array) -> Array:
+        """Mean of z."""
+
+    @abstractmethod
+    def variance(self, eta: Array, psi: Array) -> Array:
+        """Variance of z."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, eta: Array, psi: Array) -> Array:
+        """Draws of z, as floats of the shape of eta."""
+
+    @abstractmethod
+    def initial_eta(self, z: Array) -> Array:
+        """Linear predictors near the saturated fit, finite for every legal z."""
+
+
+class ScaledFamily(Family):
+    """A family whose one outer parameter is log phi, and loss minus normaliser goes as 1 / phi."""
+
+    @property
+    def psi_names(self) -> tuple[str, ...]:
+        """The log dispersion."""
+        return (LOG_DISPERSION,)
+
+    def psi_bounds(self) -> Array:
+        """Box of the log dispersion, (1, 2)."""
+        return np.array([UNIT_FREE_BOX])
+
+    def dispersion(self, psi: Array) -> float:
+        """phi = exp(psi[0])."""
+        return float(np.exp(psi[0]))
+
+    @abstractmethod
+    def saturated_loss_psi(self, z: Array, psi: Array) -> Array:
+        """Derivative of `saturated_loss` in psi[0], of the shape of z."""
+
+    def loss_psi(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Half the deviance over -phi, and the part of the normaliser, (1, ..)."""
+        scale = 0.5 / self.dispersion(psi)
+        return (self.saturated_loss_psi(z, psi) - scale * self.deviance(z, eta, psi))[None]
+
+    def loss_eta_psi(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """Minus `loss_eta`, (1, ..)."""
+        return -self.loss_eta(z, eta, psi, order)[None]
+
+    def weight_psi(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Minus `weight`, (1, ..)."""
+        return -self.weight(z, eta, psi, 0)[None]

@@ -1,4 +1,7 @@
-"""The Gaussian family: loss (z - eta)^2 / (2 phi) + log(2 pi phi) / 2."""
+"""The Gaussian family with identity link and one variance phi = exp(psi[0]).
+
+Its deviance is (z - eta)^2 and its saturated loss (1/2) log(2 pi phi).
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,73 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.families._base import Array, ScaledFamily
+from reml_sae.families._checks import check_finite, check_order
+from reml_sae.families._special import LOG_2PI
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """Normal observations with identity link and one variance phi; see `Family`."""
+class Gaussian(ScaledFamily):
+    """Normal entries of one variance; see `Family`."""
 
     name: ClassVar[str] = "gaussian"
+    link: ClassVar[str] = "identity"
+    has_dispersion: ClassVar[bool] = True
     equal_weights: ClassVar[bool] = True
 
     def precision(self, log_dispersion: float) -> float:
         """1 / phi, the weight of every entry."""
         return float(np.exp(-log_dispersion))
 
-    def loss(self, z: Array, eta: Array, log_dispersion: float) -> Array:
-        """Negative log density of every row, (N,)."""
-        residual = z - eta
-        square = np.einsum("np,np->n", residual, residual)
-        constant = 0.5 * z.shape[1] * (np.log(2.0 * np.pi) + log_dispersion)
-        return 0.5 * self.precision(log_dispersion) * square + constant
+    def check(self, z: Array) -> None:
+        """Refuse entries that are not finite."""
+        check_finite(z, "Gaussian")
 
-    def loss_log_dispersion(self, z: Array, eta: Array, log_dispersion: float) -> float:
-        """N p / 2 - RSS / (2 phi)."""
-        rss = float(((z - eta) ** 2).sum())
-        return 0.5 * z.size - 0.5 * self.precision(log_dispersion) * rss
+    def initial_psi(self, z: Array) -> Array:
+        """Log variance about the means of the columns."""
+        square = float(np.mean((z - np.mean(z, axis=0)) ** 2))
+        return np.clip(np.log([max(square, np.finfo(float).tiny)]), *self.psi_bounds()[0])
 
-    def score(self, z: Array, eta: Array, log_dispersion: float) -> Array:
-        """(z - eta) / phi, (N, p)."""
-        return self.precision(log_dispersion) * (z - eta)
+    def saturated_loss(self, z: Array, psi: Array) -> Array:
+        """(1/2) log(2 pi phi); a read-only view of one number."""
+        return np.broadcast_to(np.asarray(0.5 * (LOG_2PI + psi[0])), np.shape(z))
 
-    def weights(self, z: Array, eta: Array, log_dispersion: float) -> Array:
-        """1 / phi, (N, p)."""
-        return np.broadcast_to(np.asarray(self.precision(log_dispersion)), z.shape)
+    def saturated_loss_psi(self, z: Array, psi: Array) -> Array:
+        """1/2; a read-only view of one number."""
+        return np.broadcast_to(np.asarray(0.5), np.shape(z))
+
+    def deviance(self, z: Array, eta: Array, psi: Array) -> Array:
+        """(z - eta)^2."""
+        return np.square(z - eta)
+
+    def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """(eta - z) / phi, then 1 / phi, then 0."""
+        check_order("loss_eta", order, (1, 2, 3))
+        precision = self.precision(psi[0])
+        if order == 1:
+            return precision * (eta - z)
+        shape = np.broadcast_shapes(np.shape(z), np.shape(eta))
+        return np.full(shape, precision if order == 2 else 0.0)
+
+    def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """1 / phi, and its derivative 0."""
+        check_order("weight", order, (0, 1))
+        shape = np.broadcast_shapes(np.shape(z), np.shape(eta))
+        return np.full(shape, 0.0 if order else self.precision(psi[0]))
+
+    def mean(self, eta: Array) -> Array:
+        """The linear predictor itself."""
+        return np.array(eta, float)
+
+    def variance(self, eta: Array, psi: Array) -> Array:
+        """phi."""
+        return np.full(np.shape(eta), self.dispersion(psi))
+
+    def sample(self, rng: np.random.Generator, eta: Array, psi: Array) -> Array:
+        """Normal draws."""
+        return rng.normal(eta, np.exp(0.5 * psi[0]))
+
+    def initial_eta(self, z: Array) -> Array:
+        """The data."""
+        return np.array(z, float)
