@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import ConvergenceWarning
 from reml_sae.inner import solve_inner
-from reml_sae.models import FixedDecoders, SAEManifoldModel, Theta
+from reml_sae.models import FixedDecoders, SAEManifoldModel, Theta, column_weights
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -60,7 +60,7 @@ def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Arr
     """Assignments (N, K) and the expected information (N, K) on every atom's coordinate."""
     logits = model.chart.logits(theta.xi[:, : model.chart.dim])
     a = np.exp(model.chart.log_assignments(logits))
-    return a, a**2 * squared_speeds(model, theta.beta, model.column_weights(theta, rho))
+    return a, a**2 * squared_speeds(model, theta.beta, column_weights(model, theta, rho))
 
 
 def squared_speeds(model: SAEManifoldModel, beta: Array, weights: Array) -> Array:

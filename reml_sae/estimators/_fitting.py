@@ -23,7 +23,7 @@ from reml_sae.estimators._loops import loop_starts
 from reml_sae.estimators._starts import Start, find_starts
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
-from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta
+from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta, solve_beta, start_psi
 from reml_sae.outer import FitResult, REMLTrace, TraceRow, fit_reml
 
 Array = NDArray[np.float64]
@@ -142,8 +142,8 @@ def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
                   fitted.model.initial_theta().beta)
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(MIXED_TURNS):
-        theta = model.solve_beta(model.refine_rows(theta, rho, 3), rho)
-        rho[len(rho) - model.family.n_psi:] = model.start_psi(theta)
+        theta = solve_beta(model, model.refine_rows(theta, rho, 3), rho)
+        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
     active = active_set(model, theta, rho)
     if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
         return None
@@ -172,8 +172,8 @@ def model_from_start(
         if term.target == "logits":
             rho[term.where] = START_LOG_SPARSITY - np.log(term.penalty.weight)
     theta = Theta(np.concatenate([hard_logits(model, start.labels), coordinates], axis=1), beta)
-    theta = model.solve_beta(theta, rho)
-    rho[n_rho:] = model.start_psi(theta)
+    theta = solve_beta(model, theta, rho)
+    rho[n_rho:] = start_psi(model, theta)
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
     return model.with_state(theta, rho, active & (speeds > 0.0))

@@ -8,6 +8,7 @@ from reml_sae.linalg._batched import (
     batched_solve_psd,
 )
 from reml_sae.linalg._dense import DenseCholesky
+from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
 from reml_sae.linalg._lowrank import LowRankUpdate
 from reml_sae.linalg._span import SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor, SpanSelectedInverse
@@ -15,9 +16,11 @@ from reml_sae.linalg._span_sparse import SparseSpanFactor
 from reml_sae.linalg._sparse import SparseCholesky
 
 __all__ = [
+    "RANK_TOLERANCE",
     "ArrowFactor",
     "ArrowMatrix",
     "DenseCholesky",
+    "GradedSum",
     "LowRankUpdate",
     "SelectedInverse",
     "SpanArrowFactor",
@@ -30,4 +33,5 @@ __all__ = [
     "batched_inverse",
     "batched_logdet",
     "batched_solve_psd",
+    "graded_sum",
 ]

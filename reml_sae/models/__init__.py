@@ -25,6 +25,7 @@ from reml_sae.models.mixed_smooths import Smooth
 from reml_sae.models.nonlinear import NonlinearMixedModel
 from reml_sae.models.nonlinear_mean import Curve
 from reml_sae.models.sae import LOG_DISPERSION, SAEManifoldModel
+from reml_sae.models.sae_start import column_weights, solve_beta, start_psi
 from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check_rows
 
 __all__ = [
@@ -50,9 +51,12 @@ __all__ = [
     "bind_penalty",
     "check_priors",
     "check_rows",
+    "column_weights",
     "corrected_covariance",
     "mixed_summary",
     "posterior_covariance",
     "predict",
     "random_effects",
+    "solve_beta",
+    "start_psi",
 ]

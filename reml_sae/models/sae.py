@@ -1,6 +1,6 @@
-"""The Gaussian SAE-manifold with softmax assignment (DESIGN A1, A7).
+"""The SAE-manifold with softmax assignment (DESIGN A1, A7).
 
-    z_i = sum_k a_ik Phi_k(t_ik) B_k + noise,   noise ~ N(0, phi I_p)
+    eta_i = offset + sum_k a_ik Phi_k(t_ik) B_k,    z_io ~ family(eta_io)
 
 Priors: a on the simplex (entropy penalty and chart Jacobian), t_k by the manifold, decoders
 B_k | rho ~ N(0, S_k(rho)^-1 (x) I_p) with S_k = precision * I + sum_j lambda_j S_kj. The fixed unit
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag, cho_factor, cho_solve
 
 from reml_sae.errors import InputError
 from reml_sae.families import Family, Gaussian
@@ -39,8 +38,6 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LOG_DISPERSION = "log_dispersion"
-START_DISPERSION = (1e-8, 1.0)
-IRLS_STEPS = 4
 DENSE_BORDER_LIMIT = 4096
 """Largest border that is carried where it is no product over outputs."""
 DISPERSION_BOX = (-27.0, 5.0)
@@ -237,7 +234,7 @@ class SAEManifoldModel:
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
-        log_a, features = self._scaled_basis(theta)
+        log_a, features = self.scaled_basis(theta)
         loss = self.family.loss(self.Z, features @ theta.beta + self.offset, self.psi(rho)).sum()
         n, p = self.shape
         return float(loss) + n * p * np.log(self.unit) + PenaltyPoint(
@@ -308,21 +305,6 @@ class SAEManifoldModel:
             return self.Z
         return self.family.initial_eta(self.Z) - self.offset
 
-    def column_weights(self, theta: Theta, rho: Array) -> Array:
-        """IRLS weight of every column, averaged over the rows, (p,)."""
-        psi = self.psi(rho)
-        if self.family.equal_weights:
-            return np.full(self.shape[1], 1.0 / self.family.dispersion(psi))
-        eta = self._scaled_basis(theta)[1] @ theta.beta + self.offset
-        return self.family.weight(self.Z, eta, psi, 0).mean(axis=0)
-
-    def start_psi(self, theta: Theta) -> Array:
-        """Outer parameters of the family from which a search starts, (n_psi,)."""
-        if not self.family.has_dispersion:
-            return self.family.initial_psi(self.Z)
-        square = np.mean(self.row_residuals(theta) ** 2)
-        return np.log(np.clip([square], *START_DISPERSION))
-
     # --- pieces that the point and the codes share ---------------------------------------------
 
     def coordinate_columns(self, k: int) -> slice:
@@ -362,7 +344,7 @@ class SAEManifoldModel:
 
         Penalties on beta, and those that couple rows, are left out.
         """
-        log_a, features = self._scaled_basis(theta)
+        log_a, features = self.scaled_basis(theta)
         eta = features @ theta.beta + self.offset
         loss = self.family.loss(self.Z, eta, self.psi(rho)).sum(1)
         loss += self.shape[1] * np.log(self.unit)
@@ -370,9 +352,9 @@ class SAEManifoldModel:
 
     def row_residuals(self, theta: Theta) -> Array:
         """Data minus mean, (N, p), standardised units."""
-        return self.Z - self.family.mean(self._scaled_basis(theta)[1] @ theta.beta + self.offset)
+        return self.Z - self.family.mean(self.scaled_basis(theta)[1] @ theta.beta + self.offset)
 
-    def _scaled_basis(self, theta: Theta) -> tuple[Array, Array]:
+    def scaled_basis(self, theta: Theta) -> tuple[Array, Array]:
         """Log a (N, K) and phi (N, M)."""
         mixture, log_a = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
         return log_a, mixture.features()
@@ -389,29 +371,6 @@ class SAEManifoldModel:
     def weights(self) -> dict[str, float]:
         """Present weight of every penalty, by term."""
         return {term.label: float(term.penalty.weight) for term in self.terms}
-
-    def solve_beta(self, theta: Theta, rho: Array) -> Theta:
-        """Best decoders for fixed rows: (iterated) least squares under the quadratic priors.
-
-        A decoder with another prior has the Gaussian one in its place: this finds starts.
-        """
-        features = self._scaled_basis(theta)[1]
-        priors = [prior + (0.0 if gaussian else self.decoder_precision) * np.eye(len(prior))
-                  for prior, gaussian in zip(self.decoder_gram(rho), self.has_gaussian_decoder,
-                                             strict=True)]
-        prior = block_diag(*priors)
-        if self.family.equal_weights:
-            gram = features.T @ features + np.exp(self.psi(rho)[0]) * prior
-            return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ self.Z))
-        eta = self.family.initial_eta(self.Z)
-        for _ in range(IRLS_STEPS):
-            weight = self.family.weight(self.Z, eta, self.psi(rho), 0)
-            score = -self.family.loss_eta(self.Z, eta, self.psi(rho), 1)
-            grams = np.einsum("nm,no,nk->omk", features, weight, features, optimize=True) + prior
-            right = features.T @ (weight * (eta - self.offset) + score)
-            beta = np.linalg.solve(grams, right.T[:, :, None])[:, :, 0].T
-            eta = features @ beta + self.offset
-        return Theta(theta.xi, np.asarray(beta, float))
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
         """Newton steps of every row on its own at fixed beta; no row's objective increases.

@@ -7,11 +7,7 @@ proper only where it has one part, or where all parts are quadratic on one decod
 
     log int exp(-P) = p [(r / 2) log 2 pi - (1 / 2) log |sum_j lambda_j S_j|_+]
 
-on the range of the sum, of dimension r. Strengths may differ by hundreds of orders of magnitude, so
-the determinant is not that of the plain sum. Take the parts by falling strength, and from each the
-part of its range that the stronger ones leave: in that orthonormal basis a part has exact zeros
-beyond its own vectors, and scaling every vector by its part's strength leaves entries of order one,
-whose Cholesky factor is accurate (the idea of Wood 2011, JRSSB 73, appendix B).
+on the range of the sum, of dimension r; the determinant is that of `linalg.graded_sum`.
 """
 
 from __future__ import annotations
@@ -23,10 +19,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from reml_sae.errors import InputError
+from reml_sae.linalg import graded_sum
 from reml_sae.penalties._base import Array, Penalty, PenaltyTier
 from reml_sae.penalties._registry import from_config, register
 from reml_sae.penalties._schedule import ScalarWeightSchedule
-from reml_sae.penalties.quadratic import RANK_TOLERANCE, DecoderQuadratic
+from reml_sae.penalties.quadratic import DecoderQuadratic
 
 
 @register
@@ -242,31 +239,10 @@ def _flattened(parts: Any) -> tuple[Penalty, ...]:
 
 def _log_determinant(matrices: list[Array], log_strengths: Array) -> tuple[int, float, Array]:
     """Rank r and log |sum_j lambda_j S_j|_+, with its gradient in the log strengths (J,)."""
-    norms = np.array([np.linalg.norm(S, 2) for S in matrices])
     gradient = np.zeros(len(matrices))
-    present = np.flatnonzero(norms)
-    logs = np.log(norms[present]) + log_strengths[present]
-    order = np.argsort(-logs, kind="stable")
-    left = np.eye(len(matrices[0]))
-    basis, scales, ends = [], [], []
-    for j in order:
-        eigenvalues, vectors = np.linalg.eigh(
-            left.T @ matrices[present[j]] @ left / norms[present[j]])
-        kept = eigenvalues > RANK_TOLERANCE
-        basis.append(left @ vectors[:, kept])
-        left = left @ vectors[:, ~kept]
-        scales += [logs[j]] * int(kept.sum())
-        ends.append(len(scales))
-    rank = len(scales)
-    B, scale = np.hstack([left[:, :0], *basis]), np.array(scales)
-    scaled = np.zeros((len(order), rank, rank))
-    for out, j, end in zip(scaled, order, ends, strict=True):
-        b = B[:, :end]
-        # no exponent is positive: the vectors of a part belong to it or to stronger ones
-        grading = np.exp(0.5 * (logs[j] - scale[:end]))
-        out[:end, :end] = (grading[:, None] * (b.T @ matrices[present[j]] @ b) * grading
-                           / norms[present[j]])
-    total = scaled.sum(axis=0)
-    _, log_det = np.linalg.slogdet(total)
-    gradient[present[order]] = np.tensordot(scaled, np.linalg.inv(total), axes=([1, 2], [1, 0]))
-    return rank, float(log_det + scale.sum()), gradient
+    present = [j for j, S in enumerate(matrices) if S.any()]
+    if not present:
+        return 0, 0.0, gradient
+    found = graded_sum(np.array([matrices[j] for j in present]), log_strengths[present])
+    gradient[present] = found.log_det_gradient
+    return found.rank, found.log_det, gradient

@@ -6,7 +6,7 @@ from reml_sae import penalties as pen
 from reml_sae.families import Binomial, Gamma, NegativeBinomial, Poisson, StudentT
 from reml_sae.inner import solve_inner
 from reml_sae.manifolds import Circle, Euclidean
-from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta
+from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, solve_beta
 
 
 def roughness_terms(atoms):
@@ -50,7 +50,7 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     beta = rng.normal(size=(sum(atom.basis_size for atom in atoms), p))
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
                              temperature=temperature, family=family, offset=offset)
-    return model.with_state(model.solve_beta(model.initial_theta(), rho), rho)
+    return model.with_state(solve_beta(model, model.initial_theta(), rho), rho)
 
 
 MODELS = {

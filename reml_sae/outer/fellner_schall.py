@@ -1,0 +1,54 @@
+"""Generalized Fellner-Schall steps (Wood and Fasiolo 2017): a cheap start for quadratic strengths.
+
+Every strength goes to the value at which the explicit part of the gradient of V vanishes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.models import ArrowModel
+from reml_sae.outer._loop import Loop, dispersion_place
+from reml_sae.outer.criterion import CriterionValue
+
+Array = NDArray[np.float64]
+
+CLIP = 2.0
+LOOSE = 0.05
+"""Newton decrement of the inner solves."""
+SMALL_GAIN = 1.0
+
+
+def fellner_schall(loop: Loop, max_steps: int) -> None:
+    """Steps until V gains less than a nat."""
+    rho = loop.best_rho
+    for _ in range(max_steps):
+        value = loop.evaluate(rho, gradient=False, tol=LOOSE)
+        gain = np.inf if loop.best is None else loop.best.value - value.value
+        if gain < 0.0:
+            break
+        loop.keep(rho, value)
+        loop.record("fellner-schall", rho, value)
+        step = np.where(loop.model.quadratic_rho, _step(loop.model, value), 0.0)
+        rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
+        if gain < SMALL_GAIN or np.abs(step).max(initial=0.0) < 0.02:
+            break
+
+
+def _step(model: ArrowModel, value: CriterionValue) -> Array:
+    """Step of log lambda to -(d log C + (1/2) tr H^-1 dH) / (dF/dlog lambda), clipped.
+
+    For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
+    RSS / (N p - edf).
+    """
+    energy = value.explicit["objective"]
+    volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
+    step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
+    j = dispersion_place(model)
+    if j is not None:
+        # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
+        rss = value.inner.point.dispersion_energy
+        rest = max(energy[j] + rss - volume[j], 1e-12 * rss, 1e-300)
+        step[j] = np.log(max(rss, 1e-300) / rest)
+    return np.clip(step, -CLIP, CLIP)
