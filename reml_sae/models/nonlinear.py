@@ -110,6 +110,7 @@ class NonlinearMixedModel:
         sizes = self.eta_scale / np.sqrt(np.mean(pooled.gradient**2, axis=0))
         names = tuple(self.x_names[c] for c in self.effect_columns)
         self.terms = (Covariance(covariance, names, sizes[self.effect_columns]),)
+        # no coefficient has a prior: what `mixed_summary` and others ask of a `MixedModel`
         self.all_smooths = ()
         self._split = Border(np.zeros((len(first), 0)),
                              self.eta_scale * pooled.inverse_triangle(), ())

@@ -101,7 +101,7 @@ def effect_columns(random: Any, names: tuple[str, ...]) -> NDArray[np.intp]:
         if isinstance(item, str):
             number = names.index(item) if item in names else -1
         else:
-            number = int(item)
+            number = int(item) if isinstance(item, int | np.integer) else -1
         if not 0 <= number < len(names):
             raise InputError(f"random names {item!r}, which is none of the parameters "
                              f"{', '.join(names)}")

@@ -5,8 +5,8 @@ A *mean* is a callable ``mean(parameters, order)`` that returns the jets of
     eta_i = f_i(phi_i),    phi_i = row i of ``parameters`` (n, P),
 
 up to an order of 0 to 3: a tuple of the arrays f (n,), df (n, P), d2f (n, P, P), d3f (n, P, P, P).
-Covariates are closed over. `Curve` makes one from a formula. A mean is checked once, where its model
-is made: the derivatives of each order against fourth-order differences of the order below.
+Covariates are closed over. `Curve` makes one from a formula. A mean is checked once, where its
+model is made: the derivatives of each order against fourth-order differences of the order below.
 """
 
 from __future__ import annotations

@@ -152,8 +152,8 @@ def test_noise_free():
 
 def test_one_column_works_or_says_why():
     with pytest.warns(ConvergenceWarning, match="did not converge: .*"):
-        found = fit(Z[:, :1], max_outer=3)
-    assert np.isfinite(found.predict(Z[:, :1])).all()
+        found = fit(Z[:24, :1], max_outer=3)
+    assert np.isfinite(found.predict(Z[:24, :1])).all()
 
 
 def test_score_of_constant_rows(model):

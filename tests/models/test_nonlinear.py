@@ -366,6 +366,7 @@ def changed(array, value):
     ({"random": "size"}, "random must be a sequence with the names"),
     ({"random": ["speed"]}, "random names 'speed', which is none of the parameters size, rate"),
     ({"random": [2]}, "random names 2, which is none"),
+    ({"random": [0.5]}, "random names 0.5, which is none"),
     ({"random": ["size", 0]}, "must name every parameter once"),
     ({"start": {}}, "start must be a mapping"),
     ({"start": 3.0, "random": [0]}, "start must be a mapping"),
