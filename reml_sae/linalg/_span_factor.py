@@ -142,7 +142,25 @@ class SpanSchur:
         return out
 
 
-class SpanArrowFactor:
+class BorderedFactor:
+    """What a factor whose rows have been eliminated answers from its Schur complement alone."""
+
+    schur: SpanSchur
+
+    def apply_border_inverse(self, v: Array) -> Array:
+        """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
+        return self.schur.solve(v)
+
+    def border_inverse(self) -> Array:
+        """Border block of H^-1 inside the span, (M, r, M, r)."""
+        return self.schur.inverse()
+
+    def coefficient_covariance(self, where: slice) -> Array:
+        """Blocks of H^-1 of border rows ``where`` for every output: (p, m, m)."""
+        return self.schur.covariance(where)
+
+
+class SpanArrowFactor(BorderedFactor):
     """Factor of a `SpanArrowMatrix` whose rows do not couple."""
 
     def __init__(self, matrix: SpanArrowMatrix, chunk_rows: int | None = None):
@@ -184,18 +202,6 @@ class SpanArrowFactor:
     def logdet(self) -> float:
         """Log-determinant of H."""
         return float(factor_logdet(self._row_factors).sum()) + self.schur.logdet()
-
-    def apply_border_inverse(self, v: Array) -> Array:
-        """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
-        return self.schur.solve(v)
-
-    def border_inverse(self) -> Array:
-        """Border block of H^-1 inside the span, (M, r, M, r)."""
-        return self.schur.inverse()
-
-    def coefficient_covariance(self, where: slice) -> Array:
-        """Blocks of H^-1 of border rows ``where`` for every output: (p, m, m)."""
-        return self.schur.covariance(where)
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
         """Solve H x = g for g = ((N, q), (M, p))."""

@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from reml_sae.linalg._span_factor import CHUNK_ELEMENTS, SpanSchur, SpanSelectedInverse
+from reml_sae.linalg._span_factor import (
+    CHUNK_ELEMENTS,
+    BorderedFactor,
+    SpanSchur,
+    SpanSelectedInverse,
+)
 from reml_sae.linalg._sparse import SparseCholesky
 
 if TYPE_CHECKING:
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class SparseSpanFactor:
+class SparseSpanFactor(BorderedFactor):
     """Factor of a `SpanArrowMatrix` with edges."""
 
     def __init__(self, matrix: SpanArrowMatrix, chunk_rows: int | None = None):
@@ -48,18 +53,6 @@ class SparseSpanFactor:
     def logdet(self) -> float:
         """Log-determinant of H."""
         return self._rows.logdet() + self.schur.logdet()
-
-    def apply_border_inverse(self, v: Array) -> Array:
-        """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
-        return self.schur.solve(v)
-
-    def border_inverse(self) -> Array:
-        """Border block of H^-1 inside the span, (M, r, M, r)."""
-        return self.schur.inverse()
-
-    def coefficient_covariance(self, where: slice) -> Array:
-        """Blocks of H^-1 of border rows ``where`` for every output: (p, m, m)."""
-        return self.schur.covariance(where)
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
         """Solve H x = g for g = ((N, q), (M, p))."""

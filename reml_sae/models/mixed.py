@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from reml_sae.errors import InputError
 from reml_sae.families import Binomial, Family, get_family
 from reml_sae.models._protocol import Theta
+from reml_sae.models.grouped import GroupedModel
 from reml_sae.models.mixed_border import Border, check_rank, unpenalised
 from reml_sae.models.mixed_covariance import Covariance, EffectsPrior
 from reml_sae.models.mixed_design import make_design
@@ -53,7 +54,7 @@ Array = NDArray[np.float64]
 METHODS = ("REML", "ML", "Laplace")
 
 
-class MixedModel:
+class MixedModel(GroupedModel):
     """Arrow model of grouped observations.
 
     Parameters
@@ -204,32 +205,11 @@ class MixedModel:
         box[self.where["family"]] = self.family.psi_bounds()
         return box
 
-    def hyperprior(self, rho: Array) -> tuple[float, Array]:
-        """Flat."""
-        return 0.0, np.zeros_like(rho)
-
     def strengths(self, rho: Array) -> dict[str, float]:
         """Precisions and strengths of the quadratic priors, by name."""
         parts = (self.where["covariance"], self.where["smooths"])
         return {self.rho_names[j]: float(np.exp(rho[j])) for part in parts
                 for j in range(part.start, part.stop) if self.rho_names[j].startswith("log_")}
-
-    def weights(self) -> dict[str, float]:
-        """No penalty of a mixed model has a weight of its own."""
-        return {}
-
-    @property
-    def is_scheduled(self) -> bool:
-        """Whether any penalty has a weight schedule: none has."""
-        return False
-
-    def apply_schedule(self, iteration: int) -> Self:
-        """The model itself."""
-        return self
-
-    def settled(self) -> Self:
-        """The model itself."""
-        return self
 
     # --- starts ----------------------------------------------------------------------------------
 
@@ -250,12 +230,6 @@ class MixedModel:
             self._theta = first_theta(self, self.initial_rho())
         return self._theta
 
-    def with_state(self, theta: Theta, rho: Array) -> MixedModel:
-        """The same model with another start."""
-        other = copy(self)
-        other._theta, other._rho = theta, np.asarray(rho, float)
-        return other
-
     # --- protocol: the inner problem -------------------------------------------------------------
 
     def predictor(self, theta: Theta, rho: Array) -> Array:
@@ -267,10 +241,6 @@ class MixedModel:
         """The model at a state and outer parameters."""
         return MixedPoint(self, theta, np.asarray(rho, float))
 
-    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
-        """Move along a step."""
-        return theta.plus(step, factor)
-
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
         effects = EffectsPrior.of(self.terms, rho[self.where["covariance"]])
@@ -278,12 +248,6 @@ class MixedModel:
         value = float(self._loss(theta, rho).sum())
         value += 0.5 * float((effects.spherical(theta.xi) ** 2).sum())
         return value + 0.5 * float(self.smooth_prior(rho).energies(beta, beta).sum())
-
-    def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
-        """The new coefficients, with each group's old or new effects, whichever is better."""
-        kept = Theta(old.xi, new.beta)
-        better = self._group_objective(new, rho) < self._group_objective(kept, rho)
-        return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
         """The state itself: eta is linear in theta, so that joint steps need no refinement."""
@@ -303,10 +267,6 @@ class MixedModel:
         return SmoothPrior(self.smooths, self.design.X.shape[1], rho[self.where["smooths"]])
 
     # --- coefficients in full --------------------------------------------------------------------
-
-    def coefficients(self, theta: Theta, rho: Array) -> Array:
-        """Coefficients of all columns of X, (P,)."""
-        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.where["fixed"]]
 
     def joint(self) -> MixedModel:
         """The model whose inner parameters hold all coefficients; itself but for "Laplace"."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from reml_sae.linalg import ArrowFactor, ArrowMatrix
 from reml_sae.models._protocol import LogDeterminant, Theta
+from reml_sae.models.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed_covariance import EffectsPrior
 from reml_sae.models.mixed_smooths import SmoothPrior
 from reml_sae.penalties import Curvature
@@ -66,32 +67,7 @@ class ScaledFactor:
         return self.arrow.logdet() - 2.0 * self.arrow.matrix.n_rows * float(np.log(scale).sum())
 
 
-@dataclass(frozen=True)
-class InverseBlocks:
-    """H^-1 on the pattern of H, with what the derivatives of its log-determinant need.
-
-    Attributes
-    ----------
-    half_logdet : float
-    rows : (G, q, q) array
-    coupling : (G, q, P) array
-    border : (P, P) array
-        The blocks in the coordinates of the effects and of the coefficients.
-    spherical_rows : (G, q, q) array
-        The row blocks for spherical effects.
-    graded_border : (P, P) array
-        The border for graded coefficients.
-    """
-
-    half_logdet: float
-    rows: Array
-    coupling: Array
-    border: Array
-    spherical_rows: Array
-    graded_border: Array
-
-
-class MixedPoint:
+class MixedPoint(GroupedPoint):
     """One point of a `MixedModel`; pieces are computed when asked for, once."""
 
     def __init__(self, model: MixedModel, theta: Theta, rho: Array):
@@ -103,18 +79,11 @@ class MixedPoint:
         self.beta = theta.beta[:, 0]
         self._whole: dict[Curvature, InverseBlocks] = {}
         self.eta = model.predictor(theta, rho)
-        self.objective = float(model.family.loss(model.design.y, self.eta, self.psi).sum())
+        self.objective = float(model.family.loss(model.data.y, self.eta, self.psi).sum())
         self.objective += 0.5 * float((self.effects.spherical(theta.xi) ** 2).sum())
         self.objective += 0.5 * float(self.smooths.energies(self.beta, self.beta).sum())
 
     # --- first derivatives and Hessian products --------------------------------------------------
-
-    @cached_property
-    def _score(self) -> Array:
-        return self._loss_eta(1)
-
-    def _loss_eta(self, order: int) -> Array:
-        return self.model.family.loss_eta(self.model.design.y, self.eta, self.psi, order)
 
     def _prior_times(self, v: Theta) -> Theta:
         return Theta(self.effects.precision_times(v.xi), self.smooths.apply(v.beta[:, 0])[:, None])
@@ -142,14 +111,6 @@ class MixedPoint:
         if curvature == "exact":
             return self._observed
         return self._expected
-
-    @cached_property
-    def _observed(self) -> Array:
-        return self._loss_eta(2)
-
-    @cached_property
-    def _expected(self) -> Array:
-        return self.model.family.weight(self.model.design.y, self.eta, self.psi, 0)
 
     def matrix(self, curvature: Curvature, damping: float = 0.0) -> ArrowMatrix[Array]:
         """H' + damping * diag(H'), in spherical and graded coordinates."""
@@ -206,7 +167,7 @@ class MixedPoint:
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| on the integrated directions, and its explicit gradients (DESIGN A5)."""
-        family, y = self.model.family, self.model.design.y
+        family, y = self.model.family, self.model.data.y
         integrated = self.model.integrated(self.smooths)
         blocks = self.inverse_blocks(curvature, integrated)
         h = self.leverages(blocks)
@@ -231,22 +192,6 @@ class MixedPoint:
         """Effective degrees of freedom of all effects and coefficients, tr(H^-1 J^T W J)."""
         return float(self._weights(curvature) @ self.leverages(self.whole_inverse(curvature)))
 
-    def whole_inverse(self, curvature: Curvature = "majorizer") -> InverseBlocks:
-        """Inverse of the whole of H."""
-        if curvature not in self._whole:
-            everything = np.ones(len(self.beta), bool)
-            self._whole[curvature] = self.inverse_blocks(curvature, everything)
-        return self._whole[curvature]
-
-    @property
-    def dispersion_energy(self) -> float:
-        """RSS / (2 phi) of a Gaussian; 0 for a family without a dispersion."""
-        family = self.model.family
-        if not family.has_dispersion:
-            return 0.0
-        deviance = family.deviance(self.model.design.y, self.eta, self.psi)
-        return 0.5 * float(np.exp(-self.psi[0]) * deviance.sum())
-
     # --- outer parameters ------------------------------------------------------------------------
 
     def objective_rho(self) -> Array:
@@ -255,7 +200,7 @@ class MixedPoint:
         out[where["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
         out[where["smooths"]] = 0.5 * self.smooths.energies(self.beta, self.beta)
         out[where["fixed"]] = self.model.outer_X.T @ self._score
-        loss_psi = self.model.family.loss_psi(self.model.design.y, self.eta, self.psi)
+        loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
         out[where["family"]] = loss_psi.sum(axis=1)
         return out
 
@@ -266,7 +211,7 @@ class MixedPoint:
         out[where["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
         out[where["smooths"]] = self.smooths.energies(self.beta, u.beta[:, 0])
         out[where["fixed"]] = self.model.outer_X.T @ (self._weights("exact") * along)
-        by_psi = self.model.family.loss_eta_psi(self.model.design.y, self.eta, self.psi, 1)
+        by_psi = self.model.family.loss_eta_psi(self.model.data.y, self.eta, self.psi, 1)
         out[where["family"]] = by_psi @ along
         return out
 

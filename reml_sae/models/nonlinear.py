@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from reml_sae.errors import InputError
 from reml_sae.families import Family, get_family
 from reml_sae.linalg import batched_solve_psd
 from reml_sae.models._protocol import Theta
+from reml_sae.models.grouped import GroupedModel
 from reml_sae.models.mixed_border import Border
 from reml_sae.models.mixed_covariance import Covariance, EffectsPrior
 from reml_sae.models.nonlinear_design import (
@@ -44,7 +45,7 @@ EXPLAINED = 0.5
 """Share of what the curve of the mean parameters leaves that the effects have at the start."""
 
 
-class NonlinearMixedModel:
+class NonlinearMixedModel(GroupedModel):
     """Arrow model of grouped observations on nonlinear curves.
 
     Memory is a few arrays (n, P, P), and with curvature="exact" of (n, P, P, P).
@@ -166,31 +167,10 @@ class NonlinearMixedModel:
         box[self.where["family"]] = self.family.psi_bounds()
         return box
 
-    def hyperprior(self, rho: Array) -> tuple[float, Array]:
-        """Flat."""
-        return 0.0, np.zeros_like(rho)
-
     def strengths(self, rho: Array) -> dict[str, float]:
         """Precisions of the effects, by name."""
         return {name: float(np.exp(value)) for name, value in zip(self.rho_names, rho, strict=True)
                 if name.startswith("log_precision")}
-
-    def weights(self) -> dict[str, float]:
-        """No prior of a mixed model has a weight of its own."""
-        return {}
-
-    @property
-    def is_scheduled(self) -> bool:
-        """Whether any penalty has a weight schedule: none has."""
-        return False
-
-    def apply_schedule(self, iteration: int) -> Self:
-        """The model itself."""
-        return self
-
-    def settled(self) -> Self:
-        """The model itself."""
-        return self
 
     # --- starts ----------------------------------------------------------------------------------
 
@@ -216,17 +196,7 @@ class NonlinearMixedModel:
             self._theta = Theta(effects, (self.border.inner.T @ self._pooled)[:, None])
         return self._theta
 
-    def with_state(self, theta: Theta, rho: Array) -> Self:
-        """The same model with another start."""
-        other = copy(self)
-        other._theta, other._rho = theta, np.asarray(rho, float)
-        return other
-
     # --- protocol: the inner problem -------------------------------------------------------------
-
-    def coefficients(self, theta: Theta, rho: Array) -> Array:
-        """Beta, (P,)."""
-        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.where["fixed"]]
 
     def parameters(self, theta: Theta, rho: Array) -> Array:
         """Phi, the parameters of every observation's curve, (n, P)."""
@@ -245,21 +215,11 @@ class NonlinearMixedModel:
         """The model at a state and outer parameters."""
         return NonlinearPoint(self, theta, np.asarray(rho, float))
 
-    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
-        """Move along a step."""
-        return theta.plus(step, factor)
-
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone; infinite where the curve is not finite."""
         spherical = self._effects(rho).spherical(theta.xi)
         value = self._total_loss(self.predictor(theta, rho), rho[self.where["family"]])
         return value + 0.5 * float((spherical**2).sum())
-
-    def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
-        """The new coefficients, with each group's old or new effects, whichever is better."""
-        kept = Theta(old.xi, new.beta)
-        better = self._group_objective(new, rho) < self._group_objective(kept, rho)
-        return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
         """Gauss-Newton steps of every group at fixed coefficients; no group's part of F rises."""

@@ -35,8 +35,9 @@ from numpy.typing import NDArray
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.linalg import ArrowFactor, ArrowMatrix
 from reml_sae.models._protocol import LogDeterminant, Theta
+from reml_sae.models.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed_covariance import EffectsPrior
-from reml_sae.models.mixed_point import InverseBlocks, ScaledFactor
+from reml_sae.models.mixed_point import ScaledFactor
 from reml_sae.models.mixed_smooths import SmoothPrior
 from reml_sae.penalties import Curvature
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class NonlinearPoint:
+class NonlinearPoint(GroupedPoint):
     """One point of a `NonlinearMixedModel`; pieces are computed when asked for, once.
 
     Raises
@@ -73,21 +74,6 @@ class NonlinearPoint:
                 "the mean, or one of its derivatives, is not finite at the coefficients "
                 f"{self.model.coefficients(self.theta, self.rho)}")
         return parts
-
-    def _loss_eta(self, order: int) -> Array:
-        return self.model.family.loss_eta(self.model.data.y, self.eta, self.psi, order)
-
-    @cached_property
-    def _score(self) -> Array:
-        return self._loss_eta(1)
-
-    @cached_property
-    def _observed(self) -> Array:
-        return self._loss_eta(2)
-
-    @cached_property
-    def _expected(self) -> Array:
-        return self.model.family.weight(self.model.data.y, self.eta, self.psi, 0)
 
     # --- first derivatives and Hessian products --------------------------------------------------
 
@@ -181,12 +167,6 @@ class NonlinearPoint:
         value = 0.5 * (factor.logdet() - self.model.data.n_groups * self.effects.log_det)
         return InverseBlocks(value, L @ found.rows @ L.T, coupling, border, found.rows, border)
 
-    def whole_inverse(self, curvature: Curvature = "majorizer") -> InverseBlocks:
-        """Inverse of the whole of H."""
-        if curvature not in self._whole:
-            self._whole[curvature] = self.inverse_blocks(curvature, np.ones(len(self.beta), bool))
-        return self._whole[curvature]
-
     def parameter_covariance(self, blocks: InverseBlocks) -> Array:
         """Sigma_g, the covariance of each group's parameters, (G, P, P)."""
         E, inner = self.model.effect_map, self.model.border.inner
@@ -226,15 +206,6 @@ class NonlinearPoint:
         """Effective degrees of freedom of effects and coefficients, tr(H^-1 d2 loss)."""
         shrunk = np.einsum("gqq->", self.whole_inverse(curvature).spherical_rows)
         return self.theta.xi.size + len(self.beta) - float(shrunk)
-
-    @property
-    def dispersion_energy(self) -> float:
-        """RSS / (2 phi) of a Gaussian; 0 for a family without a dispersion."""
-        family = self.model.family
-        if not family.has_dispersion:
-            return 0.0
-        deviance = family.deviance(self.model.data.y, self.eta, self.psi)
-        return 0.5 * float(np.exp(-self.psi[0]) * deviance.sum())
 
     # --- outer parameters ------------------------------------------------------------------------
 

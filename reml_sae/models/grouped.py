@@ -1,0 +1,157 @@
+"""What models share whose rows are groups of observations, linear or not.
+
+Their only inner parameters are the effects of the groups and the coefficients; priors have no
+weights of their own and no schedules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.models._protocol import Theta
+from reml_sae.models.mixed_border import Border
+from reml_sae.penalties import Curvature
+
+Array = NDArray[np.float64]
+
+
+class GroupedModel(ABC):
+    """Protocol methods that do not depend on how eta is made.
+
+    Attributes
+    ----------
+    border : Border
+        Which directions of the coefficients are inner and which outer parameters.
+    where : mapping
+        Slices of rho by what they hold: "covariance", "smooths", "fixed", "family".
+    """
+
+    border: Border
+    where: Mapping[str, slice]
+    _theta: Theta | None
+    _rho: Array | None
+
+    @abstractmethod
+    def _group_objective(self, theta: Theta, rho: Array) -> Array:
+        """The part of F that belongs to each group, (G,)."""
+
+    def hyperprior(self, rho: Array) -> tuple[float, Array]:
+        """Flat."""
+        return 0.0, np.zeros_like(rho)
+
+    def weights(self) -> dict[str, float]:
+        """No penalty of a mixed model has a weight of its own."""
+        return {}
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether any penalty has a weight schedule: none has."""
+        return False
+
+    def apply_schedule(self, iteration: int) -> Self:
+        """The model itself."""
+        return self
+
+    def settled(self) -> Self:
+        """The model itself."""
+        return self
+
+    def with_state(self, theta: Theta, rho: Array) -> Self:
+        """The same model with another start."""
+        other = copy(self)
+        other._theta, other._rho = theta, np.asarray(rho, float)
+        return other
+
+    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
+        """Move along a step."""
+        return theta.plus(step, factor)
+
+    def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
+        """The new coefficients, with each group's old or new effects, whichever is better."""
+        kept = Theta(old.xi, new.beta)
+        better = self._group_objective(new, rho) < self._group_objective(kept, rho)
+        return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
+
+    def coefficients(self, theta: Theta, rho: Array) -> Array:
+        """Coefficients of all columns of X, (P,)."""
+        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.where["fixed"]]
+
+
+@dataclass(frozen=True)
+class InverseBlocks:
+    """H^-1 on the pattern of H, with what the derivatives of its log-determinant need.
+
+    Attributes
+    ----------
+    half_logdet : float
+    rows : (G, q, q) array
+    coupling : (G, q, P) array
+    border : (P, P) array
+        The blocks in the coordinates of the effects and of the coefficients.
+    spherical_rows : (G, q, q) array
+        The row blocks for spherical effects.
+    graded_border : (P, P) array
+        The border for graded coefficients.
+    """
+
+    half_logdet: float
+    rows: Array
+    coupling: Array
+    border: Array
+    spherical_rows: Array
+    graded_border: Array
+
+
+class GroupedPoint(ABC):
+    """Pieces of a point that do not depend on how eta is made; computed when asked for, once."""
+
+    model: Any
+    theta: Theta
+    rho: Array
+    psi: Array
+    eta: Array
+    beta: Array
+    _whole: dict[Curvature, InverseBlocks]
+
+    @abstractmethod
+    def inverse_blocks(self, curvature: Curvature, integrated: NDArray[np.bool_]) -> InverseBlocks:
+        """Inverse of H on the effects and some coefficients, 0 elsewhere."""
+
+    def _loss_eta(self, order: int) -> Array:
+        return self.model.family.loss_eta(self.model.data.y, self.eta, self.psi, order)
+
+    @cached_property
+    def _score(self) -> Array:
+        return self._loss_eta(1)
+
+    @cached_property
+    def _observed(self) -> Array:
+        return self._loss_eta(2)
+
+    @cached_property
+    def _expected(self) -> Array:
+        return self.model.family.weight(self.model.data.y, self.eta, self.psi, 0)
+
+    def whole_inverse(self, curvature: Curvature = "majorizer") -> InverseBlocks:
+        """Inverse of the whole of H."""
+        if curvature not in self._whole:
+            everything = np.ones(len(self.beta), bool)
+            self._whole[curvature] = self.inverse_blocks(curvature, everything)
+        return self._whole[curvature]
+
+    @property
+    def dispersion_energy(self) -> float:
+        """RSS / (2 phi) of a Gaussian; 0 for a family without a dispersion."""
+        family = self.model.family
+        if not family.has_dispersion:
+            return 0.0
+        deviance = family.deviance(self.model.data.y, self.eta, self.psi)
+        return 0.5 * float(np.exp(-self.psi[0]) * deviance.sum())
