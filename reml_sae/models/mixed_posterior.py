@@ -229,6 +229,7 @@ def predict(
     offset : float or (n,) array
     curvature : "majorizer" or "exact"
     """
+    _check_linear(model, "predict")
     first = np.asarray(X)
     X = matrix(X, "X", len(first) if first.ndim else 0)
     n, p = len(X), model.data.X.shape[1]
@@ -256,6 +257,12 @@ def predict(
         variance[~known] += np.einsum("nq,nq->n", new, new)
     family = Binomial() if isinstance(model.family, Binomial) else model.family
     return Prediction(eta, np.sqrt(np.maximum(variance, 0.0)), family.mean(eta))
+
+
+def _check_linear(model: Any, what: str) -> None:
+    if not hasattr(model.data, "X"):
+        raise InputError(f"{what} needs a MixedModel, whose predictor is linear, got "
+                         f"{type(model).__name__}; its `predictor` gives eta at a state")
 
 
 def _known_groups(model: MixedModel, groups: Any, n: int) -> NDArray[np.intp]:
@@ -295,6 +302,7 @@ def corrected_covariance(
         Whether the term of the changing width of the posterior is added.
     curvature : "majorizer" or "exact"
     """
+    _check_linear(model, "corrected_covariance")
     values, vectors = np.linalg.eigh(differences.hessian)
     steep = values > FLAT * max(float(values[-1]), 1e-300)
     # along a flat direction (a strength at its limit) the coefficients do not move either

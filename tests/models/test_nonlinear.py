@@ -12,8 +12,10 @@ from reml_sae.models import (
     MixedModel,
     NonlinearMixedModel,
     Theta,
+    corrected_covariance,
     mixed_summary,
     posterior_covariance,
+    predict,
     random_effects,
 )
 from reml_sae.models.nonlinear_jets import DERIVATIVES
@@ -395,3 +397,12 @@ def test_scales_far_apart_pass_the_check():
     year = np.tile(np.linspace(2010.0, 2030.0, 8), 3)
     curve = Curve(lambda size, middle, width: size / (1.0 + np.exp(-(year - middle) / width)))
     check_mean(curve, np.array([1e-6, 2019.0, 3.0]), ["size", "middle", "width"], 24)
+
+
+def test_results_that_need_a_linear_predictor_say_so():
+    model = build()
+    fit = rs.fit_reml(model)
+    with pytest.raises(InputError, match=r"predict needs a MixedModel.*NonlinearMixedModel"):
+        predict(model, fit, np.ones((3, 3)))
+    with pytest.raises(InputError, match="corrected_covariance needs a MixedModel"):
+        corrected_covariance(model, fit, None)
