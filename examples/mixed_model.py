@@ -6,7 +6,7 @@ from scipy.interpolate import BSpline
 import reml_sae as rs
 from reml_sae.models import MixedModel, Smooth, mixed_summary, predict
 
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(4)
 
 # random intercept and slope, correlated: lme4's  y ~ day + (day | subject)
 subject, day = np.repeat(np.arange(20), 10), np.tile(np.arange(10.0), 20)
