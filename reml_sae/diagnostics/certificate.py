@@ -1,6 +1,7 @@
 """How good the Laplace approximation of every row's integral is, by importance sampling.
 
-Given the decoders, V replaces the integral of row i over its local parameters by a Gaussian one:
+Given the decoders, or the coefficients of a mixed model whose rows are groups, V replaces the
+integral of row i over its local parameters by a Gaussian one:
 
     int exp(-f_i(xi)) dxi  ~  exp(-f_i(xi_i)) |D_i / 2 pi|^(-1/2)
 
@@ -15,13 +16,13 @@ Pareto fitted to the largest weights by the method of Zhang and Stephens (2009, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from reml_sae.linalg import batched_cholesky
-from reml_sae.models import SAEManifoldModel, Theta
+from reml_sae.models import RowSampler, Theta
 
 Array = NDArray[np.float64]
 
@@ -37,45 +38,48 @@ class Certificate:
 
     Attributes
     ----------
-    rows : (n,) rows that were looked at
     log_ratio : (n,) log of the integral over its Laplace approximation, in nats
     standard_error : (n,) of ``log_ratio``
     pareto_k : (n,) shape of the weights' tail
     """
 
-    rows: NDArray[np.intp]
     log_ratio: Array
     standard_error: Array
     pareto_k: Array
 
     @property
-    def untrusted(self) -> NDArray[np.intp]:
-        """Rows whose weights have a tail too heavy for their mean to be trusted."""
-        heavy = (self.pareto_k > TRUSTED_K) & (self.standard_error > NEGLIGIBLE)
-        return self.rows[heavy]
+    def untrusted(self) -> NDArray[np.bool_]:
+        """Rows (n,) whose weights have a tail too heavy for their mean to be trusted."""
+        heavy: NDArray[np.bool_] = (self.pareto_k > TRUSTED_K) & (
+            self.standard_error > NEGLIGIBLE)
+        return heavy
+
+
+class RowModel(Protocol):
+    """A model whose rows can be drawn from their Gaussian approximations."""
+
+    def row_objective(self, theta: Theta, rho: Array) -> Array:
+        """The part of F that belongs to each row, (n,)."""
+        ...
+
+    def row_sampler(self, theta: Theta, rho: Array) -> RowSampler:
+        """Draws of the rows around a mode."""
+        ...
 
 
 def laplace_certificate(
-    model: SAEManifoldModel,
-    theta: Theta,
-    rho: Array,
-    *,
-    rows: NDArray[np.intp] | None = None,
-    n_draws: int = 200,
-    seed: int = 0,
+    model: RowModel, theta: Theta, rho: Array, *, n_draws: int = 200, seed: int = 0
 ) -> Certificate:
-    """Check the Laplace approximation of the rows at given decoders.
+    """Check the Laplace approximation of every row's integral at given decoders or coefficients.
 
     Penalties that couple rows are left out: their integral is not a product over rows.
 
     Parameters
     ----------
-    model : SAEManifoldModel
+    model : SAEManifoldModel, MixedModel or NonlinearMixedModel
     theta : Theta
         The mode.
     rho : (n_rho,) array
-    rows : (n,) array of int, optional
-        All by default.
     n_draws : int
         At least 25.
     seed : int
@@ -84,39 +88,19 @@ def laplace_certificate(
     -------
     Certificate
     """
-    rows = np.arange(len(theta.xi)) if rows is None else np.asarray(rows, np.intp)
-    part = model.rows(rows)
-    mode = Theta(theta.xi[rows], theta.beta)
-    carried = np.ones(mode.xi.shape, bool)
-    carried[:, part.chart.dim:] = part.active_coordinates
-    point = part.at(mode, rho)
-    blocks = point.row_hessian("exact")
-    low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
-    blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
-    lower = batched_cholesky(blocks)
+    sampler = model.row_sampler(theta, rho)
     rng = np.random.default_rng(seed)
-    at_mode = part.row_objective(mode, rho)
-    log_weights = np.empty((n_draws, len(rows)))
+    at_mode = model.row_objective(theta, rho)
+    log_weights = np.empty((n_draws, len(at_mode)))
     for draw in log_weights:
-        noise = rng.normal(size=mode.xi.shape) * carried
-        step: Array = carried * np.asarray(
-            np.linalg.solve(lower.transpose(0, 2, 1), noise[:, :, None])[:, :, 0], float)
-        moved = part.retract(mode, Theta(step, np.zeros_like(mode.beta)))
-        draw[:] = at_mode - part.row_objective(moved, rho) + 0.5 * (noise**2).sum(axis=1)
-        draw[_left_the_manifold(part, step)] = -np.inf
+        noise = rng.normal(size=theta.xi.shape) * sampler.carried
+        moved, inside = sampler.move(noise)
+        draw[:] = at_mode - model.row_objective(moved, rho) + 0.5 * (noise**2).sum(axis=1)
+        draw[~inside] = -np.inf
     log_ratio = logsumexp(log_weights, axis=0) - np.log(n_draws)
     relative = np.exp(log_weights - log_ratio)
     error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0) / n_draws)
-    return Certificate(rows, log_ratio, error, pareto_shape(log_weights))
-
-
-def _left_the_manifold(model: SAEManifoldModel, step: Array) -> NDArray[np.bool_]:
-    """Rows whose step goes round a compact manifold, where the integral has no more mass."""
-    out = np.zeros(len(step), bool)
-    for k, atom in enumerate(model.atoms):
-        if atom.prior_precision == 0:
-            out |= (np.abs(step[:, model.coordinate_columns(k)]) > np.pi).any(axis=1)
-    return out
+    return Certificate(log_ratio, error, pareto_shape(log_weights))
 
 
 def pareto_shape(log_weights: Array) -> Array:

@@ -8,6 +8,7 @@ from reml_sae.models._protocol import (
     InnerPoint,
     LogDeterminant,
     ModelPoint,
+    RowSampler,
     Theta,
 )
 from reml_sae.models.fixed_decoders import FixedDecoders
@@ -45,6 +46,7 @@ __all__ = [
     "PenaltyTerm",
     "Prediction",
     "RandomEffects",
+    "RowSampler",
     "SAEManifoldModel",
     "Smooth",
     "Theta",

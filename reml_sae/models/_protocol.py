@@ -158,6 +158,19 @@ class InnerModel(Protocol[Point]):
         ...
 
 
+class RowSampler(Protocol):
+    """Draws of all rows from the Gaussian approximation of their integrals."""
+
+    @property
+    def carried(self) -> NDArray[np.bool_]:
+        """Which local parameters (N, q) a row carries."""
+        ...
+
+    def move(self, noise: Array) -> tuple[Theta, NDArray[np.bool_]]:
+        """State at standard normal noise (N, q), and which rows (N,) stay on their manifolds."""
+        ...
+
+
 class ArrowModel(InnerModel[ModelPoint], Protocol):
     """A model whose Hessian is a block arrowhead."""
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.linalg import batched_cholesky
 from reml_sae.models._protocol import Theta
 from reml_sae.models.mixed_border import Border
 from reml_sae.penalties import Curvature
@@ -40,8 +41,16 @@ class GroupedModel(ABC):
     _rho: Array | None
 
     @abstractmethod
-    def _group_objective(self, theta: Theta, rho: Array) -> Array:
+    def at(self, theta: Theta, rho: Array) -> Any:
+        """The model at a state and outer parameters."""
+
+    @abstractmethod
+    def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each group, (G,)."""
+
+    def row_sampler(self, theta: Theta, rho: Array) -> GroupSampler:
+        """Draws of the groups' effects around a mode."""
+        return GroupSampler(self.at(theta, rho))
 
     def hyperprior(self, rho: Array) -> tuple[float, Array]:
         """Flat."""
@@ -77,12 +86,36 @@ class GroupedModel(ABC):
     def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
         """The new coefficients, with each group's old or new effects, whichever is better."""
         kept = Theta(old.xi, new.beta)
-        better = self._group_objective(new, rho) < self._group_objective(kept, rho)
+        better = self.row_objective(new, rho) < self.row_objective(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
 
     def coefficients(self, theta: Theta, rho: Array) -> Array:
         """Coefficients of all columns of X, (P,)."""
         return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.where["fixed"]]
+
+
+class GroupSampler:
+    """Gaussian draws of the effects around their modes; see `RowSampler`.
+
+    Parameters
+    ----------
+    point : GroupedPoint
+    """
+
+    def __init__(self, point: Any):
+        self.theta: Theta = point.theta
+        self.carried = np.ones(point.theta.xi.shape, bool)
+        self._map = point.effects.factor
+        blocks = point.matrix("exact").rows
+        if blocks.shape[1] and np.linalg.eigvalsh(blocks).min(initial=1.0) <= 0.0:
+            blocks = point.matrix("majorizer").rows
+        self._upper = batched_cholesky(blocks).transpose(0, 2, 1)
+
+    def move(self, noise: Array) -> tuple[Theta, NDArray[np.bool_]]:
+        """State at standard normal noise; effects have no bound."""
+        spherical = np.asarray(np.linalg.solve(self._upper, noise[:, :, None])[:, :, 0], float)
+        moved = Theta(self.theta.xi + spherical @ self._map.T, self.theta.beta)
+        return moved, np.ones(len(noise), bool)
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ class MixedModel(GroupedModel):
         """The state itself: eta is linear in theta, so that joint steps need no refinement."""
         return theta
 
-    def _group_objective(self, theta: Theta, rho: Array) -> Array:
+    def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each group, (G,)."""
         effects = EffectsPrior.of(self.terms, rho[self.where["covariance"]])
         loss = self.design.group_sums(self._loss(theta, rho))

@@ -228,11 +228,11 @@ class NonlinearMixedModel(GroupedModel):
             L = point.effects.factor
             step = batched_solve_psd(point.matrix("majorizer").rows, -point.gradient().xi @ L)
             step = step @ L.T
-            own = self._group_objective(theta, rho)
+            own = self.row_objective(theta, rho)
             waiting, xi = np.ones(len(own), bool), theta.xi.copy()
             for factor in (1.0, 0.3, 0.1):
                 trial = Theta(np.where(waiting[:, None], theta.xi + factor * step, xi), theta.beta)
-                better = waiting & (self._group_objective(trial, rho) < own)
+                better = waiting & (self.row_objective(trial, rho) < own)
                 xi[better] = trial.xi[better]
                 waiting &= ~better
             theta = Theta(xi, theta.beta)
@@ -252,7 +252,7 @@ class NonlinearMixedModel(GroupedModel):
         loss = self.family.loss(self.data.y, np.where(legal, eta, 0.0), psi)
         return np.where(legal, loss, np.inf)
 
-    def _group_objective(self, theta: Theta, rho: Array) -> Array:
+    def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each group, (G,); infinite where eta is not finite."""
         with np.errstate(over="ignore"):
             losses = self._losses(self.predictor(theta, rho), rho[self.where["family"]])

@@ -29,7 +29,7 @@ from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.sae_penalties import PenaltyPoint, bind_rows
 from reml_sae.models.sae_point import SAEPoint
-from reml_sae.models.sae_rows import refine_rows
+from reml_sae.models.sae_rows import SAERowSampler, refine_rows
 from reml_sae.models.softmax_chart import SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm, number_terms
 from reml_sae.penalties import ARDPenalty
@@ -349,6 +349,10 @@ class SAEManifoldModel:
         loss = self.family.loss(self.Z, eta, self.psi(rho)).sum(1)
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, log_a)
+
+    def row_sampler(self, theta: Theta, rho: Array) -> SAERowSampler:
+        """Draws of the rows around a mode."""
+        return SAERowSampler(self, theta, rho)
 
     def row_residuals(self, theta: Theta) -> Array:
         """Data minus mean, (N, p), standardised units."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.linalg import batched_solve_psd
+from reml_sae.linalg import batched_cholesky, batched_solve_psd
 from reml_sae.models._protocol import Theta
 
 if TYPE_CHECKING:
@@ -59,6 +59,41 @@ def _sweep(
         if improved.all():
             break
     return best, value
+
+
+class SAERowSampler:
+    """Gaussian draws around the rows' modes; see `RowSampler`.
+
+    The exact row Hessian is taken where it is positive definite, the majorized one elsewhere.
+
+    Parameters
+    ----------
+    model : SAEManifoldModel
+    theta : Theta
+        The mode.
+    rho : (n_rho,) array
+    """
+
+    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
+        self.model, self.theta = model, theta
+        self.carried = np.ones(theta.xi.shape, bool)
+        self.carried[:, model.chart.dim:] = model.active_coordinates
+        point = model.at(theta, rho)
+        blocks = point.row_hessian("exact")
+        low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
+        blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
+        self._upper = batched_cholesky(blocks).transpose(0, 2, 1)
+
+    def move(self, noise: Array) -> tuple[Theta, NDArray[np.bool_]]:
+        """State at standard normal noise; steps round a compact manifold leave it."""
+        step: Array = self.carried * np.asarray(
+            np.linalg.solve(self._upper, noise[:, :, None])[:, :, 0], float)
+        inside = np.ones(len(step), bool)
+        for k, atom in enumerate(self.model.atoms):
+            if atom.prior_precision == 0:
+                turn = np.abs(step[:, self.model.coordinate_columns(k)])
+                inside &= (turn <= np.pi).all(axis=1)
+        return self.model.retract(self.theta, Theta(step, np.zeros_like(self.theta.beta))), inside
 
 
 def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, Array]:

@@ -236,11 +236,11 @@ def test_groups_accept_only_what_helps_them():
     merged = model.merge_rows(old, new, rho)
     assert (merged.beta == new.beta).all()
     kept = Theta(old.xi, new.beta)
-    best = np.minimum(model._group_objective(kept, rho), model._group_objective(new, rho))
-    np.testing.assert_array_equal(model._group_objective(merged, rho), best)
+    best = np.minimum(model.row_objective(kept, rho), model.row_objective(new, rho))
+    np.testing.assert_array_equal(model.row_objective(merged, rho), best)
     refined = model.refine_rows(old, rho, n_sweeps=2)
     assert (refined.beta == old.beta).all()
-    change = model._group_objective(refined, rho) - model._group_objective(old, rho)
+    change = model.row_objective(refined, rho) - model.row_objective(old, rho)
     assert (change <= 0.0).all() and change.min() < 0.0
     assert change.sum() == pytest.approx(
         model.objective(refined, rho) - model.objective(old, rho), rel=1e-9)
