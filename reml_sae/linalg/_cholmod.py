@@ -11,6 +11,7 @@ the last per cent of fill: nested dissection (METIS) instead of minimum degree.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -159,7 +160,7 @@ def positive(pivots: Array, perm: Index, name: str) -> Array:
 
 
 @dataclass(frozen=True)
-class _CholmodAnalysis:
+class _CholmodAnalysis(ABC):
     """What the two interfaces of scikit-sparse share."""
 
     pattern: LowerPattern
@@ -175,15 +176,18 @@ class _CholmodAnalysis:
         except self.module.CholmodNotInstalledError:  # a CHOLMOD built without METIS
             return self._symbolic(ones, "amd")
 
+    @abstractmethod
     def _symbolic(self, matrix: Any, order: str) -> Any:
-        raise NotImplementedError
+        """Symbolic factor by an ordering."""
 
+    @abstractmethod
     def _numeric(self, matrix: Any) -> tuple[Array, Callable[[Array], Array], Callable[[], Any]]:
-        raise NotImplementedError
+        """Pivots D, the solver, and what makes L."""
 
     @property
+    @abstractmethod
     def perm(self) -> Index:
-        raise NotImplementedError
+        """Row of the matrix at each place of the factor."""
 
     def factorize(self, data: Array, name: str) -> Factored:
         try:
