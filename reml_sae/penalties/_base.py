@@ -132,8 +132,8 @@ class Penalty(ABC):
         return self.TIER
 
     def dispatch_tier(self) -> PenaltyTier:
-        """Part of the Hessian that its curvature goes to."""
-        return self.TIER
+        """Part of the Hessian that its curvature goes to: that of the target."""
+        return self.tier()
 
     def acts_on(self) -> str:
         """What the target is: "coordinates", "logits", "decoder", "decoders", "outer" or else.

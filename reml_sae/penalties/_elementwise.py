@@ -18,12 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import k0e, k1e
 
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature, PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
-from reml_sae.penalties._matrix import MatrixPenalty, RowPenalty
+from reml_sae.penalties._matrix import Held, MatrixPenalty, RowPenalty
+from reml_sae.penalties._smooth_l1 import log_centred_partition
 
 Array = NDArray[np.float64]
 
@@ -41,9 +41,8 @@ def smooth_abs(t: Array, eps: float, order: int) -> Array:
 
 def log_smooth_abs_partition(c: Array, eps: float) -> tuple[Array, Array]:
     """Log of int exp(-c s(t)) dt over the line, and its derivative in log c."""
-    z = c * eps
-    k1 = k1e(z)
-    return np.log(2.0 * eps * k1) - z, -(1.0 + z * (k0e(z) / k1))
+    value, slope = log_centred_partition(c, eps)
+    return value - c * eps, slope - c * eps
 
 
 def diagonal_blocks(diagonal: Array) -> Array:
@@ -140,21 +139,8 @@ class ElementwisePenalty(Entrywise, RowPenalty):
         return self._vjp(target, rho, weights, "majorizer")
 
 
-class HeldElementwise(ElementwisePenalty):
+class HeldElementwise(Held, ElementwisePenalty):
     """An improper sum over entries: its one strength is the weight, and no rho moves it."""
-
-    @property
-    def is_normalised(self) -> bool:
-        """False: exp(-P) has infinite mass."""
-        return False
-
-    def n_strengths(self) -> int:
-        """None."""
-        return 0
-
-    def log_partition(self, rho: Array, n_rows: int) -> None:
-        """None: improper."""
-        return
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,7 +162,3 @@ class Placed(Entrywise):
     def tier(self) -> PenaltyTier:
         """BETA on a decoder, PSI on coordinates."""
         return PenaltyTier.BETA if self.target == "decoder" else PenaltyTier.PSI
-
-    def dispatch_tier(self) -> PenaltyTier:
-        """The tier."""
-        return self.tier()

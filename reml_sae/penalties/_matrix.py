@@ -23,6 +23,23 @@ from reml_sae.penalties._base import Array, Curvature, Penalty, PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 
 
+class Held:
+    """Mixed into a kind whose normaliser is not known and whose one strength is its weight."""
+
+    @property
+    def is_normalised(self) -> bool:
+        """False: no normaliser is known, as a rule because exp(-P) has infinite mass."""
+        return False
+
+    def n_strengths(self) -> int:
+        """None that rho moves."""
+        return 0
+
+    def log_partition(self, rho: Array, n_rows: int) -> None:
+        """None."""
+        return
+
+
 class MatrixPenalty(Penalty):
     """A penalty on a matrix target (n, d).
 

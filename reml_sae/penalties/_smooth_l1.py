@@ -18,10 +18,43 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Polynomial
-from scipy.special import kve
+from numpy.typing import NDArray
+from scipy.special import k0e, k1e, kve
 
+Array = NDArray[np.float64]
+
+SMALL_ARGUMENT, LARGE_ARGUMENT = 1e-8, 1e4
+HANKEL = np.array([3.0 / 8.0, -15.0 / 128.0, 105.0 / 1024.0])
 LARGE_ORDER = 40.0
 TERMS = 9
+
+
+def log_centred_partition(c: Array, eps: float) -> tuple[Array, Array]:
+    """Log of int exp(-c (s - eps)) dx = 2 eps K_1(z) e^z in one dimension, and its slope in log c.
+
+    s = sqrt(x^2 + eps^2), z = c eps; nothing overflows or cancels at any strength.
+
+    Parameters
+    ----------
+    c : array
+        Positive strengths.
+    eps : float
+    """
+    c = np.asarray(c, float)
+    z = c * eps
+    small, large = z < SMALL_ARGUMENT, z > LARGE_ARGUMENT
+    inside = np.clip(z, SMALL_ARGUMENT, LARGE_ARGUMENT)
+    log_z = np.log(c) + np.log(eps)
+    # K_1' = -K_0 - K_1 / z
+    value, slope = np.log(k1e(inside)), inside * (1.0 - k0e(inside) / k1e(inside)) - 1.0
+    # K_1(z) e^z = 1 / z + 1 + O(z log z)
+    value, slope = np.where(small, z - log_z, value), np.where(small, z - 1.0, slope)
+    # Hankel's expansion, where the difference above cancels
+    powers = HANKEL * (1.0 / np.maximum(z, LARGE_ARGUMENT))[..., None] ** np.arange(1, 4)
+    series = 1.0 + powers.sum(axis=-1)
+    value = np.where(large, 0.5 * (np.log(0.5 * np.pi) - log_z) + np.log(series), value)
+    slope = np.where(large, -0.5 - powers @ np.arange(1.0, 4.0) / series, slope)
+    return np.log(2.0 * eps) + value, slope
 
 
 def log_smooth_l1_partition(m: int, c: float, eps: float) -> tuple[float, float]:

@@ -95,10 +95,6 @@ class CompositePenalty(Penalty):
         """The tier of the parts."""
         return self.parts[0].tier()
 
-    def dispatch_tier(self) -> PenaltyTier:
-        """The tier of the parts."""
-        return self.parts[0].dispatch_tier()
-
     def acts_on(self) -> str:
         """The target of the parts."""
         return self.parts[0].acts_on()

@@ -33,6 +33,7 @@ from reml_sae.errors import InputError
 from reml_sae.penalties import _fields, _gram
 from reml_sae.penalties._base import Array, Curvature, PenaltyTier
 from reml_sae.penalties._gram import Directions, GramPenalty, Index, Matrix
+from reml_sae.penalties._matrix import Held
 from reml_sae.penalties._registry import register
 
 FLOOR = 1e-50
@@ -55,7 +56,7 @@ class _Pairs(NamedTuple):
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DecoderIncoherencePenalty(GramPenalty):
+class DecoderIncoherencePenalty(Held, GramPenalty):
     """Decoders of co-active atoms orthogonal; target: the stacked decoders (M_1 + .. + M_K, p).
 
     Only the pairs that are named cost anything: nothing is K x K or M x M but the dense
@@ -105,18 +106,9 @@ class DecoderIncoherencePenalty(GramPenalty):
             object.__setattr__(self, "coactivation", strengths)
         super().__post_init__()
 
-    @property
-    def is_normalised(self) -> bool:
-        """False: P is bounded, so the prior is improper; it is held at its weight."""
-        return False
-
     def acts_on(self) -> str:
         """The decoders of all atoms, stacked."""
         return "decoders"
-
-    def n_strengths(self) -> int:
-        """None."""
-        return 0
 
     def by_output(self) -> bool:
         """True."""
@@ -125,10 +117,6 @@ class DecoderIncoherencePenalty(GramPenalty):
     def width(self) -> int:
         """M_1 + .. + M_K."""
         return sum(self.block_sizes)
-
-    def log_partition(self, rho: Array, n_rows: int) -> None:
-        """None: the prior is improper."""
-        return
 
     # --- pattern -----------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
-from reml_sae.penalties._matrix import MatrixPenalty
+from reml_sae.penalties._matrix import Held, MatrixPenalty
 from reml_sae.penalties._registry import register
 
 Array = NDArray[np.float64]
@@ -62,7 +62,7 @@ class _State(NamedTuple):
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
-class IsometryPenalty(MatrixPenalty):
+class IsometryPenalty(Held, MatrixPenalty):
     """Penalty on decoder Jacobians that stretch unequally; target: J (n, p, d), as (n, p d).
 
     Parameters
@@ -102,15 +102,6 @@ class IsometryPenalty(MatrixPenalty):
             object.__setattr__(self, "metric", metric)
         super().__post_init__()
 
-    @property
-    def is_normalised(self) -> bool:
-        """False: P does not change with the scale of J."""
-        return False
-
-    def n_strengths(self) -> int:
-        """None of its own."""
-        return 0
-
     def acts_on(self) -> str:
         """Jacobians of a decoder."""
         return "jacobians"
@@ -128,10 +119,6 @@ class IsometryPenalty(MatrixPenalty):
         if self.metric is None or self.metric.ndim == 2:
             return self
         return replace(self, metric=self.metric[index])
-
-    def log_partition(self, rho: Array, n_rows: int) -> None:
-        """None: improper."""
-        return
 
     # --- pieces ------------------------------------------------------------------------------
 

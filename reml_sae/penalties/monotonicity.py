@@ -18,6 +18,7 @@ from scipy.special import expit
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._edges import EdgePenalty
+from reml_sae.penalties._matrix import Held
 from reml_sae.penalties._registry import register
 
 Array = NDArray[np.float64]
@@ -25,7 +26,7 @@ Array = NDArray[np.float64]
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MonotonicityPenalty(EdgePenalty):
+class MonotonicityPenalty(Held, EdgePenalty):
     """Penalty on steps against a direction; target: coordinates (n, d) in the order of the rows.
 
     Parameters
@@ -53,15 +54,6 @@ class MonotonicityPenalty(EdgePenalty):
         _fields.positive("eps", self.eps)
         super().__post_init__()
 
-    @property
-    def is_normalised(self) -> bool:
-        """False."""
-        return False
-
-    def n_strengths(self) -> int:
-        """None of its own."""
-        return 0
-
     def profile(self, x: Array, order: int) -> Array:
         """Eps softplus(-direction x / eps) and its derivatives."""
         x = -self.direction * x / self.eps
@@ -73,7 +65,3 @@ class MonotonicityPenalty(EdgePenalty):
         right = expit(-x)  # 1 - wrong, accurate in both tails
         bend = wrong * right / self.eps
         return bend if order == 2 else -self.direction / self.eps * bend * (right - wrong)
-
-    def log_partition(self, rho: Array, n_rows: int) -> None:
-        """None: improper."""
-        return

@@ -102,10 +102,6 @@ class NuclearNormPenalty(GramPenalty):
         """The tier of the target."""
         return PenaltyTier.BETA if self.by_output() else PenaltyTier.PSI
 
-    def dispatch_tier(self) -> PenaltyTier:
-        """The tier of the target."""
-        return self.tier()
-
     def by_output(self) -> bool:
         """Whether the target is a decoder."""
         return self.target == "decoder"

@@ -27,32 +27,20 @@ from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Array, Curvature
 from reml_sae.penalties._gram import Directions, GramPenalty, all_pairs, group_index
+from reml_sae.penalties._matrix import Held
 from reml_sae.penalties._registry import register
 
 
-class _QuadraticInGram(GramPenalty):
+class _QuadraticInGram(Held, GramPenalty):
     """What both share: h'' is ``gram_scale`` times the identity on the directions."""
 
     @abstractmethod
     def gram_scale(self, T: Array) -> float:
         """What multiplies X in h''[X]."""
 
-    @property
-    def is_normalised(self) -> bool:
-        """False: it is held at its weight."""
-        return False
-
-    def n_strengths(self) -> int:
-        """None."""
-        return 0
-
     def gram_core(self, T: Array, which: Curvature) -> Array:
         """A multiple of the identity."""
         return self.gram_scale(T) * np.eye(self.directions.count)
-
-    def log_partition(self, rho: Array, n_rows: int) -> None:
-        """None: no normaliser is known."""
-        return
 
 
 @register

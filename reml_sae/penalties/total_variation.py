@@ -19,13 +19,13 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import k0e, k1e
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._edges import EdgePenalty, components, induced_edges, node_count
 from reml_sae.penalties._elementwise import smooth_abs
 from reml_sae.penalties._registry import register
+from reml_sae.penalties._smooth_l1 import log_centred_partition
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -121,22 +121,6 @@ class TotalVariationPenalty(EdgePenalty):
             return None
         sizes = np.array([n_rows]) if self.edges is None else self._sizes
         n_differences = self.latent_dim * int((sizes - 1).sum())
-        value, slope = _log_smooth_l1(self.strength(rho), self.eps)
+        value, slope = map(float, log_centred_partition(np.array(self.strength(rho)), self.eps))
         total = n_differences * value - 0.5 * self.latent_dim * float(np.log(sizes).sum())
         return total, np.full(self.rho_count(), n_differences * slope)
-
-
-def _log_smooth_l1(w: float, eps: float) -> tuple[float, float]:
-    """Log of int exp(-w (s(x) - eps)) dx = 2 eps K_1(c) e^c, c = w eps, and its slope in log w."""
-    c = w * eps
-    if c < 1e-8:  # K_1(c) e^c = 1 / c + 1 + O(c log c)
-        log_k1, slope = -np.log(w) - np.log(eps) + c, c - 1.0
-    elif c < 1e4:
-        # K_1' = -K_0 - K_1 / c
-        log_k1, slope = np.log(k1e(c)), c * (1.0 - k0e(c) / k1e(c)) - 1.0
-    else:  # Hankel's expansion, where the difference above cancels
-        terms = np.array([3.0 / 8.0, -15.0 / 128.0, 105.0 / 1024.0]) * (1.0 / c) ** np.arange(1, 4)
-        series = 1.0 + terms.sum()
-        log_k1 = 0.5 * (np.log(0.5 * np.pi) - np.log(w) - np.log(eps)) + np.log(series)
-        slope = -0.5 - (terms @ np.arange(1, 4)) / series
-    return float(np.log(2.0 * eps) + log_k1), float(slope)

@@ -10,12 +10,13 @@ from scipy.special import gammaln
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError, RegistryError
 from reml_sae.penalties import sheaf
+from reml_sae.penalties._smooth_l1 import log_centred_partition
 from reml_sae.penalties.isometry import IsometryPenalty
 from reml_sae.penalties.ivae import IvaeRidgeMeanGauge
 from reml_sae.penalties.monotonicity import MonotonicityPenalty
 from reml_sae.penalties.ordered_beta_bernoulli import OrderedBetaBernoulliPenalty, _steps
 from reml_sae.penalties.sheaf import SheafConsistencyPenalty
-from reml_sae.penalties.total_variation import TotalVariationPenalty, _log_smooth_l1
+from reml_sae.penalties.total_variation import TotalVariationPenalty
 from tests.penalties.cases.coupled import CASES, chain, frames, graph, uniform_sheaf
 
 NONE = np.zeros(0)
@@ -68,7 +69,7 @@ def test_total_variation_far_below_eps_is_the_quadratic_form_of_the_graph(edges)
 @pytest.mark.parametrize("w", [1e-5, 1e-3, 1.0, 30.0, 1e4, 1e5, 1e7])
 @pytest.mark.parametrize("eps", [1e-6, 1e-3, 1.0])
 def test_smooth_l1_normaliser(w, eps):
-    value, slope = _log_smooth_l1(w, eps)
+    value, slope = log_centred_partition(np.array(w), eps)
     unit = 1.0 / w + np.sqrt(eps / w)  # length over which the density falls
 
     def density(x):
