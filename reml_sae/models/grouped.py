@@ -36,7 +36,8 @@ class GroupedModel(ABC):
     """
 
     border: Border
-    where: Mapping[str, slice]
+    where: dict[str, slice]
+    rho_names: tuple[str, ...]
     _theta: Theta | None
     _rho: Array | None
 
@@ -51,6 +52,14 @@ class GroupedModel(ABC):
     def row_sampler(self, theta: Theta, rho: Array) -> GroupSampler:
         """Draws of the groups' effects around a mode."""
         return GroupSampler(self.at(theta, rho))
+
+    def _lay_out(self, labels: Mapping[str, tuple[str, ...]]) -> None:
+        """Give every part of rho its slice, in order, and its names."""
+        self.where, begin = {}, 0
+        for part, names in labels.items():
+            self.where[part] = slice(begin, begin + len(names))
+            begin += len(names)
+        self.rho_names = tuple(name for names in labels.values() for name in names)
 
     def hyperprior(self, rho: Array) -> tuple[float, Array]:
         """Flat."""

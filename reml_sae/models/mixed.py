@@ -153,18 +153,12 @@ class MixedModel(GroupedModel):
         self.outer_X: Array = data.X @ border.outer
         self.design = (replace(data, X=data.X @ border.inner) if self.method == "Laplace"
                        else data)
-        labels = {
+        self._lay_out({
             "covariance": tuple(label for term in self.terms for label in term.labels),
             "smooths": tuple(label for smooth in self.smooths for label in smooth.labels),
             "fixed": tuple(f"fixed[{j}]" for j in range(self.outer_X.shape[1])),
             "family": tuple(self.family.psi_names),
-        }
-        self.where: dict[str, slice] = {}
-        begin = 0
-        for part, names in labels.items():
-            self.where[part] = slice(begin, begin + len(names))
-            begin += len(names)
-        self.rho_names = tuple(name for names in labels.values() for name in names)
+        })
 
     # --- protocol: structure ---------------------------------------------------------------------
 

@@ -127,17 +127,11 @@ class NonlinearMixedModel(GroupedModel):
         self.border = self._split if self.method == "Laplace" else Border.whole((), p)
         self.integrated = np.full(self.border.inner.shape[1], self.method != "ML")
         """Which inner coefficients the criterion integrates."""
-        labels = {
+        self._lay_out({
             "covariance": self.terms[0].labels,
             "fixed": tuple(f"fixed[{j}]" for j in range(self.border.outer.shape[1])),
             "family": tuple(self.family.psi_names),
-        }
-        self.where: dict[str, slice] = {}
-        begin = 0
-        for part, names in labels.items():
-            self.where[part] = slice(begin, begin + len(names))
-            begin += len(names)
-        self.rho_names = tuple(name for names in labels.values() for name in names)
+        })
 
     # --- protocol: structure ---------------------------------------------------------------------
 

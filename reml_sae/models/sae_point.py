@@ -48,6 +48,7 @@ class SAEPoint:
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
         self.model, self.theta, self.rho = model, theta, rho
         self.psi = model.psi(rho)
+        self._coupled: dict[Curvature, CoupledRows] = {}
         n, p = model.shape
         width = min(p, model.layout.basis_size)
         whole = width == p or model.has_dense_border
@@ -151,6 +152,11 @@ class SAEPoint:
 
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""
+        if which not in self._coupled:
+            self._coupled[which] = self._couple(which)
+        return self._coupled[which]
+
+    def _couple(self, which: Curvature) -> CoupledRows:
         full = self.penalties.coupled_rows(which)
         columns = np.zeros((len(full.columns), *self.theta.xi.shape))
         for column, lifted in zip(columns, full.columns, strict=True):
