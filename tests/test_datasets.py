@@ -2,9 +2,23 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
-from reml_sae.datasets import load_dates, load_weekdays, planted_circles, planted_mixture
+from reml_sae.datasets import (
+    calendar_mixed,
+    gaussian_control,
+    load_dates,
+    load_weekdays,
+    planted_circles,
+    planted_manifolds,
+    planted_mixed_rows,
+    planted_mixture,
+)
+from reml_sae.datasets._shapes import SHAPES
 from reml_sae.errors import InputError
+
+AMBIENT = {"sphere": 3, "projective_plane": 3, "plane": 2, "torus": 2, "donut": 2, "cylinder": 2,
+           "mobius": 2, "curved_sheet": 2}
 
 
 def test_planted_noise_and_frames():
@@ -23,11 +37,127 @@ def test_planted_circle_lies_on_its_circle():
     assert data.explained_variance == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ((10, 3, ["torus"]), "torus"), ((10, 3, ["plane", "plane"]), "orthogonal")])
-def test_wrong_plants(arguments, message):
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_spans_its_frame(name):
+    data = planted_manifolds(400, 7, [name, name], noise_sd=0.0, radius=2.0)
+    rows = data.labels == 1
+    frame, t = data.frames[1], data.coordinates[1]
+    assert t.shape == (400, AMBIENT.get(name, 1))
+    local = data.Z[rows] @ frame.T
+    np.testing.assert_allclose(local @ frame, data.Z[rows], atol=1e-12)
+    np.testing.assert_allclose(local, 2.0 * SHAPES[name].embed(t)[rows], atol=1e-12)
+    assert np.linalg.matrix_rank(local - local.mean(axis=0), tol=1e-6) == len(frame)
+
+
+def test_shapes_by_their_equations():
+    rng = np.random.default_rng(0)
+    points = {name: SHAPES[name].embed(SHAPES[name].draw(rng, 2000)) for name in SHAPES}
+    for name in ("circle", "interval", "torus", "sphere", "projective_plane"):
+        np.testing.assert_allclose(np.linalg.norm(points[name], axis=1), 1.0)
+    x, y, z = points["donut"].T
+    np.testing.assert_allclose((np.hypot(x, y) - 1.0) ** 2 + z**2, 0.4**2)
+    ellipse = points["ellipse"]
+    np.testing.assert_allclose(ellipse[:, 0] ** 2 + (ellipse[:, 1] / 0.6) ** 2, 1.0)
+    arc = np.arctan2(points["interval"][:, 1], points["interval"][:, 0])
+    assert np.abs(arc).max() < 0.75 * np.pi and np.ptp(arc) > 1.49 * np.pi
+    t = rng.normal(size=(5, 1))
+    arc = SHAPES["interval"].embed(t)
+    np.testing.assert_allclose(np.arctan2(arc[:, 1], arc[:, 0]) / (1.5 * np.pi) + 0.5,
+                               ndtr(t[:, 0]))
+
+
+def test_shapes_identify_the_same_points():
+    rng = np.random.default_rng(0)
+    t, w = rng.uniform(-3, 3, size=20), rng.normal(size=20)
+    mobius = SHAPES["mobius"].embed
+    np.testing.assert_allclose(mobius(np.column_stack([t, w])),
+                               mobius(np.column_stack([t + 2.0 * np.pi, -w])), atol=1e-12)
+    x = SHAPES["projective_plane"].draw(rng, 20)
+    veronese = SHAPES["projective_plane"].embed
+    np.testing.assert_allclose(veronese(x), veronese(-x))
+    # an isometry of the symmetric matrices t t': inner products are functions of (t.s)^2
+    np.testing.assert_allclose(veronese(x) @ veronese(x).T, 1.5 * (x @ x.T) ** 2 - 0.5, atol=1e-12)
+
+
+def test_rows_superpose_their_atoms():
+    data = planted_manifolds(500, 6, ["circle", "sphere", "linear", "interval"],
+                             n_active_range=(1, 3), amplitude_sd=0.5, offset=1.0, noise_sd=0.0)
+    assert set(data.support.sum(axis=1)) == {1, 2, 3}
+    assert ((data.amplitudes > 0.0) == data.support).all()
+    assert (data.labels == data.amplitudes.argmax(axis=1)).all()
+    np.testing.assert_allclose(data.weights.sum(axis=1), 1.0)
+    rest = data.Z.copy()
+    for k, name in enumerate(data.topologies):
+        rest -= data.amplitudes[:, [k]] * (SHAPES[name].embed(data.coordinates[k])
+                                           @ data.frames[k])
+    # what remains are the centres, one of length 1 for each atom, linear in the amplitudes
+    centres = np.linalg.lstsq(data.amplitudes, rest, rcond=None)[0]
+    np.testing.assert_allclose(data.amplitudes @ centres, rest, atol=1e-10)
+    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 1.0)
+    assert np.log(data.amplitudes[data.support]).std() == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("n_active", [1, 2, 3])
+def test_imbalance_is_the_ratio_of_uses(n_active):
+    data = planted_manifolds(20_000, 8, ["circle"] * 6, n_active=n_active, imbalance=2.5)
+    used = data.support.sum(axis=0)
+    assert (data.support.sum(axis=1) == n_active).all()
+    assert used[0] / used[-1] == pytest.approx(2.5, rel=0.05)
+    assert (np.diff(used) < 0).all()
+
+
+def test_few_rows_are_dealt_fairly():
+    data = planted_manifolds(4, 8, ["circle"] * 2, imbalance=3.0)
+    assert data.support.sum(axis=0).tolist() == [3, 1]
+
+
+def test_balanced_subsets_are_equally_frequent():
+    data = planted_manifolds(12_000, 8, ["circle"] * 4, n_active=2)
+    counts = np.unique(data.support, axis=0, return_counts=True)[1]
+    assert len(counts) == 6 and np.abs(counts - 2000).max() < 200
+    assert planted_manifolds(50, 8, ["circle"] * 4, n_active=4).support.all()
+
+
+def test_rows_of_a_plant():
+    data = planted_manifolds(60, 8, ["circle"] * 3, n_active=2)
+    held_out = data.rows(slice(40, None))
+    assert len(held_out.Z) == 20 and (data.Z[40:] == held_out.Z).all()
+    assert (held_out.coordinates[2] == data.coordinates[2][40:]).all()
+    assert (held_out.support == data.support[40:]).all()
+
+
+def test_mixed_rows_add_up():
+    data = planted_mixed_rows(50, 7, noise_sd=0.0)
+    np.testing.assert_allclose(data.amplitudes.sum(axis=1), 1.0)
+    circles = [SHAPES["circle"].embed(t) @ f for t, f in zip(data.coordinates, data.frames,
+                                                             strict=True)]
+    np.testing.assert_allclose(data.Z, 2.0 * sum(data.weights[:, [k]] * circles[k]
+                                                 for k in (0, 1)))
+
+
+def test_gaussian_control_has_only_its_rank():
+    values = np.linalg.svd(gaussian_control(4000, 10, rank=3, noise_sd=0.01), compute_uv=False)
+    assert values[2] / np.sqrt(4000) > 0.1
+    np.testing.assert_allclose(values[3:] / np.sqrt(4000), 0.01, rtol=0.1)
+
+
+@pytest.mark.parametrize(("arguments", "options", "message"), [
+    ((10, 3, ["knot"]), {}, "knot"),
+    ((10, 3, []), {}, "empty"),
+    ((10, 3, ["plane", "plane"]), {"orthogonal": True}, "orthogonal"),
+    ((10, 3, ["projective_plane"]), {}, "n_outputs >= 5"),
+    ((10, 3, ["circle"]), {"n_active": 2}, "1..1 atoms"),
+    ((10, 3, ["circle"] * 3), {"n_active_range": (2, 1)}, "lowest first"),
+    ((10, 3, ["circle"] * 3), {"imbalance": 0.5}, "imbalance"),
+    ((10, 3, ["circle"] * 3), {"imbalance": 9.0, "n_active": 2}, "every row")])
+def test_wrong_plants(arguments, options, message):
     with pytest.raises(InputError, match=message):
-        planted_mixture(*arguments)
+        planted_manifolds(*arguments, **options)
+
+
+def test_wrong_rank_of_the_control():
+    with pytest.raises(InputError, match="rank"):
+        gaussian_control(10, 3, rank=4)
 
 
 def test_calendar():
@@ -37,3 +167,15 @@ def test_calendar():
         np.testing.assert_allclose(week.Z[week.groups == template].mean(axis=0), 0.0, atol=1e-12)
     assert "sentence encoder" in week.description
     assert (load_weekdays(center_templates=False).Z != week.Z).any()
+
+
+def test_weekdays_and_dates_together():
+    both, raw = calendar_mixed(), calendar_mixed(center=False)
+    week, year = load_weekdays(), load_dates()
+    assert both.is_weekday.sum() == 140 and both.Z.shape == (505, 384)
+    assert (both.Z[both.is_weekday] == week.Z).all()
+    assert (both.phase[both.is_weekday] == week.phase).all()
+    assert (both.phase[~both.is_weekday] == year.phase).all()
+    assert (raw.Z[~raw.is_weekday] == year.Z).all()
+    for group in range(21):
+        np.testing.assert_allclose(both.Z[both.groups == group].mean(axis=0), 0.0, atol=1e-6)

@@ -94,9 +94,9 @@ def laplace_certificate(
     log_weights = np.empty((n_draws, len(at_mode)))
     for draw in log_weights:
         noise = rng.normal(size=theta.xi.shape) * sampler.carried
-        moved, inside = sampler.move(noise)
+        moved, log_volume = sampler.move(noise)
         draw[:] = at_mode - model.row_objective(moved, rho) + 0.5 * (noise**2).sum(axis=1)
-        draw[~inside] = -np.inf
+        draw += log_volume
     log_ratio = logsumexp(log_weights, axis=0) - np.log(n_draws)
     relative = np.exp(log_weights - log_ratio)
     error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0) / n_draws)

@@ -127,7 +127,7 @@ def diagnose(
             t = result.theta.xi[rows, model.coordinate_columns(k)]
             if atom.name == "circle":
                 checks.append(_coverage(k, t[:, 0]))
-            checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta))
+            checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
     checks.append(_duplicates(model, result))
     checks.append(_laplace(model, result))
     return Diagnostics(tuple(checks), _figures(model, result), result.trace)
@@ -150,8 +150,8 @@ def _coverage(k: int, t: Array) -> Check:
     return Check(f"atom {k} coverage", status, share, "share of the circle's twelfths in use")
 
 
-def _tangent(k: int, slopes: Array) -> Check:
-    values = np.linalg.svd(slopes, compute_uv=False)
+def _tangent(k: int, slopes: Array, dim: int) -> Check:
+    values = np.linalg.svd(slopes, compute_uv=False)[:, :dim]
     top = values.max(initial=0.0)
     ratio = float(np.quantile(values[:, -1], 0.05) / top) if top > 0 else 0.0
     status = ("fail" if ratio < LOWEST_TANGENT else "warn" if ratio < LOW_TANGENT else "pass")

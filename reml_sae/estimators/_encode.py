@@ -1,9 +1,10 @@
 """Codes of rows under fixed decoders: the search over each row's local minima.
 
-The fit and `transform` share this code. Every row tries the best point of the best few atoms, found
-on a grid, and a mixture of the two atoms that it points along most. It refines each candidate with
-the exact row Newton steps of the inner solve, and keeps the one with the best row evidence, the
-Laplace approximation of -log p(z_i | B):
+The fit and `transform` share this code. On the simplex every row tries the best point of the best
+few atoms, found on a grid, and a mixture of the two atoms that it points along most; elsewhere it
+tries what matching pursuit finds. It refines each candidate with the exact row Newton steps of the
+inner solve, and keeps the one with the best row evidence, the Laplace approximation of
+-log p(z_i | B):
 
     v_i = f_i + (1/2) log|D_i| - (q_i / 2) log 2 pi + log C_i
 
@@ -16,11 +17,14 @@ it; the present codes are kept unless the result has a lower objective as a whol
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from reml_sae.errors import ConvergenceWarning
+from reml_sae.estimators._pursuit import Candidate, atom_grid, pursue
 from reml_sae.inner import solve_inner
 from reml_sae.models import FixedDecoders, SAEManifoldModel, Theta, column_weights
 
@@ -33,11 +37,11 @@ a posterior standard deviation below 0.2, where a Gaussian approximation is good
 LEAST_INFORMATION = 1e-6
 """Below it a row's own atom is a point, which has no coordinate."""
 N_CANDIDATES = 3
-GRID = 64
 ENCODE_SWEEPS = 60
 HARD_SHARE, SOFT_SHARE = 0.95, 0.7
 """Shares of the first atom from which a row is refined; they can lead to different minima."""
 IMPROVEMENT = 1e-6
+SAME_CODE = 1e-7
 TOGETHER_TOL = 1e-8
 UNSOUND, SLACK = 1e6, 4.0
 """Added to the evidence of a row whose active set is not, within a factor, the one that its state
@@ -47,8 +51,11 @@ calls for: its last resort."""
 def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     """Which coordinates each row carries, (N, K).
 
-    Its first atom's, all that it can resolve, and those that a penalty couples between rows.
+    Its first atom's, all that it can resolve, and those that a penalty couples between rows. A hard
+    support stays as it is.
     """
+    if model.assignment.hard_support:
+        return model.active
     a, information = _information(model, theta, rho)
     active = information > INFORMATION
     first = np.arange(len(a)), a.argmax(1)
@@ -58,8 +65,7 @@ def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
 
 def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Array, Array]:
     """Assignments (N, K) and the expected information (N, K) on every atom's coordinate."""
-    logits = model.chart.logits(theta.xi[:, : model.chart.dim])
-    a = np.exp(model.chart.log_assignments(logits))
+    a = model.assignment.amplitudes(model.logits(theta), model.is_open).a
     return a, a**2 * squared_speeds(model, theta.beta, column_weights(model, theta, rho))
 
 
@@ -70,22 +76,19 @@ def squared_speeds(model: SAEManifoldModel, beta: Array, weights: Array) -> Arra
     """
     speeds = np.empty(len(model.atoms))
     for k, atom in enumerate(model.atoms):
-        slope = atom.jet(atom.grid(GRID), 1)[1] @ beta[model.layout.basis_slices[k]]
+        slope = atom.jet(atom_grid(atom), 1)[1] @ beta[model.layout.basis_slices[k]]
         metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
         speeds[k] = np.linalg.eigvalsh(metric)[0]
     return speeds
 
 
-def hard_logits(
-    model: SAEManifoldModel, labels: NDArray[np.intp], share: float = HARD_SHARE
-) -> Array:
-    """Chart coordinates (N, K - 1) of rows that belong to one atom with this share."""
-    k = model.chart.n_atoms
-    if k == 1:
-        return np.zeros((len(labels), 0))
-    a = np.full((len(labels), k), (1.0 - share) / (k - 1))
+def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float = HARD_SHARE) -> Array:
+    """Shares (N, K) of rows that belong to one atom with this share."""
+    if n_atoms == 1:
+        return np.ones((len(labels), 1))
+    a = np.full((len(labels), n_atoms), (1.0 - share) / (n_atoms - 1))
     a[np.arange(len(labels)), labels] = share
-    return model.chart.coordinates(model.chart.temperature * np.log(a))
+    return a
 
 
 def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
@@ -102,8 +105,49 @@ def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
     return value + model.active @ priors
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """Training rows whose codes a search from nothing does not find.
+
+    Attributes
+    ----------
+    Z : (m, p) array
+        Standardised rows.
+    xi : (m, q) array
+        Their codes.
+    active : (m, K) bool
+    """
+
+    Z: Array
+    xi: Array
+    active: Mask
+
+    def start(self, Z: Array) -> tuple[Array, Mask]:
+        """Codes of the nearest remembered row of each row."""
+        nearest = NearestNeighbors(n_neighbors=1).fit(self.Z).kneighbors(
+            Z, return_distance=False)[:, 0]
+        return self.xi[nearest], self.active[nearest]
+
+
+def remember(model: SAEManifoldModel, theta: Theta, rho: Array) -> Remembered:
+    """Find the rows of a fit that `encode` must remember, so that it gives every row its code."""
+    found, active, _ = encode(model, theta, rho, search_from_state=False)
+    same = (active == model.active).all(axis=1)
+    apart = np.abs(model.assignment.amplitudes(model.logits(theta), model.is_open).a
+                   - model.assignment.amplitudes(model.logits(found), model.is_open).a)
+    same &= apart.max(axis=1) <= SAME_CODE
+    for k, atom in enumerate(model.atoms):
+        rows, where = np.flatnonzero(model.active[:, k]), model.coordinate_columns(k)
+        same[rows] &= atom.distance(theta.xi[rows, where], found.xi[rows, where]) <= SAME_CODE
+    lost = np.flatnonzero(~same)
+    if model.couples_rows:
+        lost = lost[:0]
+    return Remembered(model.Z[lost], theta.xi[lost], model.active[lost])
+
+
 def encode(
-    model: SAEManifoldModel, theta: Theta, rho: Array, *, search_from_state: bool
+    model: SAEManifoldModel, theta: Theta, rho: Array, *, search_from_state: bool,
+    remembered: Remembered | None = None,
 ) -> tuple[Theta, Mask, NDArray[np.bool_]]:
     """Best row parameters under fixed decoders.
 
@@ -117,6 +161,8 @@ def encode(
     search_from_state : bool
         Whether the present codes are a candidate; a row is then moved only where another
         candidate is better by more than rounding.
+    remembered : Remembered, optional
+        Codes that are tried first.
 
     Returns
     -------
@@ -126,23 +172,22 @@ def encode(
     """
     if model.couples_rows:
         return _encode_together(model, theta, rho, search_from_state)
-    n, n_atoms = model.active.shape
+    n = len(model.active)
+    model = model.with_gate_counts(model.gate_counts)
     best_value = np.full(n, np.inf)
     best_xi = theta.xi.copy()
     best_active = model.active.copy()
     moved = np.zeros(n, bool)
     if search_from_state:
         best_value = row_evidence(model, theta, rho)
-    labels, nearest = _grid_candidates(model, theta)
-    candidates = [(labels[:, [j]], HARD_SHARE, nearest) for j in range(labels.shape[1])]
-    if n_atoms > 1:
-        pairs, aligned = _mixed_candidates(model, theta)
-        candidates += [(labels[:, [0]], SOFT_SHARE, nearest), (pairs, SOFT_SHARE, aligned)]
-    for chosen, share, coordinates in candidates:
-        active = np.zeros((n, n_atoms), bool)
-        np.put_along_axis(active, chosen, True, axis=1)
-        xi = np.concatenate([hard_logits(model, chosen[:, 0], share), coordinates], axis=1)
-        trial, trial_model, sound = _settle(model, Theta(xi, theta.beta), rho, active)
+    find = _simplex_candidates if model.assignment.on_simplex else pursue
+    starts = [(np.concatenate([model.assignment.start(found.support, found.amplitudes),
+                               found.coordinates], axis=1), found.support)
+              for found in find(model, theta, rho)]
+    if remembered is not None and len(remembered.Z):
+        starts.insert(0, remembered.start(model.Z))
+    for xi, support in starts:
+        trial, trial_model, sound = _settle(model, Theta(xi, theta.beta), rho, support)
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
         better = value < best_value - IMPROVEMENT * (1.0 + np.abs(value))
         best_value = np.where(better, value, best_value)
@@ -150,6 +195,22 @@ def encode(
         best_active[better] = trial_model.active[better]
         moved |= better
     return Theta(best_xi, theta.beta), best_active, moved
+
+
+def _simplex_candidates(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]:
+    """The best few atoms of each row, and a mixture of two."""
+    n, n_atoms = model.active.shape
+    labels, nearest = _grid_candidates(model, theta)
+    chosen = [(labels[:, [j]], HARD_SHARE, nearest) for j in range(labels.shape[1])]
+    if n_atoms > 1:
+        pairs, aligned = _mixed_candidates(model, theta)
+        chosen += [(labels[:, [0]], SOFT_SHARE, nearest), (pairs, SOFT_SHARE, aligned)]
+    out = []
+    for atoms, share, coordinates in chosen:
+        support = np.zeros((n, n_atoms), bool)
+        np.put_along_axis(support, atoms, True, axis=1)
+        out.append(Candidate(support, hard_shares(atoms[:, 0], n_atoms, share), coordinates))
+    return out
 
 
 def _encode_together(
@@ -180,6 +241,8 @@ def _settle(
     """
     trial_model = model.with_state(theta, rho, active)
     theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
+    if model.assignment.hard_support:
+        return theta, trial_model, np.ones(len(active), bool)
     settled = active_set(trial_model, theta, rho)
     if (settled != active).any():
         trial_model = model.with_state(theta, rho, settled)
@@ -198,7 +261,7 @@ def _grid_candidates(
     distance = np.empty((n, len(model.atoms)))
     nearest = np.empty((n, model.layout.n_coordinates))
     for k, atom in enumerate(model.atoms):
-        grid = atom.grid(GRID)
+        grid = atom_grid(atom)
         points = atom.basis(grid) @ theta.beta[model.layout.basis_slices[k]]
         squares = np.einsum("gp,gp->g", points, points) - 2.0 * model.working @ points.T
         index = squares.argmin(1)
@@ -220,7 +283,7 @@ def _mixed_candidates(
     along = np.empty((n, len(model.atoms)))
     aligned = np.empty((n, model.layout.n_coordinates))
     for k, atom in enumerate(model.atoms):
-        grid = atom.grid(GRID)
+        grid = atom_grid(atom)
         b = theta.beta[model.layout.basis_slices[k]]
         spokes = (atom.basis(grid) - atom.prior_mean_basis()) @ b
         length = np.sqrt(np.einsum("gp,gp->g", spokes, spokes))

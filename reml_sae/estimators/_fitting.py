@@ -11,19 +11,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
-from reml_sae.estimators._encode import active_set, encode, hard_logits, squared_speeds
-from reml_sae.estimators._loops import loop_starts
-from reml_sae.estimators._starts import Start, find_starts
+from reml_sae.estimators._code_starts import CodeStart, find_code_starts
+from reml_sae.estimators._encode import active_set, encode, hard_shares, squared_speeds
+from reml_sae.estimators._pursuit import Candidate
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
-from reml_sae.models import Curvature, PenaltyTerm, SAEManifoldModel, Theta, solve_beta, start_psi
+from reml_sae.models import (
+    Assignment,
+    Curvature,
+    PenaltyTerm,
+    SAEManifoldModel,
+    Theta,
+    solve_beta,
+    start_psi,
+)
+from reml_sae.models.sae_structure import with_amplitude_priors
 from reml_sae.outer import FitResult, REMLTrace, TraceRow, fit_reml
 
 Array = NDArray[np.float64]
@@ -31,9 +40,9 @@ logger = logging.getLogger("reml_sae")
 
 MAX_ROUNDS = 6
 START_SHARE_OF_VARIANCE = 0.5
-START_LOG_SPARSITY = 4.0
+START_LOG_STRENGTHS = {"logits": 4.0, "amplitudes": 2.0}
 """Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
-of all rows melt together before REML can set its strength."""
+of all rows melt together before REML can set its strength. Amplitudes start near one."""
 ROUGH_STEPS = 4
 MIXED_LOG_SPARSITY, MIXED_SHARE, MIXED_TURNS, MIXED_ROWS = 0.0, 0.6, 15, 0.02
 UNEXPLAINED = 1.25
@@ -52,8 +61,10 @@ class Fitted:
 class Settings:
     """What the fit needs to know beside the data and the atoms."""
 
-    terms: Sequence[PenaltyTerm]
-    temperature: float
+    bind: Callable[[Sequence[Manifold]], Sequence[PenaltyTerm]]
+    """Penalties of a model with these atoms."""
+    assign: Callable[[int], Assignment]
+    """Assignment of a model with this many atoms."""
     curvature: Curvature
     max_outer: int
     tol: float
@@ -63,34 +74,46 @@ class Settings:
     offset: Array
 
 
+def working_scale(Z: Array, settings: Settings) -> Array:
+    """Data on the scale of the predictor, centred, in units of its root mean square: (N, p)."""
+    if settings.family.equal_weights:
+        return Z
+    working = settings.family.initial_eta(Z) - settings.offset
+    working = working - working.mean(axis=0)
+    return working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
+
+
 def fit_structure(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
     rng: np.random.Generator,
 ) -> Fitted:
-    """Fit an SAE-manifold to standardised data (N, p) from several starts.
+    """Fit an SAE-manifold to standardised data (N, p) from several starts."""
+    best = fit_starts(Z, unit, atoms, settings, rng)
+    return best if best.result.interrupted else settle(best, settings)
 
-    Starts are found on the scale of the predictor, in units of its root mean square.
+
+def fit_starts(
+    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
+    rng: np.random.Generator,
+) -> Fitted:
+    """The best of several starts, fitted roughly and ranked by V.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Where no start leads to a usable state.
     """
-    working = Z
-    if not settings.family.equal_weights:
-        working = settings.family.initial_eta(Z) - settings.offset
-        working = working - working.mean(axis=0)
-        working = working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
-    starts = find_starts(
-        working, [atom.latent_dim for atom in atoms], [atom.linear_dim for atom in atoms],
-        [atom.name for atom in atoms], settings.n_init, rng,
-    )
-    if len(atoms) == 1 and atoms[0].name == "circle":
-        starts += loop_starts(working, starts[0], rng)
-    rough: list[tuple[Fitted, Start]] = []
-    bound = UNEXPLAINED * (1.0 - starts[0].explained)
+    assignment = settings.assign(len(atoms))
+    starts = find_code_starts(working_scale(Z, settings), atoms, assignment, settings.n_init, rng)
+    rough: list[tuple[Fitted, CodeStart]] = []
+    most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
-        if 1.0 - start.explained > bound:
-            logger.info("start %d was skipped: it explains %.4f of the variance, start 0 %.4f",
-                        number, start.explained, starts[0].explained)
+        if start.explained is not None and 1.0 - start.explained > UNEXPLAINED * (1.0 - most):
+            logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
+                        number, start.explained, most)
             continue
-        model = model_from_start(Z, unit, atoms, settings, start)
-        fitted = _rough_fit(model, settings, f"start {number}")
+        model = model_from_codes(Z, unit, atoms, settings, start.codes)
+        fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
             rough.append((fitted, start))
             if fitted.result.interrupted:
@@ -101,17 +124,15 @@ def fit_structure(
             "atoms or a larger n_init"
         )
     best, start = min(rough, key=lambda pair: pair[0].result.criterion)
-    if best.result.interrupted:
-        return best
-    mixed = _mixed_start(best, start)
+    mixed = None if best.result.interrupted else _mixed_start(best, start)
     if mixed is not None:
-        soft = _rough_fit(mixed, settings, "mixed start")
+        soft = rough_fit(mixed, settings, "mixed start")
         if soft is not None and soft.result.criterion < best.result.criterion:
             best = soft
-    return best if best.result.interrupted else settle(best, settings)
+    return best
 
 
-def _rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
+def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     try:
         result = fit_reml(model, curvature="majorizer", max_outer=0,
@@ -123,7 +144,7 @@ def _rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted
     return Fitted(model.settled(), result)
 
 
-def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
+def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     """Start for rows that mix several atoms, from a hard fit; None where hardly a row does.
 
     A row of a hard partition carries one coordinate, so its fit leaves what the other atoms would
@@ -131,14 +152,16 @@ def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
     with all coordinates; rows and decoders take turns at a weak entropy penalty, after which each
     row keeps the coordinates that it resolves.
     """
-    if len(fitted.model.atoms) == 1:
+    assignment = fitted.model.assignment
+    if len(fitted.model.atoms) == 1 or not assignment.on_simplex:
         return None
     rho = fitted.result.rho.copy()
     for term in fitted.model.terms:
         if term.target == "logits":
             rho[term.where] = MIXED_LOG_SPARSITY - np.log(term.penalty.weight)
-    logits = hard_logits(fitted.model, start.labels, MIXED_SHARE)
-    theta = Theta(np.concatenate([logits, *start.coordinates], axis=1),
+    shares = hard_shares(start.labels, len(fitted.model.atoms), MIXED_SHARE)
+    zeta = assignment.start(start.codes.support, shares)
+    theta = Theta(np.concatenate([zeta, start.codes.coordinates], axis=1),
                   fitted.model.initial_theta().beta)
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(MIXED_TURNS):
@@ -150,33 +173,44 @@ def _mixed_start(fitted: Fitted, start: Start) -> SAEManifoldModel | None:
     return model.with_state(theta, rho, active)
 
 
-def model_from_start(
-    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, start: Start
+def model_from_codes(
+    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
+    known: Mapping[str, float] | None = None,
 ) -> SAEManifoldModel:
-    """Arrow model at the state that a start describes."""
-    n_rho = sum(term.penalty.rho_count() for term in settings.terms)
-    family = settings.family
+    """Arrow model at given codes, with the best decoders for them.
+
+    Parameters
+    ----------
+    Z : (N, p) standardised data
+    unit : float
+    atoms : sequence of Manifold
+    settings : Settings
+    codes : Candidate
+    known : mapping, optional
+        Outer parameters by name; the others start where searches start.
+    """
+    family, assignment = settings.family, settings.assign(len(atoms))
+    terms = with_amplitude_priors(assignment, settings.bind(atoms))
     own = (np.array([np.log(START_SHARE_OF_VARIANCE)]) if family.has_dispersion
            else family.initial_psi(Z))
-    rho = np.concatenate([np.zeros(n_rho), own])
-    active = np.zeros((len(Z), len(atoms)), bool)
-    active[np.arange(len(Z)), start.labels] = True
-    beta = np.zeros((sum(atom.basis_size for atom in atoms), Z.shape[1]))
-    coordinates = np.concatenate(start.coordinates, axis=1)
+    rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), own])
+    size = sum(atom.basis_size for atom in atoms) + (not assignment.on_simplex)
+    zeta = assignment.start(codes.support, codes.amplitudes)
+    theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
-        Z, atoms, settings.terms, active, Theta(np.zeros((len(Z), 0)), beta), rho,
-        temperature=settings.temperature, unit=unit, family=family, offset=settings.offset,
+        Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=unit,
+        family=family, offset=settings.offset,
     )
     for term in model.terms:
-        rho[term.where] = term.penalty.initial_rho()
-        if term.target == "logits":
-            rho[term.where] = START_LOG_SPARSITY - np.log(term.penalty.weight)
-    theta = Theta(np.concatenate([hard_logits(model, start.labels), coordinates], axis=1), beta)
+        if term.target in START_LOG_STRENGTHS:
+            rho[term.where] = START_LOG_STRENGTHS[term.target] - np.log(term.penalty.weight)
+    for number, name in enumerate(model.rho_names):
+        rho[number] = rho[number] if known is None else known.get(name, rho[number])
     theta = solve_beta(model, theta, rho)
-    rho[n_rho:] = start_psi(model, theta)
+    rho[len(rho) - family.n_psi:] = start_psi(model, theta)
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
-    return model.with_state(theta, rho, active & (speeds > 0.0))
+    return model.with_state(theta, rho, codes.support & (speeds > 0.0))
 
 
 def settle(fitted: Fitted, settings: Settings) -> Fitted:

@@ -14,24 +14,10 @@ from numpy.typing import NDArray
 from sklearn.manifold import SpectralEmbedding
 from sklearn.neighbors import NearestNeighbors
 
-from reml_sae.estimators._starts import Start
-
 Array = NDArray[np.float64]
 
 MAX_ROWS = 1500
 MIN_ROWS = 12
-NEIGHBOUR_SHARES = (0.04, 0.2)
-
-
-def loop_starts(Z: Array, first: Start, rng: np.random.Generator) -> list[Start]:
-    """Starts of a single circle along the neighbour graph; ``first`` lends what they do not know.
-
-    Their explained variance depends on the harmonics that the fit may use, so they are not ranked
-    by it but by the criterion.
-    """
-    found = [loop_angles(Z, share, rng) for share in NEIGHBOUR_SHARES]
-    return [Start(first.labels, [angles[:, None]], first.explained)
-            for angles in found if angles is not None]
 
 
 def loop_angles(Z: Array, share: float, rng: np.random.Generator) -> Array | None:

@@ -11,6 +11,7 @@ import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.diagnostics import Diagnostics
 from reml_sae.errors import InputError
+from reml_sae.estimators._encode import Remembered
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.families import get_family
 from reml_sae.io import read_artifact, write_artifact
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 KIND = "SAEManifold"
 SCALARS = ("scale_", "dispersion_", "criterion_", "edf_", "converged_", "message_", "n_iter_",
            "n_features_in_")
-ARRAYS = ("mean_", "offset_", "rho_", "gradient_")
+ARRAYS = ("mean_", "offset_", "intercept_", "rho_", "gradient_")
 
 
 def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
@@ -34,6 +35,12 @@ def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
     tensors["assignments"] = model.codes_.assignments
     tensors["gates"] = model.codes_.gates.astype(np.uint8)
     tensors["row_objective"] = model.codes_.objective
+    tensors["row_converged"] = model.codes_.converged.astype(np.uint8)
+    tensors["zeta"] = model._zeta
+    tensors["gate_counts"] = model._gate_counts[0]
+    tensors["remembered.Z"] = model._remembered.Z
+    tensors["remembered.xi"] = model._remembered.xi
+    tensors["remembered.active"] = model._remembered.active.astype(np.uint8)
     for k, atom in enumerate(model.atoms_):
         tensors[f"coordinates.{k}"] = model.codes_.coordinates[k]
         tensors[f"coefficients.{k}"] = atom.coefficients
@@ -41,6 +48,7 @@ def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
     metadata = {
         "kind": KIND,
         "parameters": _plain_parameters(model),
+        "gate_rows": model._gate_counts[1],
         "scalars": {name: getattr(model, name) for name in SCALARS},
         "rho_names": list(model.rho_names_),
         "strengths": model.strengths_,
@@ -93,7 +101,12 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
         tensors["assignments"],
         [tensors[f"coordinates.{k}"] for k in range(len(model.atoms_))],
         tensors["gates"].astype(bool), tensors["row_objective"],
+        tensors["row_converged"].astype(bool),
     )
+    model._zeta = tensors["zeta"]
+    model._gate_counts = (tensors["gate_counts"], metadata["gate_rows"])
+    model._remembered = Remembered(tensors["remembered.Z"], tensors["remembered.xi"],
+                                   tensors["remembered.active"].astype(bool))
     model.trace_ = REMLTrace([TraceRow(**row) for row in metadata["trace"]])
     model.diagnostics_ = Diagnostics.from_dict(metadata["diagnostics"], model.trace_)
     return model
@@ -108,6 +121,7 @@ def _plain_parameters(model: SAEManifold) -> dict[str, Any]:
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in own.items() if value is not None}} if own else family.name
     parameters["topology"] = [atom.topology.to_config() for atom in model.atoms_]
+    parameters["n_atoms"] = len(model.atoms_)
     if parameters["penalties"] is not None:
         parameters["penalties"] = [
             item.to_config() if isinstance(item, pen.Penalty) else dict(item)

@@ -22,7 +22,8 @@ class Codes:
     Attributes
     ----------
     assignments : (N, K) array
-        Softmax weights; rows sum to 1.
+        Amplitudes a_ik; under softmax the rows sum to 1, under gates atoms that a row does not
+        use have 0.
     coordinates : list of K arrays (N, d_k)
         Where each row sits on each atom; meaningful where ``gates`` is true.
     gates : (N, K) bool
@@ -30,12 +31,15 @@ class Codes:
         its prior, and the reconstruction uses the atom's mean.
     objective : (N,) array
         Each row's part of the penalised negative log density, in nats.
+    converged : (N,) bool
+        Whether the row is at a minimum of its objective.
     """
 
     assignments: Array
     coordinates: list[Array]
     gates: NDArray[np.bool_]
     objective: Array
+    converged: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.assignments)
@@ -49,7 +53,8 @@ class Atom:
     ----------
     topology : Manifold
     coefficients : (M_k, p) array
-        Decoder; the first row is the atom's centre in data space.
+        Decoder. On the simplex the first row is the atom's centre in data space; under gates
+        everything is relative to the model's ``intercept_``.
     edf : float
         Effective degrees of freedom of the decoder, at most M_k p.
     evidence : float
@@ -103,10 +108,10 @@ class Atom:
 
 
 def reconstruct(
-    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array]
+    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array], intercept: Array
 ) -> Array:
-    """Predictor sum_k a_k Phi_k(t_k) B_k of codes, (N, p)."""
-    total = np.zeros((len(codes), coefficients[0].shape[1]))
+    """Predictor b_0 + sum_k a_k Phi_k(t_k) B_k of codes, (N, p)."""
+    total = np.repeat(intercept[None], len(codes), axis=0)
     for k, (atom, b) in enumerate(zip(atoms, coefficients, strict=True)):
         basis = np.where(codes.gates[:, [k]], atom.basis(codes.coordinates[k]),
                          atom.prior_mean_basis())

@@ -15,11 +15,10 @@ from reml_sae import penalties as pen
 from reml_sae.errors import InputError, located
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold, get_manifold
-from reml_sae.models import PenaltyTerm, bind_penalty, check_priors, check_rows
+from reml_sae.models import Assignment, PenaltyTerm, bind_penalty, check_priors, check_rows
 
 Array = NDArray[np.float64]
 
-ASSIGNMENTS = ("softmax",)
 OFFSET_STEPS = 20
 CURVATURES = ("majorizer", "exact")
 
@@ -84,15 +83,16 @@ def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:
 
 
 def resolve_terms(
-    penalties: Sequence[pen.Penalty] | None, atoms: Sequence[Manifold], shape: tuple[int, int]
+    penalties: Sequence[pen.Penalty] | None, atoms: Sequence[Manifold], assignment: Assignment,
+    shape: tuple[int, int],
 ) -> list[PenaltyTerm]:
     """Penalties bound to a model of data with this shape; the sensible defaults for None."""
     if penalties is None:
-        return default_terms(atoms)
+        return default_terms(atoms, assignment)
     terms: list[PenaltyTerm] = []
     for index, penalty in enumerate(penalties):
         try:
-            bound = bind_penalty(penalty, atoms, shape[1])
+            bound = bind_penalty(penalty, atoms, shape[1], assignment)
             for term in bound:
                 check_rows(term, shape[0])
         except InputError as error:
@@ -106,10 +106,10 @@ def resolve_terms(
     return terms
 
 
-def default_terms(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
-    """Entropy of the assignments and roughness of every atom that can be rough."""
+def default_terms(atoms: Sequence[Manifold], assignment: Assignment) -> list[PenaltyTerm]:
+    """Entropy of assignments on the simplex and roughness of every atom that can be rough."""
     terms: list[PenaltyTerm] = []
-    if len(atoms) > 1:
+    if len(atoms) > 1 and assignment.on_simplex:
         terms.append(
             PenaltyTerm(pen.SoftmaxAssignmentSparsityPenalty(k_atoms=len(atoms)), "logits"))
     for k, atom in enumerate(atoms):

@@ -15,12 +15,11 @@ from threadpoolctl import threadpool_limits
 from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators import _persistence
-from reml_sae.estimators._encode import encode, row_evidence
+from reml_sae.estimators._encode import encode, remember, row_evidence
 from reml_sae.estimators._fitting import Settings, fit_structure
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Atom, Codes, reconstruct
 from reml_sae.estimators._validation import (
-    ASSIGNMENTS,
     CURVATURES,
     check_choice,
     check_integer,
@@ -33,11 +32,22 @@ from reml_sae.estimators._validation import (
 from reml_sae.families import Family, get_family
 from reml_sae.io import read_matrix
 from reml_sae.manifolds import Manifold
-from reml_sae.models import SAEManifoldModel, Theta, check_rows
+from reml_sae.models import (
+    Assignment,
+    PenaltyTerm,
+    SAEManifoldModel,
+    Theta,
+    check_rows,
+    get_assignment,
+)
+from reml_sae.models.sae_rows import row_decrements
 from reml_sae.outer import FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
 Array = NDArray[np.float64]
+
+ROW_TOLERANCE = 1e-4
+"""Newton decrement, in the square root of nats, below which a row's code has converged."""
 
 
 class SAEManifold(TransformerMixin, BaseEstimator):
@@ -54,7 +64,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     topology : str, Manifold or list of K of them, default="circle"
         Shape of the atoms: "circle", "linear", "plane", "euclidean" or an object such as
         ``Circle(n_harmonics=4)``.
-    assignment : {"softmax"}, default="softmax"
+    assignment : str or dict, default="softmax"
+        How rows use atoms. "softmax": shares that sum to one, as a rule of one atom. "topk":
+        exactly ``n_active`` atoms with free amplitudes. "ordered_beta_bernoulli": any atoms, at
+        most ``n_active``, with free amplitudes; how often each is used is learned.
+        "threshold_gate": a smooth JumpReLU; parameters as
+        ``{"assignment": "threshold_gate", "threshold": 0.5, "width": 0.1}``.
     family : str, dict or Family, default="gaussian"
         Likelihood of the entries: "gaussian", "poisson", "binomial", "gamma", "negative_binomial",
         "student_t", "tweedie", with its parameters ``{"family": "binomial", "n_trials": 4}`` or an
@@ -79,6 +94,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Called with every `TraceRow`, those of starts that lose included.
     temperature : float, default=1.0
         Softmax temperature tau.
+    n_active : int, default=1
+        Atoms that a row uses under "topk", and at most uses under "ordered_beta_bernoulli".
 
     Attributes
     ----------
@@ -105,6 +122,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     mean_ : (p,) array
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
+    intercept_ : (p,) array
+        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
     scale_ : float
         Root mean square of the centred data; 1 for families other than the Gaussian.
     n_features_in_ : int
@@ -114,7 +133,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self,
         n_atoms: int = 4,
         topology: Any = "circle",
-        assignment: str = "softmax",
+        assignment: Any = "softmax",
         family: str = "gaussian",
         penalties: Sequence[Any] | None = None,
         curvature: str = "majorizer",
@@ -125,6 +144,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         verbose: int = 0,
         callbacks: Sequence[Callable[[TraceRow], object]] = (),
         temperature: float = 1.0,
+        n_active: int = 1,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -139,6 +159,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.verbose = verbose
         self.callbacks = callbacks
         self.temperature = temperature
+        self.n_active = n_active
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -167,7 +188,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 f"Z has n_samples = {n} rows; n_atoms={len(atoms)} needs at least "
                 f"{len(atoms) + 1}"
             )
-        terms = resolve_terms(penalties, atoms, (n, p))
+        self._assignment(len(atoms))
+
+        def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+            return resolve_terms(penalties, atoms, self._assignment(len(atoms)), (n, p))
+
+        bind(atoms)
         self.n_features_in_ = p
         family = get_family(self.family)
         family.check(data)
@@ -179,7 +205,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             self.offset_, self.scale_ = column_offset(family, data), 1.0
         settings = Settings(
             family=family, offset=self._model_offset(family),
-            terms=terms, temperature=float(self.temperature),
+            bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
             callbacks=tuple(self.callbacks),
@@ -204,16 +230,20 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     def _resolve(self) -> tuple[list[Manifold], list[Penalty] | None]:
         k = check_integer("n_atoms", self.n_atoms, 1)
-        check_choice("assignment", self.assignment, ASSIGNMENTS)
+        check_integer("n_active", self.n_active, 1)
+        check_positive("temperature", self.temperature)
         get_family(self.family)
         check_choice("curvature", self.curvature, CURVATURES)
         check_integer("max_outer", self.max_outer, 1)
         check_integer("n_init", self.n_init, 1)
         check_integer("verbose", self.verbose, 0)
         check_positive("tol", self.tol)
-        check_positive("temperature", self.temperature)
         atoms = resolve_atoms(self.topology, k)
         return atoms, read_penalties(self.penalties)
+
+    def _assignment(self, n_atoms: int) -> Assignment:
+        return get_assignment(self.assignment, n_atoms, n_active=int(self.n_active),
+                              temperature=float(self.temperature))
 
     def _store(self, model: SAEManifoldModel, result: FitResult) -> None:
         self._manifolds = model.atoms
@@ -228,6 +258,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.trace_ = result.trace
         self.n_iter_ = len(result.trace)
         self.codes_ = _codes(model, result.theta, result.rho)
+        self._zeta = result.theta.xi[:, : model.assignment.dim]
+        self._gate_counts = model.gate_counts
+        self.intercept_ = np.zeros(model.shape[1])
+        if model.layout.has_intercept:
+            self.intercept_ = self.offset_ + self.scale_ * result.theta.beta[-1]
+        self._remembered = remember(model, result.theta, result.rho)
         self.atoms_ = _atoms(model, result, self.offset_, self.scale_)
         self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
 
@@ -244,7 +280,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         data = self._standardised(self._data(Z))
         if len(data) == len(self.codes_):
             model = self._model(data)
-            theta = Theta(self._xi(model, self.codes_), self._theta_beta)
+            xi = np.concatenate([self._zeta, *self.codes_.coordinates], axis=1)
+            theta = Theta(xi, self._theta_beta)
             return model.with_state(theta, self.rho_, self.codes_.gates)
         model, theta = self._encoded(data)
         return model.with_state(theta, self.rho_)
@@ -269,7 +306,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def reconstruct(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
-        eta = reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_])
+        eta = reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_],
+                          self.intercept_)
         return get_family(self.family).mean(eta)
 
     def predict(self, Z: Any) -> Array:
@@ -333,11 +371,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _model(self, data: Array) -> SAEManifoldModel:
         k = len(self._manifolds)
         active = np.ones((len(data), k), bool)
-        width = k - 1 + sum(atom.latent_dim for atom in self._manifolds)
+        assignment = self._assignment(k)
+        width = assignment.dim + sum(atom.latent_dim for atom in self._manifolds)
         theta = Theta(np.zeros((len(data), width)), self._theta_beta)
         return SAEManifoldModel(
             data, self._manifolds, self._terms, active, theta, self.rho_,
-            temperature=float(self.temperature), unit=self.scale_,
+            assignment=assignment, unit=self.scale_, gate_counts=self._gate_counts,
             family=get_family(self.family), offset=self._model_offset(get_family(self.family)),
         )
 
@@ -346,12 +385,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             check_rows(term, len(data))
         model = self._model(data)
         theta, active, _ = encode(model, model.initial_theta(), self.rho_,
-                                  search_from_state=False)
+                                  search_from_state=False, remembered=self._remembered)
         return model.with_state(theta, self.rho_, active), theta
-
-    def _xi(self, model: SAEManifoldModel, codes: Codes) -> Array:
-        logits = model.chart.temperature * np.log(np.maximum(codes.assignments, 1e-300))
-        return np.concatenate([model.chart.coordinates(logits), *codes.coordinates], axis=1)
 
 
 def _unit(centred: Array, mean: Array) -> float:
@@ -367,13 +402,13 @@ def _unit(centred: Array, mean: Array) -> float:
 
 
 def _codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
-    logits = model.chart.logits(theta.xi[:, : model.chart.dim])
     return Codes(
-        assignments=np.exp(model.chart.log_assignments(logits)),
+        assignments=model.assignment.amplitudes(model.logits(theta), model.is_open).a,
         coordinates=[theta.xi[:, model.coordinate_columns(k)].copy()
                      for k in range(len(model.atoms))],
         gates=model.active.copy(),
         objective=model.row_objective(theta, rho),
+        converged=row_decrements(model, theta, rho) < ROW_TOLERANCE,
     )
 
 
@@ -388,7 +423,8 @@ def _atoms(
     for k, atom in enumerate(model.atoms):
         where = model.layout.basis_slices[k]
         coefficients = np.ascontiguousarray(scale * result.theta.beta[where])
-        coefficients[0] += offset
+        if not model.layout.has_intercept:
+            coefficients[0] += offset
         penalised = point.decoder_penalty_trace(k, factor, border_trace)
         out.append(Atom(
             topology=atom, coefficients=coefficients,

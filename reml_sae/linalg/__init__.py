@@ -10,6 +10,7 @@ from reml_sae.linalg._batched import (
 from reml_sae.linalg._dense import DenseCholesky
 from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
 from reml_sae.linalg._lowrank import LowRankUpdate
+from reml_sae.linalg._packed import PackedFactor, PackedRows
 from reml_sae.linalg._span import SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor, SpanSelectedInverse
 from reml_sae.linalg._span_sparse import SparseSpanFactor
@@ -22,6 +23,8 @@ __all__ = [
     "DenseCholesky",
     "GradedSum",
     "LowRankUpdate",
+    "PackedFactor",
+    "PackedRows",
     "SelectedInverse",
     "SpanArrowFactor",
     "SpanArrowMatrix",

@@ -1,4 +1,14 @@
-"""The contract of an atom topology."""
+"""The contract of an atom topology.
+
+A topology gives a basis Phi(t) with derivatives, the prior of the coordinates t as a negative log
+density with derivatives, a roughness penalty, its gauge group, a retraction and a distance. The
+prior of a row is exp(-prior(t)) / exp(log_prior_volume): the integral is over the manifold.
+
+Where t lies in a larger space (`Sphere`: unit vectors of R^3) the basis is extended so that it does
+not change along the normals, and the prior holds the normal directions: its Hessian there is the
+identity, so that a Laplace approximation integrates them to the same constant that
+`log_prior_volume` has.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +29,28 @@ class Manifold(ABC):
     ----------
     name : str
         Name in the registry.
-    prior_precision : float
-        Coordinates have the prior N(0, I / prior_precision); 0 is uniform on a compact manifold.
+    is_euclidean : bool
+        Coordinates live in R^d with the prior N(0, I), so that a penalty on coordinates has a
+        meaning and may take the place of the prior.
     """
 
     name: ClassVar[str]
-    prior_precision: ClassVar[float]
+    is_euclidean: ClassVar[bool]
 
     @property
     @abstractmethod
     def latent_dim(self) -> int:
-        """Dimension d of the manifold."""
+        """Number d of coordinates."""
+
+    @property
+    def intrinsic_dim(self) -> int:
+        """Dimension of the manifold; less than d where t lies in a larger space."""
+        return self.latent_dim
+
+    @property
+    def gaussian_axes(self) -> tuple[int, ...]:
+        """Coordinates with the prior N(0, 1); the others, where there are any, are angles."""
+        return tuple(range(self.latent_dim)) if self.is_euclidean else ()
 
     @property
     @abstractmethod
@@ -39,7 +60,7 @@ class Manifold(ABC):
     @property
     @abstractmethod
     def linear_dim(self) -> int:
-        """Dimension of the affine subspace that the unpenalised part of the basis spans."""
+        """Dimension of the affine subspace that holds most of the atom, for the first start."""
 
     @abstractmethod
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
@@ -59,8 +80,18 @@ class Manifold(ABC):
         """Roughness penalty (M, M), invariant under the gauge; None where nothing is rough."""
 
     @abstractmethod
+    def prior_jet(self, t: Array, order: int) -> tuple[Array, ...]:
+        """Negative log density of the coordinate prior, up to its partition, at (n, d).
+
+        Returns
+        -------
+        tuple of (n,), (n, d), (n, d, d), (n, d, d, d)
+            Value and derivatives up to ``order`` <= 3.
+        """
+
+    @abstractmethod
     def log_prior_volume(self) -> float:
-        """Log partition of the coordinate prior of one row."""
+        """Log of the integral of exp(-prior) over the coordinates of one row."""
 
     @abstractmethod
     def prior_mean_basis(self) -> Array:
@@ -86,13 +117,25 @@ class Manifold(ABC):
     def retract(self, t: Array, step: Array) -> Array:
         """Coordinates (n, d) moved by a tangent step."""
 
+    def log_step_volume(self, t: Array, step: Array) -> Array:
+        """Log volume (n,) that `retract` covers, by Lebesgue measure on steps.
+
+        -inf where another step in the region around zero leads to the same point. The integral
+        over all steps of exp(log_step_volume(t, step) - prior(retract(t, step))) is
+        exp(log_prior_volume), from any t; so the density of a step along a normal is included.
+        """
+        return np.zeros(len(t))
+
     @abstractmethod
     def distance(self, t1: Array, t2: Array) -> Array:
         """Geodesic distance (n,)."""
 
     @abstractmethod
     def grid(self, n: int) -> Array:
-        """About n coordinates (n', d) that cover the manifold, or the bulk of its prior."""
+        """About n coordinates (n', d) that cover the manifold, or the bulk of its prior.
+
+        They are even in the coordinates: a mean under the prior weighs them by exp(-prior).
+        """
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:

@@ -9,8 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError
 from reml_sae.manifolds._base import Manifold
+from reml_sae.manifolds._checks import check_integer
+from reml_sae.manifolds._fourier import (
+    fourier_derivatives,
+    harmonic_frequencies,
+    harmonic_rotation,
+    wrap_angle,
+)
 
 Array = NDArray[np.float64]
 
@@ -30,11 +36,10 @@ class Circle(Manifold):
 
     n_harmonics: int = 2
     name: ClassVar[str] = "circle"
-    prior_precision: ClassVar[float] = 0.0
+    is_euclidean: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_harmonics, (int, np.integer)) or self.n_harmonics < 1:
-            raise InputError(f"n_harmonics must be an integer >= 1, got {self.n_harmonics!r}")
+        check_integer("n_harmonics", self.n_harmonics, 1)
 
     @property
     def latent_dim(self) -> int:
@@ -52,25 +57,24 @@ class Circle(Manifold):
         return 2
 
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
-        """Basis and derivatives; the m-th derivative of cos ht is h^m cos(ht + m pi / 2)."""
-        h = np.arange(1, self.n_harmonics + 1)
-        cos, sin = np.cos(t * h), np.sin(t * h)
-        out = []
-        for m in range(order + 1):
-            values = np.empty((len(t), self.basis_size))
-            values[:, 0] = 1.0 if m == 0 else 0.0
-            values[:, 1::2] = h**m * cos
-            values[:, 2::2] = h**m * sin
-            out.append(values.reshape((len(t),) + (1,) * m + (self.basis_size,)))
-            cos, sin = -sin, cos
-        return tuple(out)
+        """Basis and derivatives."""
+        pairs = fourier_derivatives(t[:, 0], np.arange(1.0, self.n_harmonics + 1), order)
+        return tuple(
+            np.column_stack([np.full(len(t), float(m == 0)), pair]).reshape(
+                (len(t),) + (1,) * m + (self.basis_size,))
+            for m, pair in enumerate(pairs)
+        )
 
     def roughness(self) -> Array | None:
         """Diagonal of h^4 for h >= 2; None for a single harmonic."""
         if self.n_harmonics == 1:
             return None
-        h = np.repeat(np.arange(1, self.n_harmonics + 1), 2).astype(float)
-        return np.diag(np.concatenate([[0.0], np.where(h >= 2, h**4, 0.0)]))
+        h = harmonic_frequencies(self.n_harmonics)
+        return np.diag(np.where(h >= 2, h**4, 0.0))
+
+    def prior_jet(self, t: Array, order: int) -> tuple[Array, ...]:
+        """Zero: the prior is uniform."""
+        return tuple(np.zeros((len(t),) + (1,) * m) for m in range(order + 1))
 
     def log_prior_volume(self) -> float:
         """Log 2 pi."""
@@ -82,12 +86,7 @@ class Circle(Manifold):
 
     def gauge_generators(self) -> Array:
         """One: Phi(t + eps) = Phi(t) (I + eps E), so R = -E."""
-        generator = np.zeros((1, self.basis_size, self.basis_size))
-        for h in range(1, self.n_harmonics + 1):
-            cos, sin = 2 * h - 1, 2 * h
-            generator[0, sin, cos] = h
-            generator[0, cos, sin] = -h
-        return generator
+        return harmonic_rotation(self.n_harmonics)[None]
 
     def gauge_field(self, t: Array) -> Array:
         """Unit speed everywhere."""
@@ -99,11 +98,15 @@ class Circle(Manifold):
 
     def log_gauge_volume(self, kept: Sequence[int]) -> float:
         """Log 2 pi."""
-        return float(np.log(2.0 * np.pi))
+        return float(len(kept) * np.log(2.0 * np.pi))
 
     def retract(self, t: Array, step: Array) -> Array:
         """Move and wrap into [-pi, pi)."""
         return wrap_angle(t + step)
+
+    def log_step_volume(self, t: Array, step: Array) -> Array:
+        """0 up to half a turn."""
+        return np.where(np.abs(step[:, 0]) <= np.pi, 0.0, -np.inf)
 
     def distance(self, t1: Array, t2: Array) -> Array:
         """Length of the shorter arc."""
@@ -116,8 +119,3 @@ class Circle(Manifold):
     def to_config(self) -> dict[str, Any]:
         """Name and H."""
         return {"topology": self.name, "n_harmonics": int(self.n_harmonics)}
-
-
-def wrap_angle(t: Array) -> Array:
-    """Angles wrapped into [-pi, pi)."""
-    return np.mod(t + np.pi, 2.0 * np.pi) - np.pi

@@ -17,6 +17,9 @@ from scipy.special import gammaln
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds._base import Manifold
+from reml_sae.manifolds._checks import check_integer
+from reml_sae.manifolds._polynomial import monomial_jet
+from reml_sae.manifolds._prior import gaussian_prior_jet
 
 Array = NDArray[np.float64]
 
@@ -42,11 +45,10 @@ class Euclidean(Manifold):
     dim: int = 1
     degree: int = 1
     name: ClassVar[str] = "euclidean"
-    prior_precision: ClassVar[float] = 1.0
+    is_euclidean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dim, (int, np.integer)) or self.dim < 1:
-            raise InputError(f"dim must be an integer >= 1, got {self.dim!r}")
+        check_integer("dim", self.dim, 1)
         if self.degree not in (1, 2, 3):
             raise InputError(f"degree must be 1, 2 or 3, got {self.degree!r}")
 
@@ -82,25 +84,8 @@ class Euclidean(Manifold):
 
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
         """Monomials and their derivatives."""
-        e, factors = self.exponents, self.factors
-        # powers[m][n, M, d]: m-th derivative of t_a^e in its own variable
-        powers = []
-        for m in range(order + 1):
-            falling = np.ones_like(e)
-            for j in range(m):
-                falling = falling * np.maximum(e - j, 0)
-            powers.append(falling * t[:, None, :] ** np.maximum(e - m, 0))
-        out = []
-        for m in range(order + 1):
-            values = np.empty((len(t),) + (self.dim,) * m + (len(e),))
-            for index in np.ndindex(*(self.dim,) * m):
-                counts = np.bincount(np.array(index, dtype=int), minlength=self.dim)
-                product = np.ones((len(t), len(e)))
-                for a in range(self.dim):
-                    product = product * powers[counts[a]][:, :, a]
-                values[(slice(None), *index)] = product * factors
-            out.append(values)
-        return tuple(out)
+        factors = self.factors
+        return tuple(part * factors for part in monomial_jet(t, self.exponents, order))
 
     def roughness(self) -> Array | None:
         """E ||Hess f||_F^2 as a quadratic form in the coefficients; None for degree 1."""
@@ -114,6 +99,10 @@ class Euclidean(Manifold):
             mass = np.multiply.outer(mass, weights / weights.sum()).ravel()
         hessian = self.jet(points, 2)[2]
         return np.einsum("n,ndem,ndek->mk", mass, hessian, hessian)
+
+    def prior_jet(self, t: Array, order: int) -> tuple[Array, ...]:
+        """|t|^2 / 2."""
+        return gaussian_prior_jet(t, order)
 
     def log_prior_volume(self) -> float:
         """(d / 2) log 2 pi."""

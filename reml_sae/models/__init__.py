@@ -11,6 +11,8 @@ from reml_sae.models._protocol import (
     RowSampler,
     Theta,
 )
+from reml_sae.models.assignment import Assignment
+from reml_sae.models.assignments import get_assignment
 from reml_sae.models.fixed_decoders import FixedDecoders
 from reml_sae.models.mixed import MixedModel
 from reml_sae.models.mixed_posterior import (
@@ -32,6 +34,7 @@ from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check
 __all__ = [
     "LOG_DISPERSION",
     "ArrowModel",
+    "Assignment",
     "Curvature",
     "Curve",
     "Factor",
@@ -55,6 +58,7 @@ __all__ = [
     "check_rows",
     "column_weights",
     "corrected_covariance",
+    "get_assignment",
     "mixed_summary",
     "posterior_covariance",
     "predict",

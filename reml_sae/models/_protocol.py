@@ -166,8 +166,11 @@ class RowSampler(Protocol):
         """Which local parameters (N, q) a row carries."""
         ...
 
-    def move(self, noise: Array) -> tuple[Theta, NDArray[np.bool_]]:
-        """State at standard normal noise (N, q), and which rows (N,) stay on their manifolds."""
+    def move(self, noise: Array) -> tuple[Theta, Array]:
+        """State at standard normal noise (N, q), and the log volume element (N,) of the move.
+
+        It is -inf where a row has left its manifold.
+        """
         ...
 
 

@@ -29,6 +29,10 @@ Symmetry = tuple[int, int, Array]
 """Atom k, number of the generator among the atom's, and its matrix R (M_k, M_k)."""
 
 TOLERANCE = 1e-9
+LARGEST_TURN = 1.0
+"""Radians."""
+LEAST_ORBIT = 1e-12
+"""Squared length that the orbit of a decoder has where it vanishes, so that V stays finite."""
 
 
 def kept_symmetries(
@@ -50,7 +54,9 @@ def _breaks(
     n_outputs: int, rng: np.random.Generator,
 ) -> bool:
     """Whether the term's penalty changes along a symmetry, at a random target."""
-    if term.target in ("logits", "outer") or (term.atom != k and term.target != "decoders"):
+    if term.target not in ("coordinates", "decoder", "decoders"):
+        return False
+    if term.atom != k and term.target != "decoders":
         return False
     if term.target == "coordinates":
         target = rng.normal(size=(n_rows, layout.atoms[k].latent_dim))
@@ -83,7 +89,8 @@ def move_atom(
 
     Where a penalty breaks the gauge weakly, F is a narrow valley along the orbit, which a straight
     step leaves. So the part of the step along the orbit, read off the decoder by least squares, is
-    taken as a finite rotation; to the first order the move is the step.
+    taken as a finite rotation; to the first order the move is the step. A step that would turn the
+    atom round, as where its decoder nearly vanishes, is taken straight.
 
     Parameters
     ----------
@@ -100,6 +107,8 @@ def move_atom(
     if not step_b.any() or not tangents.any():
         return atom.retract(t, step_t), b + step_b
     c: Array = np.asarray(np.linalg.lstsq(tangents.T, step_b.ravel(), rcond=None)[0], float)
+    if np.abs(c).max() > LARGEST_TURN:
+        return atom.retract(t, step_t), b + step_b
     rest_t = step_t - np.tensordot(c, atom.gauge_field(t), 1)
     rest_b = step_b - (c @ tangents).reshape(b.shape)
     rotation = expm(np.tensordot(c, generators, 1))
@@ -143,7 +152,7 @@ class Gauge:
         if not self.symmetries:
             return 0.0, self.pull_back(self.columns)
         flat = self.columns.reshape(len(self), -1)
-        gram = flat @ flat.T
+        gram = flat @ flat.T + LEAST_ORBIT * np.eye(len(self))
         value = -0.5 * len(self) * np.log(self.weight / (2.0 * np.pi))
         value -= float(np.linalg.slogdet(gram)[1])
         value -= log_volume(self.layout.atoms, self.symmetries)

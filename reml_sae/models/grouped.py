@@ -120,11 +120,11 @@ class GroupSampler:
             blocks = point.matrix("majorizer").rows
         self._upper = batched_cholesky(blocks).transpose(0, 2, 1)
 
-    def move(self, noise: Array) -> tuple[Theta, NDArray[np.bool_]]:
+    def move(self, noise: Array) -> tuple[Theta, Array]:
         """State at standard normal noise; effects have no bound."""
         spherical = np.asarray(np.linalg.solve(self._upper, noise[:, :, None])[:, :, 0], float)
         moved = Theta(self.theta.xi + spherical @ self._map.T, self.theta.beta)
-        return moved, np.ones(len(noise), bool)
+        return moved, np.zeros(len(noise))
 
 
 @dataclass(frozen=True)

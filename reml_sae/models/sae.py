@@ -1,14 +1,15 @@
-"""The SAE-manifold with softmax assignment (DESIGN A1, A7).
+"""The SAE-manifold (DESIGN A1, A7).
 
-    eta_i = offset + sum_k a_ik Phi_k(t_ik) B_k,    z_io ~ family(eta_io)
+    eta_i = offset + b_0 + sum_k a_ik Phi_k(t_ik) B_k,    z_io ~ family(eta_io)
 
-Priors: a on the simplex (entropy penalty and chart Jacobian), t_k by the manifold, decoders
-B_k | rho ~ N(0, S_k(rho)^-1 (x) I_p) with S_k = precision * I + sum_j lambda_j S_kj. The fixed unit
-precision, in units of the data's root mean square, keeps the evidence proper: an atom without rows
-costs nothing and earns nothing, and changing the units of Z changes V by N p log c alone.
+Priors: a by the assignment (on the simplex: entropy penalty and chart Jacobian), t_k by the
+manifold, decoders B_k | rho ~ N(0, S_k(rho)^-1 (x) I_p) with S_k = precision * I + sum_j lambda_j
+S_kj. The fixed unit precision, in units of the data's root mean square, keeps the evidence proper:
+an atom without rows costs nothing and earns nothing, and changing the units of Z changes V by
+N p log c alone.
 
-Each atom has its own constant, so the simplex constraint sum_k a_k = 1 makes a separate intercept
-b_0 redundant; it is not a parameter.
+Each atom has its own constant, so the simplex constraint sum_k a_k = 1 makes the intercept b_0
+redundant; there it is not a parameter. Elsewhere it has the prior of the decoders.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from reml_sae.errors import InputError
 from reml_sae.families import Family, Gaussian
 from reml_sae.manifolds import Manifold
 from reml_sae.models._protocol import Theta
+from reml_sae.models.assignment import Amplitudes, Assignment
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
-from reml_sae.models.sae_penalties import PenaltyPoint, bind_rows
+from reml_sae.models.sae_bound import bind_rows, manifold_priors
+from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.models.sae_point import SAEPoint
 from reml_sae.models.sae_rows import SAERowSampler, refine_rows
-from reml_sae.models.softmax_chart import SoftmaxChart
+from reml_sae.models.sae_structure import SAEStructure, with_amplitude_priors
+from reml_sae.models.softmax_chart import SoftmaxAmplitudes, SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm, number_terms
-from reml_sae.penalties import ARDPenalty
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LOG_DISPERSION = "log_dispersion"
-DENSE_BORDER_LIMIT = 4096
-"""Largest border that is carried where it is no product over outputs."""
 DISPERSION_BOX = (-27.0, 5.0)
 
 
-class SAEManifoldModel:
+class SAEManifoldModel(SAEStructure):
     """Arrow model of an SAE-manifold at a fixed structure.
 
     Parameters
@@ -58,7 +59,8 @@ class SAEManifoldModel:
         State from which solves start.
     rho : (n_rho,) array
         Outer parameters from which the outer loop starts.
-    temperature : float
+    assignment : Assignment, optional
+        How rows use atoms; softmax at temperature 1 by default.
     unit : float
         Root mean square of the data in their own units; enters V as N p log(unit).
     decoder_precision : float
@@ -69,6 +71,9 @@ class SAEManifoldModel:
         Likelihood of the entries; Gaussian by default.
     offset : (p,) array, optional
         Part of the predictor that is not fitted; zero by default.
+    gate_counts : ((K,) array, int), optional
+        How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
+        costs a row to open a gate under a Beta-Bernoulli prior.
     """
 
     def __init__(
@@ -80,22 +85,24 @@ class SAEManifoldModel:
         theta: Theta,
         rho: Array,
         *,
-        temperature: float = 1.0,
+        assignment: Assignment | None = None,
         unit: float = 1.0,
         decoder_precision: float = 1.0,
         symmetries: list[Symmetry] | None = None,
         family: Family | None = None,
         offset: Array | None = None,
+        gate_counts: tuple[Array, int] | None = None,
     ):
         self.Z = Z
         self.atoms = tuple(atoms)
-        self.layout = Layout(atoms)
-        self.chart = SoftmaxChart(len(self.atoms), temperature)
-        self.terms = number_terms(_with_default_priors(self.atoms, terms))
+        self.assignment = SoftmaxChart(len(self.atoms)) if assignment is None else assignment
+        self.layout = Layout(atoms, has_intercept=not self.assignment.on_simplex)
+        self.terms = number_terms(with_amplitude_priors(self.assignment, terms))
         self.row_terms = [term for term in self.terms if term.on_rows]
         self.couples_rows = any(term.couples_rows for term in self.terms)
         self.active = active | self.always_carried
         self.active_coordinates = self.active[:, self.layout.coordinate_atom]
+        self._gate_counts = gate_counts
         self.unit = unit
         self.family = Gaussian() if family is None else family
         self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
@@ -110,64 +117,7 @@ class SAEManifoldModel:
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
 
-    def _check_terms(self) -> None:
-        for term in self.terms:
-            if term.target == "outer" and not len(term.penalty.select(self.rho_names)):
-                raise InputError(
-                    f"{term.penalty.KIND_TAG} selects no outer parameter by names="
-                    f"{list(term.penalty.names)}; there are {', '.join(self.rho_names)}"
-                )
-        size = self.layout.basis_size * self.Z.shape[1]
-        if self.has_dense_border and size > DENSE_BORDER_LIMIT:
-            kinds = {term.penalty.KIND_TAG for term in self._dense_terms}
-            if not self.family.equal_weights:
-                kinds.add(f"the {self.family.name} family")
-            raise InputError(
-                f"{', '.join(sorted(kinds))} needs a dense border of {size} decoder parameters, "
-                f"the limit is {DENSE_BORDER_LIMIT}; use fewer columns or atoms"
-            )
-
-    # --- structure that the penalties decide ---------------------------------------------------
-
-    @property
-    def always_carried(self) -> Mask:
-        """Atoms (K,) whose coordinates every row carries, because a penalty couples them."""
-        coupled = {term.atom for term in self.terms if term.couples_rows}
-        return np.array([k in coupled for k in range(len(self.atoms))])
-
-    @property
-    def _dense_terms(self) -> list[PenaltyTerm]:
-        return [term for term in self.terms if term.target in ("decoder", "decoders")
-                and not term.is_quadratic_decoder]
-
-    @property
-    def has_dense_border(self) -> bool:
-        """Whether the border is no product over outputs.
-
-        A decoder penalty may differ between outputs, or the family's weights.
-        """
-        return bool(self._dense_terms) or not self.family.equal_weights
-
-    @property
-    def has_gaussian_decoder(self) -> list[bool]:
-        """Which decoders have the Gaussian prior, not that of a penalty that is itself proper."""
-        owned = {term.atom for term in self._dense_terms if term.penalty.is_normalised}
-        return [k not in owned for k in range(len(self.atoms))]
-
-    def restricted(self, term: PenaltyTerm, rows: NDArray[np.intp]) -> PenaltyTerm:
-        """A row-wise term for some of the rows."""
-        return replace(term, penalty=term.penalty.restrict(rows, len(self.Z)))
-
     # --- protocol ----------------------------------------------------------------------------
-
-    @property
-    def rho_names(self) -> tuple[str, ...]:
-        """Names of the outer parameters; those of the family (standardised units) are last."""
-        return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
-
-    def psi(self, rho: Array) -> Array:
-        """The family's part of rho, (n_psi,)."""
-        return rho[len(rho) - self.family.n_psi:]
 
     @property
     def rho_bounds(self) -> Array:
@@ -204,11 +154,8 @@ class SAEManifoldModel:
 
     @property
     def effective_dim(self) -> int:
-        """Number of integrated parameters: N (K - 1), active coordinates and M p."""
-        n, p = self.shape
-        return (
-            n * self.chart.dim + int(self.active_coordinates.sum()) + self.layout.basis_size * p
-        )
+        """Number of integrated parameters: those that rows carry, and M p."""
+        return int(self.carried.sum()) + self.layout.basis_size * self.shape[1]
 
     def initial_theta(self) -> Theta:
         """State from which an inner solve starts."""
@@ -225,7 +172,7 @@ class SAEManifoldModel:
     def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
         """Move along a step, on the manifolds of the coordinates and the orbits of the gauge."""
         xi = theta.xi + factor * step.xi
-        beta = np.empty(theta.beta.shape)
+        beta = theta.beta + factor * step.beta
         for k, atom in enumerate(self.atoms):
             t, b = self.coordinate_columns(k), self.layout.basis_slices[k]
             xi[:, t], beta[b] = move_atom(atom, theta.xi[:, t], theta.beta[b],
@@ -234,11 +181,11 @@ class SAEManifoldModel:
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
-        log_a, features = self.scaled_basis(theta)
+        amplitudes, features = self.scaled_basis(theta)
         loss = self.family.loss(self.Z, features @ theta.beta + self.offset, self.psi(rho)).sum()
         n, p = self.shape
         return float(loss) + n * p * np.log(self.unit) + PenaltyPoint(
-            self, theta, rho, log_a).value()
+            self, theta, rho, amplitudes).value()
 
     def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
         """The new beta, with each row's old or new parameters, whichever is better under it.
@@ -268,8 +215,12 @@ class SAEManifoldModel:
         terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
         return self._with(Z=self.Z[index], active=self.active[index], terms=terms,
                           family=self.family.restrict(index, self.shape),
-                          symmetries=self.symmetries,
+                          symmetries=self.symmetries, gate_counts=self.gate_counts,
                           theta=Theta(self._theta.xi[index], self._theta.beta))
+
+    def with_gate_counts(self, counts: tuple[Array, int]) -> SAEManifoldModel:
+        """The model with these counts of the gates, whatever its active set."""
+        return self._with(gate_counts=counts)
 
     @property
     def is_scheduled(self) -> bool:
@@ -289,8 +240,9 @@ class SAEManifoldModel:
     def _with(self, **changed: Any) -> SAEManifoldModel:
         arguments: dict[str, Any] = {
             "Z": self.Z, "atoms": self.atoms, "terms": self.terms, "active": self.active,
-            "theta": self._theta, "rho": self._rho, "temperature": self.chart.temperature,
-            "unit": self.unit, "decoder_precision": self.decoder_precision,
+            "theta": self._theta, "rho": self._rho, "assignment": self.assignment,
+            "gate_counts": self._gate_counts, "unit": self.unit,
+            "decoder_precision": self.decoder_precision,
             "family": self.family, "offset": self.offset,
             "symmetries": None if "terms" in changed else self.symmetries,
         }
@@ -310,33 +262,49 @@ class SAEManifoldModel:
     def coordinate_columns(self, k: int) -> slice:
         """Columns of xi that hold the coordinates of atom k."""
         where = self.layout.coordinate_slices[k]
-        return slice(self.chart.dim + where.start, self.chart.dim + where.stop)
+        return slice(self.assignment.dim + where.start, self.assignment.dim + where.stop)
 
-    def mixture(self, theta: Theta, coefficients: Array, order: int) -> tuple[Mixture, Array]:
-        """Linearise at a state; returns the mixture and log a."""
-        log_a = self.chart.log_assignments(self.chart.logits(theta.xi[:, : self.chart.dim]))
-        return (
-            Mixture(self.layout, np.exp(log_a), theta.xi[:, self.chart.dim:], self.active,
-                    coefficients, self.chart.temperature, order),
-            log_a,
-        )
+    def logits(self, theta: Theta) -> Array:
+        """Logits z (N, K)."""
+        return self.assignment.logits(theta.xi[:, : self.assignment.dim])
+
+    def mixture(self, theta: Theta, coefficients: Array, order: int) -> Mixture:
+        """Linearise at a state."""
+        amplitudes = self.assignment.amplitudes(self.logits(theta), self.is_open)
+        return Mixture(self.layout, amplitudes, theta.xi[:, self.assignment.dim:], self.active,
+                       coefficients, order)
 
     def decoder_gram(self, rho: Array) -> list[Array]:
-        """Prior precision S_k(rho) of every decoder, (M_k, M_k)."""
+        """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
         grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)
                  for atom, gaussian in zip(self.atoms, self.has_gaussian_decoder, strict=True)]
         for term in self.terms:
             if term.is_quadratic_decoder:
                 grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
+        if self.layout.has_intercept:
+            grams.append(np.full((1, 1), self.decoder_precision))
         return grams
 
-    def row_penalties(self, theta: Theta, rho: Array, log_a: Array) -> Array:
+    def opening_costs(self, rho: Array) -> Array:
+        """Nats (K,) that the prior on gates charges a row for using an atom."""
+        for term in self.terms:
+            if term.target == "gates":
+                costs: Array = term.penalty.opening_cost(*self.gate_counts, term.rho(rho))
+                return costs
+        return np.zeros(len(self.atoms))
+
+    def row_penalties(self, theta: Theta, rho: Array, amplitudes: Amplitudes) -> Array:
         """Penalties of every row on its own, with the chart's Jacobian: (N,)."""
-        values = self.chart.log_jacobian(log_a) if self.chart.dim else np.zeros(len(log_a))
+        values = self.is_open @ self.opening_costs(rho)
+        if isinstance(amplitudes, SoftmaxAmplitudes) and self.simplex is not None:
+            values += self.simplex.log_jacobian(amplitudes.log_a)
+        for prior in manifold_priors(self, theta, 0):
+            values[prior.rows] += prior.jet[0]
         for term in self.row_terms:
             if not term.couples_rows:
                 bound = bind_rows(self, term, theta, rho)
-                values[bound.rows] += bound.term.penalty.row_values(bound.target, bound.rho)
+                np.add.at(values, bound.rows,
+                          bound.term.penalty.row_values(bound.target, bound.rho))
         return values
 
     def row_objective(self, theta: Theta, rho: Array) -> Array:
@@ -344,11 +312,11 @@ class SAEManifoldModel:
 
         Penalties on beta, and those that couple rows, are left out.
         """
-        log_a, features = self.scaled_basis(theta)
+        amplitudes, features = self.scaled_basis(theta)
         eta = features @ theta.beta + self.offset
         loss = self.family.loss(self.Z, eta, self.psi(rho)).sum(1)
         loss += self.shape[1] * np.log(self.unit)
-        return loss + self.row_penalties(theta, rho, log_a)
+        return loss + self.row_penalties(theta, rho, amplitudes)
 
     def row_sampler(self, theta: Theta, rho: Array) -> SAERowSampler:
         """Draws of the rows around a mode."""
@@ -358,10 +326,10 @@ class SAEManifoldModel:
         """Data minus mean, (N, p), standardised units."""
         return self.Z - self.family.mean(self.scaled_basis(theta)[1] @ theta.beta + self.offset)
 
-    def scaled_basis(self, theta: Theta) -> tuple[Array, Array]:
-        """Log a (N, K) and phi (N, M)."""
-        mixture, log_a = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
-        return log_a, mixture.features()
+    def scaled_basis(self, theta: Theta) -> tuple[Amplitudes, Array]:
+        """Amplitudes of (N, K), and the features phi (N, M)."""
+        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
+        return mixture.amplitudes, mixture.features()
 
     def strengths(self, rho: Array) -> dict[str, float]:
         """Strength lambda = weight * exp(rho) of every learnable term, by name of its rho."""
@@ -384,19 +352,3 @@ class SAEManifoldModel:
         couples the rows they cannot move on their own, and all stay.
         """
         return theta if self.couples_rows else refine_rows(self, theta, rho, n_sweeps)
-
-
-def _with_default_priors(
-    atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]
-) -> tuple[PenaltyTerm, ...]:
-    """Add the fixed Gaussian prior of every Euclidean coordinate that has no prior of its own."""
-    owned = {term.atom for term in terms
-             if term.target == "coordinates" and term.penalty.is_normalised}
-    defaults = [
-        PenaltyTerm(ARDPenalty(latent_dim=atom.latent_dim, weight=atom.prior_precision,
-                               learnable=False),
-                    "coordinates", k)
-        for k, atom in enumerate(atoms)
-        if atom.prior_precision > 0 and k not in owned
-    ]
-    return (*terms, *defaults)

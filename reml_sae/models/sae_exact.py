@@ -86,9 +86,12 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
     coupling = point.features[:, None, :, None] * weighted[:, :, None, :]
     coupling -= slopes[:, :, :, None] * point.score[:, None, None, :]
     border = weighted_border(point.features, point.observed)
-    for where, prior in zip(point.model.layout.basis_slices, point.penalties.grams, strict=True):
+    for where, prior in zip(point.model.layout.blocks, point.penalties.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
+    for where, scale in point.penalties.scales:
+        flat = slice(where.start * p, where.stop * p)
+        border[flat, flat] += scale.dense()
     if point.model.has_dense_border:
         border += point.penalties.border("exact")
     columns = point.gauge.columns.reshape(len(point.gauge), m * p)
@@ -117,7 +120,7 @@ def exact_trace(point: SAEPoint) -> DataTrace:
     m, p = point.theta.beta.shape
     family, Z, eta, psi = point.model.family, point.model.Z, point.eta, point.psi
     phi, h, score = point.features, point.observed, point.score
-    full, _ = point.model.mixture(point.theta, point.theta.beta, order=3)
+    full = point.model.mixture(point.theta, point.theta.beta, order=3)
     jacobian = full.jacobian()
     g_rows = point.lift_blocks(inverse.rows)
     g_cross = point.lift(inverse.coupling.reshape(n, -1, m * p)).reshape(n, -1, m, p)

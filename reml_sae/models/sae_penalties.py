@@ -2,12 +2,13 @@
 
 Row arrays are in the full local parameters x = (z_1 .. z_K, t_1 .. t_D) of `mixture`, and beta is
 (M, p). Edges and low-rank columns touch coordinates alone, which the chart leaves as they are. The
-chart's Jacobian, which belongs to the prior on the simplex, is counted here too.
+manifolds' own priors and the chart's Jacobian, which belongs to the prior on the simplex, are
+counted here too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,65 +16,26 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from reml_sae.models._protocol import Curvature, Theta
+from reml_sae.models.assignment import Amplitudes
+from reml_sae.models.sae_bound import (
+    NOWHERE,
+    Bound,
+    CoupledRows,
+    ManifoldPrior,
+    bind_gates,
+    bind_rows,
+    manifold_priors,
+)
+from reml_sae.models.scale import Scale, metric_tensor
+from reml_sae.models.softmax_chart import SoftmaxAmplitudes
 from reml_sae.models.terms import PenaltyTerm
-from reml_sae.penalties import MatrixPenalty, RowCurvature, RowInverse
+from reml_sae.penalties import RowCurvature, RowInverse
 
 if TYPE_CHECKING:
     from reml_sae.models.sae import SAEManifoldModel
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A term with its target at one state.
-
-    Attributes
-    ----------
-    term : PenaltyTerm
-    target : array
-        As the penalty takes it: (n, d) rows, or the decoder (M_k, p).
-    rho : (rho_count,) array
-    rows : (n,) rows that carry it; empty for decoders
-    columns : slice
-        Columns of x, or rows of beta.
-    """
-
-    term: PenaltyTerm
-    target: Array
-    rho: Array
-    rows: Index
-    columns: slice
-
-    @property
-    def penalty(self) -> MatrixPenalty:
-        """The term's penalty."""
-        penalty: MatrixPenalty = self.term.penalty
-        return penalty
-
-    def curvature(self, which: Curvature) -> RowCurvature:
-        """Curvature of the penalty at the target."""
-        return self.penalty.curvature(self.target, self.rho, which)
-
-
-@dataclass(frozen=True)
-class CoupledRows:
-    """Penalty curvature between rows, in full local parameters.
-
-    Attributes
-    ----------
-    heads, tails : (e,) rows that an edge couples
-    edges : (e, q, q) blocks between them
-    columns : (c, N, q) low-rank columns
-    core : (c, c)
-    """
-
-    heads: Index
-    tails: Index
-    edges: Array
-    columns: Array
-    core: Array
 
 
 class PenaltyPoint:
@@ -84,25 +46,66 @@ class PenaltyPoint:
     model : SAEManifoldModel
     theta : Theta
     rho : (n_rho,) array
-    log_a : (N, K) log assignments
+    amplitudes : Amplitudes
     """
 
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, log_a: Array):
-        self.model, self.rho = model, rho
-        self.a, self.log_a = np.exp(log_a), log_a
-        self.beta = theta.beta
-        self.width = model.chart.n_atoms + model.layout.n_coordinates
+    def __init__(
+        self, model: SAEManifoldModel, theta: Theta, rho: Array, amplitudes: Amplitudes
+    ):
+        self.model, self.rho, self.amplitudes = model, rho, amplitudes
+        self.chart = model.simplex
+        self.theta, self.beta = theta, theta.beta
+        self.n, self.k_atoms = amplitudes.a.shape
+        self.width = self.k_atoms + model.layout.n_coordinates
         self.grams = model.decoder_gram(rho)
         self.on_rows = [bind_rows(model, term, theta, rho) for term in model.row_terms]
         self.on_decoders = [self._bind_decoder(term) for term in model.terms
                             if term.target in ("decoder", "decoders")
                             and not term.is_quadratic_decoder]
+        self.on_gates = [bind_gates(model, term, rho) for term in model.terms
+                         if term.target == "gates"]
+        self.scales = self._scales()
         self._parts: dict[Curvature, tuple[list[RowCurvature], list[RowCurvature]]] = {}
 
     def _bind_decoder(self, term: PenaltyTerm) -> Bound:
         where = (slice(0, len(self.beta)) if term.target == "decoders"
                  else self.model.layout.basis_slices[term.atom])
-        return Bound(term, self.beta[where], term.rho(self.rho), np.zeros(0, np.intp), where)
+        return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
+
+    def _scales(self) -> list[tuple[slice, Scale]]:
+        """Every decoder with Gaussian coordinates of independent rows, and g there."""
+        out = []
+        for k, (atom, where) in enumerate(zip(self.model.atoms, self.model.layout.basis_slices,
+                                              strict=True)):
+            n = float(self.model.active[:, k].sum())
+            if atom.gaussian_axes and n and not self.model.always_carried[k]:
+                out.append((where, Scale(n, metric_tensor(atom), self.beta[where],
+                                         self.model.scale_floor(self.rho))))
+        return out
+
+    def scale_correction(self) -> tuple[float, Array, Array]:
+        """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
+        value, beta, rho = 0.0, np.zeros_like(self.beta), np.zeros(len(self.rho))
+        for where, scale in self.scales:
+            value += scale.value()
+            beta[where] += scale.gradient()
+            if self.model.family.has_dispersion:
+                rho[-1] += scale.value_rho()
+        return value, beta, rho
+
+    def curvature_grams(self) -> list[Array]:
+        """Parts of the border that are the same for every output, block by block."""
+        grams = list(self.grams)
+        places = self.model.layout.basis_slices
+        for where, scale in self.scales:
+            k = places.index(where)
+            grams[k] = grams[k] + scale.gram()
+        return grams
+
+    @cached_property
+    def _priors(self) -> list[ManifoldPrior]:
+        """The manifolds' priors with their derivatives to order 3."""
+        return manifold_priors(self.model, self.theta, 3)
 
     def _curvature(self, which: Curvature) -> tuple[list[RowCurvature], list[RowCurvature]]:
         """Curvatures of the terms on rows and of those on decoders, computed once."""
@@ -116,29 +119,36 @@ class PenaltyPoint:
     def value(self) -> float:
         """All penalties and the chart's Jacobian."""
         total = sum(bound.penalty.value(bound.target, bound.rho)
-                    for bound in (*self.on_rows, *self.on_decoders))
+                    for bound in (*self.on_rows, *self.on_decoders, *self.on_gates))
         total += 0.5 * float(np.vdot(self.beta, self.apply_grams(self.beta)))
-        if self.model.chart.dim:
-            total += float(self.model.chart.log_jacobian(self.log_a).sum())
+        total += sum(scale.value() for _, scale in self.scales)
+        total += sum(float(prior.jet[0].sum())
+                     for prior in manifold_priors(self.model, self.theta, 0))
+        if isinstance(self.amplitudes, SoftmaxAmplitudes) and self.chart is not None:
+            total += float(self.chart.log_jacobian(self.amplitudes.log_a).sum())
         return total
 
     def gradient(self) -> tuple[Array, Array]:
         """Gradient in x (N, K + D) and in beta (M, p)."""
-        rows = np.zeros((len(self.a), self.width))
-        if self.model.chart.dim:
-            rows[:, : self.model.chart.n_atoms] = self.model.chart.log_jacobian_gradient(self.a)
+        rows = np.zeros((self.n, self.width))
+        if self.chart is not None:
+            rows[:, : self.k_atoms] = self.chart.log_jacobian_gradient(self.amplitudes.a)
+        for prior in self._priors:
+            rows[prior.rows, prior.columns] += prior.jet[1]
         for bound in self.on_rows:
-            rows[bound.rows, bound.columns] += bound.penalty.row_gradient(bound.target, bound.rho)
+            rows[bound.at] += bound.penalty.row_gradient(bound.target, bound.rho)
         beta = self.apply_grams(self.beta)
+        for where, scale in self.scales:
+            beta[where] += scale.gradient()
         for bound in self.on_decoders:
             gradient = bound.penalty.grad_target(bound.target, bound.rho)
-            beta[bound.columns] += gradient.reshape(bound.target.shape)
+            beta[bound.where] += gradient.reshape(bound.target.shape)
         return rows, beta
 
     def apply_grams(self, beta: Array) -> Array:
         """Quadratic priors of the decoders times (M, p)."""
         out = np.empty_like(beta)
-        for where, prior in zip(self.model.layout.basis_slices, self.grams, strict=True):
+        for where, prior in zip(self.model.layout.blocks, self.grams, strict=True):
             out[where] = prior @ beta[where]
         return out
 
@@ -146,12 +156,14 @@ class PenaltyPoint:
 
     def row_blocks(self, which: Curvature) -> Array:
         """Row blocks of the curvature, (N, K + D, K + D)."""
-        k = self.model.chart.n_atoms
-        blocks = np.zeros((len(self.a), self.width, self.width))
-        if self.model.chart.dim:
-            blocks[:, :k, :k] = self.model.chart.log_jacobian_hessian(self.a)
+        k = self.k_atoms
+        blocks = np.zeros((self.n, self.width, self.width))
+        if self.chart is not None:
+            blocks[:, :k, :k] = self.chart.log_jacobian_hessian(self.amplitudes.a)
+        for prior in self._priors:
+            blocks[prior.rows, prior.columns, prior.columns] += prior.jet[2]
         for bound, parts in zip(self.on_rows, self._curvature(which)[0], strict=True):
-            blocks[bound.rows, bound.columns, bound.columns] += parts.blocks
+            blocks[bound.pairs] += parts.blocks
         return blocks
 
     def coupled_rows(self, which: Curvature) -> CoupledRows:
@@ -160,20 +172,21 @@ class PenaltyPoint:
         for bound, parts in zip(self.on_rows, self._curvature(which)[0], strict=True):
             if len(parts.edges):
                 block = np.zeros((len(parts.edges), self.width, self.width))
-                block[:, bound.columns, bound.columns] = parts.edges
+                block[np.ix_(np.arange(len(block)), bound.columns[0], bound.columns[0])] = (
+                    parts.edges)
                 heads.append(bound.rows[parts.heads])
                 tails.append(bound.rows[parts.tails])
                 edges.append(block)
             if len(parts.columns):
-                column = np.zeros((len(parts.columns), len(self.a), self.width))
-                column[:, bound.rows, bound.columns] = parts.columns
+                column = np.zeros((len(parts.columns), self.n, self.width))
+                column[(slice(None), *bound.at)] = parts.columns
                 columns.append(column)
                 cores.append(parts.core)
         none = np.zeros(0, np.intp)
         return CoupledRows(
             np.concatenate([none, *heads]), np.concatenate([none, *tails]),
             np.concatenate([np.zeros((0, self.width, self.width)), *edges]),
-            np.concatenate([np.zeros((0, len(self.a), self.width)), *columns]), block_diag(*cores),
+            np.concatenate([np.zeros((0, self.n, self.width)), *columns]), block_diag(*cores),
         )
 
     def border(self, which: Curvature) -> Array:
@@ -188,26 +201,29 @@ class PenaltyPoint:
 
     def _border_index(self, bound: Bound) -> Index:
         """Places in the flat beta of the entries of the penalty's matrix view, in its order."""
-        flat = np.arange(self.beta.size, dtype=float).reshape(self.beta.shape)[bound.columns]
+        flat = np.arange(self.beta.size, dtype=float).reshape(self.beta.shape)[bound.where]
         return bound.penalty.rows(flat).ravel().astype(np.intp)
 
     def hvp(self, vx: Array, vb: Array) -> tuple[Array, Array]:
         """Exact Hessian times vx (N, K + D) and vb (M, p)."""
         rows = np.zeros_like(vx)
-        k = self.model.chart.n_atoms
-        if self.model.chart.dim:
-            rows[:, :k] = np.einsum("nab,nb->na", self._jacobian_hessian(), vx[:, :k])
+        k = self.k_atoms
+        if self.chart is not None:
+            jacobian = self.chart.log_jacobian_hessian(self.amplitudes.a)
+            rows[:, :k] = np.einsum("nab,nb->na", jacobian, vx[:, :k])
+        for prior in self._priors:
+            rows[prior.rows, prior.columns] += np.einsum(
+                "nab,nb->na", prior.jet[2], vx[prior.rows, prior.columns])
         row_parts, decoder_parts = self._curvature("exact")
         for bound, parts in zip(self.on_rows, row_parts, strict=True):
-            rows[bound.rows, bound.columns] += parts.matvec(vx[bound.rows, bound.columns])
+            rows[bound.at] += parts.matvec(vx[bound.at])
         beta = self.apply_grams(vb)
+        for where, scale in self.scales:
+            beta[where] += scale.hvp(vb[where])
         for bound, parts in zip(self.on_decoders, decoder_parts, strict=True):
-            product = parts.matvec(bound.penalty.rows(vb[bound.columns]))
-            beta[bound.columns] += bound.penalty.flat(product).reshape(bound.target.shape)
+            product = parts.matvec(bound.penalty.rows(vb[bound.where]))
+            beta[bound.where] += bound.penalty.flat(product).reshape(bound.target.shape)
         return rows, beta
-
-    def _jacobian_hessian(self) -> Array:
-        return self.model.chart.log_jacobian_hessian(self.a)
 
     # --- derivatives of (1/2) <G, H> at fixed G ------------------------------------------------
 
@@ -230,26 +246,31 @@ class PenaltyPoint:
         -------
         grad_x (N, K + D), grad_beta (M, p), grad_rho (n_rho,), and the whole trace
         """
-        k = self.model.chart.n_atoms
-        grad_x, grad_rho = np.zeros((len(self.a), self.width)), np.zeros(len(self.rho))
+        k = self.k_atoms
+        grad_x, grad_rho = np.zeros((self.n, self.width)), np.zeros(len(self.rho))
         grad_beta = np.zeros_like(self.beta)
         trace = 0.0
-        if self.model.chart.dim:
+        if self.chart is not None:
             wz = blocks[:, :k, :k]
-            grad_x[:, :k] += 0.5 * self.model.chart.log_jacobian_hessian_vjp(self.a, wz)
-            trace += float(np.vdot(wz, self._jacobian_hessian()))
+            grad_x[:, :k] += 0.5 * self.chart.log_jacobian_hessian_vjp(self.amplitudes, wz)
+            trace += float(np.vdot(wz, self.chart.log_jacobian_hessian(self.amplitudes.a)))
+        for prior in self._priors:
+            inside = blocks[prior.rows, prior.columns, prior.columns]
+            grad_x[prior.rows, prior.columns] += 0.5 * np.einsum(
+                "nab,nabc->nc", inside, prior.jet[3])
+            trace += float(np.vdot(inside, prior.jet[2]))
         first_edge = first_column = 0
         row_parts, decoder_parts = self._curvature(which)
         for bound, parts in zip(self.on_rows, row_parts, strict=True):
             last_edge = first_edge + len(parts.edges)
             last_column = first_column + len(parts.columns)
-            where = bound.columns
-            G = RowInverse(blocks[bound.rows, where, where],
-                           edges[first_edge:last_edge, where, where],
-                           columns[first_column:last_column][:, bound.rows, where])
+            across = bound.columns[0] if len(bound.rows) else NOWHERE
+            G = RowInverse(blocks[bound.pairs],
+                           edges[np.ix_(np.arange(first_edge, last_edge), across, across)],
+                           columns[first_column:last_column][(slice(None), *bound.at)])
             first_edge, first_column = last_edge, last_column
             arguments = (bound.target, bound.rho, G, which)
-            grad_x[bound.rows, where] += 0.5 * bound.penalty.curvature_vjp(*arguments)
+            grad_x[bound.at] += 0.5 * bound.penalty.curvature_vjp(*arguments)
             grad_rho[bound.term.where] += 0.5 * bound.penalty.curvature_rho(*arguments)
             trace += G.inner(parts)
         for bound, parts in zip(self.on_decoders, decoder_parts, strict=True):
@@ -257,15 +278,38 @@ class PenaltyPoint:
             G = RowInverse.of_dense(border[np.ix_(index, index)], parts)
             arguments = (bound.target, bound.rho, G, which)
             pulled = bound.penalty.flat(bound.penalty.curvature_vjp(*arguments))
-            grad_beta[bound.columns] += 0.5 * pulled.reshape(bound.target.shape)
+            grad_beta[bound.where] += 0.5 * pulled.reshape(bound.target.shape)
             grad_rho[bound.term.where] += 0.5 * bound.penalty.curvature_rho(*arguments)
             trace += G.inner(parts)
+        trace += self._scale_trace(which, border_trace, border, grad_beta, grad_rho)
         for term, where, derivative in self._gram_derivatives():
             grad_rho[term.where] += 0.5 * np.einsum(
                 "jab,ab->j", derivative, border_trace[where, where])
-        for where, prior in zip(self.model.layout.basis_slices, self.grams, strict=True):
-            trace += float(np.vdot(prior, border_trace[where, where]))
+        for where, gram in zip(self.model.layout.blocks, self.grams, strict=True):
+            trace += float(np.vdot(gram, border_trace[where, where]))
         return grad_x, grad_beta, grad_rho, trace
+
+    def _scale_trace(
+        self, which: Curvature, border_trace: Array, border: Array, grad_beta: Array,
+        grad_rho: Array,
+    ) -> float:
+        """Trace of G times the curvature of g; half its gradients are added in place."""
+        total, p = 0.0, self.beta.shape[1]
+        for where, scale in self.scales:
+            if which == "majorizer":
+                own = border_trace[where, where]
+                total += float(np.vdot(scale.gram(), own))
+                grad_beta[where] += 0.5 * scale.gram_pull(own)
+                along = float(np.vdot(scale.gram_rho(), own))
+            else:
+                flat = slice(where.start * p, where.stop * p)
+                own = border[flat, flat]
+                total += float(np.vdot(scale.dense(), own))
+                grad_beta[where] += 0.5 * scale.dense_pull(own)
+                along = scale.dense_rho(own)
+            if self.model.family.has_dispersion:
+                grad_rho[-1] += 0.5 * along
+        return total
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
         """Every quadratic decoder term with its rows of beta and d gram / d rho."""
@@ -278,8 +322,9 @@ class PenaltyPoint:
     def value_rho(self) -> Array:
         """Gradient of the value in rho at fixed theta, (n_rho,)."""
         out = np.zeros(len(self.rho))
-        for bound in (*self.on_rows, *self.on_decoders):
+        for bound in (*self.on_rows, *self.on_decoders, *self.on_gates):
             out[bound.term.where] += bound.penalty.grad_rho(bound.target, bound.rho)
+        out += self.scale_correction()[2]
         for term, where, derivative in self._gram_derivatives():
             b = self.beta[where]
             out[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, b @ b.T)
@@ -290,11 +335,14 @@ class PenaltyPoint:
         out = np.zeros(len(self.rho))
         for bound in self.on_rows:
             mixed = bound.penalty.grad_target_rho(bound.target, bound.rho)
-            out[bound.term.where] += np.einsum("jna,na->j", mixed, ux[bound.rows, bound.columns])
+            out[bound.term.where] += np.einsum("jna,na->j", mixed, ux[bound.at])
         for bound in self.on_decoders:
             mixed = bound.penalty.grad_target_rho(bound.target, bound.rho)
             out[bound.term.where] += np.einsum(
-                "jna,na->j", mixed, bound.penalty.rows(ub[bound.columns]))
+                "jna,na->j", mixed, bound.penalty.rows(ub[bound.where]))
+        for where, scale in self.scales:
+            if self.model.family.has_dispersion:
+                out[-1] += float(np.vdot(scale.gradient_rho(), ub[where]))
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, ub[where] @ self.beta[where].T)
         return out
@@ -303,7 +351,7 @@ class PenaltyPoint:
         """Log partitions of all priors and their gradient in rho."""
         model, (n, p) = self.model, self.model.shape
         gradient, value = np.zeros(len(self.rho)), 0.0
-        for bound in (*self.on_rows, *self.on_decoders):
+        for bound in (*self.on_rows, *self.on_decoders, *self.on_gates):
             partition = bound.penalty.log_partition(
                 bound.rho, len(bound.penalty.rows(bound.target)))
             if partition is not None:
@@ -311,28 +359,16 @@ class PenaltyPoint:
                 gradient[bound.term.where] += partition[1]
         on_simplex = any(bound.term.target == "logits" and bound.penalty.is_normalised
                          for bound in self.on_rows)
-        if model.chart.dim and not on_simplex:
-            value -= n * float(np.sum(np.log(np.arange(1, model.chart.n_atoms))))
+        if self.chart is not None and not on_simplex:
+            value -= n * float(np.sum(np.log(np.arange(1, self.k_atoms))))
+        value += n * model.assignment.log_patterns()
         for k, atom in enumerate(model.atoms):
-            if atom.prior_precision == 0:
+            if model.has_manifold_prior[k]:
                 value += int(model.active[:, k].sum()) * atom.log_prior_volume()
-            if model.has_gaussian_decoder[k]:
-                prior = self.grams[k]
+        for prior, gaussian in zip(self.grams, [*model.has_gaussian_decoder, True], strict=False):
+            if gaussian:
                 value += 0.5 * p * (len(prior) * np.log(2.0 * np.pi) - np.linalg.slogdet(prior)[1])
         for term, _, derivative in self._gram_derivatives():
             inverse = np.linalg.inv(self.grams[term.atom])
             gradient[term.where] -= 0.5 * p * np.einsum("jab,ba->j", derivative, inverse)
         return float(value), gradient
-
-
-def bind_rows(model: SAEManifoldModel, term: PenaltyTerm, theta: Theta, rho: Array) -> Bound:
-    """A term on logits or coordinates with its target at a state."""
-    if term.target == "logits":
-        target = model.chart.logits(theta.xi[:, : model.chart.dim])
-        return Bound(term, target, term.rho(rho), np.arange(len(target)),
-                     slice(0, model.chart.n_atoms))
-    rows = np.flatnonzero(model.active[:, term.atom])
-    where = model.layout.coordinate_slices[term.atom]
-    return Bound(model.restricted(term, rows), theta.xi[rows, model.coordinate_columns(term.atom)],
-                 term.rho(rho), rows,
-                 slice(model.chart.n_atoms + where.start, model.chart.n_atoms + where.stop))

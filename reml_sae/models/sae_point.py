@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from reml_sae.linalg import (
     ArrowMatrix,
     LowRankUpdate,
+    PackedFactor,
+    PackedRows,
     SpanArrowMatrix,
     SpanFactor,
     SpanSelectedInverse,
@@ -26,6 +28,7 @@ from reml_sae.linalg import (
 )
 from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.gauge import Gauge
+from reml_sae.models.sae_bound import CoupledRows
 from reml_sae.models.sae_exact import (
     DataTrace,
     exact_matrix,
@@ -33,7 +36,7 @@ from reml_sae.models.sae_exact import (
     output_products,
     weighted_border,
 )
-from reml_sae.models.sae_penalties import CoupledRows, PenaltyPoint
+from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.penalties import Curvature
 
 if TYPE_CHECKING:
@@ -53,11 +56,11 @@ class SAEPoint:
         width = min(p, model.layout.basis_size)
         whole = width == p or model.has_dense_border
         self.span: Array = np.eye(p) if whole else np.linalg.qr(theta.beta.T)[0]
-        self.mixture, self.log_a = model.mixture(theta, theta.beta @ self.span, order=2)
+        self.mixture = model.mixture(theta, theta.beta @ self.span, order=2)
         self.features = self.mixture.features()
         self.eta = self.features @ theta.beta + model.offset
         self.score = -model.family.loss_eta(model.Z, self.eta, self.psi, 1)
-        self.penalties = PenaltyPoint(model, theta, rho, self.log_a)
+        self.penalties = PenaltyPoint(model, theta, rho, self.mixture.amplitudes)
         used = [item for item in model.symmetries if model.active[:, item[0]].any()]
         self.gauge = Gauge(model.layout, used, theta.beta, float(n))
         self.objective = (
@@ -113,15 +116,14 @@ class SAEPoint:
     def row_hessian(self, curvature: Curvature) -> Array:
         """Row blocks D_i, (N, q, q): Gauss-Newton and majorizers, or the exact second derivative.
 
-        A coordinate that the row does not carry has a unit block of its own.
+        A parameter that the row does not carry has a unit block of its own.
         """
         blocks = self._weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
         if curvature == "exact":
             blocks -= self._score_hessian
         blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
-        d = self.model.chart.dim
-        index = np.arange(d, blocks.shape[1])
-        blocks[:, index, index] += ~self.model.active_coordinates
+        index = np.arange(blocks.shape[1])
+        blocks[:, index, index] += ~self.model.carried
         return blocks
 
     def curvature(self, damping: float = 0.0) -> SpanArrowMatrix:
@@ -135,7 +137,8 @@ class SAEPoint:
             jacobians = self.restrict(self._weighted_jacobian("majorizer"))
         else:
             gram = self.precision * (self.features.T @ self.features)
-        for where, prior in zip(self.model.layout.basis_slices, self.penalties.grams, strict=True):
+        grams = self.penalties.curvature_grams()
+        for where, prior in zip(self.model.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
             index = np.arange(rows.shape[1])
@@ -172,7 +175,10 @@ class SAEPoint:
         return self._factorized(0.0)
 
     def _factorized(self, damping: float) -> SpanFactor:
-        return self.with_low_rank(self.curvature(damping).factorize())
+        matrix = self.curvature(damping)
+        packed = PackedRows(self.model.carried)
+        alone = not len(matrix.edges) and not packed.is_whole
+        return self.with_low_rank(PackedFactor(matrix, packed) if alone else matrix.factorize())
 
     def with_low_rank(self, factor: SpanFactor) -> SpanFactor:
         """A factor of H without its low-rank part, updated by it."""
@@ -201,15 +207,12 @@ class SAEPoint:
         rows, border = rows + penalty_rows, border + penalty_border
         for column in self.gauge.columns:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        out = self.restrict(rows)
-        out[:, self.model.chart.dim:] += ~self.model.active_coordinates * v.xi[
-            :, self.model.chart.dim:]
-        return Theta(out, border)
+        return Theta(self.restrict(rows) + ~self.model.carried * v.xi, border)
 
     # --- log-determinant -----------------------------------------------------------------------
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
-        """(1/2) log|H| with the gauge volume, and its explicit gradients (DESIGN A5)."""
+        """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients."""
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
         half = self.penalties.half_trace_gradients(
@@ -218,13 +221,16 @@ class SAEPoint:
         grad_x, grad_rho = data.grad_x + half[0], half[2]
         grad_beta = data.grad_beta + half[1] + gauge_gradient
         grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
+        correction, correction_beta, correction_rho = self.penalties.scale_correction()
+        grad_beta -= correction_beta
+        grad_rho -= correction_rho
         penalty_trace = half[3]
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
         edf = self.model.effective_dim - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
         grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
-        value = data.half_logdet + gauge_value
+        value = data.half_logdet + gauge_value - correction
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
     def _majorizer_trace(self) -> DataTrace:
@@ -286,7 +292,7 @@ class SAEPoint:
         Its p M_k coefficients less this are the effective degrees of freedom of the atom.
         """
         where = self.model.layout.basis_slices[k]
-        trace = float(np.vdot(self.penalties.grams[k], border_trace[where, where]))
+        trace = float(np.vdot(self.penalties.curvature_grams()[k], border_trace[where, where]))
         if self.model.has_dense_border:
             p = self.model.shape[1]
             flat = slice(where.start * p, where.stop * p)
@@ -321,7 +327,7 @@ class SAEPoint:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
         out = self.penalties.value_rho()
         own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
-        out[len(out) - len(own):] = own.sum((1, 2))
+        out[len(out) - len(own):] += own.sum((1, 2))
         return out
 
     def gradient_rho_dot(self, u: Theta) -> Array:
@@ -330,7 +336,7 @@ class SAEPoint:
         out = self.penalties.gradient_rho_dot(ux, u.beta)
         own = self.model.family.loss_eta_psi(self.model.Z, self.eta, self.psi, 1)
         moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
-        out[len(out) - len(own):] = np.einsum("jno,no->j", own, moved)
+        out[len(out) - len(own):] += np.einsum("jno,no->j", own, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
@@ -341,14 +347,14 @@ class SAEPoint:
 
     def restrict(self, rows: Array) -> Array:
         """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
-        k = self.model.chart.n_atoms
-        head = np.tensordot(rows[:, :k], self.model.chart.basis, axes=([1], [0]))
+        k = self.model.assignment.n_atoms
+        head = np.tensordot(rows[:, :k], self.model.assignment.basis, axes=([1], [0]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
 
     def lift(self, rows: Array) -> Array:
         """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
-        d = self.model.chart.dim
-        head = np.tensordot(rows[:, :d], self.model.chart.basis, axes=([1], [1]))
+        d = self.model.assignment.dim
+        head = np.tensordot(rows[:, :d], self.model.assignment.basis, axes=([1], [1]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
 
     def restrict_blocks(self, blocks: Array) -> Array:
@@ -363,4 +369,4 @@ class SAEPoint:
         """Vectors (c, N, q) lifted to (c, N, K + D)."""
         lifted = [self.lift(column) for column in columns]
         return np.stack(lifted) if lifted else np.zeros(
-            (0, *self.penalties.a.shape[:1], self.penalties.width))
+            (0, self.penalties.n, self.penalties.width))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.linalg import batched_cholesky, batched_solve_psd
+from reml_sae.linalg import PackedRows, batched_cholesky, batched_solve_psd
 from reml_sae.models._protocol import Theta
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ def _sweep(
 ) -> tuple[Array, Array]:
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
     point = model.at(theta, rho)
-    step, downhill = _row_steps(point.row_hessian("exact"), point.row_hessian("majorizer"),
-                                point.gradient().xi)
-    moves = [step, 0.3 * step, 0.05 * step]
+    packed = PackedRows(model.carried)
+    moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
+                       packed.pack_blocks(point.row_hessian("majorizer")),
+                       packed.pack(point.gradient().xi))
+    step, downhill = (packed.unpack(move) for move in moves)
+    trials = [step, 0.3 * step, 0.05 * step]
     if downhill.any():
-        moves += [downhill, -downhill]
+        trials += [downhill, -downhill]
     best, improved = theta.xi, np.zeros(len(value), bool)
-    for move in moves:
+    for move in trials:
         candidate = model.retract(theta, Theta(move, np.zeros_like(theta.beta)))
         trial = model.row_objective(candidate, rho)
         better = (trial < value) & ~improved
@@ -59,6 +62,15 @@ def _sweep(
         if improved.all():
             break
     return best, value
+
+
+def row_decrements(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
+    """Newton decrement of every row at fixed decoders, (N,), in the square root of nats."""
+    point, packed = model.at(theta, rho), PackedRows(model.carried)
+    gradient = packed.pack(point.gradient().xi)
+    blocks = packed.pack_blocks(point.row_hessian("majorizer"))
+    square = (gradient * batched_solve_psd(blocks, gradient)).sum(axis=1)
+    return np.sqrt(np.maximum(square, 0.0))
 
 
 class SAERowSampler:
@@ -76,24 +88,23 @@ class SAERowSampler:
 
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
         self.model, self.theta = model, theta
-        self.carried = np.ones(theta.xi.shape, bool)
-        self.carried[:, model.chart.dim:] = model.active_coordinates
+        self.carried = model.carried
         point = model.at(theta, rho)
         blocks = point.row_hessian("exact")
         low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
         blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
         self._upper = batched_cholesky(blocks).transpose(0, 2, 1)
 
-    def move(self, noise: Array) -> tuple[Theta, NDArray[np.bool_]]:
+    def move(self, noise: Array) -> tuple[Theta, Array]:
         """State at standard normal noise; steps round a compact manifold leave it."""
         step: Array = self.carried * np.asarray(
             np.linalg.solve(self._upper, noise[:, :, None])[:, :, 0], float)
-        inside = np.ones(len(step), bool)
+        volume = np.zeros(len(step))
         for k, atom in enumerate(self.model.atoms):
-            if atom.prior_precision == 0:
-                turn = np.abs(step[:, self.model.coordinate_columns(k)])
-                inside &= (turn <= np.pi).all(axis=1)
-        return self.model.retract(self.theta, Theta(step, np.zeros_like(self.theta.beta))), inside
+            t, rows = self.model.coordinate_columns(k), self.model.active[:, k]
+            volume[rows] += atom.log_step_volume(self.theta.xi[rows, t], step[rows, t])
+        moved = self.model.retract(self.theta, Theta(step, np.zeros_like(self.theta.beta)))
+        return moved, volume
 
 
 def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, Array]:

@@ -42,9 +42,10 @@ def solve_beta(model: SAEManifoldModel, theta: Theta, rho: Array) -> Theta:
     A decoder with another prior has the Gaussian one in its place: this finds starts.
     """
     features = model.scaled_basis(theta)[1]
-    priors = [prior + (0.0 if gaussian else model.decoder_precision) * np.eye(len(prior))
-              for prior, gaussian in zip(model.decoder_gram(rho), model.has_gaussian_decoder,
-                                         strict=True)]
+    priors = model.decoder_gram(rho)
+    for k, gaussian in enumerate(model.has_gaussian_decoder):
+        if not gaussian:
+            priors[k] = priors[k] + model.decoder_precision * np.eye(len(priors[k]))
     prior = block_diag(*priors)
     if model.family.equal_weights:
         gram = features.T @ features + np.exp(model.psi(rho)[0]) * prior

@@ -1,4 +1,4 @@
-"""The softmax chart of the simplex: K - 1 free logits, and the density that they carry.
+"""Softmax assignment: the simplex in K - 1 free logits, and the density that they carry.
 
 The logits of a row are z = U zeta with U (K, K - 1) an orthonormal basis of the sum-zero
 vectors. DESIGN A4 names the reference chart z_K = 0; the sum-zero chart spans the same quotient,
@@ -14,15 +14,25 @@ the last term being the volume of the sum-zero chart relative to (z_1 - z_K, ..,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import helmert
 from scipy.special import log_softmax
 
+from reml_sae.models.assignment import Amplitudes, Assignment
+
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+LEAST_SHARE = 1e-300
 
 
-class SoftmaxChart:
+@dataclass(frozen=True)
+class SoftmaxChart(Assignment):
     """Chart of the open simplex with ``n_atoms`` vertices.
 
     Parameters
@@ -33,28 +43,31 @@ class SoftmaxChart:
         tau > 0 in a = softmax(z / tau).
     """
 
-    def __init__(self, n_atoms: int, temperature: float = 1.0):
-        self.n_atoms = n_atoms
-        self.temperature = temperature
-        self.basis: Array = helmert(n_atoms).T if n_atoms > 1 else np.zeros((1, 0))
+    temperature: float = 1.0
+    name: ClassVar[str] = "softmax"
+    on_simplex: ClassVar[bool] = True
+
+    @cached_property
+    def basis(self) -> Array:
         """U, (K, K - 1)."""
+        return helmert(self.n_atoms).T if self.n_atoms > 1 else np.zeros((1, 0))
 
     @property
-    def dim(self) -> int:
-        """Free parameters of a row, K - 1."""
-        return self.n_atoms - 1
-
-    def logits(self, zeta: Array) -> Array:
-        """Logits z (N, K) of the chart coordinates (N, K - 1)."""
-        return zeta @ self.basis.T
-
-    def coordinates(self, logits: Array) -> Array:
-        """Chart coordinates (N, K - 1) of logits (N, K), whose row means are ignored."""
-        return logits @ self.basis
+    def least_active(self) -> int:
+        """1."""
+        return 1
 
     def log_assignments(self, logits: Array) -> Array:
         """Log a, (N, K), finite for all finite logits."""
         return log_softmax(logits / self.temperature, axis=1)
+
+    def amplitudes(self, logits: Array, is_open: Mask) -> SoftmaxAmplitudes:
+        """Shares of the atoms; all are open."""
+        return SoftmaxAmplitudes(self.log_assignments(logits), self.temperature)
+
+    def start(self, support: Mask, amplitudes: Array) -> Array:
+        """Chart coordinates of shares (N, K)."""
+        return self.coordinates(self.temperature * np.log(np.maximum(amplitudes, LEAST_SHARE)))
 
     def log_jacobian(self, log_a: Array) -> Array:
         """J(z) of every row, (N,)."""
@@ -70,14 +83,69 @@ class SoftmaxChart:
         diagonal = a[:, :, None] * np.eye(self.n_atoms)
         return self.n_atoms * (diagonal - a[:, :, None] * a[:, None, :]) / self.temperature**2
 
-    def log_jacobian_hessian_vjp(self, a: Array, weights: Array) -> Array:
+    def log_jacobian_hessian_vjp(self, amplitudes: Amplitudes, weights: Array) -> Array:
         """Gradient in z of sum_jk W_jk Hess(J)_jk for fixed symmetric W (N, K, K): (N, K)."""
         # f(a) = K (sum_k W_kk a_k - a^T W a) / tau^2, then the chain rule through softmax
         scale = self.n_atoms / self.temperature**2
-        h = scale * (np.einsum("nkk->nk", weights) - 2.0 * np.einsum("nkl,nl->nk", weights, a))
-        return self.pull_back(a, h)
+        wa = np.einsum("nkl,nl->nk", weights, amplitudes.a)
+        return amplitudes.pull(scale * (np.einsum("nkk->nk", weights) - 2.0 * wa))
 
-    def pull_back(self, a: Array, grad_a: Array) -> Array:
-        """Chain rule: the gradient in z of a function with gradient ``grad_a`` in a, (N, K)."""
-        mean = (a * grad_a).sum(1, keepdims=True)
-        return a * (grad_a - mean) / self.temperature
+
+class SoftmaxAmplitudes(Amplitudes):
+    """Shares a = softmax(z / tau); J = (diag(a) - a a^T) / tau.
+
+    Parameters
+    ----------
+    log_a : (N, K) array
+    temperature : float
+    """
+
+    def __init__(self, log_a: Array, temperature: float):
+        self.log_a, self.a, self.temperature = log_a, np.exp(log_a), temperature
+
+    def _over(self, like: Array) -> Array:
+        return self.a.reshape(self.a.shape + (1,) * (like.ndim - 2))
+
+    def push(self, v: Array) -> Array:
+        """a (v - a . v) / tau."""
+        a = self._over(v)
+        return a * (v - (a * v).sum(1, keepdims=True)) / self.temperature
+
+    def pull(self, g: Array) -> Array:
+        """The same, as J is symmetric."""
+        return self.push(g)
+
+    def jacobian(self) -> Array:
+        """J, (N, K, K)."""
+        diagonal = self.a[:, :, None] * np.eye(self.a.shape[1])
+        return (diagonal - self.a[:, :, None] * self.a[:, None, :]) / self.temperature
+
+    def hessian(self, s: Array) -> Array:
+        """With c = s - a . s: (diag(a c) - a_l a_m (c_l + c_m)) / tau^2."""
+        a = self.a
+        centred = s - (a * s).sum(1, keepdims=True)
+        pair = -a[:, :, None] * a[:, None, :] * (centred[:, :, None] + centred[:, None, :])
+        pair += (a * centred)[:, :, None] * np.eye(a.shape[1])
+        return pair / self.temperature**2
+
+    def contract_hessian(self, w: Array) -> Array:
+        """a_k (W_kk - 2 (W a)_k + 2 a^T W a - sum_l W_ll a_l) / tau^2."""
+        a, diagonal, wa = self.a, np.einsum("nkk->nk", w), np.einsum("nkl,nl->nk", w, self.a)
+        common = (2.0 * a * wa - diagonal * a).sum(1, keepdims=True)
+        return a * (diagonal - 2.0 * wa + common) / self.temperature**2
+
+    def pull_jacobian(self, c: Array) -> Array:
+        """J^T of the gradient in a of (sum_k C_kk a_k - a^T C a) / tau."""
+        a = self.a
+        both = np.einsum("nlk,nk->nl", c, a) + np.einsum("nlk,nl->nk", c, a)
+        return self.pull((np.einsum("nkk->nk", c) - both) / self.temperature)
+
+    def pull_hessian(self, s: Array, w: Array) -> Array:
+        """J^T of the gradient in a of sum_lm W_lm (sum_k s_k A_klm)(a)."""
+        a = self.a
+        mean = (a * s).sum(1, keepdims=True)
+        diagonal = np.einsum("nkk->nk", w)
+        wa, wsa = np.einsum("nlm,nm->nl", w, a), np.einsum("nlm,nm->nl", w, a * s)
+        u = (diagonal * a - 2.0 * a * wa).sum(1, keepdims=True)
+        h = diagonal * s - mean * (diagonal - 4.0 * wa) - u * s - 2.0 * s * wa - 2.0 * wsa
+        return self.pull(h / self.temperature**2)

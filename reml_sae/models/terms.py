@@ -4,6 +4,7 @@ What a penalty acts on (`Penalty.acts_on`) and the structure of its curvature de
 engine carries it:
 
     logits, coordinates, rows alone        the row blocks D_i
+    gate logits                            the pattern of open gates, a function of rho alone
     coordinates, rows coupled by a graph   edges of D, sparse Cholesky
     coordinates, all rows coupled          low-rank columns, Woodbury
     decoder, the same for every output     the Gram matrix G of the Kronecker border
@@ -27,10 +28,11 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
+from reml_sae.models.assignment import Assignment
 from reml_sae.penalties import CompositePenalty, DecoderQuadratic, MatrixPenalty, Penalty
 
 Array = NDArray[np.float64]
-Target = Literal["logits", "coordinates", "decoder", "decoders", "outer"]
+Target = Literal["logits", "amplitudes", "gates", "coordinates", "decoder", "decoders", "outer"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class PenaltyTerm:
     Attributes
     ----------
     penalty : Penalty
-    target : "logits", "coordinates", "decoder", "decoders" (all of them, stacked) or "outer"
+    target : "logits", "amplitudes", "gates", "coordinates", "decoder", "decoders" or "outer"
+        "amplitudes" are logits outside the simplex, of open atoms alone; "gates" is the pattern of
+        open atoms; "decoders" are all of them, stacked.
     atom : int
-        The atom whose coordinates or decoder are the target; -1 for the others.
+        The atom whose coordinates, logits or decoder are the target; -1 for all, or none.
     start : int
         Index of the first of its outer parameters in rho; set by the model.
     """
@@ -79,7 +83,7 @@ class PenaltyTerm:
     @property
     def on_rows(self) -> bool:
         """Whether the target has the rows of the data."""
-        return self.target in ("logits", "coordinates")
+        return self.target in ("logits", "amplitudes", "coordinates")
 
     @property
     def is_quadratic_decoder(self) -> bool:
@@ -101,7 +105,10 @@ def number_terms(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
     return tuple(numbered)
 
 
-def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) -> list[PenaltyTerm]:
+def bind_penalty(
+    penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int,
+    assignment: Assignment | None = None,
+) -> list[PenaltyTerm]:
     """Attach a penalty to every part of an SAE-manifold that it fits.
 
     Parameters
@@ -110,6 +117,8 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
     atoms : sequence of Manifold
     n_outputs : int
         Columns p of the data.
+    assignment : Assignment, optional
+        Softmax by default.
 
     Raises
     ------
@@ -118,7 +127,8 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
         message begins with the field that is wrong, or with the kind.
     """
     if isinstance(penalty, CompositePenalty):
-        return [term for part in penalty.parts for term in bind_penalty(part, atoms, n_outputs)]
+        return [term for part in penalty.parts
+                for term in bind_penalty(part, atoms, n_outputs, assignment)]
     kind = penalty.KIND_TAG
     if not penalty.is_smooth:
         raise InputError(
@@ -129,8 +139,16 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
     target = penalty.acts_on()
     if target == "outer":
         return [PenaltyTerm(penalty, "outer")]
+    on_simplex = assignment is None or assignment.on_simplex
     if target == "logits" and isinstance(penalty, MatrixPenalty) and penalty.ROW_BLOCK_DIAGONAL:
+        if not on_simplex:
+            raise InputError(f"{kind} is a prior on the simplex; use it with assignment='softmax'")
         return _on_logits(penalty, atoms)
+    if target == "gate logits" and isinstance(penalty, MatrixPenalty):
+        if assignment is None or assignment.name != kind:
+            raise InputError(f"{kind} is a prior on gates; use it with assignment={kind!r}")
+        _check_width(penalty, atoms)
+        return [PenaltyTerm(penalty, "gates")]
     if target == "coordinates" and isinstance(penalty, MatrixPenalty):
         return _on_coordinates(penalty, atoms)
     if target == "decoders" and isinstance(penalty, MatrixPenalty):
@@ -138,16 +156,20 @@ def bind_penalty(penalty: Penalty, atoms: Sequence[Manifold], n_outputs: int) ->
     if target == "decoder" and isinstance(penalty, DecoderQuadratic | MatrixPenalty):
         return _on_decoders(penalty, atoms, n_outputs)
     raise InputError(
-        f"{kind} acts on {target}, which the softmax SAE-manifold engine cannot carry; remove it "
+        f"{kind} acts on {target}, which the SAE-manifold engine cannot carry; remove it "
         "from the list"
     )
 
 
-def _on_logits(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+def _check_width(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> None:
     if penalty.width() != len(atoms):
         raise InputError(
             f"k_atoms must equal n_atoms={len(atoms)}, got {penalty.width()} ({penalty.KIND_TAG})"
         )
+
+
+def _on_logits(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
+    _check_width(penalty, atoms)
     return [PenaltyTerm(penalty, "logits")] if len(atoms) > 1 else []
 
 
@@ -158,7 +180,7 @@ def _chosen(penalty: Penalty, atoms: Sequence[Manifold]) -> list[tuple[int, Mani
 def _on_coordinates(penalty: MatrixPenalty, atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
     # a penalty on R^d has no meaning on angles, which wrap
     terms = [PenaltyTerm(penalty, "coordinates", k) for k, atom in _chosen(penalty, atoms)
-             if atom.prior_precision > 0 and atom.latent_dim == penalty.width()]
+             if atom.is_euclidean and atom.latent_dim == penalty.width()]
     return _found(penalty, terms, f"a Euclidean atom of dimension {penalty.width()}")
 
 

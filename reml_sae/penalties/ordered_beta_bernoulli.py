@@ -162,6 +162,16 @@ class OrderedBetaBernoulliPenalty(MatrixPenalty):
         s = self._state(target, rho)
         return np.repeat((self._d1_rho(s) * self._slope(s))[None], self.rho_count(), axis=0)
 
+    def opening_cost(self, counts: Array, n_rows: int, rho: Array) -> Array:
+        """Log odds (K,) against an open gate in one more row, given counts (K,) of open gates.
+
+        The gate's frequency has the posterior Beta(M + a, n_rows - M + 1).
+        """
+        decay = np.arange(1.0, self.k_atoms + 1.0) * np.log1p(1.0 / self.strength(rho))
+        a = np.exp(-decay - np.log(-np.expm1(-decay)))
+        odds: Array = np.log(n_rows - counts + 1.0) - np.log(counts + a)
+        return odds
+
     # --- curvature ---------------------------------------------------------------------------
 
     def _local(self, s: _State, which: Curvature) -> tuple[Array, Array]:

@@ -28,7 +28,7 @@ def test_a_general_optimiser_finds_nothing_better(name):
     rho, mode = model.initial_rho(), model.initial_theta()
     shape = mode.xi.shape
     carried = np.ones(shape, bool)
-    carried[:, model.chart.dim:] = model.active_coordinates
+    carried[:, model.assignment.dim:] = model.active_coordinates
 
     def theta(x):
         return Theta(x[:mode.xi.size].reshape(shape), x[mode.xi.size:].reshape(mode.beta.shape))

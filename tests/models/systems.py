@@ -5,8 +5,20 @@ import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.families import Binomial, Gamma, NegativeBinomial, Poisson, StudentT
 from reml_sae.inner import solve_inner
-from reml_sae.manifolds import Circle, Euclidean
-from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, solve_beta
+from reml_sae.manifolds import (
+    Circle,
+    Cylinder,
+    Duchon,
+    Euclidean,
+    Interval,
+    Mobius,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
+from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, get_assignment, solve_beta
+from reml_sae.models.sae_structure import with_amplitude_priors
+from reml_sae.models.softmax_chart import SoftmaxChart
 
 
 def roughness_terms(atoms):
@@ -15,7 +27,7 @@ def roughness_terms(atoms):
 
 
 def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=False, seed=1,
-          active_share=0.3, extra=(), own=True, stretch=1.0, family=None):
+          active_share=0.3, extra=(), own=True, stretch=1.0, family=None, assignment="softmax"):
     """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms.
 
     ``own`` adds the atoms' roughness and the entropy of several atoms; ``stretch`` makes the circle
@@ -34,22 +46,36 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
         Z = family.sample(rng, Z + offset, psi)
     k = len(atoms)
     terms = roughness_terms(atoms) if own else []
-    if k > 1 and own:
+    chart = (SoftmaxChart(k, temperature) if assignment == "softmax"
+             else get_assignment(assignment, k))
+    if k > 1 and own and chart.on_simplex:
         entropy = pen.SoftmaxAssignmentSparsityPenalty(k_atoms=k, temperature=temperature)
         terms = [PenaltyTerm(entropy, "logits"), *terms]
     if ard:
         terms += [PenaltyTerm(pen.ARDPenalty(latent_dim=atom.latent_dim), "coordinates", j)
-                  for j, atom in enumerate(atoms) if atom.prior_precision > 0]
+                  for j, atom in enumerate(atoms) if atom.is_euclidean]
     terms = [*terms, *extra]
     active = rng.random((n, k)) < active_share
     active[np.arange(n), rng.integers(0, k, n)] = True
     width = sum(atom.latent_dim for atom in atoms)
-    xi = np.concatenate([0.5 * rng.normal(size=(n, k - 1)), rng.normal(size=(n, width))], axis=1)
-    xi[:, k - 1] = t + 0.1 * rng.normal(size=n)
-    rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), psi])
-    beta = rng.normal(size=(sum(atom.basis_size for atom in atoms), p))
+    if not chart.on_simplex:  # the circle is the first atom, the others are sometimes added
+        active[:, 0] = True
+    xi = np.concatenate([0.5 * rng.normal(size=(n, chart.dim)), rng.normal(size=(n, width))],
+                        axis=1)
+    if not chart.hard_support and not chart.on_simplex:
+        xi[:, :k] = 0.3 * xi[:, :k] + active
+    for j, atom in enumerate(atoms):
+        where = slice(chart.dim + sum(a.latent_dim for a in atoms[:j]), None)
+        block = xi[:, where][:, :atom.latent_dim]
+        if j == 0:
+            block[:, 0] = t + 0.1 * rng.normal(size=n)
+        block[:] = atom.retract(block, np.zeros_like(block))
+    size = sum(atom.basis_size for atom in atoms) + (not chart.on_simplex)
+    beta = rng.normal(size=(size, p))
+    rho = np.concatenate([*(term.penalty.initial_rho()
+                            for term in with_amplitude_priors(chart, terms)), psi])
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
-                             temperature=temperature, family=family, offset=offset)
+                             assignment=chart, family=family, offset=offset)
     return model.with_state(solve_beta(model, model.initial_theta(), rho), rho)
 
 
@@ -67,6 +93,23 @@ MODELS = {
     "gamma-two": lambda: build([Circle(1), Euclidean(1, 2)], family=Gamma(), seed=4),
     "counts-circle": lambda: build([Circle(1)], family=NegativeBinomial()),
     "heavy-tails": lambda: build([Circle(2)], family=StudentT(df=5.0)),
+    "sphere": lambda: build([Sphere(2)], dispersion=0.5),
+    "projective-plane": lambda: build([ProjectivePlane(2)], dispersion=0.5, p=7),
+    "torus": lambda: build([Torus(1)], dispersion=0.5),
+    "interval": lambda: build([Interval(6)], dispersion=0.5),
+    "cylinder": lambda: build([Cylinder(1, 1)], dispersion=0.5),
+    "mobius": lambda: build([Mobius(1)], dispersion=0.5),
+    "duchon": lambda: build([Duchon(1, 6)], dispersion=0.5),
+    "duchon-sheet": lambda: build([Duchon(2, 8)], dispersion=0.5),
+    "sphere-and-interval": lambda: build([Sphere(1), Interval(6)], dispersion=0.5,
+                                         assignment="topk"),
+    "topk": lambda: build([Circle(1), Circle(2)], assignment="topk", seed=7),
+    "topk-pair": lambda: build([Circle(1), Euclidean(1, 1), Circle(1)], dispersion=0.5, seed=5,
+                               assignment={"assignment": "topk", "n_active": 2}),
+    "gates": lambda: build([Circle(1), Circle(2)], assignment="ordered_beta_bernoulli"),
+    "threshold": lambda: build([Circle(1), Euclidean(1, 1)], assignment="threshold_gate"),
+    "poisson-gates": lambda: build([Circle(1), Circle(1)], family=Poisson(),
+                                   assignment="ordered_beta_bernoulli"),
     "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)]),
 }
 
@@ -81,7 +124,11 @@ def at_mode(name, tol=1e-10):
 
 
 def random_direction(model, rng):
+    """A direction in theta, tangent to the manifolds of the coordinates."""
     theta = model.initial_theta()
-    xi = rng.normal(size=theta.xi.shape)
-    xi[:, model.chart.dim:] *= model.active_coordinates
+    xi = rng.normal(size=theta.xi.shape) * model.carried
+    for k, atom in enumerate(model.atoms):
+        if atom.intrinsic_dim < atom.latent_dim:
+            t, v = (block[:, model.coordinate_columns(k)] for block in (theta.xi, xi))
+            v -= (t * v).sum(axis=1, keepdims=True) * t
     return Theta(xi, rng.normal(size=theta.beta.shape))

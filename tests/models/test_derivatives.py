@@ -41,7 +41,7 @@ def test_hessian_product(name):
     for column in point.gauge.columns:  # the product holds the gauge terms, the gradient does not
         shift = point.gauge.weight * np.vdot(column, v.beta)
         found = Theta(found.xi, found.beta - shift * column)
-    found.xi[:, model.chart.dim:] *= model.active_coordinates
+    found.xi[...] *= model.carried
     assert found.plus(expected, -1.0).max_abs() <= 1e-6 * expected.max_abs()
 
 
@@ -85,8 +85,8 @@ def test_atom_order_does_not_matter():
     theta, rho = model.initial_theta(), model.initial_rho()
     m = model.atoms[0].basis_size
     order = np.r_[m:2 * m, 0:m]
-    logits = model.chart.logits(theta.xi[:, :1])[:, ::-1]
-    xi = np.concatenate([model.chart.coordinates(logits), theta.xi[:, [2, 1]]], axis=1)
+    logits = model.assignment.logits(theta.xi[:, :1])[:, ::-1]
+    xi = np.concatenate([model.assignment.coordinates(logits), theta.xi[:, [2, 1]]], axis=1)
     swapped = model.with_state(Theta(xi, theta.beta[order]), rho, model.active[:, ::-1])
     for curvature in ("majorizer", "exact"):
         values = [mdl.at(mdl.initial_theta(), rho) for mdl in (model, swapped)]

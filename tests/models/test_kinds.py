@@ -33,11 +33,14 @@ def test_every_kind_is_carried_or_refused_by_name():
     assert carried | refused == built_in - {"composite"}
 
 
+REASONS = "{}.*(acts on|not differentiable|prior on gates)"
+
+
 @pytest.mark.parametrize(("config", "atoms"), REFUSED,
                          ids=[config["kind"] for config, _ in REFUSED])
 def test_refused(config, atoms):
     penalty = pen.from_config(config)
-    with pytest.raises(InputError, match=f"{config['kind']}.*(acts on|not differentiable)"):
+    with pytest.raises(InputError, match=REASONS.format(config["kind"])):
         bind_penalty(penalty, atoms, P)
 
 
@@ -101,9 +104,12 @@ def dense_curvature(point):
         cross = point.precision * np.einsum("m,qp->qmp", point.features[i], j).reshape(q, -1)
         dense[index[i], n * q:] = cross
         dense[n * q:, index[i]] = cross.T
-        for c in range(model.chart.dim, q):
-            if not model.active_coordinates[i, c - model.chart.dim]:
-                dense[index[i, c], index[i, c]] += 1.0
+        held = index[i, ~model.carried[i]]
+        dense[held, held] += 1.0
+    for k, atom in enumerate(model.atoms):
+        if atom.is_euclidean and model.has_manifold_prior[k]:
+            normal = index[model.active[:, k], model.coordinate_columns(k)].ravel()
+            dense[normal, normal] += 1.0
     border = dense[n * q:, n * q:]
     border += np.kron(data, np.eye(p))
     for column in point.gauge.columns:
@@ -112,19 +118,22 @@ def dense_curvature(point):
         if model.has_gaussian_decoder[k]:
             flat = np.arange(where.start * p, where.stop * p)
             border[flat, flat] += model.decoder_precision
-    chart = model.chart.basis
-    if model.chart.dim:
+    for where, scale in point.penalties.scales:
+        flat = np.arange(where.start * p, where.stop * p)
+        border[np.ix_(flat, flat)] += np.kron(scale.gram(), np.eye(p))
+    chart = model.assignment.basis
+    if model.assignment.dim:
         a = point.mixture.a
         for i in range(n):
-            block = model.chart.n_atoms * (np.diag(a[i]) - np.outer(a[i], a[i]))
-            z = index[i, : model.chart.dim]
-            dense[np.ix_(z, z)] += chart.T @ block @ chart / model.chart.temperature**2
+            block = model.assignment.n_atoms * (np.diag(a[i]) - np.outer(a[i], a[i]))
+            z = index[i, : model.assignment.dim]
+            dense[np.ix_(z, z)] += chart.T @ block @ chart / model.assignment.temperature**2
     for term in model.terms:
         rho = term.rho(point.rho)
         if term.target == "logits":
-            target = model.chart.logits(theta.xi[:, : model.chart.dim])
+            target = model.assignment.logits(theta.xi[:, : model.assignment.dim])
             lift = np.kron(np.eye(n), chart)
-            places = index[:, : model.chart.dim].ravel()
+            places = index[:, : model.assignment.dim].ravel()
         elif term.target == "coordinates":
             rows = np.flatnonzero(model.active[:, term.atom])
             columns = model.coordinate_columns(term.atom)
@@ -194,7 +203,7 @@ def level(model, theta, measure):
         if term.penalty.KIND_TAG != measure.KIND_TAG:
             continue
         if term.target == "logits":
-            target = model.chart.logits(theta.xi[:, : model.chart.dim])
+            target = model.assignment.logits(theta.xi[:, : model.assignment.dim])
         elif term.target == "coordinates":
             rows = np.flatnonzero(model.active[:, term.atom])
             target = theta.xi[rows, model.coordinate_columns(term.atom)]

@@ -1,0 +1,152 @@
+"""The latent-grid mixture of one atom, fitted by EM with deterministic annealing.
+
+The model of a row is x_i = Phi(t_i) B + noise of variance s2. On a grid of points g, even in the
+coordinates, with weights w_g from the coordinate prior it is a mixture, the generative topographic
+map (Bishop, Svensen and Williams 1998):
+
+    R_ig ~ w_g exp(-|x_i - Phi_g B|^2 / 2 s2)                     responsibilities, E step
+    B    = (Phi' N Phi / s2 + P)^-1 Phi' R' X / s2,  N = diag(sum_i R_ig)          M step
+    P    = lambda S + I                                           roughness S and a weak ridge
+
+s2 falls from large to small (deterministic annealing, Rose 1998) and lambda follows by
+Fellner-Schall. The ridge is weak where rows have mean square 1, which callers see to; it keeps
+every step regular for rank-deficient rows and for fewer rows than basis functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.special import logsumexp
+
+from reml_sae.manifolds import Manifold
+
+Array = NDArray[np.float64]
+
+COOLING, SWEEPS, SETTLED = 0.85, 80, 1e-4
+STRENGTHS = (1e-6, 1e8)
+FLOOR = 1e-6
+"""Least s2, relative to the mean square of a row."""
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Grid of an atom.
+
+    Attributes
+    ----------
+    points : (G, d) array
+    basis : (G, M) array
+    log_weight : (G,) array
+        Log prior weights, which sum to 1.
+    roughness : (M, M) array
+        S, zero where nothing is rough.
+    rough_values : (M,) array
+        Eigenvalues of S.
+    """
+
+    points: Array
+    basis: Array
+    log_weight: Array
+    roughness: Array
+    rough_values: Array
+
+
+@dataclass(frozen=True)
+class State:
+    """Decoder B (M, r), noise variance s2 and roughness strength lambda."""
+
+    decoder: Array
+    variance: float
+    strength: float
+
+
+def make_grid(atom: Manifold, n: int) -> Grid:
+    """Grid of about n points."""
+    points = atom.grid(n)
+    weight = -atom.prior_jet(points, 0)[0]
+    S = atom.roughness()
+    if S is None:
+        S = np.zeros((atom.basis_size, atom.basis_size))
+    return Grid(points, atom.basis(points), weight - logsumexp(weight), S,
+                np.maximum(eigh(S, eigvals_only=True), 0.0))
+
+
+def smooth_functions(grid: Grid) -> Array:
+    """Coefficients (k, M) of the unpenalised functions, orthonormal and of mean zero."""
+    values, vectors = eigh(grid.roughness)
+    V = vectors[:, values <= 1e-9 * max(values[-1], TINY)]
+    root = np.exp(0.5 * grid.log_weight)
+    V[0] -= root**2 @ grid.basis @ V  # the first basis function is the constant
+    triangle = np.linalg.qr(root[:, None] * (grid.basis @ V))[1]
+    V = V[:, np.abs(np.diag(triangle)) > 1e-6]
+    triangle = np.linalg.qr(root[:, None] * (grid.basis @ V))[1]
+    return np.linalg.solve(triangle.T, V.T)
+
+
+def responsibilities(X: Array, grid: Grid, state: State) -> tuple[Array, float]:
+    """E step: responsibilities (n, G) for rows X (n, r), and the negative log likelihood (nats)."""
+    mean = grid.basis @ state.decoder
+    R = X @ (mean.T / state.variance)
+    R += grid.log_weight - 0.5 * (mean**2).sum(axis=1) / state.variance
+    top = R.max(axis=1, keepdims=True)
+    np.exp(np.subtract(R, top, out=R), out=R)
+    total = R.sum(axis=1, keepdims=True)
+    R /= total
+    value = (0.5 * (X**2).sum() / state.variance - (np.log(total) + top).sum()
+             + 0.5 * X.size * np.log(2.0 * np.pi * state.variance))
+    return R, float(value)
+
+
+def fit_decoder(
+    X: Array, R: Array, grid: Grid, variance: float, strength: float
+) -> tuple[Array, float, Array]:
+    """M step: decoder (M, r), expected residual sum of squares, inverse curvature (M, M)."""
+    gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
+    right = grid.basis.T @ (R.T @ X)
+    identity = np.eye(len(gram))
+    inverse = cho_solve(cho_factor(gram / variance + strength * grid.roughness + identity),
+                        identity)
+    B = inverse @ right / variance
+    squares = (X**2).sum() - 2.0 * (right * B).sum() + (B * (gram @ B)).sum()
+    return B, max(float(squares), 0.0), inverse
+
+
+def anneal(X: Array, grid: Grid, state: State) -> State:
+    """EM; s2 falls by a factor a sweep until it meets its own estimate, which it then follows."""
+    B, variance, strength = state.decoder, state.variance, state.strength
+    values = grid.rough_values
+    for _ in range(SWEEPS):
+        R = responsibilities(X, grid, State(B, variance, strength))[0]
+        B, squares, inverse = fit_decoder(X, R, grid, variance, strength)
+        if values[-1] > 0.0:
+            size = float((B * (grid.roughness @ B)).sum())
+            free = (values / (1.0 + strength * values)).sum() - (inverse * grid.roughness).sum()
+            factor = np.clip(X.shape[1] * free / max(size, TINY), 0.2, 5.0)
+            strength = float(np.clip(strength * factor, *STRENGTHS))
+        own = max(squares / X.size, FLOOR)
+        last, variance = variance, max(COOLING * variance, own)
+        if variance == own and abs(np.log(own / last)) < SETTLED:
+            break
+    return State(B, variance, strength)
+
+
+def decoder_evidence(gram: Array, grid: Grid, state: State) -> float:
+    """Negative log prior of the decoder and its Laplace integral (nats).
+
+    Parameters
+    ----------
+    gram : (M, M) array
+        Phi' N Phi of the rows.
+    grid : Grid
+    state : State
+    """
+    B, r = state.decoder, state.decoder.shape[1]
+    H = gram / state.variance + state.strength * grid.roughness + np.eye(len(B))
+    prior = (B**2).sum() + state.strength * (B * (grid.roughness @ B)).sum()
+    return float(0.5 * prior + 0.5 * r * np.linalg.slogdet(H)[1]
+                 - 0.5 * r * np.log1p(state.strength * grid.rough_values).sum())

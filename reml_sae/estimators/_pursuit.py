@@ -1,0 +1,216 @@
+"""Candidate codes of rows that use several atoms: matching pursuit over the atoms' curves.
+
+The dictionary is a grid of points of every atom at the present decoders. A row takes the point that
+explains its residual best, with an amplitude under its prior, and then exchanges each of its points
+for the best of any atom until nothing changes or the rounds are over: plain matching pursuit keeps
+its first mistakes, and curves of atoms that share directions make it err. It starts from each of
+the few best first atoms. Everything is least squares in the metric of the columns' weights;
+`encode` refines the candidates and compares them by their evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel, Theta, column_weights
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+GRID_CURVE, GRID_SURFACE = 64, 300
+MOST_ACTIVE = 4
+"""Most atoms of a row that are looked for, where the assignment has no smaller bound."""
+BEAMS, EXCHANGES = 3, 2
+CHUNK_ELEMENTS = 4_000_000
+AMPLITUDE_WIDTH = 4.0
+"""Amplitudes are looked for within this many prior standard deviations of one."""
+
+
+def atom_grid(atom: Manifold) -> Array:
+    """Coordinates (n, d) that cover an atom."""
+    return atom.grid(GRID_CURVE if atom.latent_dim == 1 else GRID_SURFACE)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Codes of all rows from which a refinement starts.
+
+    Attributes
+    ----------
+    support : (N, K) bool
+    amplitudes : (N, K)
+        On the simplex, the shares.
+    coordinates : (N, D)
+    """
+
+    support: Mask
+    amplitudes: Array
+    coordinates: Array
+
+
+class _Dictionary:
+    """Points of all atoms, atom by atom, in the metric of the columns' weights."""
+
+    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
+        self.weights = np.sqrt(column_weights(model, theta, rho))
+        grids = [atom_grid(atom) for atom in model.atoms]
+        points = [atom.basis(grid) @ theta.beta[where] for atom, grid, where in
+                  zip(model.atoms, grids, model.layout.basis_slices, strict=True)]
+        self.points: Array = np.concatenate(points) * self.weights
+        self.squares = np.maximum((self.points**2).sum(1), np.finfo(float).tiny)
+        sizes = [len(grid) for grid in grids]
+        self.owner = np.repeat(np.arange(len(grids)), sizes)
+        self.first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.grids = grids
+        self.log_lowest, self.log_highest = _amplitude_range(model, rho)
+        self.costs = model.opening_costs(rho)
+        self.precision = _amplitude_precision(model, rho)
+        self.n_atoms = len(grids)
+
+    def best_of_each_atom(self, residual: Array) -> tuple[Array, Index, Array]:
+        """Gain in nats (n, K) of adding each atom, its grid point and its amplitude."""
+        reach = residual @ self.points.T
+        low, high = np.exp(self.log_lowest), np.exp(self.log_highest)
+        a = np.clip(reach / self.squares, low, high)
+        gain = a * (reach - 0.5 * a * self.squares)
+        best = np.maximum.reduceat(gain, self.first, axis=1)
+        where = np.empty(best.shape, np.intp)
+        for k, first in enumerate(self.first):
+            where[:, k] = first + gain[:, first : first + len(self.grids[k])].argmax(1)
+        squares, along = self.squares[where], np.take_along_axis(reach, where, 1)
+        # one Newton step of |y|^2 (a - c)^2 / 2 + lambda log(a)^2 / 2 in log a, from c
+        c = np.clip(along / squares, low, high)
+        weight = squares * c**2 / (squares * c**2 + self.precision)
+        log_a = weight * np.log(c)
+        a = np.exp(log_a)
+        gain = a * (along - 0.5 * a * squares) - 0.5 * self.precision * log_a**2 - self.costs
+        return gain, where, a
+
+
+def _amplitude_precision(model: SAEManifoldModel, rho: Array) -> float:
+    """Precision of log a; of z under threshold gates, taken where a is near one."""
+    for term in model.terms:
+        if term.target == "amplitudes":
+            return float(np.mean(term.penalty.strengths(term.rho(rho))))
+    return 0.0
+
+
+def _amplitude_range(model: SAEManifoldModel, rho: Array) -> tuple[float, float]:
+    spread = AMPLITUDE_WIDTH / np.sqrt(max(_amplitude_precision(model, rho), 1e-12))
+    if not model.assignment.hard_support:
+        return float(np.log(0.5)), 3.0
+    return max(-spread, -5.0), min(spread, 5.0)
+
+
+def pursue(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]:
+    """Candidates of every number of atoms that a row may use; the best two of the largest."""
+    dictionary = _Dictionary(model, theta, rho)
+    n, n_atoms = model.active.shape
+    intercept = theta.beta[-1] if model.layout.has_intercept else 0.0
+    target = (model.working - intercept) * dictionary.weights
+    deepest = min(model.assignment.most_active, n_atoms, MOST_ACTIVE)
+    least = min(model.assignment.least_active, deepest)
+    step = max(1, CHUNK_ELEMENTS // max(1, len(dictionary.points)))
+    chunks = [_pursue_rows(dictionary, target[start : start + step], least, deepest)
+              for start in range(0, n, step)]
+    out = []
+    for size_parts in zip(*chunks, strict=True):
+        atoms, places, amplitudes = (np.concatenate(parts) for parts in zip(*size_parts,
+                                                                            strict=True))
+        out.append(_candidate(model, dictionary, atoms, places, amplitudes))
+    return out
+
+
+_Slots = tuple[Index, Index, Array]
+"""Atoms, grid points and amplitudes of the rows' slots, each (n, j)."""
+
+
+def _pursue_rows(
+    dictionary: _Dictionary, target: Array, least: int, deepest: int
+) -> list[_Slots]:
+    """Slots of every size from ``least`` to ``deepest``; of the last size the two best beams."""
+    n = len(target)
+    gain, where, a = dictionary.best_of_each_atom(target)
+    order = np.argsort(-gain, axis=1, kind="stable")[:, :BEAMS]
+    found: list[list[tuple[Array, _Slots]]] = []
+    for beam in range(order.shape[1]):
+        first = order[:, [beam]]
+        slots: _Slots = (first, np.take_along_axis(where, first, 1),
+                         np.take_along_axis(a, first, 1))
+        sizes = []
+        for size in range(1, deepest + 1):
+            if size > 1:
+                slots = _with_slot(dictionary, target, slots, None)
+                for _ in range(EXCHANGES):
+                    for slot in range(size):
+                        slots = _with_slot(dictionary, target, slots, slot)
+            sizes.append((_loss(dictionary, target, slots), slots))
+        found.append(sizes)
+    out: list[_Slots] = []
+    if least == 0:
+        empty = np.zeros((n, 0), np.intp)
+        out.append((empty, empty, np.zeros((n, 0))))
+    for size in range(max(least, 1), deepest + 1):
+        losses = np.stack([sizes[size - 1][0] for sizes in found], axis=1)
+        ranked = np.argsort(losses, axis=1, kind="stable")
+        for rank in range(min(2 if size == deepest else 1, len(found))):
+            pick = ranked[:, rank]
+            parts = [np.stack([sizes[size - 1][1][j] for sizes in found], axis=1)
+                     for j in range(3)]
+            out.append((parts[0][np.arange(n), pick].astype(np.intp),
+                        parts[1][np.arange(n), pick].astype(np.intp),
+                        parts[2][np.arange(n), pick].astype(np.float64)))
+    return out
+
+
+def _residual(dictionary: _Dictionary, target: Array, slots: _Slots) -> Array:
+    _, places, amplitudes = slots
+    fitted: Array = np.einsum("nj,njp->np", amplitudes, dictionary.points[places])
+    return target - fitted
+
+
+def _loss(dictionary: _Dictionary, target: Array, slots: _Slots) -> Array:
+    atoms, _, amplitudes = slots
+    loss = 0.5 * (_residual(dictionary, target, slots) ** 2).sum(1)
+    loss += 0.5 * dictionary.precision * (np.log(amplitudes) ** 2).sum(1)
+    total: Array = loss + dictionary.costs[atoms].sum(1)
+    return total
+
+
+def _with_slot(
+    dictionary: _Dictionary, target: Array, slots: _Slots, slot: int | None
+) -> _Slots:
+    """Slots with one added, or one exchanged for the best of the atoms that the others leave."""
+    if slot is not None:
+        slots = tuple(np.delete(part, slot, axis=1) for part in slots)  # type: ignore[assignment]
+    gain, where, a = dictionary.best_of_each_atom(_residual(dictionary, target, slots))
+    np.put_along_axis(gain, slots[0], -np.inf, 1)
+    best = gain.argmax(1)[:, None]
+    new = (best, np.take_along_axis(where, best, 1), np.take_along_axis(a, best, 1))
+    return tuple(np.concatenate([item, part], axis=1)  # type: ignore[return-value]
+                 for part, item in zip(slots, new, strict=True))
+
+
+def _candidate(
+    model: SAEManifoldModel, dictionary: _Dictionary, atoms: Index, places: Index,
+    amplitudes: Array,
+) -> Candidate:
+    n = len(atoms)
+    support = np.zeros((n, dictionary.n_atoms), bool)
+    np.put_along_axis(support, atoms, True, 1)
+    full = np.zeros((n, dictionary.n_atoms))
+    np.put_along_axis(full, atoms, amplitudes, 1)
+    coordinates = np.zeros((n, model.layout.n_coordinates))
+    for k, where in enumerate(model.layout.coordinate_slices):
+        coordinates[:, where] = dictionary.grids[k][0]
+    for slot in range(atoms.shape[1]):
+        for k, where in enumerate(model.layout.coordinate_slices):
+            rows = np.flatnonzero(atoms[:, slot] == k)
+            coordinates[rows, where] = dictionary.grids[k][places[rows, slot]
+                                                           - dictionary.first[k]]
+    return Candidate(support, full, coordinates)

@@ -1,0 +1,127 @@
+"""Row blocks of which each row carries only some parameters, packed (DESIGN A3).
+
+A row that carries few of its q parameters has a unit block on the others, without gradient and
+without coupling. They are left out of the batched factors, which then cost what the largest row
+carries, not q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.linalg._span import SpanArrowMatrix
+from reml_sae.linalg._span_factor import SpanFactor, SpanSelectedInverse
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class PackedRows:
+    """Moves the parameters that each row carries to the front, and back.
+
+    Parameters
+    ----------
+    carried : (N, q) bool
+    """
+
+    def __init__(self, carried: Mask):
+        self.q = carried.shape[1]
+        self.width = int(carried.sum(axis=1).max(initial=0))
+        order = np.argsort(~carried, axis=1, kind="stable")[:, : self.width]
+        self._order = order
+        self._real = np.take_along_axis(carried, order, axis=1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether some row carries everything, so that there is nothing to gain."""
+        return self.width == self.q
+
+    def pack(self, rows: Array) -> Array:
+        """Entries (N, q, ..) that rows carry, (N, width, ..); zero where a row carries fewer."""
+        if self.is_whole:
+            return rows
+        tail = (1,) * (rows.ndim - 2)
+        taken: Array = np.take_along_axis(rows, self._order.reshape(self._order.shape + tail), 1)
+        return taken * self._real.reshape(self._real.shape + tail)
+
+    def pack_blocks(self, blocks: Array) -> Array:
+        """Blocks (N, q, q) of what rows carry, (N, width, width); a unit diagonal elsewhere."""
+        if self.is_whole:
+            return blocks
+        n = np.arange(len(blocks))[:, None, None]
+        out: Array = blocks[n, self._order[:, :, None], self._order[:, None, :]]
+        out *= self._real[:, :, None] & self._real[:, None, :]
+        index = np.arange(self.width)
+        out[:, index, index] += ~self._real
+        return out
+
+    def unpack(self, packed: Array) -> Array:
+        """Entries (N, width, ..) back at their places, zero elsewhere: (N, q, ..)."""
+        if self.is_whole:
+            return packed
+        out = np.zeros((len(packed), self.q, *packed.shape[2:]))
+        tail = (1,) * (packed.ndim - 2)
+        np.put_along_axis(out, self._order.reshape(self._order.shape + tail),
+                          packed * self._real.reshape(self._real.shape + tail), 1)
+        return out
+
+    def unpack_blocks(self, packed: Array) -> Array:
+        """Blocks back at their places, a unit diagonal elsewhere: (N, q, q)."""
+        if self.is_whole:
+            return packed
+        rows = self.unpack(self.unpack(packed).transpose(0, 2, 1)).transpose(0, 2, 1)
+        index = np.arange(self.q)
+        held = np.ones((len(packed), self.q), bool)
+        np.put_along_axis(held, self._order, ~self._real, 1)
+        rows[:, index, index] += held
+        return rows
+
+
+class PackedFactor:
+    """Factor of a `SpanArrowMatrix` in which rows carry few of their parameters.
+
+    Parameters
+    ----------
+    matrix : SpanArrowMatrix
+        Without edges; a parameter that a row does not carry has a unit block and no coupling.
+    packed : PackedRows
+    """
+
+    def __init__(self, matrix: SpanArrowMatrix, packed: PackedRows):
+        self.matrix, self._packed = matrix, packed
+        self._base: SpanFactor = replace(
+            matrix, rows=packed.pack_blocks(matrix.rows), jacobians=packed.pack(matrix.jacobians),
+            edges=np.zeros((0, packed.width, packed.width))).factorize()
+
+    def logdet(self) -> float:
+        """Log-determinant of H."""
+        return self._base.logdet()
+
+    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
+        """Solve H x = g for g = ((N, q), (M, p)); parameters that are not carried have x = g."""
+        rows, border = self._base.solve(self._packed.pack(g_rows), g_border)
+        held = g_rows - self._packed.unpack(self._packed.pack(g_rows))
+        return self._packed.unpack(rows) + held, border
+
+    def apply_border_inverse(self, v: Array) -> Array:
+        """Apply the border block of H^-1 to v (M, p)."""
+        return self._base.apply_border_inverse(v)
+
+    def border_inverse(self) -> Array:
+        """Border block of H^-1 inside the span, (M, r, M, r)."""
+        return self._base.border_inverse()
+
+    def coefficient_covariance(self, where: slice) -> Array:
+        """Blocks of H^-1 of border rows ``where`` for every output: (p, m, m)."""
+        return self._base.coefficient_covariance(where)
+
+    def selected_inverse(self) -> SpanSelectedInverse:
+        """Return the parts of H^-1 that derivatives of log|H| need."""
+        found = self._base.selected_inverse()
+        return replace(found, rows=self._packed.unpack_blocks(found.rows),
+                       jac_cross=self._packed.unpack(found.jac_cross),
+                       edges=np.zeros((0, self._packed.q, self._packed.q)),
+                       columns=np.zeros((0, len(found.rows), self._packed.q)))

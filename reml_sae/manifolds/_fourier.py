@@ -1,0 +1,69 @@
+"""Angles and their Fourier functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def wrap_angle(t: Array) -> Array:
+    """Angles wrapped into [-pi, pi)."""
+    return np.mod(t + np.pi, 2.0 * np.pi) - np.pi
+
+
+def fourier_derivatives(angle: Array, frequencies: Array, order: int) -> list[Array]:
+    """Derivatives 0 .. ``order`` of cos ft, sin ft for each frequency f in turn.
+
+    The m-th derivative of cos ft is f^m cos(ft + m pi / 2).
+
+    Parameters
+    ----------
+    angle : (n,) array
+    frequencies : (F,) array
+    order : int
+
+    Returns
+    -------
+    list of (n, 2 F)
+    """
+    cos, sin = np.cos(angle[:, None] * frequencies), np.sin(angle[:, None] * frequencies)
+    out = []
+    for m in range(order + 1):
+        pairs = np.stack([cos, sin], axis=2) * (frequencies**m)[:, None]
+        out.append(pairs.reshape(len(angle), -1))
+        cos, sin = -sin, cos
+    return out
+
+
+def harmonic_derivatives(angle: Array, n_harmonics: int, order: int) -> list[Array]:
+    """Derivatives of 1, 2^(1/2) cos ht, 2^(1/2) sin ht, h <= H: orthonormal for a uniform angle.
+
+    Returns
+    -------
+    list of (n, 2 H + 1)
+    """
+    pairs = fourier_derivatives(angle, np.arange(1.0, n_harmonics + 1), order)
+    return [np.column_stack([np.full(len(angle), float(m == 0)), np.sqrt(2.0) * pair])
+            for m, pair in enumerate(pairs)]
+
+
+def rotation_generator(frequencies: Array) -> Array:
+    """R = -E, (2 F, 2 F), where the pairs at t + eps are those at t times I + eps E."""
+    generator = np.zeros((2 * len(frequencies),) * 2)
+    cos = 2 * np.arange(len(frequencies))
+    generator[cos + 1, cos], generator[cos, cos + 1] = frequencies, -frequencies
+    return generator
+
+
+def harmonic_rotation(n_harmonics: int) -> Array:
+    """`rotation_generator` of the constant and the harmonics 1 .. H, (2 H + 1, 2 H + 1)."""
+    generator = np.zeros((2 * n_harmonics + 1,) * 2)
+    generator[1:, 1:] = rotation_generator(np.arange(1.0, n_harmonics + 1))
+    return generator
+
+
+def harmonic_frequencies(n_harmonics: int) -> Array:
+    """(0, 1, 1, 2, 2, .., H, H), the frequency of each function."""
+    return np.repeat(np.arange(n_harmonics + 1.0), 2)[1:]

@@ -1,0 +1,30 @@
+"""Negative log density of a Gaussian coordinate prior, with derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def gaussian_prior_jet(t: Array, order: int, precisions: Array | None = None) -> tuple[Array, ...]:
+    """sum_a w_a t_a^2 / 2 and its derivatives up to ``order`` <= 3.
+
+    Parameters
+    ----------
+    t : (n, d) array
+    order : int
+    precisions : (d,) array, optional
+        w >= 0; 0 is a uniform coordinate. Ones where it is not given.
+
+    Returns
+    -------
+    tuple of (n,), (n, d), (n, d, d), (n, d, d, d)
+    """
+    n, d = t.shape
+    w = np.ones(d) if precisions is None else precisions
+    slope = t * w
+    jet = (0.5 * np.einsum("nd,nd->n", slope, t), slope,
+           np.broadcast_to(np.diag(w), (n, d, d)).copy(), np.zeros((n, d, d, d)))
+    return jet[:order + 1]

@@ -1,0 +1,64 @@
+"""The real projective plane with even spherical harmonics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InputError
+from reml_sae.manifolds._ambient import UnitVectors, arc, spiral
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ProjectivePlane(UnitVectors):
+    """Lines through the origin of R^3, each given by one of its two unit vectors t and -t.
+
+    The basis has the spherical harmonics of even degree up to L, mean square 1: those of degree 2
+    are the Veronese surface in a five-dimensional space, unpenalised. The roughness is
+    (l (l + 1) / 4)^2 beyond, which is the squared Laplacian where a closed geodesic has length
+    2 pi, as the circle has. The prior is uniform.
+
+    Parameters
+    ----------
+    degree : int
+        L, 2 or 4.
+    """
+
+    degree: int = 2
+    name: ClassVar[str] = "projective_plane"
+    reach: ClassVar[float] = 0.5 * np.pi
+
+    def __post_init__(self) -> None:
+        if isinstance(self.degree, bool) or self.degree not in (2, 4):
+            raise InputError(f"degree must be 2 or 4, got {self.degree!r}")
+
+    @property
+    def degrees(self) -> range:
+        """0, 2, .., L."""
+        return range(0, self.degree + 1, 2)
+
+    def degree_roughness(self, degree: int) -> float:
+        """(l (l + 1) / 4)^2, 0 for l <= 2."""
+        return (0.25 * degree * (degree + 1)) ** 2 if degree > 2 else 0.0
+
+    @property
+    def linear_dim(self) -> int:
+        """5: the space of the Veronese surface."""
+        return 5
+
+    def log_prior_volume(self) -> float:
+        """Log 2 pi, the area of the half sphere, and (1/2) log 2 pi for the radius."""
+        return float(1.5 * np.log(2.0 * np.pi))
+
+    def distance(self, t1: Array, t2: Array) -> Array:
+        """Angle between the lines."""
+        return arc(t1, t2, antipodal=True)
+
+    def grid(self, n: int) -> Array:
+        """Fibonacci spiral on a half sphere: equal areas."""
+        return spiral(1.0 - (np.arange(n) + 0.5) / n)

@@ -1,0 +1,155 @@
+"""What an SAE-manifold consists of: which parameters rows have, and which priors act on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InputError
+from reml_sae.families import Family
+from reml_sae.manifolds import Manifold
+from reml_sae.models.assignment import Assignment
+from reml_sae.models.gates import OrderedBetaBernoulli
+from reml_sae.models.mixture import Layout
+from reml_sae.models.softmax_chart import SoftmaxChart
+from reml_sae.models.terms import PenaltyTerm
+from reml_sae.penalties import ARDPenalty, OrderedBetaBernoulliPenalty
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+DENSE_BORDER_LIMIT = 4096
+"""Largest border that is carried where it is no product over outputs."""
+
+
+class SAEStructure:
+    """Structure of an SAE-manifold at fixed atoms, penalties and active set."""
+
+    Z: Array
+    atoms: tuple[Manifold, ...]
+    layout: Layout
+    assignment: Assignment
+    terms: tuple[PenaltyTerm, ...]
+    family: Family
+    active: Mask
+    active_coordinates: Mask
+    couples_rows: bool
+    _gate_counts: tuple[Array, int] | None
+
+    @property
+    def rho_names(self) -> tuple[str, ...]:
+        """Names of the outer parameters; those of the family (standardised units) are last."""
+        return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
+
+    def _check_terms(self) -> None:
+        if self.couples_rows and self.assignment.hard_support:
+            kinds = {term.penalty.KIND_TAG for term in self.terms if term.couples_rows}
+            raise InputError(
+                f"{', '.join(sorted(kinds))} couples the coordinates of all rows, but under "
+                f"assignment={self.assignment.name!r} a row has none of the atoms that it does "
+                "not use; use assignment='softmax'"
+            )
+        for term in self.terms:
+            if term.target == "outer" and not len(term.penalty.select(self.rho_names)):
+                raise InputError(
+                    f"{term.penalty.KIND_TAG} selects no outer parameter by names="
+                    f"{list(term.penalty.names)}; there are {', '.join(self.rho_names)}"
+                )
+        size = self.layout.basis_size * self.Z.shape[1]
+        if self.has_dense_border and size > DENSE_BORDER_LIMIT:
+            kinds = {term.penalty.KIND_TAG for term in self._dense_terms}
+            if not self.family.equal_weights:
+                kinds.add(f"the {self.family.name} family")
+            raise InputError(
+                f"{', '.join(sorted(kinds))} needs a dense border of {size} decoder parameters, "
+                f"the limit is {DENSE_BORDER_LIMIT}; use fewer columns or atoms"
+            )
+
+    @property
+    def always_carried(self) -> Mask:
+        """Atoms (K,) whose coordinates every row carries, because a penalty couples them."""
+        coupled = {term.atom for term in self.terms if term.couples_rows}
+        return np.array([k in coupled for k in range(len(self.atoms))])
+
+    def psi(self, rho: Array) -> Array:
+        """The family's part of rho, (n_psi,)."""
+        return rho[len(rho) - self.family.n_psi:]
+
+    def scale_floor(self, rho: Array) -> float:
+        """phi of `scale`: the dispersion, or one where the family has none."""
+        return self.family.dispersion(self.psi(rho)) if self.family.has_dispersion else 1.0
+
+    @property
+    def _dense_terms(self) -> list[PenaltyTerm]:
+        return [term for term in self.terms if term.target in ("decoder", "decoders")
+                and not term.is_quadratic_decoder]
+
+    @property
+    def has_dense_border(self) -> bool:
+        """Whether the border is no product over outputs.
+
+        A decoder penalty may differ between outputs, or the family's weights.
+        """
+        return bool(self._dense_terms) or not self.family.equal_weights
+
+    @property
+    def has_gaussian_decoder(self) -> list[bool]:
+        """Which decoders have the Gaussian prior, not that of a penalty that is itself proper."""
+        owned = {term.atom for term in self._dense_terms if term.penalty.is_normalised}
+        return [k not in owned for k in range(len(self.atoms))]
+
+    @property
+    def simplex(self) -> SoftmaxChart | None:
+        """The chart whose Jacobian is part of the prior; None where there is none."""
+        chart = self.assignment
+        return chart if isinstance(chart, SoftmaxChart) and chart.dim else None
+
+    @cached_property
+    def is_open(self) -> Mask:
+        """Which atoms (N, K) enter a row's predictor."""
+        return self.active if self.assignment.hard_support else np.ones_like(self.active)
+
+    @cached_property
+    def carried(self) -> Mask:
+        """Which local parameters (N, q) a row has; the others are held."""
+        opens = (self.active if self.assignment.hard_support
+                 else np.ones((len(self.active), self.assignment.dim), bool))
+        return np.concatenate([opens, self.active_coordinates], axis=1)
+
+    @property
+    def has_manifold_prior(self) -> list[bool]:
+        """Whether an atom's coordinates have the prior of its manifold, not that of a penalty."""
+        owned = {term.atom for term in self.terms
+                 if term.target == "coordinates" and term.penalty.is_normalised}
+        return [k not in owned for k in range(len(self.atoms))]
+
+    @property
+    def gate_counts(self) -> tuple[Array, int]:
+        """How many rows use each atom (K,), and of how many."""
+        if self._gate_counts is not None:
+            return self._gate_counts
+        return self.active.sum(axis=0).astype(float), len(self.active)
+
+    def restricted(self, term: PenaltyTerm, rows: NDArray[np.intp]) -> PenaltyTerm:
+        """A row-wise term for some of the rows."""
+        return replace(term, penalty=term.penalty.restrict(rows, len(self.Z)))
+
+
+def with_amplitude_priors(
+    assignment: Assignment, terms: Sequence[PenaltyTerm]
+) -> tuple[PenaltyTerm, ...]:
+    """Add the priors of logits that do not live on the simplex, where they are missing."""
+    if assignment.on_simplex or any(term.target == "amplitudes" for term in terms):
+        return tuple(terms)
+    normal = ARDPenalty(latent_dim=1)
+    if not assignment.hard_support:
+        return (*terms, *(PenaltyTerm(normal, "amplitudes", k) for k in range(assignment.n_atoms)))
+    own = [PenaltyTerm(normal, "amplitudes")]
+    has_gates = any(term.target == "gates" for term in terms)
+    if isinstance(assignment, OrderedBetaBernoulli) and not has_gates:
+        own.append(PenaltyTerm(OrderedBetaBernoulliPenalty(k_atoms=assignment.n_atoms), "gates"))
+    return (*terms, *own)
