@@ -68,8 +68,11 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = commands.add_parser("fit", help="fit a matrix and write the artifact and a report")
     fit.add_argument("data", help="file.npy, file.safetensors or file.safetensors::TENSOR")
-    fit.add_argument("-k", "--n-atoms", type=int, help="number of atoms")
-    fit.add_argument("--topology", nargs="+", help="one name for all atoms, or K names")
+    fit.add_argument("-k", "--n-atoms", type=_count_or_auto, help="number of atoms, or auto")
+    fit.add_argument("--topology", nargs="+",
+                     help="one name for all atoms, K names, or auto")
+    fit.add_argument("--assignment", help="softmax, topk, ordered_beta_bernoulli, threshold_gate")
+    fit.add_argument("--n-active", type=int, help="atoms that a row uses, under gates")
     fit.add_argument("--curvature", choices=("majorizer", "exact"))
     fit.add_argument("--max-outer", type=int)
     fit.add_argument("--tol", type=float)
@@ -101,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count_or_auto(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def _demo(options: argparse.Namespace) -> None:
     data = datasets.load_weekdays()
     print(f"Fitting one circle to {data.description}:\n{len(data.Z)} rows of 7 weekdays in 20 "
@@ -123,7 +130,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
-    for name in ("n_atoms", "curvature", "max_outer", "tol", "n_init", "random_state"):
+    for name in ("n_atoms", "assignment", "n_active", "curvature", "max_outer", "tol", "n_init",
+                 "random_state"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     if options.topology:
@@ -158,7 +166,7 @@ def _encode(options: argparse.Namespace) -> None:
     model = _load(options.folder)
     codes = model.transform(read_matrix(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
-              "objective": codes.objective}
+              "objective": codes.objective, "converged": codes.converged}
     arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
     path = Path(options.out)
     if path.suffix != ".npz":

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
-from reml_sae.models import SAEManifoldModel, Theta
+from reml_sae.manifolds import Manifold
+from reml_sae.models import Assignment, SAEManifoldModel, Theta
 from reml_sae.outer import FitResult, REMLTrace, criterion_at
 
 Array = NDArray[np.float64]
@@ -25,7 +26,8 @@ EMPTY_ROWS = 2
 LOW_COVERAGE, LOWEST_COVERAGE = 0.5, 0.1
 LOW_TANGENT, LOWEST_TANGENT = 0.05, 0.005
 HIGH_COSINE = 0.98
-COVERAGE_BINS = 12
+COVERAGE_BINS, COVERAGE_BINS_SURFACE, BULK = 12, 48, 1.2
+"""Cells of a curve and of a surface; the bulk is within so many nats of the prior's mode."""
 CERTIFIED_ROWS, HIGH_DOUBT = 200, 0.1
 """Rows whose Laplace approximation is checked; the share with a heavy tail that is warned of."""
 EXACT_ENTRIES = 4_000_000
@@ -118,19 +120,27 @@ def diagnose(
     checks.append(Check(
         "strengths at a limit", "pass", float(len(at_box)),
         "; ".join(f"{name} is {kind}" for name, kind in result.limits) or "none"))
-    labels = assignments.argmax(1)
+    counts = atom_counts(model.assignment, assignments, model.active)
     for k, atom in enumerate(model.atoms):
         rows = np.flatnonzero(model.active[:, k])
-        checks.append(_occupancy(k, int((labels == k).sum()), len(labels)))
+        checks.append(_occupancy(k, int(counts[k]), len(assignments)))
         if rows.size > EMPTY_ROWS:
             beta = result.theta.beta[model.layout.basis_slices[k]]
             t = result.theta.xi[rows, model.coordinate_columns(k)]
-            if atom.name == "circle":
-                checks.append(_coverage(k, t[:, 0]))
+            checks.append(_coverage(k, atom, t))
             checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
     checks.append(_duplicates(model, result))
     checks.append(_laplace(model, result))
     return Diagnostics(tuple(checks), _figures(model, result), result.trace)
+
+
+def atom_counts(
+    assignment: Assignment, amplitudes: Array, gates: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Rows (K,) that use each atom; on the simplex, those that use it most."""
+    if assignment.on_simplex:
+        return np.bincount(amplitudes.argmax(axis=1), minlength=assignment.n_atoms)
+    return np.asarray(gates.sum(axis=0), np.intp)
 
 
 def _graded(name: str, good: bool, figure: float, message: str) -> Check:
@@ -143,11 +153,16 @@ def _occupancy(k: int, count: int, n: int) -> Check:
     return Check(f"atom {k} occupancy", status, count / n, what)
 
 
-def _coverage(k: int, t: Array) -> Check:
-    bins = np.unique(((t + np.pi) / (2.0 * np.pi) * COVERAGE_BINS).astype(int) % COVERAGE_BINS)
-    share = bins.size / min(COVERAGE_BINS, t.size)
+def _coverage(k: int, atom: Manifold, t: Array) -> Check:
+    """Share of cells of the manifold, or of the bulk of its prior, that hold a row."""
+    cells = atom.grid(COVERAGE_BINS if atom.intrinsic_dim == 1 else COVERAGE_BINS_SURFACE)
+    away = atom.prior_jet(cells, 0)[0]
+    cells = cells[away <= away.min() + BULK]
+    apart = np.stack([atom.distance(np.broadcast_to(cell, t.shape), t) for cell in cells])
+    share = np.unique(apart.argmin(axis=0)).size / min(len(cells), len(t))
     status = ("fail" if share < LOWEST_COVERAGE else "warn" if share < LOW_COVERAGE else "pass")
-    return Check(f"atom {k} coverage", status, share, "share of the circle's twelfths in use")
+    return Check(f"atom {k} coverage", status, share,
+                 f"share of {len(cells)} cells of the {atom.name} in use")
 
 
 def _tangent(k: int, slopes: Array, dim: int) -> Check:

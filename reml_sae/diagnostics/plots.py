@@ -37,12 +37,13 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12) -> Any:
     figure, axes = pyplot.subplots(lines, columns, figsize=(3.4 * columns, 3.4 * lines),
                                    squeeze=False, layout="constrained")
     codes = model.transform(Z)
-    labels = codes.assignments.argmax(1)
+    residual = None if model.assignment_.on_simplex else (
+        np.asarray(Z, float) - model.reconstruct(codes))
     for axis, k in zip(axes.flat, order, strict=False):
         atom = model.atoms_[k]
         centre, plane = _plane(atom.coefficients)
-        rows = np.flatnonzero(labels == k)[:MAX_POINTS]
-        points = (np.asarray(Z, float)[rows] - centre) @ plane.T
+        rows, own = _own_rows(Z, codes, k, atom, residual)
+        points = (own - centre) @ plane.T
         if atom.topology.latent_dim == 1:
             t = codes.coordinates[k][rows, 0]
             axis.scatter(*points.T, c=t, s=6, cmap="twilight", linewidths=0)
@@ -60,6 +61,18 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12) -> Any:
     for axis in list(axes.flat)[len(order):]:
         axis.set_visible(False)
     return figure
+
+
+def _own_rows(
+    Z: Array, codes: Any, k: int, atom: Any, residual: Array | None
+) -> tuple[NDArray[np.intp], Array]:
+    """Rows (n,) of atom k, and what they look like (n, p) without the other atoms."""
+    if residual is None:
+        rows = np.flatnonzero(codes.assignments.argmax(axis=1) == k)[:MAX_POINTS]
+        return rows, np.asarray(Z, float)[rows]
+    rows = np.flatnonzero(codes.gates[:, k])[:MAX_POINTS]
+    points = atom.topology.basis(codes.coordinates[k][rows]) @ atom.coefficients
+    return rows, points + residual[rows] / codes.assignments[rows, k][:, None]
 
 
 def _plane(coefficients: Array) -> tuple[Array, Array]:

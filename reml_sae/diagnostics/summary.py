@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reml_sae.diagnostics.checks import explained_name
+from reml_sae.diagnostics.checks import atom_counts, explained_name
 from reml_sae.families import Family, get_family
 
 
@@ -15,17 +15,18 @@ def summary_text(model: Any) -> str:
     n, k = model.codes_.assignments.shape
     family = get_family(model.family)
     lines = [
-        f"SAE-manifold, {family.name.replace('_', ' ').capitalize()} family, softmax assignment",
+        f"SAE-manifold, {family.name.replace('_', ' ').capitalize()} family, "
+        f"{model.assignment_.name.replace('_', ' ')} assignment",
         f"rows {n}, columns {model.n_features_in_}, atoms {k}",
         "",
         "Atoms:",
         f"  {'':>3} {'topology':<12}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}",
     ]
-    labels = model.codes_.assignments.argmax(1)
-    for j, atom in enumerate(model.atoms_):
-        count = int((labels == j).sum())
+    counts = atom_counts(model.assignment_, model.codes_.assignments, model.codes_.gates)
+    for j, (atom, count) in enumerate(zip(model.atoms_, counts, strict=True)):
         lines.append(f"  {j:>3} {atom.topology.name:<12}{count:>7}{atom.share:>8.3f}"
                      f"{atom.edf:>10.2f}{atom.evidence:>12.1f}")
+    lines += model.search_.lines()
     if model.strengths_:
         lines += ["", "Strengths (data scaled to unit root mean square):"]
     limits = dict(model.limits_)

@@ -57,9 +57,10 @@ def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     if model.assignment.hard_support:
         return model.active
     a, information = _information(model, theta, rho)
-    active = information > INFORMATION
+    uses = model.assignment.uses(model.logits(theta))
+    active = (information > INFORMATION) & uses
     first = np.arange(len(a)), a.argmax(1)
-    active[first] = information[first] > LEAST_INFORMATION
+    active[first] = (information[first] > LEAST_INFORMATION) & uses[first]
     return active | model.always_carried
 
 
@@ -248,6 +249,7 @@ def _settle(
         trial_model = model.with_state(theta, rho, settled)
         theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
     a, information = _information(trial_model, theta, rho)
+    information *= model.assignment.uses(model.logits(theta))
     sound = np.where(settled, information > INFORMATION / SLACK, information < INFORMATION * SLACK)
     sound[np.arange(len(a)), a.argmax(1)] = True
     return theta, trial_model, np.asarray(sound.all(axis=1))

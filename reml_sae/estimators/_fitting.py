@@ -213,6 +213,15 @@ def model_from_codes(
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))
 
 
+def reassign(
+    model: SAEManifoldModel, theta: Theta, rho: Array
+) -> tuple[SAEManifoldModel, int]:
+    """The model with every row at its best local minimum, and how many rows moved."""
+    found, active, moved = encode(model, theta, rho, search_from_state=True)
+    active[~moved] = active_set(model, theta, rho)[~moved]
+    return model.with_state(found, rho, active), int(moved.sum())
+
+
 def settle(fitted: Fitted, settings: Settings) -> Fitted:
     """REML fits alternating with the discrete choices, until those no longer change.
 
@@ -222,17 +231,16 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
     rounds: list[Fitted] = []
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
     for number in range(MAX_ROUNDS):
-        moved_theta, active, moved = encode(model, theta, rho, search_from_state=True)
-        active[~moved] = active_set(model, theta, rho)[~moved]
-        if rounds and not moved.any() and (active == model.active).all():
+        before = model.active
+        model, moved = reassign(model, theta, rho)
+        if rounds and not moved and (model.active == before).all():
             break
-        model = model.with_state(moved_theta, rho, active)
         result = fit_reml(model, curvature=settings.curvature, max_outer=settings.max_outer,
                           tol=settings.tol, callbacks=settings.callbacks, trace=trace)
         theta, rho = result.theta, result.rho
         model = model.with_state(theta, rho)
         rounds.append(Fitted(model, result))
-        logger.info("round %d: %d rows moved, V = %.6f", number, int(moved.sum()),
+        logger.info("round %d: %d rows moved, V = %.6f", number, moved,
                     result.criterion)
         if result.interrupted:
             break

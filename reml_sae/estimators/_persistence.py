@@ -13,6 +13,7 @@ from reml_sae.diagnostics import Diagnostics
 from reml_sae.errors import InputError
 from reml_sae.estimators._encode import Remembered
 from reml_sae.estimators._results import Atom, Codes
+from reml_sae.estimators._search import SearchRecord
 from reml_sae.families import get_family
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
@@ -59,6 +60,7 @@ def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
                    "start": term.start} for term in model._terms],
         "trace": [vars(row) for row in model.trace_],
         "diagnostics": model.diagnostics_.to_dict(),
+        "search": model.search_.to_dict(),
     }
     write_artifact(path, tensors, metadata)
 
@@ -93,6 +95,8 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
         for k, item in enumerate(metadata["atoms"])
     ]
     model._manifolds = tuple(atom.topology for atom in model.atoms_)
+    model.search_ = SearchRecord.from_dict(metadata["search"])
+    model.assignment_ = model._assignment(len(model.atoms_))
     model._terms = tuple(
         PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"], item["start"])
         for item in metadata["terms"]

@@ -61,10 +61,16 @@ class _Dictionary:
         grids = [atom_grid(atom) for atom in model.atoms]
         points = [atom.basis(grid) @ theta.beta[where] for atom, grid, where in
                   zip(model.atoms, grids, model.layout.basis_slices, strict=True)]
-        self.points: Array = np.concatenate(points) * self.weights
+        self.centres: Array = self.weights * (
+            np.stack([theta.beta[where.start] for where in model.layout.basis_slices]))
+        """Constants of the atoms, (K, p); ``points`` (G, p) are relative to them."""
+        self.points: Array = np.concatenate(points) * self.weights - np.repeat(
+            self.centres, [len(grid) for grid in grids], axis=0)
+        self.centres *= model.assignment.hard_support
         self.squares = np.maximum((self.points**2).sum(1), np.finfo(float).tiny)
         sizes = [len(grid) for grid in grids]
         self.owner = np.repeat(np.arange(len(grids)), sizes)
+        self.across: Array = (self.points * self.centres[self.owner]).sum(axis=1)
         self.first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.grids = grids
         self.log_lowest, self.log_highest = _amplitude_range(model, rho)
@@ -73,11 +79,15 @@ class _Dictionary:
         self.n_atoms = len(grids)
 
     def best_of_each_atom(self, residual: Array) -> tuple[Array, Index, Array]:
-        """Gain in nats (n, K) of adding each atom, its grid point and its amplitude."""
-        reach = residual @ self.points.T
+        """Gain in nats (n, K) of adding each atom, its grid point and its amplitude.
+
+        The best point of an atom is taken before its amplitude is held to its prior.
+        """
+        reach = residual @ self.points.T - self.across
         low, high = np.exp(self.log_lowest), np.exp(self.log_highest)
         a = np.clip(reach / self.squares, low, high)
         gain = a * (reach - 0.5 * a * self.squares)
+        whole = residual @ self.centres.T - 0.5 * (self.centres**2).sum(1)
         best = np.maximum.reduceat(gain, self.first, axis=1)
         where = np.empty(best.shape, np.intp)
         for k, first in enumerate(self.first):
@@ -88,8 +98,8 @@ class _Dictionary:
         weight = squares * c**2 / (squares * c**2 + self.precision)
         log_a = weight * np.log(c)
         a = np.exp(log_a)
-        gain = a * (along - 0.5 * a * squares) - 0.5 * self.precision * log_a**2 - self.costs
-        return gain, where, a
+        gain = a * (along - 0.5 * a * squares) - 0.5 * self.precision * log_a**2
+        return gain + whole - self.costs, where, a
 
 
 def _amplitude_precision(model: SAEManifoldModel, rho: Array) -> float:
@@ -169,9 +179,9 @@ def _pursue_rows(
 
 
 def _residual(dictionary: _Dictionary, target: Array, slots: _Slots) -> Array:
-    _, places, amplitudes = slots
+    atoms, places, amplitudes = slots
     fitted: Array = np.einsum("nj,njp->np", amplitudes, dictionary.points[places])
-    return target - fitted
+    return target - fitted - dictionary.centres[atoms].sum(axis=1)
 
 
 def _loss(dictionary: _Dictionary, target: Array, slots: _Slots) -> Array:

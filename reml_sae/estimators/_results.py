@@ -108,12 +108,16 @@ class Atom:
 
 
 def reconstruct(
-    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array], intercept: Array
+    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array], intercept: Array,
+    on_simplex: bool, hard_support: bool,
 ) -> Array:
-    """Predictor b_0 + sum_k a_k Phi_k(t_k) B_k of codes, (N, p)."""
+    """Predictor of codes, (N, p), as in `models.mixture`."""
     total = np.repeat(intercept[None], len(codes), axis=0)
     for k, (atom, b) in enumerate(zip(atoms, coefficients, strict=True)):
         basis = np.where(codes.gates[:, [k]], atom.basis(codes.coordinates[k]),
                          atom.prior_mean_basis())
-        total += codes.assignments[:, [k]] * (basis @ b)
+        features = codes.assignments[:, [k]] * basis
+        if not on_simplex:
+            features[:, 0] = codes.gates[:, k] & hard_support
+        total += features @ b
     return total

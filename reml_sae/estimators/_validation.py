@@ -47,20 +47,17 @@ def check_positive(name: str, value: object) -> float:
     return float(value)
 
 
-def resolve_atoms(topology: Any, n_atoms: int) -> list[Manifold]:
-    """One `Manifold` for each atom from a name, an object or a list of K of them."""
+def resolve_topology(topology: Any, n_atoms: int | None) -> Manifold | list[Manifold] | None:
+    """A `Manifold` for all atoms, one for each, or None where the evidence is to choose."""
     if isinstance(topology, str) and topology == "auto":
-        raise InputError(
-            "topology='auto' is not available yet; name a topology, or fit several and compare "
-            "their criterion_"
-        )
+        return None
     if isinstance(topology, Sequence) and not isinstance(topology, str):
         if len(topology) != n_atoms:
             raise InputError(
-                f"topology lists {len(topology)} atoms but n_atoms={n_atoms}; make them equal"
+                f"topology lists {len(topology)} atoms but n_atoms={n_atoms!r}; make them equal"
             )
         return [get_manifold(item) for item in topology]
-    return [get_manifold(topology)] * n_atoms
+    return get_manifold(topology)
 
 
 def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:

@@ -16,9 +16,10 @@ from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators import _persistence
 from reml_sae.estimators._encode import encode, remember, row_evidence
-from reml_sae.estimators._fitting import Settings, fit_structure
+from reml_sae.estimators._fitting import Settings
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Atom, Codes, reconstruct
+from reml_sae.estimators._search import Structure, search
 from reml_sae.estimators._validation import (
     CURVATURES,
     check_choice,
@@ -26,8 +27,8 @@ from reml_sae.estimators._validation import (
     check_positive,
     column_offset,
     read_penalties,
-    resolve_atoms,
     resolve_terms,
+    resolve_topology,
 )
 from reml_sae.families import Family, get_family
 from reml_sae.io import read_matrix
@@ -59,11 +60,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_atoms : int, default=4
-        Number of atoms K.
-    topology : str, Manifold or list of K of them, default="circle"
-        Shape of the atoms: "circle", "linear", "plane", "euclidean" or an object such as
-        ``Circle(n_harmonics=4)``.
+    n_atoms : int or "auto", default=4
+        Number of atoms K; "auto" lets the evidence choose it, up to ``max_atoms``.
+    topology : str, dict, Manifold or list of K of them, default="circle"
+        Shape of the atoms: "circle", "interval", "torus", "cylinder", "sphere", "mobius",
+        "projective_plane", "euclidean", "duchon", "linear", "plane", or an object such as
+        ``Circle(n_harmonics=4)``. "auto" lets the evidence choose it, atom by atom; a curved shape
+        must also beat the best flat on permuted rows.
     assignment : str or dict, default="softmax"
         How rows use atoms. "softmax": shares that sum to one, as a rule of one atom. "topk":
         exactly ``n_active`` atoms with free amplitudes. "ordered_beta_bernoulli": any atoms, at
@@ -96,6 +99,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Softmax temperature tau.
     n_active : int, default=1
         Atoms that a row uses under "topk", and at most uses under "ordered_beta_bernoulli".
+    max_atoms : int, default=16
+        Bound of ``n_atoms="auto"``.
+    demote : bool, default=True
+        Whether a curved atom that is no better than a flat one by V becomes flat; a `DataWarning`
+        says so.
 
     Attributes
     ----------
@@ -119,6 +127,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     n_iter_ : int
     trace_ : REMLTrace
     diagnostics_ : Diagnostics
+    assignment_ : Assignment
+    search_ : SearchRecord
+        Numbers of atoms, topologies and changes of structure that were tried, with their V.
     mean_ : (p,) array
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
@@ -145,6 +156,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         callbacks: Sequence[Callable[[TraceRow], object]] = (),
         temperature: float = 1.0,
         n_active: int = 1,
+        max_atoms: int = 16,
+        demote: bool = True,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -160,6 +173,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.callbacks = callbacks
         self.temperature = temperature
         self.n_active = n_active
+        self.max_atoms = max_atoms
+        self.demote = demote
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -180,20 +195,20 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         InputError
             Where the data or a parameter cannot be used.
         """
-        atoms, penalties = self._resolve()
+        structure, penalties = self._resolve()
         data = read_matrix(Z)
         n, p = data.shape
-        if n < len(atoms) + 1:
+        least = structure.n_atoms or 1
+        if n < least + 1:
             raise InputError(
-                f"Z has n_samples = {n} rows; n_atoms={len(atoms)} needs at least "
-                f"{len(atoms) + 1}"
+                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}"
             )
-        self._assignment(len(atoms))
+        self._assignment(least)
 
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), (n, p))
 
-        bind(atoms)
+        bind(structure.atoms(least))
         self.n_features_in_ = p
         family = get_family(self.family)
         family.check(data)
@@ -218,8 +233,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             # the matrices are small and two BLAS pools spin against each other; one thread is
             # also what makes the bits the same everywhere
             with threadpool_limits(1):
-                fitted = fit_structure(self._standardised(data), self.scale_, atoms, settings, rng)
+                fitted, self.search_ = search(self._standardised(data), self.scale_, structure,
+                                              settings, rng)
         self._store(fitted.model, fitted.result)
+        self._report_structure()
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
@@ -228,8 +245,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             )
         return self
 
-    def _resolve(self) -> tuple[list[Manifold], list[Penalty] | None]:
-        k = check_integer("n_atoms", self.n_atoms, 1)
+    def _resolve(self) -> tuple[Structure, list[Penalty] | None]:
+        k = None if self.n_atoms == "auto" else check_integer("n_atoms", self.n_atoms, 1)
+        most = check_integer("max_atoms", self.max_atoms, 1)
         check_integer("n_active", self.n_active, 1)
         check_positive("temperature", self.temperature)
         get_family(self.family)
@@ -238,15 +256,32 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         check_integer("n_init", self.n_init, 1)
         check_integer("verbose", self.verbose, 0)
         check_positive("tol", self.tol)
-        atoms = resolve_atoms(self.topology, k)
-        return atoms, read_penalties(self.penalties)
+        structure = Structure(resolve_topology(self.topology, k), k, most, bool(self.demote))
+        return structure, read_penalties(self.penalties)
+
+    def _report_structure(self) -> None:
+        """Warn of atoms that were demoted, and of atoms that carry nothing."""
+        for move in self.search_.moves:
+            if move.accepted:
+                warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
+                              f"{move.after:.4f}", DataWarning, stacklevel=3)
+        idle = [check.name for check in self.diagnostics_.checks
+                if check.name.endswith("occupancy") and check.status == "fail"]
+        if idle:
+            warnings.warn(f"{', '.join(name.removesuffix(' occupancy') for name in idle)} carries "
+                          "nothing; fit fewer atoms, or use n_atoms='auto'",
+                          DataWarning, stacklevel=3)
 
     def _assignment(self, n_atoms: int) -> Assignment:
-        return get_assignment(self.assignment, n_atoms, n_active=int(self.n_active),
+        n_active = int(self.n_active)
+        if self.n_atoms == "auto":
+            n_active = min(n_active, n_atoms)
+        return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
     def _store(self, model: SAEManifoldModel, result: FitResult) -> None:
         self._manifolds = model.atoms
+        self.assignment_ = model.assignment
         self._theta_beta = result.theta.beta
         self._terms = model.terms
         self.rho_, self.rho_names_ = result.rho, model.rho_names
@@ -307,7 +342,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
         eta = reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_],
-                          self.intercept_)
+                          self.intercept_, self.assignment_.on_simplex,
+                          self.assignment_.hard_support)
         return get_family(self.family).mean(eta)
 
     def predict(self, Z: Any) -> Array:
@@ -371,7 +407,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _model(self, data: Array) -> SAEManifoldModel:
         k = len(self._manifolds)
         active = np.ones((len(data), k), bool)
-        assignment = self._assignment(k)
+        assignment = self.assignment_
         width = assignment.dim + sum(atom.latent_dim for atom in self._manifolds)
         theta = Theta(np.zeros((len(data), width)), self._theta_beta)
         return SAEManifoldModel(

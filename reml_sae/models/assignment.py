@@ -69,7 +69,9 @@ class Assignment(ABC):
         predictor has an intercept, which the atoms' constants cannot replace.
     hard_support : bool
         A row has parameters only for the atoms that it uses; which they are is chosen between
-        inner solves.
+        inner solves. The amplitude then stretches an atom about its centre, which the row has
+        whole: were it stretched too, a centre and an intercept far out and against each other
+        would make of the amplitude a direction of its own.
     """
 
     n_atoms: int
@@ -115,6 +117,10 @@ class Assignment(ABC):
 
         On the simplex the shares of ``amplitudes`` are taken as they are.
         """
+
+    def uses(self, logits: Array) -> Mask:
+        """Which atoms (N, K) are in use at these logits: all that can be, unless overridden."""
+        return np.ones(logits.shape, bool)
 
     def log_patterns(self) -> float:
         """Log of the number of supports that a row can have, equally likely before the data."""

@@ -9,11 +9,13 @@ Under the first two the support is hard: a row has parameters only for its own a
 are is chosen between inner solves, by the row evidence. So exp(-P) of the Beta-Bernoulli prior is
 taken on binary gates, where it sums to one; relaxed gates in (0, 1) would need another normaliser
 and would not close: their mode at the odds (1 - pi) / pi = 20 is a gate of .3.
-An open atom has the amplitude a = exp(z), with z ~ N(0, 1 / lambda) and lambda chosen by REML: a
-log-normal law, under which amplitudes that are all equal are the limit of a large lambda.
+An open atom adds c_k + a (Phi_k(t) B_k - c_k), c_k its constant, with the amplitude a = exp(z) and
+z ~ N(0, 1 / lambda), lambda chosen by REML: a log-normal law, under which amplitudes that are all
+equal are the limit of a large lambda.
 
 Under a threshold gate every row has a pre-activation z_k ~ N(0, 1 / lambda_k) of every atom. An
-atom that a row does not use rests at z = 0, where its amplitude is zero.
+atom that a row does not use rests at z = 0, where its amplitude is zero. Atoms are centred on the
+intercept: they have no constant of their own.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LEAST_AMPLITUDE = 1e-3
+FARTHEST = 100.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class _LogAmplitudes(Assignment):
 
     def amplitudes(self, logits: Array, is_open: Mask) -> ElementwiseAmplitudes:
         """exp(z) of open atoms."""
-        a = np.where(is_open, np.exp(np.where(is_open, logits, 0.0)), 0.0)
+        # a trial step far out of reach is refused for its value, which must be finite for that
+        a = np.where(is_open, np.exp(np.minimum(np.where(is_open, logits, 0.0), FARTHEST)), 0.0)
         return ElementwiseAmplitudes(a, a, a, a)
 
     def start(self, support: Mask, amplitudes: Array) -> Array:
@@ -134,6 +138,10 @@ class ThresholdGate(Assignment):
         g3 = (g2 * (1.0 - 2.0 * g0) - 2.0 * g1**2) / self.width
         z = logits
         return ElementwiseAmplitudes(z * g0, g0 + z * g1, 2.0 * g1 + z * g2, 3.0 * g2 + z * g3)
+
+    def uses(self, logits: Array) -> Mask:
+        """Atoms above the threshold."""
+        return np.asarray(logits > self.threshold)
 
     def start(self, support: Mask, amplitudes: Array) -> Array:
         """Pre-activations: the amplitudes above the threshold, zero off the support."""

@@ -1,7 +1,8 @@
 """The predictor eta_i = b_0 + sum_k a_ik Phi_k(t_ik) B_k of one batch of rows, and its derivatives.
 
 Written in *full* local parameters x = (z_1 .. z_K, t_1 .. t_K), with the logits before the chart.
-With y_k = Phi_k(t_k) B_k the point of atom k, and J = d a_k / d z_l of the assignment,
+With y_k = Phi_k(t_k) B_k the point of atom k (under hard gates without its constant, which a row
+has whole), and J = d a_k / d z_l of the assignment,
 
     d eta / dz_l      = sum_k J_kl y_k
     d eta / dt_kd     = a_k  dy_k/dt_d
@@ -71,6 +72,8 @@ class Mixture:
     coefficients : (M, r) decoders in span coordinates, B Q
     order : int
         Highest derivative of the basis that will be asked for.
+    centres : (N, K) bool, optional
+        Rows that have an atom's constant whole, not times the amplitude.
     """
 
     def __init__(
@@ -81,14 +84,18 @@ class Mixture:
         active: NDArray[np.bool_],
         coefficients: Array,
         order: int = 2,
+        centres: NDArray[np.bool_] | None = None,
     ):
         self.layout, self.amplitudes, self.a = layout, amplitudes, amplitudes.a
+        self._centres = centres
         self.n, self.n_atoms = self.a.shape
         self.basis_jets = []
         self.point_jets = []
         for k, atom in enumerate(layout.atoms):
             jets = _masked_jets(atom, coordinates[:, layout.coordinate_slices[k]], active[:, k],
                                 order)
+            if centres is not None:
+                jets[0][:, 0] = 0.0
             b = coefficients[layout.basis_slices[k]]
             self.basis_jets.append(jets)
             self.point_jets.append([jet @ b for jet in jets])
@@ -112,8 +119,11 @@ class Mixture:
 
     def features(self) -> Array:
         """Features phi, (N, M)."""
-        return self._feature_blocks(
-            [self.a[:, [k]] * jets[0] for k, jets in enumerate(self.basis_jets)], 1.0)
+        blocks = [self.a[:, [k]] * jets[0] for k, jets in enumerate(self.basis_jets)]
+        if self._centres is not None:
+            for k, block in enumerate(blocks):
+                block[:, 0] = self._centres[:, k]
+        return self._feature_blocks(blocks, 1.0)
 
     def jacobian(self) -> Array:
         """d eta / dx in span coordinates, (N, K + D, r)."""

@@ -272,7 +272,7 @@ class SAEManifoldModel(SAEStructure):
         """Linearise at a state."""
         amplitudes = self.assignment.amplitudes(self.logits(theta), self.is_open)
         return Mixture(self.layout, amplitudes, theta.xi[:, self.assignment.dim:], self.active,
-                       coefficients, order)
+                       coefficients, order, self.centres)
 
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""

@@ -113,6 +113,16 @@ class SAEStructure:
         """Which atoms (N, K) enter a row's predictor."""
         return self.active if self.assignment.hard_support else np.ones_like(self.active)
 
+    @property
+    def centres(self) -> Mask | None:
+        """Rows (N, K) that have an atom's constant whole; None where it goes with the amplitude.
+
+        Under threshold gates no row has one: atoms are centred on the intercept.
+        """
+        if self.assignment.on_simplex:
+            return None
+        return self.active if self.assignment.hard_support else np.zeros_like(self.active)
+
     @cached_property
     def carried(self) -> Mask:
         """Which local parameters (N, q) a row has; the others are held."""

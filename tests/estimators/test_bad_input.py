@@ -48,7 +48,6 @@ def test_unusable_data(data, message):
     ({"n_atoms": 2.5}, "n_atoms"),
     ({"topology": "circel"}, "'circle'"),
     ({"topology": ["circle", "circle"]}, "n_atoms=1"),
-    ({"topology": "auto"}, "auto"),
     ({"assignment": "sofmax"}, "'softmax'"),
     ({"family": "gausian"}, "'gaussian'"),
     ({"curvature": "newton"}, "majorizer"),

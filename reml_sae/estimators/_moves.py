@@ -1,0 +1,400 @@
+"""Changes of a fitted model's structure, judged by V.
+
+A change edits atoms and codes, starts from the fitted strengths and is fitted roughly; where V is
+then above what would be accepted, but not hopelessly, it is fitted on by REML. Each function
+returns the model after the accepted changes, for the caller to fit on, and a record of all that
+were tried.
+
+    demote            a curved atom becomes a flat where V rises by less than `MARGIN`
+    merge_duplicates  one of two atoms that lie on each other is removed where V falls by `MARGIN`
+    remove_idle       so is any atom, the least used first, and every atom of at most two rows
+
+Contract. The model given in is never changed. At least one atom stays. A change that leads to no
+usable state, or that the penalties or the assignment do not allow (a penalty for a fixed number of
+atoms), is recorded as not accepted. An interrupt keeps the state before the change, marked so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InnerConvergenceError, InputError
+from reml_sae.estimators._code_starts import LEAST_ROWS
+from reml_sae.estimators._encode import encode
+from reml_sae.estimators._fitting import (
+    Fitted,
+    Settings,
+    fit_starts,
+    model_from_codes,
+    rough_fit,
+    settle,
+)
+from reml_sae.estimators._pursuit import Candidate, atom_grid
+from reml_sae.estimators._validation import default_terms
+from reml_sae.families import Gaussian
+from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.models import Theta, get_assignment
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+logger = logging.getLogger("reml_sae")
+
+MARGIN = 3.0
+"""Nats by which a curved atom must beat a flat, and a removal the present model."""
+WITHIN_PER_ROW = 0.25
+"""Nats a row by which a rough V may miss what is accepted and still be fitted on."""
+SETTLE_OUTER, MOST_FLAT, IDLE_ROWS = 20, 4, 2
+MOST_COLUMNS, MOST_ROWS = 10, 600
+"""Of the rows of one atom when they are fitted on their own."""
+LEAST_AMPLITUDE = 0.5
+"""Rows that use an atom less than this share of their median are left out of its local rows."""
+SAME_SUBSPACE, SAME_CENTRE = 0.95, 0.3
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Move:
+    """One change that was tried.
+
+    Attributes
+    ----------
+    kind : str
+        "demote", "merge" or "remove".
+    atom : int
+        Number of the atom in the model that was changed.
+    before, after : float
+        V in nats; ``after`` is nan where no usable state was reached.
+    accepted : bool
+    detail : str
+    """
+
+    kind: str
+    atom: int
+    before: float
+    after: float
+    accepted: bool
+    detail: str
+
+
+# --- one atom on its own rows ----------------------------------------------------------------
+
+
+def is_flat(atom: Manifold) -> bool:
+    """Whether the atom is an affine flat."""
+    return isinstance(atom, Euclidean) and atom.degree == 1
+
+
+def topology_label(atom: Manifold) -> str:
+    """Name with parameters, such as ``circle(n_harmonics=2)``."""
+    config = atom.to_config()
+    name = config.pop("topology")
+    return f"{name}({', '.join(f'{key}={value}' for key, value in config.items())})"
+
+
+def amplitudes_of(fitted: Fitted) -> Array:
+    """Amplitudes (N, K) of a fitted model."""
+    model = fitted.model
+    return model.assignment.amplitudes(model.logits(fitted.result.theta), model.is_open).a
+
+
+def codes_of(fitted: Fitted) -> Candidate:
+    """Support, amplitudes and coordinates of a fitted model."""
+    model = fitted.model
+    return Candidate(model.active, amplitudes_of(fitted),
+                     fitted.result.theta.xi[:, model.assignment.dim:])
+
+
+def local_rows(fitted: Fitted, k: int) -> tuple[Index, Array]:
+    """Rows that use atom k well, and what they look like on it alone.
+
+    Returns
+    -------
+    rows : (n,) int array
+    X : (n, p) array
+        Working data less what the other atoms explain, over the row's amplitude on atom k.
+    """
+    model = fitted.model
+    amplitudes = amplitudes_of(fitted)[:, k]
+    used = model.active[:, k]
+    least = LEAST_AMPLITUDE * float(np.median(amplitudes[used])) if used.any() else 0.0
+    rows = np.flatnonzero(used & (amplitudes >= max(least, TINY)))
+    features = model.scaled_basis(fitted.result.theta)[1].copy()
+    features[:, model.layout.basis_slices[k]] = 0.0
+    residual = model.working - features @ fitted.result.theta.beta
+    return rows, residual[rows] / amplitudes[rows, None]
+
+
+def principal_scores(X: Array, rng: np.random.Generator) -> Array:
+    """Leading scores (n', r) of a sample of rows, of unit mean square; r = 0 for equal rows."""
+    if len(X) > MOST_ROWS:
+        X = X[np.sort(rng.choice(len(X), MOST_ROWS, replace=False))]
+    centred = X - X.mean(axis=0) if X.size else X
+    if not np.abs(centred).max(initial=0.0) > TINY * np.abs(X).max(initial=0.0):
+        return X[:, :0]
+    u, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    kept = int((lengths[:MOST_COLUMNS] > np.sqrt(TINY) * lengths[0]).sum())
+    scores = u[:, :kept] * lengths[:kept]
+    return np.asarray(scores / np.sqrt(np.mean(scores**2)))
+
+
+def local_settings(settings: Settings, n_columns: int) -> Settings:
+    """Settings for a fit of one atom on its own: Gaussian, default penalties, one start."""
+    return replace(
+        settings, bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
+        assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
+        n_init=1, callbacks=(), max_outer=min(settings.max_outer, SETTLE_OUTER),
+        family=Gaussian(), offset=np.zeros(n_columns))
+
+
+def rough_local(
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+) -> Fitted | None:
+    """Rough fit of one atom to rows (n, r), None where no start is usable; raises interrupts."""
+    try:
+        found = fit_starts(scores, 1.0, [atom], local_settings(settings, scores.shape[1]), rng)
+    except InnerConvergenceError as error:
+        logger.info("candidate %s was given up: %s", topology_label(atom), error)
+        return None
+    if found.result.interrupted:
+        raise KeyboardInterrupt
+    return found
+
+
+def rough_criterion(
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+) -> float:
+    """V of a rough fit of one atom to rows (n, r); infinite where no start is usable."""
+    found = rough_local(scores, atom, settings, rng)
+    return np.inf if found is None else found.result.criterion
+
+
+# --- moves -----------------------------------------------------------------------------------
+
+
+def demote(
+    fitted: Fitted, settings: Settings, rng: np.random.Generator
+) -> tuple[Fitted, list[Move]]:
+    """Put a flat in the place of every curved atom that is no better than one.
+
+    A fit of the atom's own rows tells which atoms are worth a try in the whole model.
+    """
+    moves: list[Move] = []
+    fitted = _judged(fitted, settings)
+    for k, atom in enumerate(fitted.model.atoms):
+        if is_flat(atom) or fitted.result.interrupted:
+            continue
+        rows, X = local_rows(fitted, k)
+        try:
+            flat = _linear_twin(principal_scores(X, rng), atom, settings, rng)
+        except KeyboardInterrupt:
+            return _interrupted(fitted, "interrupted by the user"), moves
+        if flat is None:
+            continue
+        atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
+        codes = _codes_on_flat(fitted, k, rows, X, flat)
+        names = {name: value for name, value in _known(fitted).items() if f"[{k}]" not in name}
+        detail = f"{topology_label(atom)} -> {topology_label(flat)}"
+        fitted, move = _try(fitted, settings, Move("demote", k, 0.0, 0.0, False, detail), atoms,
+                            codes, names, MARGIN)
+        moves.append(move)
+    return fitted, moves
+
+
+def merge_duplicates(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[Move]]:
+    """Remove one of two atoms that span the same subspace about the same centre."""
+    moves: list[Move] = []
+    fitted = _judged(fitted, settings)
+    pairs = _duplicates(fitted)
+    while pairs and not fitted.result.interrupted:
+        k, other = pairs.pop(0)
+        fitted, move = _remove(fitted, settings, k, "merge", f"lies on atom {other}", -MARGIN)
+        moves.append(move)
+        if move.accepted:
+            pairs = _duplicates(fitted)
+    return fitted, moves
+
+
+def remove_idle(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[Move]]:
+    """Remove atoms without which V is lower, the least used first, and those of hardly a row."""
+    moves: list[Move] = []
+    fitted = _judged(fitted, settings)
+    changed = True
+    while changed and len(fitted.model.atoms) > 1 and not fitted.result.interrupted:
+        changed = False
+        shares = amplitudes_of(fitted)
+        for k in np.argsort(shares.sum(axis=0), kind="stable"):
+            n_rows = int(fitted.model.active[:, k].sum())
+            limit = np.inf if n_rows <= IDLE_ROWS else -MARGIN
+            fitted, move = _remove(fitted, settings, int(k), "remove", f"{n_rows} rows", limit)
+            moves.append(move)
+            if move.accepted or fitted.result.interrupted:
+                changed = move.accepted
+                break
+    return fitted, moves
+
+
+# --- how a move is made and judged -----------------------------------------------------------
+
+
+def _judged(fitted: Fitted, settings: Settings) -> Fitted:
+    """The model with V as moves are judged by: of the majorizer, without callbacks."""
+    if settings.curvature == "majorizer":
+        return fitted
+    theta, rho = fitted.result.theta, fitted.result.rho
+    again = rough_fit(fitted.model.with_state(theta, rho), replace(settings, callbacks=()),
+                      "present model")
+    return fitted if again is None else again
+
+
+def _interrupted(fitted: Fitted, message: str) -> Fitted:
+    return replace(fitted, result=replace(fitted.result, interrupted=True, message=message))
+
+
+def _known(fitted: Fitted) -> dict[str, float]:
+    return dict(zip(fitted.model.rho_names, map(float, fitted.result.rho), strict=True))
+
+
+def _try(
+    fitted: Fitted, settings: Settings, move: Move, atoms: Sequence[Manifold], codes: Candidate,
+    known: dict[str, float], limit: float,
+) -> tuple[Fitted, Move]:
+    """Fit the changed model; it is accepted where V rises by less than ``limit``."""
+    before = fitted.result.criterion
+    judge = replace(settings, curvature="majorizer", callbacks=(),
+                    max_outer=min(settings.max_outer, SETTLE_OUTER))
+    try:
+        model = model_from_codes(fitted.model.Z, fitted.model.unit, atoms, judge, codes, known)
+    except InputError as error:
+        return fitted, replace(move, before=before, after=np.nan,
+                               detail=f"{move.detail}: not allowed, {error}")
+    trial = rough_fit(model, judge, f"{move.kind} of atom {move.atom}")
+    if trial is None:
+        return fitted, replace(move, before=before, after=np.nan,
+                               detail=f"{move.detail}: no usable state")
+    excess = trial.result.criterion - before - limit
+    if 0.0 <= excess < WITHIN_PER_ROW * len(codes.support) and not trial.result.interrupted:
+        final = settle(trial, judge)
+        if final.result.criterion < trial.result.criterion or final.result.interrupted:
+            trial = final
+    if trial.result.interrupted:
+        return (_interrupted(fitted, trial.result.message),
+                replace(move, before=before, after=np.nan))
+    after = trial.result.criterion
+    accepted = after - before < limit
+    return (trial if accepted else fitted), replace(move, before=before, after=after,
+                                                    accepted=accepted)
+
+
+def _remove(
+    fitted: Fitted, settings: Settings, k: int, kind: str, detail: str, limit: float
+) -> tuple[Fitted, Move]:
+    """Remove atom k; its rows get their best codes under the other decoders."""
+    move = Move(kind, k, fitted.result.criterion, np.nan, False,
+                f"{topology_label(fitted.model.atoms[k])}, {detail}")
+    atoms = [atom for j, atom in enumerate(fitted.model.atoms) if j != k]
+    known = renumbered(_known(fitted), k)
+    try:
+        codes = _codes_without(fitted, settings, atoms, k, known)
+    except InputError as error:
+        return fitted, replace(move, detail=f"{move.detail}: not allowed, {error}")
+    return _try(fitted, settings, move, atoms, codes, known, limit)
+
+
+def renumbered(known: dict[str, float], k: int) -> dict[str, float]:
+    """Outer parameters by the names that they have without atom k."""
+    def name(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return f"[{number - (number > k)}]"
+
+    return {re.sub(r"\[(\d+)\]", name, label): value for label, value in known.items()
+            if f"[{k}]" not in label}
+
+
+def _codes_without(
+    fitted: Fitted, settings: Settings, atoms: Sequence[Manifold], k: int,
+    known: dict[str, float],
+) -> Candidate:
+    """Codes of the model without atom k, at its present decoders."""
+    model, theta = fitted.model, fitted.result.theta
+    codes = codes_of(fitted)
+    others = np.arange(len(model.atoms)) != k
+    affected = np.flatnonzero(model.active[:, k] | (codes.amplitudes.argmax(axis=1) == k))
+    amplitudes = codes.amplitudes[:, others]
+    if model.assignment.on_simplex:
+        total = amplitudes.sum(axis=1, keepdims=True)
+        amplitudes = np.where(total > TINY, amplitudes / np.maximum(total, TINY),
+                              1.0 / len(atoms))
+    kept = model.layout.coordinate_atom != k
+    codes = Candidate(codes.support[:, others], amplitudes, codes.coordinates[:, kept])
+    if not len(affected):
+        return codes
+    start = model_from_codes(model.Z, model.unit, atoms, settings, codes, known)
+    beta = np.delete(theta.beta, model.layout.basis_slices[k], axis=0)
+    rho = start.initial_rho()
+    rho[len(rho) - start.family.n_psi:] = model.psi(fitted.result.rho)
+    if start.couples_rows:
+        affected = np.arange(len(model.Z))
+    part = start.rows(affected)
+    found, active, _ = encode(part, Theta(part.initial_theta().xi, beta), rho,
+                              search_from_state=start.couples_rows)
+    support, coordinates = codes.support.copy(), codes.coordinates.copy()
+    support[affected] = active
+    is_open = active if start.assignment.hard_support else np.ones_like(active)
+    amplitudes[affected] = start.assignment.amplitudes(start.logits(found), is_open).a
+    coordinates[affected] = found.xi[:, start.assignment.dim:]
+    return Candidate(support, amplitudes, coordinates)
+
+
+def _linear_twin(
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+) -> Manifold | None:
+    """The best flat where, on these rows alone, the atom is not better than it by the margin."""
+    if len(scores) < LEAST_ROWS or scores.shape[1] == 0:
+        return Euclidean(1, 1)
+    values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
+              for d in range(1, min(atom.linear_dim, MOST_FLAT, scores.shape[1]) + 1)}
+    best = min(values, key=lambda flat: values[flat])
+    curved = rough_criterion(scores, atom, settings, rng)
+    return best if values[best] < curved + MARGIN else None
+
+
+def _codes_on_flat(
+    fitted: Fitted, k: int, rows: Index, X: Array, flat: Manifold
+) -> Candidate:
+    """The codes with standardised scores on the axes of X for atom k; zero for its other rows."""
+    codes, where = codes_of(fitted), fitted.model.layout.coordinate_slices[k]
+    t = np.zeros((len(codes.support), flat.latent_dim))
+    if len(rows):
+        u, lengths, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
+        kept = min(flat.latent_dim, len(lengths))
+        t[rows, :kept] = u[:, :kept] * np.sqrt(len(rows))
+    parts = [codes.coordinates[:, :where.start], t, codes.coordinates[:, where.stop:]]
+    return replace(codes, coordinates=np.concatenate(parts, axis=1))
+
+
+def _duplicates(fitted: Fitted) -> list[tuple[int, int]]:
+    """Pairs of atoms that lie on each other, the less used first."""
+    shapes = []
+    for k, atom in enumerate(fitted.model.atoms):
+        points = atom.basis(atom_grid(atom)) @ fitted.result.theta.beta[
+            fitted.model.layout.basis_slices[k]]
+        centre = points.mean(axis=0)
+        _, lengths, axes = np.linalg.svd(points - centre, full_matrices=False)
+        shapes.append((centre, axes[:atom.linear_dim],
+                       float(np.linalg.norm(lengths) / np.sqrt(len(points)))))
+    share = amplitudes_of(fitted).sum(axis=0)
+    pairs = []
+    for k, (centre, axes, radius) in enumerate(shapes):
+        for j, (other_centre, other_axes, other_radius) in enumerate(shapes[:k]):
+            cosines = np.linalg.svd(axes @ other_axes.T, compute_uv=False)
+            apart = float(np.linalg.norm(centre - other_centre))
+            if (cosines[:min(len(axes), len(other_axes))].min() > SAME_SUBSPACE
+                    and apart < SAME_CENTRE * max(radius, other_radius)):
+                pairs.append((k, j) if share[k] < share[j] else (j, k))
+    return pairs

@@ -1,0 +1,191 @@
+"""The whole search for a fit: number and shapes of atoms, and what does not earn its place.
+
+1. Number of atoms: given, or by births while V falls (`choose_n_atoms`).
+2. Topologies: given, or chosen atom by atom from a joint fit with circles (`choose_topologies`).
+3. REML fit with its discrete choices (`settle`).
+4. Atoms that explain the same are merged and idle ones removed, where their number is free; a
+   curved atom that is no better than a flat is demoted. A fit that changed is settled again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.estimators._discovery import (
+    AUTO_TOPOLOGIES,
+    TopologyChoice,
+    choose_n_atoms,
+    choose_topologies,
+    choose_topology,
+)
+from reml_sae.estimators._fitting import (
+    Fitted,
+    Settings,
+    fit_starts,
+    model_from_codes,
+    reassign,
+    rough_fit,
+    settle,
+    working_scale,
+)
+from reml_sae.estimators._moves import Move, demote, merge_duplicates, remove_idle
+from reml_sae.manifolds import Circle, Manifold, get_manifold
+
+Array = NDArray[np.float64]
+logger = logging.getLogger("reml_sae")
+
+TOPOLOGY_ROUNDS = 2
+INTERRUPTED = "interrupted by the user while shapes were compared; the present ones were kept"
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """What a fit tried beside its parameters.
+
+    Attributes
+    ----------
+    n_atoms : tuple of (K, V)
+        Numbers of atoms that were tried, with V of a rough fit; empty where K was given.
+    topologies : tuple of TopologyChoice
+        One for every atom; empty where the topologies were given.
+    moves : tuple of Move
+        Changes of the structure that were judged by V, accepted or not.
+    """
+
+    n_atoms: tuple[tuple[int, float], ...] = ()
+    topologies: tuple[TopologyChoice, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Text for a summary; empty where nothing was searched."""
+        lines = [f"  {n:>3} atoms            V = {value:.2f}" for n, value in self.n_atoms]
+        for k, choice in enumerate(self.topologies):
+            best = ", ".join(f"{name} {value:.1f}" for name, value in choice.table[:3])
+            checked = ("" if np.isnan(choice.p_value)
+                       else f"; permuted rows p = {choice.p_value:.2f}")
+            lines.append(f"  atom {k}: {choice.manifold.name:<12}{best}{checked}")
+        lines += [f"  {move.kind} atom {move.atom}: {move.detail}; V {move.before:.2f} -> "
+                  f"{move.after:.2f}, {'done' if move.accepted else 'refused'}"
+                  for move in self.moves]
+        return ["", "Search (V of rough fits):", *lines] if lines else []
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for an artifact."""
+        return {
+            "n_atoms": [list(pair) for pair in self.n_atoms],
+            "topologies": [{**asdict(choice), "manifold": choice.manifold.to_config()}
+                           for choice in self.topologies],
+            "moves": [asdict(move) for move in self.moves],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SearchRecord:
+        """Inverse of `to_dict`."""
+        choices = [TopologyChoice(**{
+            **item, "manifold": get_manifold(item["manifold"]),
+            "table": tuple((name, value) for name, value in item["table"])})
+            for item in values["topologies"]]
+        return cls(tuple((int(n), float(value)) for n, value in values["n_atoms"]),
+                   tuple(choices), tuple(Move(**item) for item in values["moves"]))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the user left open.
+
+    Attributes
+    ----------
+    topology : Manifold, list of Manifold, or None
+        Of all atoms or of each; None where the evidence chooses.
+    n_atoms : int or None
+        None where the evidence chooses.
+    most_atoms : int
+        Bound of that choice.
+    demote : bool
+        Whether a curved atom may become flat.
+    """
+
+    topology: Manifold | list[Manifold] | None
+    n_atoms: int | None
+    most_atoms: int
+    demote: bool
+
+    def atoms(self, n_atoms: int) -> list[Manifold]:
+        """Atoms from which a fit with so many starts; circles where shapes are open."""
+        if isinstance(self.topology, list):
+            return self.topology
+        return [Circle() if self.topology is None else self.topology] * n_atoms
+
+
+def search(
+    Z: Array, unit: float, structure: Structure, settings: Settings, rng: np.random.Generator
+) -> tuple[Fitted, SearchRecord]:
+    """Fit an SAE-manifold to standardised data (N, p)."""
+    table: Sequence[tuple[int, float]] = ()
+    choices: Sequence[TopologyChoice] = ()
+    moves: list[Move] = []
+    if structure.topology is None and structure.n_atoms == 1:
+        choices = [choose_topology(working_scale(Z, settings), AUTO_TOPOLOGIES, settings, rng)]
+        fitted = fit_starts(Z, unit, [choices[0].manifold], settings, rng)
+    elif structure.n_atoms is None:
+        fitted, table, moves = choose_n_atoms(
+            Z, unit, structure.atoms, settings, structure.most_atoms, rng)
+    else:
+        fitted = fit_starts(Z, unit, structure.atoms(structure.n_atoms), settings, rng)
+    if structure.topology is None and not choices and not fitted.result.interrupted:
+        fitted, choices = _shape(Z, unit, fitted, settings, rng)
+    if not fitted.result.interrupted:
+        fitted = settle(fitted, settings)
+        fitted, found = _prune(fitted, structure, settings, rng)
+        moves += found
+    return fitted, SearchRecord(tuple(table), tuple(choices), tuple(moves))
+
+
+def _shape(
+    Z: Array, unit: float, fitted: Fitted, settings: Settings, rng: np.random.Generator
+) -> tuple[Fitted, Sequence[TopologyChoice]]:
+    """Choose the topology of every atom of a joint fit, and fit again, until none changes."""
+    choices: Sequence[TopologyChoice] = ()
+    for _ in range(TOPOLOGY_ROUNDS):
+        # rows that the wrong shapes have drawn would spoil the choice of the others
+        model = reassign(fitted.model, fitted.result.theta, fitted.result.rho)[0]
+        fitted = rough_fit(model, settings, "rows reassigned") or fitted
+        try:
+            atoms, codes, choices = choose_topologies(fitted, settings, AUTO_TOPOLOGIES, rng)
+        except KeyboardInterrupt:
+            stopped = replace(fitted.result, interrupted=True, message=INTERRUPTED)
+            return replace(fitted, result=stopped), choices
+        if tuple(atoms) == fitted.model.atoms:
+            break
+        again = rough_fit(model_from_codes(Z, unit, atoms, settings, codes), settings,
+                          "atoms with chosen topologies")
+        if again is None:
+            break
+        logger.info("topologies %s: V = %.4f, before %.4f", [atom.name for atom in atoms],
+                    again.result.criterion, fitted.result.criterion)
+        fitted = again
+    return fitted, choices
+
+
+def _prune(
+    fitted: Fitted, structure: Structure, settings: Settings, rng: np.random.Generator
+) -> tuple[Fitted, list[Move]]:
+    """Remove what does not earn its place; a fit that changed is settled again."""
+    moves: list[Move] = []
+    before = fitted
+    if structure.n_atoms is None and not fitted.result.interrupted:
+        for step in (merge_duplicates, remove_idle):
+            fitted, found = step(fitted, settings)
+            moves += found
+    if structure.demote and not fitted.result.interrupted:
+        fitted, found = demote(fitted, settings, rng)
+        moves += found
+    if fitted is not before and not fitted.result.interrupted:
+        fitted = settle(fitted, settings)
+    return fitted, moves
