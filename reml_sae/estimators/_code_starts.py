@@ -30,6 +30,8 @@ LEAST_ROWS = 8
 """Fewer rows than this have no shape to look for."""
 NEIGHBOUR_SHARES = (0.04, 0.2)
 EXTRA_AXES = 4
+WIDE = 5
+"""A circle that spans more dimensions than this is looked for by all of them too."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,23 @@ def find_code_starts(
     several = min(assignment.most_active, len(atoms), MOST_ACTIVE)
     if assignment.on_simplex or several == 1 or len(atoms) == 1:
         found = _partition_starts(Z, atoms, n_init, rng)
-        if len(atoms) > 1 and sum(atom.linear_dim for atom in atoms) > Z.shape[1]:
-            found = _block_starts(Z, atoms, 1, True, n_init, rng) + found
-            found.sort(key=lambda start: -(start.explained or 0.0))
-        return found
+        if len(atoms) == 1:
+            return found
+        dims = [atom.linear_dim for atom in atoms]
+        spans = [atom.basis_size - 1 if atom.name == "circle" else atom.linear_dim
+                 for atom in atoms]
+        blocks: list[CodeStart] = []
+        if sum(dims) > Z.shape[1]:
+            blocks = _block_starts(Z, atoms, dims, 1, True, n_init, rng)
+        if max(spans) > WIDE and sum(spans) <= Z.shape[1]:
+            # circles of many harmonics: the rings of their first one say little
+            wide = _block_starts(Z, atoms, spans, 1, True, 1, rng)
+            blocks += [replace(start, explained=None) for start in wide]
+        return found + [_on_simplex(start) if assignment.on_simplex else start
+                        for start in blocks]
     exact = assignment.least_active == several
-    return _block_starts(Z, atoms, several, exact, n_init, rng)
+    dims = [atom.linear_dim for atom in atoms]
+    return _block_starts(Z, atoms, dims, several, exact, n_init, rng)
 
 
 def _partition_starts(
@@ -138,11 +151,11 @@ def _place(
 
 
 def _block_starts(
-    Z: Array, atoms: Sequence[Manifold], n_active: int, exact: bool, n_init: int,
-    rng: np.random.Generator,
+    Z: Array, atoms: Sequence[Manifold], dims: Sequence[int], n_active: int, exact: bool,
+    n_init: int, rng: np.random.Generator,
 ) -> list[CodeStart]:
-    rings = [atom.name == "circle" for atom in atoms]
-    dims = [min(atom.linear_dim, Z.shape[1]) for atom in atoms]
+    dims = [min(dim, Z.shape[1]) for dim in dims]
+    rings = [atom.name == "circle" and dim == 2 for atom, dim in zip(atoms, dims, strict=True)]
     found = block_dictionary(Z, dims, n_active, n_init, rng, exact=exact, ring=rings)
     return [_from_blocks(atoms, start, rng) for start in found]
 
@@ -156,7 +169,7 @@ def _from_blocks(
     for k, atom in enumerate(atoms):
         rows = np.flatnonzero(start.support[:, k])
         scores = start.scores[k]
-        if atom.name == "circle":
+        if atom.name == "circle" and scores.shape[1] == 2:
             coordinates.append(angles[k][:, None])
         elif atom.name == "euclidean":
             scale = np.sqrt((scores[rows] ** 2).mean(0)) if len(rows) else 1.0
@@ -170,7 +183,7 @@ def _from_blocks(
                      start.explained)
 
 
-def on_simplex(start: CodeStart) -> CodeStart:
+def _on_simplex(start: CodeStart) -> CodeStart:
     """The same start with shares of the most used atom for amplitudes."""
     shares = hard_shares(start.labels, start.codes.support.shape[1])
     return replace(start, codes=replace(start.codes, amplitudes=shares))
