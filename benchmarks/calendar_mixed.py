@@ -1,12 +1,12 @@
 """Weekdays and dates in one matrix: are the two loops separated, and each in its right order?
 
-Two circles, of H harmonics each, are fitted to the 140 weekday rows and 365 dates together; nothing
-says which row is of which. `calendar_mixed` takes the mean of each sentence template out, and that
-knows the template, not the day. Accuracy is the share of rows in the right loop (all rows in the larger one would have
-.723), then of the rows of each loop; atoms are named so that the latter two sum to most. k-means
-stands beside it. Correlation (Fisher and Lee) and
-median phase error (degrees) are of a loop's rows that were put in it, against the true place in the
-cycle; the order is that of the weekdays among them (0 is Monday).
+Two circles, of H harmonics each, are fitted to the 140 weekday rows and 365 dates together;
+nothing says which row is of which. `calendar_mixed` takes the mean of each sentence template out,
+and that knows the template, not the day. Accuracy is the share of rows in the right loop (all rows
+in the larger one would have .723), then of the rows of each loop; atoms are named so that the
+latter two sum to most. k-means stands beside it. Correlation (Fisher and Lee) and median phase
+error (degrees) are of a loop's rows that were put in it, against the true place in the cycle; the
+order is that of the weekdays among them (0 is Monday).
 """
 
 from collections.abc import Iterator
