@@ -93,6 +93,12 @@ def auto_cases() -> list[AutoCase]:
 
 TOPK = {"assignment": "topk"}
 UP_TO_THREE = {"assignment": "ordered_beta_bernoulli", "n_active": 3}
+GATES: dict[str, dict[str, Any]] = {
+    "softmax": {},
+    "topk": TOPK,
+    "beta-Bernoulli": {"assignment": "ordered_beta_bernoulli", "n_active": 2},
+    "threshold gate": {"assignment": "threshold_gate"},
+}
 
 BATTERIES: dict[str, list[Case]] = {
     "topology": [
@@ -126,12 +132,10 @@ BATTERIES: dict[str, list[Case]] = {
         mixed("torus, circle", 800, 12, ["torus", "circle"]),
     ],
     "gates": [
-        circles(f"one of 2 circles, {name}", 400, 8, 2, {"assignment": name, **more})
-        for name, more in (("softmax", {}), ("topk", {}),
-                           ("ordered_beta_bernoulli", {"n_active": 2}), ("threshold_gate", {}))
+        circles(f"one of 2 circles, {name}", 400, 8, 2, fit) for name, fit in GATES.items()
     ] + [
-        circles(f"1 or 2 of 2 circles, {name}", 400, 8, 2, {"assignment": name, **more},
-                n_active_range=(1, 2), amplitude_sd=0.2)
-        for name, more in (("ordered_beta_bernoulli", {"n_active": 2}), ("threshold_gate", {}))
+        circles(f"1 or 2 of 2 circles, {name}", 400, 8, 2, GATES[name], n_active_range=(1, 2),
+                amplitude_sd=0.2)
+        for name in ("beta-Bernoulli", "threshold gate")
     ],
 }
