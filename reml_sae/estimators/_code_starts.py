@@ -93,7 +93,7 @@ def _partition_starts(
         Z, [atom.latent_dim for atom in atoms], [atom.linear_dim for atom in atoms],
         ["circle" if atom.name == "circle" else "euclidean" for atom in atoms], n_init, rng)
     if len(atoms) == 1 and not _is_simple(atoms[0]):
-        grids = latent_grid_starts(_principal(Z, atoms[0])[0], atoms[0], n_init, rng)
+        grids = latent_grid_starts(leading_scores(Z, atoms[0])[0], atoms[0], n_init, rng)
         return [_single(start.coordinates, None) for start in grids]
     found = [_from_partition(Z, atoms, start, rng) for start in starts]
     if len(atoms) == 1 and atoms[0].name == "circle":
@@ -117,7 +117,7 @@ def _from_partition(
             coordinates.append(start.coordinates[k])
         else:
             rows = np.flatnonzero(support[:, k])
-            scores, axes, centre = _principal(Z[rows], atom)
+            scores, axes, centre = leading_scores(Z[rows], atom)
             coordinates.append(_place(scores, (Z - centre) @ axes.T, rows, atom, rng))
     shares = hard_shares(start.labels, len(atoms))
     return CodeStart(Candidate(support, shares, np.concatenate(coordinates, axis=1)),
@@ -129,7 +129,7 @@ def _is_simple(atom: Manifold) -> bool:
     return atom.name in ("circle", "euclidean")
 
 
-def _principal(Z: Array, atom: Manifold) -> tuple[Array, Array, Array]:
+def leading_scores(Z: Array, atom: Manifold) -> tuple[Array, Array, Array]:
     """Scores (n, r) of rows on their leading axes (r, p), and their centre (p,)."""
     centre = Z.mean(axis=0) if len(Z) else np.zeros(Z.shape[1])
     _, _, axes = np.linalg.svd(Z - centre, full_matrices=False)

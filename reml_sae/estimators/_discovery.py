@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.estimators._code_starts import LEAST_ROWS
+from reml_sae.estimators._code_starts import LEAST_ROWS, leading_scores
 from reml_sae.estimators._fitting import Fitted, Settings, fit_starts, settle
 from reml_sae.estimators._latent_grid import latent_grid_starts, nearest_coordinates
 from reml_sae.estimators._moves import (
@@ -76,8 +76,6 @@ MOST_ATOMS = 16
 """Largest number of atoms that is tried where the user names none."""
 PATIENCE = 2
 """Numbers of atoms in a row that do not lower V, after which no more are tried."""
-PLACE_AXES = 4
-"""Axes beyond the atom's own on which the coordinates of its rows are found."""
 
 
 @dataclass(frozen=True)
@@ -242,9 +240,7 @@ def place_rows(X: Array, atom: Manifold, rng: np.random.Generator) -> Array:
     """Coordinates (n, d) of rows (n, p) on one atom."""
     if len(X) < LEAST_ROWS:
         return np.repeat(atom.grid(1)[:1], len(X), axis=0)
-    centre = X.mean(axis=0)
-    _, _, axes = np.linalg.svd(X - centre, full_matrices=False)
-    scores = (X - centre) @ axes[:atom.linear_dim + PLACE_AXES].T
+    scores = leading_scores(X, atom)[0]
     best = latent_grid_starts(scores, atom, 1, rng)[0]
     return nearest_coordinates(scores, atom, best.coefficients)[0]
 

@@ -83,15 +83,6 @@ def working_scale(Z: Array, settings: Settings) -> Array:
     return working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
 
 
-def fit_structure(
-    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
-    rng: np.random.Generator,
-) -> Fitted:
-    """Fit an SAE-manifold to standardised data (N, p) from several starts."""
-    best = fit_starts(Z, unit, atoms, settings, rng)
-    return best if best.result.interrupted else settle(best, settings)
-
-
 def fit_starts(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
     rng: np.random.Generator,

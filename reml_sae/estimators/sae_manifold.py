@@ -15,10 +15,11 @@ from threadpoolctl import threadpool_limits
 from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators import _persistence
-from reml_sae.estimators._encode import encode, remember, row_evidence
+from reml_sae.estimators._encode import encode, remember
 from reml_sae.estimators._fitting import Settings
+from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
 from reml_sae.estimators._progress import progress_callback
-from reml_sae.estimators._results import Atom, Codes, reconstruct
+from reml_sae.estimators._results import Codes, reconstruct
 from reml_sae.estimators._search import Structure, search
 from reml_sae.estimators._validation import (
     CURVATURES,
@@ -41,14 +42,10 @@ from reml_sae.models import (
     check_rows,
     get_assignment,
 )
-from reml_sae.models.sae_rows import row_decrements
 from reml_sae.outer import FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
 Array = NDArray[np.float64]
-
-ROW_TOLERANCE = 1e-4
-"""Newton decrement, in the square root of nats, below which a row's code has converged."""
 
 
 class SAEManifold(TransformerMixin, BaseEstimator):
@@ -292,14 +289,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.converged_, self.message_ = result.converged, result.message
         self.trace_ = result.trace
         self.n_iter_ = len(result.trace)
-        self.codes_ = _codes(model, result.theta, result.rho)
+        self.codes_ = fitted_codes(model, result.theta, result.rho)
         self._zeta = result.theta.xi[:, : model.assignment.dim]
         self._gate_counts = model.gate_counts
         self.intercept_ = np.zeros(model.shape[1])
         if model.layout.has_intercept:
             self.intercept_ = self.offset_ + self.scale_ * result.theta.beta[-1]
         self._remembered = remember(model, result.theta, result.rho)
-        self.atoms_ = _atoms(model, result, self.offset_, self.scale_)
+        self.atoms_ = fitted_atoms(model, result, self.offset_, self.scale_)
         self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
 
     # --- use ---------------------------------------------------------------------------------
@@ -332,7 +329,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             Where Z cannot be used, or a penalty holds values for another number of rows.
         """
         model, theta = self._encoded(self._standardised(self._data(Z)))
-        return _codes(model, theta, self.rho_)
+        return fitted_codes(model, theta, self.rho_)
 
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
         """Fit and return the codes of the training rows."""
@@ -435,51 +432,3 @@ def _unit(centred: Array, mean: Array) -> float:
         DataWarning, stacklevel=3,
     )
     return max(floor, 1.0)
-
-
-def _codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
-    return Codes(
-        assignments=model.assignment.amplitudes(model.logits(theta), model.is_open).a,
-        coordinates=[theta.xi[:, model.coordinate_columns(k)].copy()
-                     for k in range(len(model.atoms))],
-        gates=model.active.copy(),
-        objective=model.row_objective(theta, rho),
-        converged=row_decrements(model, theta, rho) < ROW_TOLERANCE,
-    )
-
-
-def _atoms(
-    model: SAEManifoldModel, result: FitResult, offset: Array, scale: float
-) -> list[Atom]:
-    point = model.at(result.theta, result.rho)
-    factor = point.factorize()
-    border_trace = factor.selected_inverse().border_trace
-    share = point.mixture.a.mean(axis=0)
-    out = []
-    for k, atom in enumerate(model.atoms):
-        where = model.layout.basis_slices[k]
-        coefficients = np.ascontiguousarray(scale * result.theta.beta[where])
-        if not model.layout.has_intercept:
-            coefficients[0] += offset
-        penalised = point.decoder_penalty_trace(k, factor, border_trace)
-        out.append(Atom(
-            topology=atom, coefficients=coefficients,
-            edf=atom.basis_size * model.shape[1] - penalised,
-            evidence=_evidence(model, result, k), share=float(share[k]),
-            covariance=np.ascontiguousarray(scale**2 * factor.coefficient_covariance(where)),
-        ))
-    return out
-
-
-def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
-    """Rise of the row evidence when atom k's curve is replaced by its centre."""
-    theta = result.theta
-    beta = theta.beta.copy()
-    where = model.layout.basis_slices[k]
-    beta[where.start + 1 : where.stop] = 0.0
-    gates = model.active.copy()
-    gates[:, k] = False
-    without = model.with_state(Theta(theta.xi, beta), result.rho, gates)
-    reduced = without.refine_rows(without.initial_theta(), result.rho, 20)
-    full = row_evidence(model, theta, result.rho).sum()
-    return float(row_evidence(without, reduced, result.rho).sum() - full)

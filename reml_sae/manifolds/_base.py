@@ -97,21 +97,24 @@ class Manifold(ABC):
     def prior_mean_basis(self) -> Array:
         """Mean of the basis under the coordinate prior, (M,)."""
 
-    @abstractmethod
     def gauge_generators(self) -> Array:
-        """R, (g, M, M): B + eps R_a B undoes the move of the coordinates along `gauge_field`."""
+        """R, (g, M, M): B + eps R_a B undoes the move of the coordinates along `gauge_field`.
 
-    @abstractmethod
+        There is no continuous symmetry, g = 0, unless the four methods of the gauge are overridden.
+        """
+        return np.zeros((0, self.basis_size, self.basis_size))
+
     def gauge_field(self, t: Array) -> Array:
         """Coordinate vector fields of the gauge, (g, n, d)."""
+        return np.zeros((0, *t.shape))
 
-    @abstractmethod
     def gauge_move(self, t: Array, c: Array) -> Array:
         """Coordinates (n, d) after unit time along the field sum_a c_a gauge_field_a, c (g,)."""
+        return t.copy()
 
-    @abstractmethod
     def log_gauge_volume(self, kept: Sequence[int]) -> float:
         """Log volume of the group of the generators numbered ``kept``, in their metric."""
+        return 0.0
 
     @abstractmethod
     def retract(self, t: Array, step: Array) -> Array:

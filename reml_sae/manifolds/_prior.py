@@ -28,3 +28,10 @@ def gaussian_prior_jet(t: Array, order: int, precisions: Array | None = None) ->
     jet = (0.5 * np.einsum("nd,nd->n", slope, t), slope,
            np.broadcast_to(np.diag(w), (n, d, d)).copy(), np.zeros((n, d, d, d)))
     return jet[:order + 1]
+
+
+def gaussian_lattice(n: int, dim: int) -> Array:
+    """About n points (n', d) of a lattice over three prior standard deviations each way."""
+    side = max(2, round(n ** (1.0 / dim)))
+    axes = np.meshgrid(*[np.linspace(-3.0, 3.0, side)] * dim, indexing="ij")
+    return np.stack([axis.ravel() for axis in axes], axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from reml_sae.errors import InputError
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._checks import check_integer
-from reml_sae.manifolds._prior import gaussian_prior_jet
+from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
 from reml_sae.manifolds._radial import cubic_jet, radial_basis
 
 Array = NDArray[np.float64]
@@ -96,22 +95,6 @@ class Duchon(Manifold):
         """(1, 0, .., 0)."""
         return np.eye(self.n_centres)[0]
 
-    def gauge_generators(self) -> Array:
-        """None: (0, M, M)."""
-        return np.zeros((0, self.n_centres, self.n_centres))
-
-    def gauge_field(self, t: Array) -> Array:
-        """None: (0, n, d)."""
-        return np.zeros((0, *t.shape))
-
-    def gauge_move(self, t: Array, c: Array) -> Array:
-        """The same coordinates."""
-        return t.copy()
-
-    def log_gauge_volume(self, kept: Sequence[int]) -> float:
-        """0."""
-        return 0.0
-
     def retract(self, t: Array, step: Array) -> Array:
         """Vector addition."""
         return t + step
@@ -122,9 +105,7 @@ class Duchon(Manifold):
 
     def grid(self, n: int) -> Array:
         """Lattice over three prior standard deviations each way."""
-        side = max(2, round(n ** (1.0 / self.dim)))
-        axes = np.meshgrid(*[np.linspace(-3.0, 3.0, side)] * self.dim, indexing="ij")
-        return np.stack([axis.ravel() for axis in axes], axis=1)
+        return gaussian_lattice(n, self.dim)
 
     def to_config(self) -> dict[str, Any]:
         """Name, d and number of centres."""

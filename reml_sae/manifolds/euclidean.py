@@ -19,7 +19,7 @@ from reml_sae.errors import InputError
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._polynomial import monomial_jet
-from reml_sae.manifolds._prior import gaussian_prior_jet
+from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
 
 Array = NDArray[np.float64]
 
@@ -168,9 +168,7 @@ class Euclidean(Manifold):
 
     def grid(self, n: int) -> Array:
         """Lattice over three prior standard deviations each way."""
-        side = max(2, round(n ** (1.0 / self.dim)))
-        axes = np.meshgrid(*[np.linspace(-3.0, 3.0, side)] * self.dim, indexing="ij")
-        return np.stack([axis.ravel() for axis in axes], axis=1)
+        return gaussian_lattice(n, self.dim)
 
     def to_config(self) -> dict[str, Any]:
         """Name, d and degree."""

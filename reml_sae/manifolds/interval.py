@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -89,22 +88,6 @@ class Interval(Manifold):
     def prior_mean_basis(self) -> Array:
         """(1, 0, .., 0)."""
         return np.eye(self.n_basis)[0]
-
-    def gauge_generators(self) -> Array:
-        """None: (0, M, M)."""
-        return np.zeros((0, self.n_basis, self.n_basis))
-
-    def gauge_field(self, t: Array) -> Array:
-        """None: (0, n, 1)."""
-        return np.zeros((0, *t.shape))
-
-    def gauge_move(self, t: Array, c: Array) -> Array:
-        """The same coordinates."""
-        return t.copy()
-
-    def log_gauge_volume(self, kept: Sequence[int]) -> float:
-        """0."""
-        return 0.0
 
     def retract(self, t: Array, step: Array) -> Array:
         """Addition in t."""

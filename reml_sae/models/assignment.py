@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,11 +125,6 @@ class Assignment(ABC):
     def log_patterns(self) -> float:
         """Log of the number of supports that a row can have, equally likely before the data."""
         return 0.0
-
-    def to_config(self) -> dict[str, Any]:
-        """Name and parameters, without K."""
-        own = {name: value for name, value in vars(self).items() if name != "n_atoms"}
-        return {"assignment": self.name, **own}
 
 
 class ElementwiseAmplitudes(Amplitudes):

@@ -85,22 +85,23 @@ class PenaltyPoint:
 
     def scale_correction(self) -> tuple[float, Array, Array]:
         """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
-        value, beta, rho = 0.0, np.zeros_like(self.beta), np.zeros(len(self.rho))
+        beta = np.zeros_like(self.beta)
         for where, scale in self.scales:
-            value += scale.value()
             beta[where] += scale.gradient()
-            if self.model.family.has_dispersion:
-                rho[-1] += scale.value_rho()
-        return value, beta, rho
+        return sum(scale.value() for _, scale in self.scales), beta, self._scale_rho()
+
+    def _scale_rho(self) -> Array:
+        """Gradient of the sum of g in rho, (n_rho,)."""
+        out = np.zeros(len(self.rho))
+        if self.model.family.has_dispersion:
+            out[-1] = sum(scale.value_rho() for _, scale in self.scales)
+        return out
 
     def curvature_grams(self) -> list[Array]:
         """Parts of the border that are the same for every output, block by block."""
-        grams = list(self.grams)
-        places = self.model.layout.basis_slices
-        for where, scale in self.scales:
-            k = places.index(where)
-            grams[k] = grams[k] + scale.gram()
-        return grams
+        scaled = {where.start: scale.gram for where, scale in self.scales}
+        return [gram + scaled.get(where.start, 0.0)
+                for where, gram in zip(self.model.layout.blocks, self.grams, strict=True)]
 
     @cached_property
     def _priors(self) -> list[ManifoldPrior]:
@@ -298,7 +299,7 @@ class PenaltyPoint:
         for where, scale in self.scales:
             if which == "majorizer":
                 own = border_trace[where, where]
-                total += float(np.vdot(scale.gram(), own))
+                total += float(np.vdot(scale.gram, own))
                 grad_beta[where] += 0.5 * scale.gram_pull(own)
                 along = float(np.vdot(scale.gram_rho(), own))
             else:
@@ -324,7 +325,7 @@ class PenaltyPoint:
         out = np.zeros(len(self.rho))
         for bound in (*self.on_rows, *self.on_decoders, *self.on_gates):
             out[bound.term.where] += bound.penalty.grad_rho(bound.target, bound.rho)
-        out += self.scale_correction()[2]
+        out += self._scale_rho()
         for term, where, derivative in self._gram_derivatives():
             b = self.beta[where]
             out[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, b @ b.T)

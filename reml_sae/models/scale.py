@@ -20,7 +20,7 @@ every output is the majorizer of its Hessian, the rest of which is negative semi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,12 +71,12 @@ class Scale:
     B: Array
     floor: float
 
-    @property
+    @cached_property
     def _metric(self) -> Array:
         out: Array = self.floor * np.eye(len(self.C)) + self._form(self.B, self.B)
         return out
 
-    @property
+    @cached_property
     def _inverse(self) -> Array:
         return np.asarray(np.linalg.inv(self._metric), np.float64)
 
@@ -99,19 +99,20 @@ class Scale:
         """g."""
         return 0.5 * self.n * float(np.linalg.slogdet(self._metric)[1])
 
+    @cached_property
     def gram(self) -> Array:
         """n P, (M, M)."""
         return self.n * self._weighted(self._inverse)
 
     def gradient(self) -> Array:
         """n P B, (M, p)."""
-        return self.gram() @ self.B
+        return self.gram @ self.B
 
     def hvp(self, v: Array) -> Array:
         """Exact Hessian times v (M, p)."""
         inverse = self._inverse
         turned = self._weighted(inverse @ self._slope(v) @ inverse)
-        return self.gram() @ v - self.n * turned @ self.B
+        return self.gram @ v - self.n * turned @ self.B
 
     def dense(self) -> Array:
         """Exact Hessian, (M p, M p)."""

@@ -120,7 +120,7 @@ def dense_curvature(point):
             border[flat, flat] += model.decoder_precision
     for where, scale in point.penalties.scales:
         flat = np.arange(where.start * p, where.stop * p)
-        border[np.ix_(flat, flat)] += np.kron(scale.gram(), np.eye(p))
+        border[np.ix_(flat, flat)] += np.kron(scale.gram, np.eye(p))
     chart = model.assignment.basis
     if model.assignment.dim:
         a = point.mixture.a

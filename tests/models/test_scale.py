@@ -45,10 +45,10 @@ def test_derivatives(atom):
     close(scale.hvp(v), central(lambda h: moved(h).gradient()))
     close(scale.dense() @ v.ravel(), scale.hvp(v).ravel())
     close(np.vdot(scale.gram_pull(trace), v),
-          central(lambda h: np.vdot(moved(h).gram(), trace)))
+          central(lambda h: np.vdot(moved(h).gram, trace)))
     close(np.vdot(scale.dense_pull(G), v), central(lambda h: np.vdot(moved(h).dense(), G)))
     close(scale.value_rho(), central(lambda h: hotter(h).value()))
-    close(scale.gram_rho(), central(lambda h: hotter(h).gram()))
+    close(scale.gram_rho(), central(lambda h: hotter(h).gram))
     close(scale.gradient_rho(), central(lambda h: hotter(h).gradient()))
     close(scale.dense_rho(G), central(lambda h: np.vdot(hotter(h).dense(), G)))
 
@@ -57,7 +57,7 @@ def test_derivatives(atom):
 def test_gram_majorizes(atom):
     B = np.random.default_rng(1).normal(size=(atom.basis_size, 3))
     scale = scale_at(atom, B)
-    rest = np.kron(scale.gram(), np.eye(3)) - scale.dense()
+    rest = np.kron(scale.gram, np.eye(3)) - scale.dense()
     assert np.linalg.eigvalsh(rest).min() > -1e-9 * np.abs(rest).max()
 
 

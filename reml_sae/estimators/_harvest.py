@@ -1,0 +1,67 @@
+"""From a fitted model to what the user reads: codes, and atoms with their evidence."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.estimators._encode import row_evidence
+from reml_sae.estimators._results import Atom, Codes
+from reml_sae.models import SAEManifoldModel, Theta
+from reml_sae.models.sae_rows import row_decrements
+from reml_sae.outer import FitResult
+
+Array = NDArray[np.float64]
+
+ROW_TOLERANCE = 1e-4
+"""Newton decrement, in the square root of nats, below which a row's code has converged."""
+
+
+def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
+    """Codes of the model's rows at a state."""
+    return Codes(
+        assignments=model.assignment.amplitudes(model.logits(theta), model.is_open).a,
+        coordinates=[theta.xi[:, model.coordinate_columns(k)].copy()
+                     for k in range(len(model.atoms))],
+        gates=model.active.copy(),
+        objective=model.row_objective(theta, rho),
+        converged=row_decrements(model, theta, rho) < ROW_TOLERANCE,
+    )
+
+
+def fitted_atoms(
+    model: SAEManifoldModel, result: FitResult, offset: Array, scale: float
+) -> list[Atom]:
+    """Atoms in the units of the data, ``scale`` times the standardised ones about ``offset``."""
+    point = model.at(result.theta, result.rho)
+    factor = point.factorize()
+    border_trace = factor.selected_inverse().border_trace
+    share = point.mixture.a.mean(axis=0)
+    out = []
+    for k, atom in enumerate(model.atoms):
+        where = model.layout.basis_slices[k]
+        coefficients = np.ascontiguousarray(scale * result.theta.beta[where])
+        if not model.layout.has_intercept:
+            coefficients[0] += offset
+        penalised = point.decoder_penalty_trace(k, factor, border_trace)
+        out.append(Atom(
+            topology=atom, coefficients=coefficients,
+            edf=atom.basis_size * model.shape[1] - penalised,
+            evidence=_evidence(model, result, k), share=float(share[k]),
+            covariance=np.ascontiguousarray(scale**2 * factor.coefficient_covariance(where)),
+        ))
+    return out
+
+
+def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
+    """Rise of the row evidence when atom k's curve is replaced by its centre."""
+    theta = result.theta
+    beta = theta.beta.copy()
+    where = model.layout.basis_slices[k]
+    beta[where.start + 1 : where.stop] = 0.0
+    gates = model.active.copy()
+    gates[:, k] = False
+    without = model.with_state(Theta(theta.xi, beta), result.rho, gates)
+    reduced = without.refine_rows(without.initial_theta(), result.rho, 20)
+    full = row_evidence(model, theta, result.rho).sum()
+    return float(row_evidence(without, reduced, result.rho).sum() - full)
