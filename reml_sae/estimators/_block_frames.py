@@ -97,13 +97,9 @@ def _separate(X: Array, V: Array, transform: Callable[[Array], Array], steps: in
 
 
 def candidate_frames(
-    X: Array, q: int, count: int, dense: bool, rng: np.random.Generator
+    X: Array, q: int, count: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Candidate frames of whitened rows, and how well their energies separate."""
-    if dense:  # most rows use most atoms: fixed points at a low fourth moment, few low energies
-        V = iterate(X, orthonormal(rng.standard_normal((3 * count, q, X.shape[1]))),
-                     lambda e: e - e.mean(0) * (q + 2) / q, 40)
-        return V, _otsu(energies(X, V)[1], np.sqrt)[1]
     power = iterate(X, seed_frames(X, q, count, 8, rng), np.asarray, 20)
     V = np.concatenate([_separate(X, power, np.asarray, 6),
                         _separate(X, seed_frames(X, q, count, 8, rng), np.sqrt, 12)])

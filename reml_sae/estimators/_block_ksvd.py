@@ -103,16 +103,27 @@ def code_rows(
         better = least < best
         best[better] = least[better]
         chosen[better, :m] = sets[better, first[better]]
-    support, scores = np.zeros((n, K), bool), np.zeros((n, K, q))
-    for m in range(1, n_active + 1):
-        rows = np.flatnonzero((chosen >= 0).sum(1) == m)
-        atoms = chosen[rows, :m]
+    support = np.zeros((n, K + 1), bool)
+    support[np.arange(n)[:, None], chosen] = True  # slots that are not used are the last column
+    support = support[:, :K]
+    scores, residual = scores_on(X, F, support)
+    return support, scores, residual, float(best.sum())
+
+
+def scores_on(X: Array, F: Array, support: Mask) -> tuple[Array, Array]:
+    """Least-squares scores (N, K, q) on the frames that each row uses, and the residual."""
+    (K, q, p), n = F.shape, len(X)
+    stacked = F.reshape(K * q, p)
+    c, gram = X @ stacked.T, stacked @ stacked.T
+    scores = np.zeros((n, K, q))
+    for m in np.unique(support.sum(1)):
+        rows = np.flatnonzero(support.sum(1) == m)
+        atoms = np.nonzero(support[rows])[1].reshape(len(rows), m)
         used = (atoms[:, :, None] * q + np.arange(q)).reshape(len(rows), m * q)
         inner = gram[used[:, :, None], used[:, None]] + 1e-9 * np.eye(m * q)
         y = np.linalg.solve(inner, c[rows[:, None], used][:, :, None])
         scores[rows[:, None], atoms] = y.reshape(len(rows), m, q)
-        support[rows[:, None], atoms] = True
-    return support, scores, X - scores.reshape(n, K * q) @ stacked, float(best.sum())
+    return scores, X - scores.reshape(n, K * q) @ stacked
 
 
 def _update(X: Array, F: Array, coding: tuple[Mask, Array, Array], dims: Index) -> Array:

@@ -1,7 +1,8 @@
 """Codes from which a fit starts: the linear relaxation, with coordinates for every topology.
 
 Where a row uses one atom, `find_starts` clusters the rows by rings and flats; where it uses
-several, `block_dictionary` finds a frame for every atom and each row's scores in it. A ring gives
+several, `block_dictionary` finds a frame for every atom and each row's scores in it, or
+`unmixed_blocks` where most rows use most atoms. A ring gives
 the angle of a circle and a flat the scores of a Euclidean atom; the coordinates of every other
 topology are found on the atom's own scores by `latent_grid_starts`.
 """
@@ -14,12 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.estimators._dictionary import BlockStart, block_dictionary, ring_amplitudes
+from reml_sae.estimators._block_start import BlockStart, ring_amplitudes
+from reml_sae.estimators._dictionary import block_dictionary
 from reml_sae.estimators._encode import hard_shares
 from reml_sae.estimators._latent_grid import latent_grid_starts, nearest_coordinates
 from reml_sae.estimators._loops import loop_angles
 from reml_sae.estimators._pursuit import MOST_ACTIVE, Candidate
 from reml_sae.estimators._starts import Start, find_starts
+from reml_sae.estimators._unmixing import unmixed_blocks
 from reml_sae.manifolds import Manifold
 from reml_sae.models import Assignment
 
@@ -30,6 +33,8 @@ LEAST_ROWS = 8
 """Fewer rows than this have no shape to look for."""
 NEIGHBOUR_SHARES = (0.04, 0.2)
 EXTRA_AXES = 4
+SHELLS = {("circle", 2), ("sphere", 3)}
+"""Topologies whose scores in so many dimensions have a length that varies little."""
 WIDE = 5
 """A circle that spans more dimensions than this is looked for by all of them too."""
 
@@ -155,9 +160,18 @@ def _block_starts(
     n_init: int, rng: np.random.Generator,
 ) -> list[CodeStart]:
     dims = [min(dim, Z.shape[1]) for dim in dims]
-    rings = [atom.name == "circle" and dim == 2 for atom, dim in zip(atoms, dims, strict=True)]
-    found = block_dictionary(Z, dims, n_active, n_init, rng, exact=exact, ring=rings)
-    return [_from_blocks(atoms, start, rng) for start in found]
+    shells = [(atom.name, dim) in SHELLS for atom, dim in zip(atoms, dims, strict=True)]
+    complete = n_active > 1 and sum(dims) <= Z.shape[1]
+    if complete and exact and 2 * n_active > len(atoms):
+        found = unmixed_blocks(Z, dims, n_active, n_init, rng, exact=exact, shell=shells)
+        return [_from_blocks(atoms, start, rng) for start in found]
+    found = block_dictionary(Z, dims, n_active, n_init, rng, exact=exact, shell=shells)
+    starts = [_from_blocks(atoms, start, rng) for start in found]
+    if complete and not exact:
+        # it can beat the dictionary where many rows use most atoms, but explains a little less
+        found = unmixed_blocks(Z, dims, n_active, 1, rng, exact=exact, shell=shells)
+        starts += [replace(_from_blocks(atoms, start, rng), explained=None) for start in found]
+    return starts
 
 
 def _from_blocks(

@@ -20,15 +20,11 @@ scores are zero outside the support, and every row uses 1 to n_active atoms.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
-from reml_sae.errors import InputError
 from reml_sae.estimators._block_frames import (
     TINY,
     candidate_frames,
@@ -47,6 +43,14 @@ from reml_sae.estimators._block_ksvd import (
     block_ksvd,
     code_rows,
 )
+from reml_sae.estimators._block_start import (
+    BlockStart,
+    block_start,
+    checked_blocks,
+    leading_axes,
+    same_frames,
+    whitened,
+)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -61,34 +65,11 @@ HITS = 0.2
 """Power at which the number of seeds that reach a frame enters its rank."""
 SHRINK = 0.1
 """Share of the mean variance that whitening adds: it keeps the noise of weak directions small."""
-SAME = 0.98
-
-
-@dataclass(frozen=True)
-class BlockStart:
-    """One start.
-
-    Attributes
-    ----------
-    support : (N, K) bool array
-        The atoms of each row.
-    scores : list of K arrays (N, q_k)
-        Least-squares scores of the rows on the frames of their atoms, zero outside the support.
-    frames : list of K arrays (q_k, p)
-        Orthonormal rows.
-    explained : float
-        Fraction of the variance that the blocks explain.
-    """
-
-    support: Mask
-    scores: list[Array]
-    frames: list[Array]
-    explained: float
 
 
 def block_dictionary(
     Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator, *,
-    exact: bool, ring: Sequence[bool] | None = None,
+    exact: bool, shell: Sequence[bool] | None = None,
 ) -> list[BlockStart]:
     """Find frames of K atoms and the atoms of each row.
 
@@ -106,18 +87,16 @@ def block_dictionary(
         Source of all randomness.
     exact : bool
         Whether each row uses exactly n_active atoms.
-    ring : sequence of K bool, optional
-        Atoms whose scores lie near an ellipse: starts that meet this rank higher.
+    shell : sequence of K bool, optional
+        Atoms whose scores lie near an ellipse or ellipsoid: starts that meet this rank higher.
 
     Returns
     -------
     list of BlockStart
         The best first.
     """
-    q = np.asarray(dims, dtype=np.intp)
-    Z = np.asarray(Z, dtype=float)
-    _check(Z, q, n_active, ring)
-    axes = _axes(Z, min(int(q.sum()) + len(q), Z.shape[1]), rng)
+    Z, q, shells = checked_blocks(Z, dims, n_active, shell)
+    axes = leading_axes(Z, min(int(q.sum()) + len(q), Z.shape[1]), rng)
     X = Z @ axes.T
     problem = BlockProblem(q, n_active, exact, rng)
     few = X if len(X) <= MAX_ROWS else X[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
@@ -125,108 +104,29 @@ def block_dictionary(
     with threadpool_limits(1):  # the matrices are small: threads would cost more than they give
         for _ in range(max(n_init, 1)):
             fit = _search(few, problem)
-            agreed = any(_same(fit.frames, other.frames, q) for other in found)
+            agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
             found.append(fit)
             if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
                 break
         found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
-    rings = (np.zeros(len(q), bool) if ring is None else np.asarray(ring, bool)) & (q > 1)
-    found.sort(key=lambda fit: fit.value + _ring_cost(fit, rings))
+    found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells))
     best: list[BlockFit] = []
     for fit in found:
-        if not any(_same(fit.frames, other.frames, q) for other in best):
+        if not any(same_frames(fit.frames, other.frames, q) for other in best):
             best.append(fit)
-    total = float((Z**2).sum())
-    return [_start(fit, axes, q, total) for fit in best]
+    return [block_start(fit, axes, q, float((Z**2).sum())) for fit in best]
 
 
-def ring_amplitudes(start: BlockStart) -> tuple[Array, list[Array]]:
-    """Amplitude and angle of each row on each atom.
-
-    The scores of a block are whitened over the rows that use it, so that an ellipse becomes a
-    circle.
-
-    Returns
-    -------
-    amplitudes : (N, K) array
-        Radius of the whitened scores relative to its mean; zero outside the support.
-    angles : list of K arrays (N,)
-        Angle in [-pi, pi) of the first two whitened scores; zero outside the support.
-    """
-    amplitudes = np.zeros(start.support.shape)
-    angles = [np.zeros(len(start.support)) for _ in start.frames]
-    for k, scores in enumerate(start.scores):
-        rows = np.flatnonzero(start.support[:, k])
-        if len(rows) == 0:
-            continue
-        y = _whitened(scores[rows])
-        radius = np.sqrt((y**2).sum(1))
-        mean = radius.mean()
-        amplitudes[rows, k] = radius / mean if mean > TINY else 1.0
-        if y.shape[1] > 1:
-            angle = np.arctan2(y[:, 1], y[:, 0])
-            angles[k][rows] = np.where(angle >= np.pi, -np.pi, angle)
-    return amplitudes, angles
-
-
-def _check(Z: Array, dims: Index, n_active: int, ring: Sequence[bool] | None) -> None:
-    K = len(dims)
-    if Z.ndim != 2 or not np.isfinite(Z).all():
-        raise InputError(f"Z must be a finite (N, p) array, got shape {Z.shape}")
-    if K == 0 or dims.min() < 1 or dims.max() > Z.shape[1]:
-        raise InputError(f"dims must be between 1 and the {Z.shape[1]} columns of Z, one an atom; "
-                         f"got {dims.tolist()}")
-    if not 1 <= n_active <= K:
-        raise InputError(f"n_active must be between 1 and the {K} atoms, got {n_active}")
-    if len(Z) < K:
-        raise InputError(f"Z has {len(Z)} rows, fewer than its {K} atoms; use fewer atoms")
-    if ring is not None and len(ring) != K:
-        raise InputError(f"ring must have one entry for each of the {K} atoms, got {len(ring)}")
-
-
-def _axes(Z: Array, rank: int, rng: np.random.Generator) -> Array:
-    """Orthonormal axes (rank, p) that hold what the atoms can explain."""
-    p = Z.shape[1]
-    if rank == p:
-        return np.eye(p)
-    seed = int(rng.integers(2**31))
-    leading = randomized_svd(Z, min(rank, len(Z)), n_iter=7, random_state=seed)[2]
-    filled = np.concatenate([leading.T, rng.standard_normal((p, rank - len(leading)))], axis=1)
-    return np.asarray(np.linalg.qr(filled)[0].T)
-
-
-def _start(fit: BlockFit, axes: Array, dims: Index, total: float) -> BlockStart:
-    lost = total - float(((fit.scores.reshape(len(fit.scores), -1)
-                           @ fit.frames.reshape(-1, fit.frames.shape[2])) ** 2).sum())
-    return BlockStart(
-        fit.support, [fit.scores[:, k, :d] for k, d in enumerate(dims)],
-        [fit.frames[k, :d] @ axes for k, d in enumerate(dims)],
-        1.0 - lost / total if total > TINY else 0.0)
-
-
-def _whitened(scores: Array) -> Array:
-    """Scores (n, q) about zero with unit second moments."""
-    values, vectors = np.linalg.eigh(scores.T @ scores / len(scores))
-    floor = max(1e-6 * float(values[-1]), TINY)
-    return np.asarray(scores @ (vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T)
-
-
-def _ring_cost(fit: BlockFit, rings: Mask) -> float:
-    """Nats by which radii that vary little lower the cost of ring blocks, against flat ones."""
+def _shell_cost(fit: BlockFit, shells: Mask) -> float:
+    """Nats by which radii that vary little lower the cost of shells, against flat blocks."""
     cost = 0.0
-    for k in np.flatnonzero(rings):
+    for k in np.flatnonzero(shells):
         scores = fit.scores[fit.support[:, k], k]
         if len(scores) > 2:
-            radius = np.sqrt((_whitened(scores) ** 2).sum(1))
+            radius = np.sqrt((whitened(scores) ** 2).sum(1))
             noise = fit.variance / max(float((scores**2).mean()), TINY)
             cost += 0.5 * len(radius) * float(np.log(min(radius.var() + noise, 1.0)))
     return cost
-
-
-def _same(A: Array, B: Array, dims: Index) -> bool:
-    near = np.where(dims[:, None] == dims, similarity(A, B), -1.0)
-    rows, columns = linear_sum_assignment(-near)
-    return bool((near[rows, columns] > SAME).all())
 
 
 _Grow = Callable[[Array, Array, Index, float, BlockProblem], Array]
@@ -295,7 +195,6 @@ def _grow(Y: Array, F: Array, kept: Index, noise: float, problem: BlockProblem) 
     dims, p = problem.dims, Y.shape[1]
     complete = p >= dims.sum()
     size = dims[kept]
-    dense = problem.exact and complete and 2 * problem.n_active > len(dims)
     count = int(np.clip(MAX_ELEMENTS / (len(Y) * p**2), 6, SEEDS))
     missing = _missing(kept, dims)
     while missing:
@@ -311,7 +210,7 @@ def _grow(Y: Array, F: Array, kept: Index, noise: float, problem: BlockProblem) 
             new = np.eye(d, X.shape[1])[None]
         else:
             W, back = whitening(X, 0.02) if complete else (np.eye(p), np.eye(p))
-            V, separation = candidate_frames(X @ W, d, count, dense, problem.rng)
+            V, separation = candidate_frames(X @ W, d, count, problem.rng)
             if not complete:  # energies never fall to zero: frames that many seeds reach are safer
                 separation = separation * (similarity(V, V) > 0.9).sum(1) ** HITS
             V = orthonormal(V @ back)

@@ -51,16 +51,16 @@ calls for: its last resort."""
 def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     """Which coordinates each row carries, (N, K).
 
-    Its first atom's, all that it can resolve, and those that a penalty couples between rows. A hard
-    support stays as it is.
+    All that it can resolve, those that a penalty couples between rows, and on the simplex its first
+    atom's. A hard support stays as it is.
     """
     if model.assignment.hard_support:
         return model.active
     a, information = _information(model, theta, rho)
-    uses = model.assignment.uses(model.logits(theta))
-    active = (information > INFORMATION) & uses
-    first = np.arange(len(a)), a.argmax(1)
-    active[first] = (information[first] > LEAST_INFORMATION) & uses[first]
+    active = information > INFORMATION
+    if model.assignment.on_simplex:
+        first = np.arange(len(a)), a.argmax(1)
+        active[first] = information[first] > LEAST_INFORMATION
     return active | model.always_carried
 
 
@@ -249,9 +249,9 @@ def _settle(
         trial_model = model.with_state(theta, rho, settled)
         theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
     a, information = _information(trial_model, theta, rho)
-    information *= model.assignment.uses(model.logits(theta))
     sound = np.where(settled, information > INFORMATION / SLACK, information < INFORMATION * SLACK)
-    sound[np.arange(len(a)), a.argmax(1)] = True
+    if model.assignment.on_simplex:
+        sound[np.arange(len(a)), a.argmax(1)] = True
     return theta, trial_model, np.asarray(sound.all(axis=1))
 
 

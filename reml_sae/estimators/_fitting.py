@@ -43,6 +43,8 @@ START_SHARE_OF_VARIANCE = 0.5
 START_LOG_STRENGTHS = {"logits": 4.0, "amplitudes": 2.0}
 """Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
 of all rows melt together before REML can set its strength. Amplitudes start near one."""
+START_LOG_PRECISION = 0.0
+"""Of pre-activations: a higher one would pull them below the threshold, and the decoders up."""
 ROUGH_STEPS = 4
 MIXED_LOG_SPARSITY, MIXED_SHARE, MIXED_TURNS, MIXED_ROWS = 0.0, 0.6, 15, 0.02
 UNEXPLAINED = 1.25
@@ -193,7 +195,9 @@ def model_from_codes(
         family=family, offset=settings.offset,
     )
     for term in model.terms:
-        if term.target in START_LOG_STRENGTHS:
+        if term.target == "amplitudes" and not assignment.hard_support:
+            rho[term.where] = START_LOG_PRECISION - np.log(term.penalty.weight)
+        elif term.target in START_LOG_STRENGTHS:
             rho[term.where] = START_LOG_STRENGTHS[term.target] - np.log(term.penalty.weight)
     for number, name in enumerate(model.rho_names):
         rho[number] = rho[number] if known is None else known.get(name, rho[number])

@@ -118,10 +118,6 @@ class Assignment(ABC):
         On the simplex the shares of ``amplitudes`` are taken as they are.
         """
 
-    def uses(self, logits: Array) -> Mask:
-        """Which atoms (N, K) are in use at these logits: all that can be, unless overridden."""
-        return np.ones(logits.shape, bool)
-
     def log_patterns(self) -> float:
         """Log of the number of supports that a row can have, equally likely before the data."""
         return 0.0

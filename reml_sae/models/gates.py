@@ -139,10 +139,6 @@ class ThresholdGate(Assignment):
         z = logits
         return ElementwiseAmplitudes(z * g0, g0 + z * g1, 2.0 * g1 + z * g2, 3.0 * g2 + z * g3)
 
-    def uses(self, logits: Array) -> Mask:
-        """Atoms above the threshold."""
-        return np.asarray(logits > self.threshold)
-
     def start(self, support: Mask, amplitudes: Array) -> Array:
         """Pre-activations: the amplitudes above the threshold, zero off the support."""
         return np.where(support, np.maximum(amplitudes, 1.5 * self.threshold), 0.0)

@@ -99,7 +99,7 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
             return "the outer iteration budget ran out"
         if not loop.best.inner.converged:
             return f"the inner solve did not converge: {loop.best.inner.status.value}"
-    return f"the outer search stopped before the gradient vanished ({outcome.message})"
+    return "the outer search stalled: the criterion fell no further, but its gradient has not vanished"
 
 
 def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:

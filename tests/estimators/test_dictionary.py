@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from reml_sae.errors import InputError
-from reml_sae.estimators._dictionary import block_dictionary, ring_amplitudes
+from reml_sae.estimators._block_start import ring_amplitudes
+from reml_sae.estimators._dictionary import block_dictionary
 
 
 def planted(seed, K, p, n_active, *, exact=True, sd=0.1, per_atom=100, dims=None, axes=(1.0, 1.0)):
@@ -27,9 +28,9 @@ def planted(seed, K, p, n_active, *, exact=True, sd=0.1, per_atom=100, dims=None
     return Z / np.sqrt((Z**2).mean()), frames, support, t
 
 
-def solve(Z, dims, n_active, *, seed=0, exact=True, n_init=1, ring=None):
+def solve(Z, dims, n_active, *, seed=0, exact=True, n_init=1, shell=None):
     return block_dictionary(Z, dims, n_active, n_init, np.random.default_rng(seed), exact=exact,
-                            ring=ring)
+                            shell=shell)
 
 
 def matched(frames, found):
@@ -72,11 +73,11 @@ def check_contract(starts, Z, dims, n_active, exact):
 
 @pytest.mark.parametrize(
     ("K", "p", "n_active", "exact"),
-    [(12, 8, 1, True), (4, 8, 2, True), (4, 8, 3, True), (8, 16, 3, False)],
+    [(12, 8, 1, True), (4, 8, 2, True), (8, 16, 3, False)],
 )
 def test_planted_planes_are_found(K, p, n_active, exact):
     Z, frames, support, _ = planted(0, K, p, n_active, exact=exact)
-    starts = solve(Z, [2] * K, n_active, exact=exact, ring=[True] * K)
+    starts = solve(Z, [2] * K, n_active, exact=exact, shell=[True] * K)
     check_contract(starts, Z, [2] * K, n_active, exact)
     cosines, partner = matched(frames, starts[0].frames)
     assert cosines.min() > 0.97
@@ -173,10 +174,10 @@ def test_one_atom(N):
         ({"n_active": 3}, "n_active must be between 1 and the 2 atoms, got 3"),
         ({"Z": np.zeros((1, 6))}, "1 rows, fewer than its 2 atoms"),
         ({"Z": np.full((9, 6), np.nan)}, "finite"),
-        ({"ring": [True]}, "ring"),
+        ({"shell": [True]}, "shell"),
     ],
 )
 def test_impossible_arguments(arguments, match):
-    given = {"Z": np.ones((9, 6)), "dims": [2, 2], "n_active": 1, "ring": None} | arguments
+    given = {"Z": np.ones((9, 6)), "dims": [2, 2], "n_active": 1, "shell": None} | arguments
     with pytest.raises(InputError, match=match):
-        solve(given["Z"], given["dims"], given["n_active"], ring=given["ring"])
+        solve(given["Z"], given["dims"], given["n_active"], shell=given["shell"])
