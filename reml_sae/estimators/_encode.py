@@ -38,6 +38,9 @@ LEAST_INFORMATION = 1e-6
 """Below it a row's own atom is a point, which has no coordinate."""
 N_CANDIDATES = 3
 ENCODE_SWEEPS = 60
+SCREEN_SWEEPS, HOPELESS = 5, 40.0
+"""Candidates whose objective is so many nats above the best evidence after so many sweeps are not
+refined further."""
 HARD_SHARE, SOFT_SHARE = 0.95, 0.7
 """Shares of the first atom from which a row is refined; they can lead to different minima."""
 IMPROVEMENT = 1e-6
@@ -188,13 +191,20 @@ def encode(
     if remembered is not None and len(remembered.Z):
         starts.insert(0, remembered.start(model.Z))
     for xi, support in starts:
-        trial, trial_model, sound = _settle(model, Theta(xi, theta.beta), rho, support)
+        rough = model.with_state(Theta(xi, theta.beta), rho, support)
+        xi = rough.refine_rows(Theta(xi, theta.beta), rho, SCREEN_SWEEPS).xi
+        hopeful = np.flatnonzero(
+            rough.row_objective(Theta(xi, theta.beta), rho) < best_value + HOPELESS)
+        if not hopeful.size:
+            continue
+        trial, trial_model, sound = _settle(
+            model.rows(hopeful), Theta(xi[hopeful], theta.beta), rho, support[hopeful])
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
-        better = value < best_value - IMPROVEMENT * (1.0 + np.abs(value))
-        best_value = np.where(better, value, best_value)
-        best_xi[better] = trial.xi[better]
-        best_active[better] = trial_model.active[better]
-        moved |= better
+        better = value < best_value[hopeful] - IMPROVEMENT * (1.0 + np.abs(value))
+        rows = hopeful[better]
+        best_value[rows], best_xi[rows] = value[better], trial.xi[better]
+        best_active[rows] = trial_model.active[better]
+        moved[rows] = True
     return Theta(best_xi, theta.beta), best_active, moved
 
 

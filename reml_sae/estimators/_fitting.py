@@ -1,8 +1,8 @@
 """From standardised data to a fitted model: starts, their ranking, and the final fit.
 
 1. Starts: subspace clustering gives labels and coordinates (DESIGN A7, the linear relaxation).
-2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V; where rows mix several
-   atoms, a start of mixed assignments competes too.
+2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V; where rows seem to mix
+   several atoms, a start of mixed assignments competes too.
 3. The best is fitted by REML. Between REML fits the rows search for better local minima and the
    active set is chosen again; both are discrete, so they stay frozen inside a fit. The loop ends
    when neither changes.
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +39,21 @@ from reml_sae.outer import FitResult, REMLTrace, TraceRow, fit_reml
 Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
 
-MAX_ROUNDS = 6
+MAX_ROUNDS, MAX_ROUGH_ROUNDS = 6, 12
+FEW_MOVED = 0.002
+"""Share of the rows that still move when the rough rounds end."""
 START_SHARE_OF_VARIANCE = 0.5
 START_LOG_STRENGTHS = {"logits": 4.0, "amplitudes": 2.0}
 """Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
 of all rows melt together before REML can set its strength. Amplitudes start near one."""
 START_LOG_PRECISION = 0.0
 """Of pre-activations: a higher one would pull them below the threshold, and the decoders up."""
-ROUGH_STEPS = 4
+_ROUGH: dict[str, Any] = {"curvature": "majorizer", "max_outer": 0, "max_fellner_schall": 4}
+"""Options of `fit_reml` for a rough fit."""
+UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
 MIXED_LOG_SPARSITY, MIXED_SHARE, MIXED_TURNS, MIXED_ROWS = 0.0, 0.6, 15, 0.02
+OVERDISPERSED = 1.3
+"""Variance of the rows' squared residuals, relative to white noise, where rows may mix atoms."""
 UNEXPLAINED = 1.25
 """Starts that leave this much more of the variance unexplained than the best are not fitted."""
 
@@ -128,8 +135,7 @@ def fit_starts(
 def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     try:
-        result = fit_reml(model, curvature="majorizer", max_outer=0,
-                          max_fellner_schall=ROUGH_STEPS, callbacks=settings.callbacks)
+        result = fit_reml(model, **_ROUGH, callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)
         return None
@@ -146,7 +152,7 @@ def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     row keeps the coordinates that it resolves.
     """
     assignment = fitted.model.assignment
-    if len(fitted.model.atoms) == 1 or not assignment.on_simplex:
+    if len(fitted.model.atoms) == 1 or not assignment.on_simplex or not _is_overdispersed(fitted):
         return None
     rho = fitted.result.rho.copy()
     for term in fitted.model.terms:
@@ -164,6 +170,15 @@ def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
         return None
     return model.with_state(theta, rho, active)
+
+
+def _is_overdispersed(fitted: Fitted) -> bool:
+    """Whether some rows are explained much worse than others, as those that mix atoms would be."""
+    model, theta = fitted.model, fitted.result.theta
+    residual = model.working - model.scaled_basis(theta)[1] @ theta.beta
+    squares = (residual**2).sum(axis=1)
+    white = 2.0 / residual.shape[1] * squares.mean() ** 2
+    return bool(squares.var() > OVERDISPERSED * white)
 
 
 def model_from_codes(
@@ -220,23 +235,34 @@ def reassign(
 def settle(fitted: Fitted, settings: Settings) -> Fitted:
     """REML fits alternating with the discrete choices, until those no longer change.
 
-    The best converged fit is returned, or the best of all where none converged.
+    While many rows move, a few Fellner-Schall steps stand in for a REML fit. The best converged
+    fit is returned, or the best of all where none converged; the one given in where no other
+    reached a usable state.
     """
     trace = REMLTrace(list(fitted.result.trace))
     rounds: list[Fitted] = []
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    for number in range(MAX_ROUNDS):
+    rough = True
+    for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
         before = model.active
         model, moved = reassign(model, theta, rho)
         if rounds and not moved and (model.active == before).all():
             break
-        result = fit_reml(model, curvature=settings.curvature, max_outer=settings.max_outer,
-                          tol=settings.tol, callbacks=settings.callbacks, trace=trace)
+        rough &= moved > FEW_MOVED * len(before) and number < MAX_ROUGH_ROUNDS
+        stage = _ROUGH if rough else {"curvature": settings.curvature,
+                                      "max_outer": settings.max_outer, "tol": settings.tol}
+        try:
+            result = fit_reml(model, **stage, callbacks=settings.callbacks, trace=trace)
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.info("round %d was given up: %s", number, error)
+            break
         theta, rho = result.theta, result.rho
         model = model.with_state(theta, rho)
-        rounds.append(Fitted(model, result))
-        logger.info("round %d: %d rows moved, V = %.6f", number, moved,
-                    result.criterion)
-        if result.interrupted:
+        logger.info("round %d: %d rows moved, V = %.6f", number, moved, result.criterion)
+        if not rough or result.interrupted:
+            rounds.append(Fitted(model, result))
+        if result.interrupted or len(rounds) == MAX_ROUNDS:
             break
+    if not rounds:
+        return replace(fitted, result=replace(fitted.result, message=UNUSABLE))
     return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg import eigh
 from scipy.special import logsumexp
 
 from reml_sae.manifolds import Manifold
@@ -31,6 +31,9 @@ STRENGTHS = (1e-6, 1e8)
 FLOOR = 1e-6
 """Least s2, relative to the mean square of a row."""
 TINY = 1e-12
+LEAST_LOG = -100.0
+"""Log responsibility, relative to the largest of the row, below which all are alike: denormal
+numbers are slow."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,25 @@ class Grid:
     log_weight: Array
     roughness: Array
     rough_values: Array
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What rows X (n, r) with responsibilities R (n, G) tell the decoder.
+
+    Attributes
+    ----------
+    counts : (G,) array
+        Sum of R over the rows.
+    sums : (G, r) array
+        R' X.
+    square : float
+        Sum of squares of X.
+    """
+
+    counts: Array
+    sums: Array
+    square: float
 
 
 @dataclass(frozen=True)
@@ -90,39 +112,57 @@ def smooth_functions(grid: Grid) -> Array:
 
 def responsibilities(X: Array, grid: Grid, state: State) -> tuple[Array, float]:
     """E step: responsibilities (n, G) for rows X (n, r), and the negative log likelihood (nats)."""
+    mixing, total, value = _mixing(X, grid, state)
+    mixing /= total[:, None]
+    return mixing, value
+
+
+def expected_moments(X: Array, grid: Grid, state: State) -> Moments:
+    """E step that keeps only what the M step needs: a third of the passes over (n, G)."""
+    mixing, total, _ = _mixing(X, grid, state)
+    sums = mixing.T @ np.column_stack([X / total[:, None], 1.0 / total])
+    return Moments(sums[:, -1], sums[:, :-1], float((X**2).sum()))
+
+
+def _mixing(X: Array, grid: Grid, state: State) -> tuple[Array, Array, float]:
+    """Responsibilities (n, G) up to the totals (n,) of their rows; negative log likelihood."""
     mean = grid.basis @ state.decoder
-    R = X @ (mean.T / state.variance)
-    R += grid.log_weight - 0.5 * (mean**2).sum(axis=1) / state.variance
+    weight = grid.log_weight - 0.5 * (mean**2).sum(axis=1) / state.variance
+    R = np.column_stack([X, np.ones(len(X))]) @ np.vstack([mean.T / state.variance, weight])
     top = R.max(axis=1, keepdims=True)
-    np.exp(np.subtract(R, top, out=R), out=R)
-    total = R.sum(axis=1, keepdims=True)
-    R /= total
-    value = (0.5 * (X**2).sum() / state.variance - (np.log(total) + top).sum()
+    R -= top
+    np.maximum(R, LEAST_LOG, out=R)
+    np.exp(R, out=R)
+    total = R @ np.ones(R.shape[1])
+    value = (0.5 * (X**2).sum() / state.variance - np.log(total).sum() - top.sum()
              + 0.5 * X.size * np.log(2.0 * np.pi * state.variance))
-    return R, float(value)
+    return R, total, float(value)
 
 
 def fit_decoder(
-    X: Array, R: Array, grid: Grid, variance: float, strength: float
+    moments: Moments, grid: Grid, variance: float, strength: float
 ) -> tuple[Array, float, Array]:
     """M step: decoder (M, r), expected residual sum of squares, inverse curvature (M, M)."""
-    gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
-    right = grid.basis.T @ (R.T @ X)
-    identity = np.eye(len(gram))
-    inverse = cho_solve(cho_factor(gram / variance + strength * grid.roughness + identity),
-                        identity)
+    gram = (grid.basis * moments.counts[:, None]).T @ grid.basis
+    right = grid.basis.T @ moments.sums
+    curvature = gram / variance + strength * grid.roughness
+    curvature.flat[:: len(gram) + 1] += 1.0
+    inverse = np.asarray(np.linalg.inv(curvature), np.float64)
     B = inverse @ right / variance
-    squares = (X**2).sum() - 2.0 * (right * B).sum() + (B * (gram @ B)).sum()
+    squares = moments.square - 2.0 * (right * B).sum() + (B * (gram @ B)).sum()
     return B, max(float(squares), 0.0), inverse
 
 
-def anneal(X: Array, grid: Grid, state: State) -> State:
-    """EM; s2 falls by a factor a sweep until it meets its own estimate, which it then follows."""
+def anneal(X: Array, grid: Grid, state: State, settled: float = SETTLED) -> State:
+    """EM; s2 falls by a factor a sweep until it meets its own estimate, which it then follows.
+
+    It ends where log s2 changes by less than ``settled``.
+    """
     B, variance, strength = state.decoder, state.variance, state.strength
     values = grid.rough_values
     for _ in range(SWEEPS):
-        R = responsibilities(X, grid, State(B, variance, strength))[0]
-        B, squares, inverse = fit_decoder(X, R, grid, variance, strength)
+        moments = expected_moments(X, grid, State(B, variance, strength))
+        B, squares, inverse = fit_decoder(moments, grid, variance, strength)
         if values[-1] > 0.0:
             size = float((B * (grid.roughness @ B)).sum())
             free = (values / (1.0 + strength * values)).sum() - (inverse * grid.roughness).sum()
@@ -130,7 +170,7 @@ def anneal(X: Array, grid: Grid, state: State) -> State:
             strength = float(np.clip(strength * factor, *STRENGTHS))
         own = max(squares / X.size, FLOOR)
         last, variance = variance, max(COOLING * variance, own)
-        if variance == own and abs(np.log(own / last)) < SETTLED:
+        if variance == own and abs(np.log(own / last)) < settled:
             break
     return State(B, variance, strength)
 

@@ -29,6 +29,7 @@ from reml_sae.estimators._grid_mixture import (
     FLOOR,
     TINY,
     Grid,
+    Moments,
     State,
     anneal,
     decoder_evidence,
@@ -55,6 +56,8 @@ often, smooth forgets the errors of the graph."""
 FIRST_STRENGTH = 100.0
 MORE_FRAMES = 2
 """First decoders of each sort beyond the number of starts asked for."""
+NEARLY = 3e-3
+"""Change of log s2 a sweep at which a short run ends; the best are run on."""
 MORE_POLISHED = 5
 """Short runs that are run on beyond n_starts: a coarse grid ranks tightly wound atoms badly."""
 POLISH, NEWTON_STEPS = 3, 10
@@ -194,11 +197,13 @@ def _short_runs(X: Array, atom: Manifold, n_starts: int, rng: np.random.Generato
     runs = []
     for number, Y in enumerate(maps):
         for begin, (variance, strength) in _first_states(Y, smooth, n_starts, rng):
-            state = anneal(Y, grid, begin)
+            state = anneal(Y, grid, begin, NEARLY)
             if number > 0:
                 R = responsibilities(Y, grid, state)[0]
-                decoder, squares, _ = fit_decoder(X, R, grid, variance, strength)
-                state = anneal(X, grid, State(decoder, squares / X.size + FLOOR, strength))
+                moments = Moments(R.sum(axis=0), R.T @ X, float((X**2).sum()))
+                decoder, squares, _ = fit_decoder(moments, grid, variance, strength)
+                state = anneal(X, grid, State(decoder, squares / X.size + FLOOR, strength),
+                               NEARLY)
             R, objective = responsibilities(X, grid, state)
             gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
             runs.append((objective + decoder_evidence(gram, grid, state), state,

@@ -52,6 +52,8 @@ WITHIN_PER_ROW = 0.25
 SETTLE_OUTER, MOST_FLAT, IDLE_ROWS = 20, 4, 2
 MOST_COLUMNS, MOST_ROWS = 10, 600
 """Of the rows of one atom when they are fitted on their own."""
+LOCAL_TOL = 1e-4
+"""Their gradient tolerance, which leaves V right to a small part of `MARGIN`."""
 LEAST_AMPLITUDE = 0.5
 """Rows that use an atom less than this share of their median are left out of its local rows."""
 SAME_SUBSPACE, SAME_CENTRE = 0.95, 0.3
@@ -130,10 +132,14 @@ def local_rows(fitted: Fitted, k: int) -> tuple[Index, Array]:
     return rows, residual[rows] / amplitudes[rows, None]
 
 
-def principal_scores(X: Array, rng: np.random.Generator) -> Array:
+def sample_rows(X: Array, most: int, rng: np.random.Generator) -> Array:
+    """At most so many rows, in their order."""
+    return X if len(X) <= most else X[np.sort(rng.choice(len(X), most, replace=False))]
+
+
+def principal_scores(X: Array, most: int, rng: np.random.Generator) -> Array:
     """Leading scores (n', r) of a sample of rows, of unit mean square; r = 0 for equal rows."""
-    if len(X) > MOST_ROWS:
-        X = X[np.sort(rng.choice(len(X), MOST_ROWS, replace=False))]
+    X = sample_rows(X, most, rng)
     centred = X - X.mean(axis=0) if X.size else X
     if not np.abs(centred).max(initial=0.0) > TINY * np.abs(X).max(initial=0.0):
         return X[:, :0]
@@ -149,7 +155,7 @@ def local_settings(settings: Settings, n_columns: int) -> Settings:
         settings, bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
         assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
         n_init=1, callbacks=(), max_outer=min(settings.max_outer, SETTLE_OUTER),
-        family=Gaussian(), offset=np.zeros(n_columns))
+        tol=max(settings.tol, LOCAL_TOL), family=Gaussian(), offset=np.zeros(n_columns))
 
 
 def rough_local(
@@ -191,7 +197,7 @@ def demote(
             continue
         rows, X = local_rows(fitted, k)
         try:
-            flat = _linear_twin(principal_scores(X, rng), atom, settings, rng)
+            flat = _linear_twin(principal_scores(X, MOST_ROWS, rng), atom, settings, rng)
         except KeyboardInterrupt:
             return _interrupted(fitted, "interrupted by the user"), moves
         if flat is None:

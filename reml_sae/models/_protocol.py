@@ -118,6 +118,10 @@ class ModelPoint(InnerPoint, Protocol):
         """Gradient of F in rho at fixed theta, (n_rho,)."""
         ...
 
+    def normalizer_in_objective_rho(self) -> Array:
+        """What quadratic strengths have of their normaliser within F: its gradient, (n_rho,)."""
+        ...
+
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products <u, d grad F / d rho_m>, (n_rho,)."""
         ...

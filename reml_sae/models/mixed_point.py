@@ -204,6 +204,10 @@ class MixedPoint(GroupedPoint):
         out[where["family"]] = loss_psi.sum(axis=1)
         return out
 
+    def normalizer_in_objective_rho(self) -> Array:
+        """Zero: F has no part of a normaliser."""
+        return np.zeros_like(self.rho)
+
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
         out, where = np.zeros_like(self.rho), self.model.where

@@ -331,6 +331,15 @@ class PenaltyPoint:
             out[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, b @ b.T)
         return out
 
+    def quadratic_constant_rho(self) -> Array:
+        """Gradient in rho of what quadratic penalties of rows are at a target of zero, (n_rho,)."""
+        out = np.zeros(len(self.rho))
+        for bound in self.on_rows:
+            if bound.penalty.is_quadratic:
+                out[bound.term.where] += bound.penalty.grad_rho(
+                    np.zeros_like(bound.target), bound.rho)
+        return out
+
     def gradient_rho_dot(self, ux: Array, ub: Array) -> Array:
         """Inner products of (ux, ub) with the mixed derivatives d gradient / d rho, (n_rho,)."""
         out = np.zeros(len(self.rho))

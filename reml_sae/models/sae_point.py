@@ -330,6 +330,10 @@ class SAEPoint:
         out[len(out) - len(own):] += own.sum((1, 2))
         return out
 
+    def normalizer_in_objective_rho(self) -> Array:
+        """What quadratic strengths have of their normaliser within F: its gradient, (n_rho,)."""
+        return self.penalties.quadratic_constant_rho()
+
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
         ux = self.lift(u.xi)

@@ -44,7 +44,8 @@ class CriterionValue:
     edf : float
         Effective degrees of freedom of the data fit.
     explicit : mapping
-        The explicit parts of the gradient, from which Fellner-Schall steps are made.
+        The explicit parts of the gradient, from which Fellner-Schall steps are made; the part of a
+        normaliser that a quadratic penalty has in its value is with the normaliser.
     """
 
     value: float
@@ -126,8 +127,9 @@ def criterion_at(
             )
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
-    explicit = {"objective": objective_rho, "half_logdet": logdet.rho,
-                "log_normalizer": normalizer_rho}
+    inside = point.normalizer_in_objective_rho()
+    explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
+                "log_normalizer": normalizer_rho + inside}
     return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)
 
 

@@ -18,6 +18,8 @@ from reml_sae.outer.criterion import CriterionValue
 Array = NDArray[np.float64]
 
 FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
+FLATTEST = 0.2
+"""Least curvature of V in a log strength that a search starts from."""
 DIFFERENCE = 1e-3
 MAX_RESTARTS = 6
 MAX_STALLS = 2
@@ -99,7 +101,7 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
             return "the outer iteration budget ran out"
         if not loop.best.inner.converged:
             return f"the inner solve did not converge: {loop.best.inner.status.value}"
-    return "the outer search stalled: the criterion fell no further, but its gradient has not vanished"
+    return "the outer search stalled: V fell no further, but its gradient has not vanished"
 
 
 def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
@@ -173,7 +175,7 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
     with ``whole``, all that are not at a limit have.
     """
     rho = loop.best_rho
-    hessian = np.diag(np.maximum(np.abs(value.explicit["objective"]), 1.0))
+    hessian = np.diag(np.maximum(np.abs(value.explicit["objective"]), FLATTEST))
     differenced = ~loop.model.quadratic_rho
     dispersion = dispersion_place(loop.model)
     if dispersion is not None:

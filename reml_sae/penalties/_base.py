@@ -117,7 +117,10 @@ class Penalty(ABC):
 
     @property
     def is_quadratic(self) -> bool:
-        """Whether P is its strength times a quadratic form: Fellner-Schall steps are sound."""
+        """Whether P is its strength times a quadratic form, up to a normaliser.
+
+        Fellner-Schall steps are sound then.
+        """
         return False
 
     @property

@@ -53,6 +53,11 @@ class ARDPenalty(RowPenalty):
         _fields.integer("latent_dim", self.latent_dim, 1)
         super().__post_init__()
 
+    @property
+    def is_quadratic(self) -> bool:
+        """True: the rest of the value is its normaliser."""
+        return True
+
     def n_strengths(self) -> int:
         """The dimension d."""
         return self.latent_dim

@@ -8,6 +8,7 @@ from reml_sae.errors import InputError
 from reml_sae.estimators._grid_mixture import (
     State,
     anneal,
+    expected_moments,
     fit_decoder,
     make_grid,
     responsibilities,
@@ -280,7 +281,10 @@ def test_em_at_a_fixed_variance_ascends():
         np.testing.assert_allclose(R.sum(axis=1), 1.0)
         B = state.decoder
         values.append(loss + 0.5 * (B * (B + 2.0 * grid.roughness @ B)).sum())
-        state = State(fit_decoder(X, R, grid, 0.05, 2.0)[0], 0.05, 2.0)
+        moments = expected_moments(X, grid, state)
+        np.testing.assert_allclose(moments.counts, R.sum(axis=0), atol=1e-9)
+        np.testing.assert_allclose(moments.sums, R.T @ X, atol=1e-9)
+        state = State(fit_decoder(moments, grid, 0.05, 2.0)[0], 0.05, 2.0)
     assert (np.diff(values) < 1e-9).all()
     assert values[-1] < values[0] - 1.0
 
