@@ -46,8 +46,27 @@ class BlockProblem:
     rng: np.random.Generator
 
 
+def leading_sets(X: Array, F: Array, sizes: int, beam: int) -> list[tuple[Index, Array]]:
+    """Sets of 1 to so many atoms that explain most of each row, by a beam search.
+
+    Returns
+    -------
+    list of (sets (N, B, m), explained (N, B))
+        For m = 1, 2, ...; at most ``beam`` sets, the best first.
+    """
+    (K, q, p), n = F.shape, len(X)
+    stacked = F.reshape(K * q, p)
+    c, gram = X @ stacked.T, stacked @ stacked.T
+    sets, values = np.zeros((n, 1, 0), np.intp), np.zeros((n, 1))
+    found = []
+    for _ in range(sizes):
+        sets, values = _extend(c, gram, sets, values, (K, q), beam)
+        found.append((sets, values))
+    return found
+
+
 def _extend(
-    c: Array, gram: Array, sets: Index, values: Array, shape: tuple[int, int]
+    c: Array, gram: Array, sets: Index, values: Array, shape: tuple[int, int], beam: int
 ) -> tuple[Index, Array]:
     """Best sets (N, B, m + 1) of one more atom than sets (N, B', m), and what they explain."""
     K, q = shape
@@ -69,7 +88,7 @@ def _extend(
         gain[:, atoms] = -np.inf
         gains[rows] = values.reshape(-1)[rows, None] + gain
     gains = gains.reshape(n, beams * K)
-    width = min(BEAM, comb(K, m + 1))
+    width = min(beam, comb(K, m + 1))
     take = min(width * (m + 1), beams * K)
     top = np.argpartition(-gains, take - 1, axis=1)[:, :take]
     best = np.take_along_axis(gains, top, 1)
@@ -87,14 +106,10 @@ def code_rows(
     X: Array, F: Array, n_active: int, exact: bool, variance: float, opening: Array
 ) -> tuple[Mask, Array, Array, float]:
     """Support, scores (N, K, q), residual and cost in nats at an opening cost (K,) of each atom."""
-    (K, q, p), n = F.shape, len(X)
-    stacked = F.reshape(K * q, p)
-    c, gram = X @ stacked.T, stacked @ stacked.T
+    n, K = len(X), len(F)
     square = (X**2).sum(1)[:, None]
-    sets, values = np.zeros((n, 1, 0), np.intp), np.zeros((n, 1))
     chosen, best = np.full((n, n_active), -1, dtype=np.intp), np.full(n, np.inf)
-    for m in range(1, n_active + 1):
-        sets, values = _extend(c, gram, sets, values, (K, q))
+    for m, (sets, values) in enumerate(leading_sets(X, F, n_active, BEAM), start=1):
         if exact and m < n_active:
             continue
         cost = (square - values) / (2.0 * variance) + opening[sets].sum(2)

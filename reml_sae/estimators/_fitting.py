@@ -51,6 +51,9 @@ START_LOG_PRECISION = 0.0
 _ROUGH: dict[str, Any] = {"curvature": "majorizer", "max_outer": 0, "max_fellner_schall": 4}
 """Options of `fit_reml` for a rough fit."""
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
+STIFF = {"decoder": 3.0, "amplitudes": 4.0}
+"""What the log strengths of a stiff start are above those of others."""
+STIFF_TURNS, STIFF_SWEEPS = 3, 3
 MIXED_LOG_SPARSITY, MIXED_SHARE, MIXED_TURNS, MIXED_ROWS = 0.0, 0.6, 15, 0.02
 OVERDISPERSED = 1.3
 """Variance of the rows' squared residuals, relative to white noise, where rows may mix atoms."""
@@ -113,6 +116,8 @@ def fit_starts(
                         number, start.explained, most)
             continue
         model = model_from_codes(Z, unit, atoms, settings, start.codes)
+        if assignment.hard_support and len(atoms) > 1 and assignment.most_active > 1:
+            model = _annealed(model)
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
             rough.append((fitted, start))
@@ -130,6 +135,24 @@ def fit_starts(
         if soft is not None and soft.result.criterion < best.result.criterion:
             best = soft
     return best
+
+
+def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
+    """The model after a few turns of rows and decoders at stiff priors.
+
+    The decoders of a start whose rows use some wrong atoms would bend, and the amplitudes spread,
+    to explain these rows; stiff ones let the rows find their atoms.
+    """
+    theta, rho = model.initial_theta(), model.initial_rho()
+    for term in model.terms:
+        if term.target in STIFF and term.penalty.is_quadratic:
+            rho[term.where] += STIFF[term.target]
+    for _ in range(STIFF_TURNS):
+        theta = solve_beta(model, model.refine_rows(theta, rho, STIFF_SWEEPS), rho)
+        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        model, _ = reassign(model, theta, rho)
+        theta = model.initial_theta()
+    return model.with_state(theta, rho)
 
 
 def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:

@@ -4,8 +4,10 @@ The dictionary is a grid of points of every atom at the present decoders. A row 
 explains its residual best, with an amplitude under its prior, and then exchanges each of its points
 for the best of any atom until nothing changes or the rounds are over: plain matching pursuit keeps
 its first mistakes, and curves of atoms that share directions make it err. It starts from each of
-the few best first atoms. Everything is least squares in the metric of the columns' weights;
-`encode` refines the candidates and compares them by their evidence.
+the few best first atoms. It is blind to sets of atoms of which none looks good alone, as where a
+row uses most atoms; so the sets whose spans explain the row best are candidates too, with the
+points nearest to the row's parts in these spans. Everything is least squares in the metric of the
+columns' weights; `encode` refines the candidates and compares them by their evidence.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.estimators._block_ksvd import leading_sets, scores_on
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel, Theta, column_weights
 
@@ -26,6 +29,8 @@ GRID_CURVE, GRID_SURFACE = 64, 300
 MOST_ACTIVE = 4
 """Most atoms of a row that are looked for, where the assignment has no smaller bound."""
 BEAMS, EXCHANGES = 3, 2
+SPAN_SETS = 4
+"""Sets of atoms of a row and of one size that are tried for what their spans explain."""
 CHUNK_ELEMENTS = 4_000_000
 AMPLITUDE_WIDTH = 4.0
 """Amplitudes are looked for within this many prior standard deviations of one."""
@@ -77,6 +82,23 @@ class _Dictionary:
         self.costs = model.opening_costs(rho)
         self.precision = _amplitude_precision(model, rho)
         self.n_atoms = len(grids)
+        widths = [atom.linear_dim for atom in model.atoms]
+        self.frames = np.zeros((len(grids), max(widths), self.points.shape[1]))
+        """Orthonormal rows of the leading span of each atom's points, zero below its width."""
+        for k, width in enumerate(widths):
+            axes = np.linalg.svd(self._own(k), full_matrices=False)[2][:width]
+            self.frames[k, : len(axes)] = axes
+
+    def _own(self, k: int) -> Array:
+        return self.points[self.first[k] : self.first[k] + len(self.grids[k])]
+
+    def nearest(self, k: int, parts: Array) -> tuple[Index, Array]:
+        """Points (n,) of atom k, and amplitudes (n,), that come nearest to ``parts`` (n, p)."""
+        squares = self.squares[self.first[k] : self.first[k] + len(self.grids[k])]
+        reach = parts @ self._own(k).T
+        a = np.clip(reach / squares, np.exp(self.log_lowest), np.exp(self.log_highest))
+        best = (a * (reach - 0.5 * a * squares)).argmax(axis=1)
+        return self.first[k] + best, a[np.arange(len(a)), best]
 
     def best_of_each_atom(self, residual: Array) -> tuple[Array, Index, Array]:
         """Gain in nats (n, K) of adding each atom, its grid point and its amplitude.
@@ -133,7 +155,28 @@ def pursue(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]
         atoms, places, amplitudes = (np.concatenate(parts) for parts in zip(*size_parts,
                                                                             strict=True))
         out.append(_candidate(model, dictionary, atoms, places, amplitudes))
+    for atoms in _span_sets(dictionary, target, least, deepest):
+        out.append(_candidate(model, dictionary, *_slots_in_spans(dictionary, target, atoms)))
     return out
+
+
+def _span_sets(dictionary: _Dictionary, target: Array, least: int, deepest: int) -> list[Index]:
+    """Sets (n, m) of several atoms whose spans explain the rows best, of every size allowed."""
+    found = leading_sets(target, dictionary.frames, deepest, SPAN_SETS)
+    return [sets[:, b] for sets, _ in found[max(least, 2) - 1:] for b in range(sets.shape[1])]
+
+
+def _slots_in_spans(dictionary: _Dictionary, target: Array, atoms: Index) -> _Slots:
+    """The points of the atoms nearest to the parts of the rows in their spans."""
+    support = np.zeros((len(target), dictionary.n_atoms), bool)
+    np.put_along_axis(support, atoms, True, axis=1)
+    scores, _ = scores_on(target - support @ dictionary.centres, dictionary.frames, support)
+    places, amplitudes = np.zeros(atoms.shape, np.intp), np.ones(atoms.shape)
+    for k in range(dictionary.n_atoms):
+        rows, slot = np.nonzero(atoms == k)
+        places[rows, slot], amplitudes[rows, slot] = dictionary.nearest(
+            k, scores[rows, k] @ dictionary.frames[k])
+    return atoms, places, amplitudes
 
 
 _Slots = tuple[Index, Index, Array]
