@@ -265,7 +265,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
     trace = REMLTrace(list(fitted.result.trace))
     rounds: list[Fitted] = []
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    rough = True
+    rough, lowest = True, np.inf
     for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
         before = model.active
         model, moved = reassign(model, theta, rho)
@@ -284,6 +284,8 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         logger.info("round %d: %d rows moved, V = %.6f", number, moved, result.criterion)
         if not rough or result.interrupted:
             rounds.append(Fitted(model, result))
+        rough &= result.criterion < lowest - 1.0
+        lowest = min(lowest, result.criterion)
         if result.interrupted or len(rounds) == MAX_ROUNDS:
             break
     if not rounds:

@@ -17,11 +17,11 @@ Array = NDArray[np.float64]
 CLIP = 2.0
 LOOSE = 0.05
 """Newton decrement of the inner solves."""
-SMALL_GAIN = 1.0
+SMALL_GAIN = 0.2
 
 
 def fellner_schall(loop: Loop, max_steps: int) -> None:
-    """Steps until V gains less than a nat."""
+    """Steps until V gains less than `SMALL_GAIN` nats."""
     rho = loop.best_rho
     for _ in range(max_steps):
         value = loop.evaluate(rho, gradient=False, tol=LOOSE)

@@ -18,7 +18,7 @@ from reml_sae.outer.criterion import CriterionValue
 Array = NDArray[np.float64]
 
 FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
-FLATTEST = 0.2
+FLATTEST = 0.05
 """Least curvature of V in a log strength that a search starts from."""
 DIFFERENCE = 1e-3
 MAX_RESTARTS = 6
@@ -79,6 +79,7 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
             raise StopIteration
 
     spent, restarts = 0, 0
+    widest = MAX_RADIUS * np.sqrt(len(value.gradient))
     while restarts <= MAX_RESTARTS:
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         assert loop.best is not None
@@ -88,7 +89,7 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
             objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
             method="trust-exact", callback=after,
             options={"maxiter": max_outer - spent, "gtol": 0.0,
-                     "initial_trust_radius": FIRST_RADIUS, "max_trust_radius": MAX_RADIUS},
+                     "initial_trust_radius": FIRST_RADIUS, "max_trust_radius": widest},
         )
         spent += int(outcome.nit)
         jumped = _jump_to_limits(loop, refused)
@@ -175,7 +176,9 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
     with ``whole``, all that are not at a limit have.
     """
     rho = loop.best_rho
-    hessian = np.diag(np.maximum(np.abs(value.explicit["objective"]), FLATTEST))
+    energy = np.abs(value.explicit["objective"])
+    # where a strength runs to infinity, V falls as its inverse: the curvature is the slope
+    hessian = np.diag(np.maximum(np.maximum(energy, -value.gradient), FLATTEST))
     differenced = ~loop.model.quadratic_rho
     dispersion = dispersion_place(loop.model)
     if dispersion is not None:
