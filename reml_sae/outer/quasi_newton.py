@@ -30,6 +30,9 @@ ROUNDING, VALUE_ERROR = 1e-12, 1e-10
 LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
 STATIONARY = "the gradient of the criterion is below tolerance"
+NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
+"""Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
+FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
 
 
 def quasi_newton(loop: Loop, max_outer: int) -> str:
@@ -94,10 +97,14 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
         spent += int(outcome.nit)
         jumped = _jump_to_limits(loop, refused)
         if not jumped:
-            _polish(loop, _first_hessian(loop, loop.best, whole=True) if restarts else hessian)
+            if restarts:
+                hessian[...] = _first_hessian(loop, loop.best, whole=True)
+            _polish(loop, hessian)
             restarts += 1
         if loop.stationary(loop.best_rho, loop.best):
             return STATIONARY
+        if restarts > 1 and not jumped and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
+            return FLAT
         if spent >= max_outer:
             return "the outer iteration budget ran out"
         if not loop.best.inner.converged:
@@ -158,6 +165,18 @@ def _polish(loop: Loop, hessian: Array) -> None:
             return
         loop.keep(trial, value)
         loop.record("trust-region", trial, value)
+
+
+def _predicted_fall(loop: Loop, hessian: Array) -> float:
+    """Fall of V in a Newton step inside the box; infinite where it curves downwards."""
+    assert loop.best is not None
+    gradient = loop.projected(loop.best_rho, loop.best.gradient)
+    free = np.flatnonzero(gradient)
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    if not loop.best.inner.converged or values[0] < -LEAST_CURVATURE:
+        return np.inf
+    along = vectors.T @ gradient[free]
+    return float(0.5 * (along**2 / np.maximum(values, LEAST_CURVATURE)).sum())
 
 
 def _update_sr1(hessian: Array, step: Array, change: Array) -> None:

@@ -25,7 +25,7 @@ from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 from reml_sae.outer._loop import Callback, Loop
 from reml_sae.outer.criterion import CriterionValue
 from reml_sae.outer.fellner_schall import LOOSE, fellner_schall
-from reml_sae.outer.quasi_newton import limits, quasi_newton
+from reml_sae.outer.quasi_newton import FLAT, limits, quasi_newton
 from reml_sae.outer.trace import REMLTrace
 
 Array = NDArray[np.float64]
@@ -100,7 +100,8 @@ def fit_reml(
     max_fellner_schall : int
         Budget of Fellner-Schall steps before them.
     tol : float
-        The projected gradient of V must fall below ``tol * (1 + abs(V))``.
+        The projected gradient of V must fall below ``tol * (1 + abs(V))``; where V is too flat for
+        that, a Newton step must lower it by less than 1e-3 nats.
     inner_tol : float
         Newton decrement of every inner solve. V is not stationary in theta, so its error is of
         the first order in the decrement and must lie below what a last step of the search gains.
@@ -156,7 +157,7 @@ def _result(loop: Loop, message: str, interrupted: bool, n_iter: int) -> FitResu
     assert loop.best is not None
     value, rho = loop.best, loop.best_rho
     has_gradient = bool(np.isfinite(value.gradient).all())
-    converged = has_gradient and loop.stationary(rho, value)
+    converged = has_gradient and (loop.stationary(rho, value) or message == FLAT)
     return FitResult(
         rho=rho, theta=value.inner.theta, criterion=value.value, gradient=value.gradient,
         trace=loop.trace, converged=converged, message=message, interrupted=interrupted,

@@ -41,7 +41,7 @@ def test_shape_by_evidence(tmp_path):
     model = rs.SAEManifold(n_atoms=1, topology="auto", n_init=1).fit(data.Z)
     assert model.atoms_[0].topology.name == "circle"
     choice = model.search_.topologies[0]
-    assert choice.p_value == 0.05 and choice.table[0][0].startswith("circle")
+    assert choice.p_value < 0.05 and choice.table[0][0].startswith("circle")
     model.save(tmp_path / "fit.safetensors")
     assert rs.load(tmp_path / "fit.safetensors").summary() == model.summary()
 
