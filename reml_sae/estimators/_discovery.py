@@ -28,7 +28,7 @@ state worth keeping; `choose_n_atoms` returns its best fit so far.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,25 +36,20 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.estimators._code_starts import LEAST_ROWS, leading_scores
+from reml_sae.estimators._code_starts import LEAST_ROWS
 from reml_sae.estimators._fitting import (
     Fitted,
     Settings,
-    fit_starts,
     model_from_codes,
     rough_fit,
     settle,
 )
-from reml_sae.estimators._latent_grid import latent_grid_starts, nearest_coordinates
+from reml_sae.estimators._latent_grid import nearest_coordinates
 from reml_sae.estimators._moves import (
     MARGIN,
-    Move,
-    codes_of,
     is_flat,
-    local_rows,
     local_settings,
     principal_scores,
-    remove_idle,
     rough_criterion,
     rough_local,
     sample_rows,
@@ -94,13 +89,6 @@ N_PERMUTATIONS, LEAST_PERMUTATIONS = 19, 4
 SURE = 1e-3
 """Tail probability of the observed statistic, if permuted ones are normal, that ends the test."""
 LEVEL = 1.0 / (1 + N_PERMUTATIONS)
-OUTLYING = 6.0
-"""Median deviations beyond the median distance from an atom at which a row says nothing of its
-shape."""
-MOST_ATOMS = 16
-"""Largest number of atoms that is tried where the user names none."""
-PATIENCE = 2
-"""Numbers of atoms in a row that do not lower V, after which no more are tried."""
 
 
 @dataclass(frozen=True)
@@ -275,141 +263,3 @@ def _tail(observed: float, permuted: Sequence[float]) -> float:
     n = len(permuted)
     spread = max(float(np.std(permuted, ddof=1)), MARGIN) * np.sqrt(1.0 + 1.0 / n)
     return float(student_t.sf((observed - np.mean(permuted)) / spread, n - 1))
-
-
-def choose_topologies(
-    fitted: Fitted, settings: Settings, candidates: Sequence[Manifold],
-    rng: np.random.Generator,
-) -> tuple[list[Manifold], Candidate, list[TopologyChoice]]:
-    """Choose the topology of every atom of a joint fit from its own rows.
-
-    Parameters
-    ----------
-    fitted : Fitted
-        Joint fit, with the same topologies or others.
-    settings : Settings
-    candidates : sequence of Manifold
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    atoms : list of K Manifold
-    codes : Candidate
-        From which a joint fit of these atoms can start: the support and amplitudes of ``fitted``,
-        and its coordinates where an atom keeps its topology.
-    choices : list of K TopologyChoice
-    """
-    atoms: list[Manifold] = []
-    coordinates: list[Array] = []
-    choices = []
-    codes = codes_of(fitted)
-    for k, present in enumerate(fitted.model.atoms):
-        rows, X = local_rows(fitted, k)
-        near = _near_rows(fitted, k, rows, X)
-        choice = choose_topology(X[near], candidates, settings, rng)
-        logger.info("atom %d: %s, p = %.3g", k, topology_label(choice.manifold), choice.p_value)
-        where = fitted.model.layout.coordinate_slices[k]
-        if choice.manifold.to_config() == present.to_config():
-            coordinates.append(codes.coordinates[:, where])
-        else:
-            own = place_rows(X, choice.manifold, rng)
-            everyone = np.repeat(choice.manifold.grid(1)[:1], len(codes.support), axis=0)
-            everyone[rows] = own
-            coordinates.append(everyone)
-        atoms.append(choice.manifold)
-        choices.append(choice)
-    return atoms, Candidate(codes.support, codes.amplitudes, np.hstack(coordinates)), choices
-
-
-def _near_rows(fitted: Fitted, k: int, rows: Index, X: Array) -> Mask:
-    """Which rows of atom k are no farther from it than the spread of the others tells, (n,).
-
-    Some have come from an atom that does not have its shape yet and would bend the shape of this
-    one. Rows of an atom that has not its own shape are all about as far from it, and stay.
-    """
-    model, theta = fitted.model, fitted.result.theta
-    basis = model.atoms[k].basis(theta.xi[rows][:, model.coordinate_columns(k)])
-    away = np.linalg.norm(X - basis @ theta.beta[model.layout.basis_slices[k]], axis=1)
-    if not len(away):
-        return np.ones(0, bool)
-    middle = np.median(away)
-    return np.asarray(away <= middle + OUTLYING * np.median(np.abs(away - middle)))
-
-
-def place_rows(X: Array, atom: Manifold, rng: np.random.Generator) -> Array:
-    """Coordinates (n, d) of rows (n, p) on one atom."""
-    if len(X) < LEAST_ROWS:
-        return np.repeat(atom.grid(1)[:1], len(X), axis=0)
-    scores = leading_scores(X, atom)[0]
-    best = latent_grid_starts(scores, atom, 1, rng)[0]
-    return nearest_coordinates(scores, atom, best.coefficients)[0]
-
-
-def choose_n_atoms(
-    Z: Array, unit: float, topology_for: Callable[[int], Sequence[Manifold]], settings: Settings,
-    most: int, rng: np.random.Generator,
-) -> tuple[Fitted, list[tuple[int, float]], list[Move]]:
-    """Choose the number of atoms: more of them while V falls, and then none that V does not need.
-
-    Parameters
-    ----------
-    Z : (N, p) standardised data
-    unit : float
-    topology_for : callable
-        Atoms of a model with K of them.
-    settings : Settings
-        Numbers of atoms that its assignment does not allow are passed over.
-    most : int
-        Largest number that is tried.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    fitted : Fitted
-        Rough; the caller fits it on.
-    table : list of (K, V)
-        V in nats of the best rough fit of every number tried; infinite where none was usable.
-    moves : list of Move
-        Removals tried after the search.
-
-    Raises
-    ------
-    InnerConvergenceError
-        Where no number of atoms leads to a usable state.
-    """
-    best: Fitted | None = None
-    table: list[tuple[int, float]] = []
-    since = 0
-    for n_atoms in range(_fewest(settings, most), min(most, len(Z) - 1) + 1):
-        try:
-            found = fit_starts(Z, unit, topology_for(n_atoms), settings, rng)
-        except InnerConvergenceError as error:
-            logger.info("%d atoms were given up: %s", n_atoms, error)
-            table.append((n_atoms, np.inf))
-            since += 1
-        else:
-            table.append((n_atoms, found.result.criterion))
-            lower = best is None or found.result.criterion < best.result.criterion - MARGIN
-            best, since = (found, 0) if lower else (best, since + 1)
-            if found.result.interrupted:
-                return best or found, table, []
-        if since == PATIENCE:
-            break
-    if best is None:
-        raise InnerConvergenceError(
-            f"no fit with {', '.join(str(n) for n, _ in table)} atoms reached a usable state; name "
-            "n_atoms, or try another topology"
-        )
-    fitted, moves = remove_idle(best, settings)
-    return fitted, table, moves
-
-
-def _fewest(settings: Settings, most: int) -> int:
-    """Smallest number of atoms that the assignment allows."""
-    for n_atoms in range(1, most):
-        try:
-            settings.assign(n_atoms)
-        except InputError:
-            continue
-        return n_atoms
-    return most

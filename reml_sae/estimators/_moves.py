@@ -67,7 +67,7 @@ class Move:
     Attributes
     ----------
     kind : str
-        "demote", "merge" or "remove".
+        "demote", "reshape", "merge" or "remove".
     atom : int
         Number of the atom in the model that was changed.
     before, after : float
@@ -191,7 +191,7 @@ def demote(
     A fit of the atom's own rows tells which atoms are worth a try in the whole model.
     """
     moves: list[Move] = []
-    fitted = _judged(fitted, settings)
+    fitted = judged(fitted, settings)
     for k, atom in enumerate(fitted.model.atoms):
         if is_flat(atom) or fitted.result.interrupted:
             continue
@@ -204,10 +204,9 @@ def demote(
             continue
         atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
         codes = _codes_on_flat(fitted, k, rows, X, flat)
-        names = {name: value for name, value in _known(fitted).items() if f"[{k}]" not in name}
         detail = f"{topology_label(atom)} -> {topology_label(flat)}"
-        fitted, move = _try(fitted, settings, Move("demote", k, 0.0, 0.0, False, detail), atoms,
-                            codes, names, MARGIN)
+        fitted, move = try_change(fitted, settings, Move("demote", k, 0.0, 0.0, False, detail),
+                                  atoms, codes, known_without(fitted, k), MARGIN)
         moves.append(move)
     return fitted, moves
 
@@ -215,7 +214,7 @@ def demote(
 def merge_duplicates(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[Move]]:
     """Remove one of two atoms that span the same subspace about the same centre."""
     moves: list[Move] = []
-    fitted = _judged(fitted, settings)
+    fitted = judged(fitted, settings)
     pairs = _duplicates(fitted)
     while pairs and not fitted.result.interrupted:
         k, other = pairs.pop(0)
@@ -229,7 +228,7 @@ def merge_duplicates(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[M
 def remove_idle(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[Move]]:
     """Remove atoms without which V is lower, the least used first, and those of hardly a row."""
     moves: list[Move] = []
-    fitted = _judged(fitted, settings)
+    fitted = judged(fitted, settings)
     changed = True
     while changed and len(fitted.model.atoms) > 1 and not fitted.result.interrupted:
         changed = False
@@ -248,7 +247,7 @@ def remove_idle(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[Move]]
 # --- how a move is made and judged -----------------------------------------------------------
 
 
-def _judged(fitted: Fitted, settings: Settings) -> Fitted:
+def judged(fitted: Fitted, settings: Settings) -> Fitted:
     """The model with V as moves are judged by: of the majorizer, without callbacks."""
     if settings.curvature == "majorizer":
         return fitted
@@ -266,7 +265,12 @@ def _known(fitted: Fitted) -> dict[str, float]:
     return dict(zip(fitted.model.rho_names, map(float, fitted.result.rho), strict=True))
 
 
-def _try(
+def known_without(fitted: Fitted, k: int) -> dict[str, float]:
+    """Outer parameters by name, without those of atom k."""
+    return {name: value for name, value in _known(fitted).items() if f"[{k}]" not in name}
+
+
+def try_change(
     fitted: Fitted, settings: Settings, move: Move, atoms: Sequence[Manifold], codes: Candidate,
     known: dict[str, float], limit: float,
 ) -> tuple[Fitted, Move]:
@@ -309,7 +313,7 @@ def _remove(
         codes = _codes_without(fitted, settings, atoms, k, known)
     except InputError as error:
         return fitted, replace(move, detail=f"{move.detail}: not allowed, {error}")
-    return _try(fitted, settings, move, atoms, codes, known, limit)
+    return try_change(fitted, settings, move, atoms, codes, known, limit)
 
 
 def renumbered(known: dict[str, float], k: int) -> dict[str, float]:

@@ -3,8 +3,9 @@
 1. Number of atoms: given, or by births while V falls (`choose_n_atoms`).
 2. Topologies: given, or chosen atom by atom from a joint fit with circles (`choose_topologies`).
 3. REML fit with its discrete choices (`settle`).
-4. Atoms that explain the same are merged and idle ones removed, where their number is free; a
-   curved atom that is no better than a flat is demoted. A fit that changed is settled again.
+4. Rivals of the chosen topologies are tried in the joint model; atoms that explain the same are
+   merged and idle ones removed, where their number is free; a curved atom that is no better than a
+   flat is demoted. A fit that changed is settled again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from numpy.typing import NDArray
 from reml_sae.estimators._discovery import (
     AUTO_TOPOLOGIES,
     TopologyChoice,
-    choose_n_atoms,
-    choose_topologies,
     choose_topology,
 )
 from reml_sae.estimators._fitting import (
@@ -35,6 +34,8 @@ from reml_sae.estimators._fitting import (
     working_scale,
 )
 from reml_sae.estimators._moves import Move, demote, merge_duplicates, remove_idle
+from reml_sae.estimators._n_atoms import choose_n_atoms
+from reml_sae.estimators._reshape import choose_topologies, reshape
 from reml_sae.manifolds import Circle, Manifold, get_manifold
 
 Array = NDArray[np.float64]
@@ -142,7 +143,7 @@ def search(
         fitted, choices = _shape(Z, unit, fitted, settings, rng)
     if not fitted.result.interrupted:
         fitted = settle(fitted, settings)
-        fitted, found = _prune(fitted, structure, settings, rng)
+        fitted, found = _improve(fitted, structure, choices, settings, rng)
         moves += found
     return fitted, SearchRecord(tuple(table), tuple(choices), tuple(moves))
 
@@ -173,12 +174,15 @@ def _shape(
     return fitted, choices
 
 
-def _prune(
-    fitted: Fitted, structure: Structure, settings: Settings, rng: np.random.Generator
+def _improve(
+    fitted: Fitted, structure: Structure, choices: Sequence[TopologyChoice], settings: Settings,
+    rng: np.random.Generator,
 ) -> tuple[Fitted, list[Move]]:
-    """Remove what does not earn its place; a fit that changed is settled again."""
+    """Try other shapes, and remove what does not earn its place; then settle a fit that changed."""
     moves: list[Move] = []
     before = fitted
+    if len(choices) > 1:
+        fitted, moves = reshape(fitted, choices, AUTO_TOPOLOGIES, settings, rng)
     if structure.n_atoms is None and not fitted.result.interrupted:
         for step in (merge_duplicates, remove_idle):
             fitted, found = step(fitted, settings)

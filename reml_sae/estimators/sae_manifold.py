@@ -259,7 +259,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _report_structure(self) -> None:
         """Warn of atoms that were demoted, and of atoms that carry nothing."""
         for move in self.search_.moves:
-            if move.accepted:
+            if move.accepted and move.kind != "reshape":
                 warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
                               f"{move.after:.4f}", DataWarning, stacklevel=3)
         idle = [check.name for check in self.diagnostics_.checks

@@ -7,8 +7,8 @@ import pytest
 
 from reml_sae.datasets import gaussian_control, planted_manifolds, planted_mixture
 from reml_sae.errors import InputError
-from reml_sae.estimators import _discovery
-from reml_sae.estimators._discovery import choose_n_atoms, choose_topologies, choose_topology
+from reml_sae.estimators import _discovery, _reshape
+from reml_sae.estimators._discovery import choose_topology
 from reml_sae.estimators._fitting import (
     Settings,
     fit_starts,
@@ -25,6 +25,8 @@ from reml_sae.estimators._moves import (
     renumbered,
     topology_label,
 )
+from reml_sae.estimators._n_atoms import choose_n_atoms
+from reml_sae.estimators._reshape import choose_topologies
 from reml_sae.estimators._validation import default_terms, resolve_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Euclidean, Interval
@@ -132,10 +134,10 @@ def test_an_arc_with_many_rows_is_an_interval():
 def test_rows_far_from_an_atom_say_nothing_of_its_shape():
     start = fitted(two_circles, "softmax", CIRCLE, CIRCLE)
     rows, X = local_rows(start, 0)
-    near = _discovery._near_rows(start, 0, rows, X)
+    near = _reshape._near_rows(start, 0, rows, X)
     assert near.mean() > 0.95
     X[:3] *= 3.0
-    changed = _discovery._near_rows(start, 0, rows, X)
+    changed = _reshape._near_rows(start, 0, rows, X)
     assert not changed[:3].any()
     np.testing.assert_array_equal(changed[3:], near[3:])
 
