@@ -275,20 +275,33 @@ def try_change(
     known: dict[str, float], limit: float,
 ) -> tuple[Fitted, Move]:
     """Fit the changed model; it is accepted where V rises by less than ``limit``."""
-    before = fitted.result.criterion
-    judge = replace(settings, curvature="majorizer", callbacks=(),
-                    max_outer=min(settings.max_outer, SETTLE_OUTER))
+    judge = judging(settings)
     try:
         model = model_from_codes(fitted.model.Z, fitted.model.unit, atoms, judge, codes, known)
     except InputError as error:
-        return fitted, replace(move, before=before, after=np.nan,
+        return fitted, replace(move, before=fitted.result.criterion, after=np.nan,
                                detail=f"{move.detail}: not allowed, {error}")
     trial = rough_fit(model, judge, f"{move.kind} of atom {move.atom}")
+    return decide(fitted, judge, move, trial, limit)
+
+
+def judging(settings: Settings) -> Settings:
+    """Settings of the fits by which a change is judged: the majorizer, no callbacks, few steps."""
+    return replace(settings, curvature="majorizer", callbacks=(),
+                   max_outer=min(settings.max_outer, SETTLE_OUTER))
+
+
+def decide(
+    fitted: Fitted, judge: Settings, move: Move, trial: Fitted | None, limit: float
+) -> tuple[Fitted, Move]:
+    """The trial where V rises by less than ``limit``, else the model as it was."""
+    before = fitted.result.criterion
     if trial is None:
         return fitted, replace(move, before=before, after=np.nan,
                                detail=f"{move.detail}: no usable state")
     excess = trial.result.criterion - before - limit
-    if 0.0 <= excess < WITHIN_PER_ROW * len(codes.support) and not trial.result.interrupted:
+    n = len(fitted.model.active)
+    if 0.0 <= excess < WITHIN_PER_ROW * n and not trial.result.interrupted:
         final = settle(trial, judge)
         if final.result.criterion < trial.result.criterion or final.result.interrupted:
             trial = final

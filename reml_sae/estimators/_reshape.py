@@ -16,19 +16,21 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.errors import InnerConvergenceError
 from reml_sae.estimators._code_starts import LEAST_ROWS, leading_scores
 from reml_sae.estimators._discovery import TopologyChoice, choose_topology
-from reml_sae.estimators._fitting import Fitted, Settings
+from reml_sae.estimators._fitting import Fitted, Settings, fit_starts
 from reml_sae.estimators._latent_grid import latent_grid_starts, nearest_coordinates
 from reml_sae.estimators._moves import (
     MARGIN,
     Move,
     codes_of,
+    decide,
+    is_flat,
     judged,
-    known_without,
+    judging,
     local_rows,
     topology_label,
-    try_change,
 )
 from reml_sae.estimators._pursuit import Candidate
 from reml_sae.manifolds import Manifold
@@ -41,7 +43,7 @@ logger = logging.getLogger("reml_sae")
 OUTLYING = 6.0
 """Median deviations beyond the median distance from an atom at which a row says nothing of its
 shape."""
-MOST_RIVALS, RIVAL_PER_ROW = 2, 0.75
+MOST_RIVALS, RIVAL_PER_ROW = 3, 0.75
 """Topologies that are tried in the joint model in the place of one, and the nats a row by which
 they may be behind it on the atom's own rows."""
 
@@ -78,21 +80,15 @@ def choose_topologies(
         choice = choose_topology(X[near], candidates, settings, rng)
         logger.info("atom %d: %s, p = %.3g", k, topology_label(choice.manifold), choice.p_value)
         where = fitted.model.layout.coordinate_slices[k]
-        same = choice.manifold.to_config() == present.to_config()
-        coordinates.append(codes.coordinates[:, where] if same else
-                           _everyone(len(codes.support), rows, X, choice.manifold, rng))
+        if choice.manifold.to_config() == present.to_config():
+            coordinates.append(codes.coordinates[:, where])
+        else:
+            everyone = np.repeat(choice.manifold.grid(1)[:1], len(codes.support), axis=0)
+            everyone[rows] = place_rows(X, choice.manifold, rng)
+            coordinates.append(everyone)
         atoms.append(choice.manifold)
         choices.append(choice)
     return atoms, Candidate(codes.support, codes.amplitudes, np.hstack(coordinates)), choices
-
-
-def _everyone(
-    n: int, rows: Index, X: Array, atom: Manifold, rng: np.random.Generator
-) -> Array:
-    """Coordinates (n, d) of all rows on an atom that only ``rows`` use."""
-    everyone = np.repeat(atom.grid(1)[:1], n, axis=0)
-    everyone[rows] = place_rows(X, atom, rng)
-    return everyone
 
 
 def reshape(
@@ -100,6 +96,9 @@ def reshape(
     settings: Settings, rng: np.random.Generator,
 ) -> tuple[Fitted, list[Move]]:
     """Put rival topologies in the place of each atom's, where V of the joint model falls.
+
+    The model with a rival is fitted anew: the present codes are those that the wrong shape has led
+    to.
 
     Parameters
     ----------
@@ -112,22 +111,20 @@ def reshape(
     rng : numpy.random.Generator
     """
     moves: list[Move] = []
-    fitted = judged(fitted, settings)
+    fitted, judge = judged(fitted, settings), judging(settings)
     for k, choice in enumerate(choices):
         for rival in _rivals(choice, candidates, int(fitted.model.active[:, k].sum())):
             if fitted.result.interrupted:
                 return fitted, moves
-            model, codes = fitted.model, codes_of(fitted)
-            rows, X = local_rows(fitted, k)
-            where = model.layout.coordinate_slices[k]
-            parts = [codes.coordinates[:, : where.start],
-                     _everyone(len(codes.support), rows, X, rival, rng),
-                     codes.coordinates[:, where.stop :]]
-            changed = Candidate(codes.support, codes.amplitudes, np.hstack(parts))
+            model = fitted.model
             atoms = [rival if j == k else atom for j, atom in enumerate(model.atoms)]
+            try:
+                trial = fit_starts(model.Z, model.unit, atoms, judge, rng)
+            except InnerConvergenceError:
+                trial = None
             detail = f"{topology_label(model.atoms[k])} -> {topology_label(rival)}"
-            fitted, move = try_change(fitted, settings, Move("reshape", k, 0.0, 0.0, False, detail),
-                                      atoms, changed, known_without(fitted, k), -MARGIN)
+            fitted, move = decide(fitted, judge, Move("reshape", k, 0.0, 0.0, False, detail),
+                                  trial, -MARGIN)
             moves.append(move)
     return fitted, moves
 
@@ -135,13 +132,19 @@ def reshape(
 def _rivals(
     choice: TopologyChoice, candidates: Sequence[Manifold], n_rows: int
 ) -> list[Manifold]:
-    """Topologies that come close on the atom's own rows, the closest first."""
+    """The closest curved topology of the same dimension, and the closest others.
+
+    Rows that the atom has lost make an arc of a circle; so the first has no limit.
+    """
     by_label = {topology_label(atom): atom for atom in candidates}
-    own = topology_label(choice.manifold)
+    own = choice.manifold
+    ranked = [by_label[label] for label, _ in choice.table if by_label[label] != own]
     values = dict(choice.table)
-    limit = values.get(own, -np.inf) + RIVAL_PER_ROW * n_rows
-    return [by_label[label] for label, value in choice.table
-            if label != own and value < limit][:MOST_RIVALS]
+    limit = values.get(topology_label(own), -np.inf) + RIVAL_PER_ROW * n_rows
+    akin = [atom for atom in ranked
+            if atom.intrinsic_dim == own.intrinsic_dim and not is_flat(atom)][:1]
+    near = [atom for atom in ranked if values[topology_label(atom)] < limit and atom not in akin]
+    return akin + near[: MOST_RIVALS - len(akin)]
 
 
 def _near_rows(fitted: Fitted, k: int, rows: Index, X: Array) -> Mask:
