@@ -8,7 +8,7 @@ import pytest
 from reml_sae.datasets import gaussian_control, planted_manifolds, planted_mixture
 from reml_sae.errors import InputError
 from reml_sae.estimators import _discovery, _reshape
-from reml_sae.estimators._discovery import choose_topology
+from reml_sae.estimators._discovery import TopologyChoice, choose_topology
 from reml_sae.estimators._fitting import (
     Settings,
     fit_starts,
@@ -26,7 +26,7 @@ from reml_sae.estimators._moves import (
     topology_label,
 )
 from reml_sae.estimators._n_atoms import choose_n_atoms
-from reml_sae.estimators._reshape import choose_topologies
+from reml_sae.estimators._reshape import choose_topologies, reshape
 from reml_sae.estimators._validation import default_terms, resolve_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Euclidean, Interval
@@ -266,3 +266,16 @@ def test_numbers_that_the_assignment_forbids_are_passed_over():
     _, table, _ = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
                                  settings(6, "topk", n_active=2), 2, rng())
     assert [n for n, _ in table] == [2]
+
+
+def test_a_rival_shape_is_tried_in_the_joint_model():
+    """Rows of an arc alone would make an interval of a circle; V of the joint model does not."""
+    arc, own = Interval(6), settings(6)
+    start = fitted(two_circles, "softmax", arc, CIRCLE)
+    table = ((topology_label(arc), 0.0), (topology_label(CIRCLE), 1e4))
+    choices = [TopologyChoice(arc, table, 0.01, 9.0),
+               TopologyChoice(CIRCLE, ((topology_label(CIRCLE), 0.0),), 0.01, 9.0)]
+    changed, moves = reshape(start, choices, (arc, CIRCLE), own, rng())
+    assert [atom.name for atom in changed.model.atoms] == ["circle", "circle"]
+    assert [(move.kind, move.atom, move.accepted) for move in moves] == [("reshape", 0, True)]
+    assert changed.result.criterion < start.result.criterion

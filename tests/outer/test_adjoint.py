@@ -38,3 +38,17 @@ def test_wrong_rho_is_named():
         rs.criterion(model, np.zeros(3))
     with pytest.raises(rs.errors.InputError, match="finite"):
         rs.criterion(model, np.array([np.nan]))
+
+
+def test_a_normaliser_within_a_penalty_is_not_energy():
+    """Fellner-Schall steps need the quadratic form of an amplitude prior on its own."""
+    model = at_mode("topk-pair")
+    rho = model.initial_rho()
+    found = rs.criterion(model, rho)
+    j = model.rho_names.index("ard.amplitudes")
+    theta = found.inner.theta
+    z = model.logits(theta)[model.is_open]
+    strength = np.exp(rho[j])
+    assert found.explicit["objective"][j] == pytest.approx(0.5 * strength * z @ z, rel=1e-10)
+    assert found.explicit["log_normalizer"][j] == pytest.approx(-0.5 * len(z), rel=1e-10)
+    assert model.quadratic_rho[j]
