@@ -119,7 +119,8 @@ def local_rows(fitted: Fitted, k: int) -> tuple[Index, Array]:
     -------
     rows : (n,) int array
     X : (n, p) array
-        Working data less what the other atoms explain, over the row's amplitude on atom k.
+        Working data less what the other atoms explain, with the row's amplitude on atom k taken
+        out; under hard gates the atom's centre is whole whatever the amplitude.
     """
     model = fitted.model
     amplitudes = amplitudes_of(fitted)[:, k]
@@ -128,8 +129,10 @@ def local_rows(fitted: Fitted, k: int) -> tuple[Index, Array]:
     rows = np.flatnonzero(used & (amplitudes >= max(least, TINY)))
     features = model.scaled_basis(fitted.result.theta)[1].copy()
     features[:, model.layout.basis_slices[k]] = 0.0
-    residual = model.working - features @ fitted.result.theta.beta
-    return rows, residual[rows] / amplitudes[rows, None]
+    beta = fitted.result.theta.beta
+    centre = beta[model.layout.basis_slices[k].start] * model.assignment.hard_support
+    residual = model.working[rows] - features[rows] @ beta
+    return rows, (residual - centre) / amplitudes[rows, None] + centre
 
 
 def sample_rows(X: Array, most: int, rng: np.random.Generator) -> Array:

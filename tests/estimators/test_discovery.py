@@ -279,3 +279,15 @@ def test_a_rival_shape_is_tried_in_the_joint_model():
     assert [atom.name for atom in changed.model.atoms] == ["circle", "circle"]
     assert [(move.kind, move.atom, move.accepted) for move in moves] == [("reshape", 0, True)]
     assert changed.result.criterion < start.result.criterion
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_local_rows_leave_out_the_other_atoms_and_the_amplitude(kind):
+    found = fitted(two_circles, kind, CIRCLE, CIRCLE)
+    model, theta = found.model, found.result.theta
+    rows, X = local_rows(found, 0)
+    own = CIRCLE.basis(theta.xi[rows][:, model.coordinate_columns(0)])
+    left = X - own @ theta.beta[model.layout.basis_slices[0]]
+    a = model.assignment.amplitudes(model.logits(theta), model.is_open).a[rows, 0]
+    residual = (model.working - model.scaled_basis(theta)[1] @ theta.beta)[rows]
+    np.testing.assert_allclose(a[:, None] * left, residual, atol=1e-10)
