@@ -83,7 +83,8 @@ def find_code_starts(
         if max(spans) > WIDE and sum(spans) <= Z.shape[1]:
             # circles of many harmonics: the rings of their first one say little
             wide = _block_starts(Z, atoms, spans, 1, True, 1, rng)
-            blocks += [replace(start, explained=None) for start in wide]
+            blocks += [replace(start, explained=None) for first in wide
+                       for start in (first, *_along_loops(Z, atoms, spans, first, rng))]
         return found + [_on_simplex(start) if assignment.on_simplex else start
                         for start in blocks]
     exact = assignment.least_active == several
@@ -195,6 +196,25 @@ def _from_blocks(
             amplitudes[rows, k] = 1.0
     return CodeStart(Candidate(start.support, amplitudes, np.concatenate(coordinates, axis=1)),
                      start.explained)
+
+
+def _along_loops(
+    Z: Array, atoms: Sequence[Manifold], spans: Sequence[int], start: CodeStart,
+    rng: np.random.Generator,
+) -> list[CodeStart]:
+    """The start with the angles of its wide circles read off the neighbours of their own rows."""
+    found = []
+    for share in NEIGHBOUR_SHARES:
+        coordinates, column = start.codes.coordinates.copy(), 0
+        for k, (atom, span) in enumerate(zip(atoms, spans, strict=True)):
+            rows = np.flatnonzero(start.codes.support[:, k])
+            if atom.name == "circle" and span > WIDE and len(rows) >= LEAST_ROWS:
+                angles = loop_angles(Z[rows], share, rng)
+                if angles is not None:
+                    coordinates[rows, column] = angles
+            column += atom.latent_dim
+        found.append(replace(start, codes=replace(start.codes, coordinates=coordinates)))
+    return found
 
 
 def _on_simplex(start: CodeStart) -> CodeStart:
