@@ -4,7 +4,10 @@ import numpy as np
 
 import reml_sae as rs
 from reml_sae.diagnostics import align_angles, circular_correlation
+from reml_sae.estimators._code_starts import CodeStart, _along_loops
 from reml_sae.estimators._loops import loop_angles
+from reml_sae.estimators._pursuit import Candidate
+from reml_sae.manifolds import Circle
 
 
 def winding(n, seed=0):
@@ -35,3 +38,25 @@ def test_a_winding_circle_is_fitted():
     assert circular_correlation(angles, t) > 0.97  # the speed along the curve is not identified
     assert model.score(Z) > 0.99
     assert np.sqrt(model.dispersion_) < 0.06
+
+
+def test_wide_circles_of_a_start_follow_their_own_rows():
+    """Angles of the rows of two curves of four harmonics, from a start that has none."""
+    random = np.random.default_rng(0)
+    t, label = random.uniform(-np.pi, np.pi, 300), np.arange(300) % 2
+    waves = np.column_stack([f(h * t) / h for h in range(1, 5) for f in (np.cos, np.sin)])
+    Z = np.zeros((300, 16))
+    for k in range(2):
+        Z[label == k, 8 * k : 8 * k + 8] = waves[label == k]
+    support = label[:, None] == np.arange(2)
+    start = CodeStart(Candidate(support, support * 1.0, np.zeros((300, 2))), 0.9)
+    atoms = [Circle(4)] * 2
+    found = _along_loops(Z, atoms, [8, 8], start, random)
+    assert len(found) == 2
+    for k in range(2):
+        own = label == k
+        best = max(abs(circular_correlation(f.codes.coordinates[own, k], t[own])) for f in found)
+        assert best > 0.95
+        assert not found[0].codes.coordinates[~own, k].any()
+    narrow = _along_loops(Z, [Circle(1)] * 2, [2, 2], start, random)
+    assert not any(f.codes.coordinates.any() for f in narrow)
