@@ -214,7 +214,7 @@ def explained_name(family: Family) -> str:
 
 
 def _figures(model: SAEManifoldModel, result: FitResult) -> dict[str, Any]:
-    point = model.at(result.theta, result.rho)
+    point = model.joint_at(result.theta, result.rho)
     figures: dict[str, Any] = {
         "V": result.criterion,
         explained_name(model.family): point.explained(),

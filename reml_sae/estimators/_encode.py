@@ -96,17 +96,13 @@ def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float = HARD_SHAR
 
 
 def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
-    """Laplace approximation of -log p(z_i | B), (N,), up to constants shared by all rows.
+    """Laplace approximation of -log p(z_i | B), (N,), but for constants that all rows share.
 
-    Infinite where a row's curvature is not positive definite, so that it is not at a mode.
+    Infinite where a row's curvature is singular.
     """
-    value = model.row_objective(theta, rho)
-    sign, logdet = np.linalg.slogdet(model.at(theta, rho).row_hessian("majorizer"))
-    value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
-    carried = model.active_coordinates.sum(1)
-    value -= 0.5 * np.log(2.0 * np.pi) * carried
-    priors = np.array([atom.log_prior_volume() for atom in model.atoms])
-    return value + model.active @ priors
+    carried = model.carried.sum(axis=1)
+    return (model.row_evidence(theta, rho) - 0.5 * np.log(2.0 * np.pi) * carried
+            + model.row_partitions(rho))
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ def _encode_together(
     together = model.with_state(start, rho, active)
     solution = solve_inner(FixedDecoders(together), rho, tol=TOGETHER_TOL)
     if search_from_state:
-        present = model.objective(theta, rho)
+        present = model.joint_objective(theta, rho)
         if solution.point.objective > present - IMPROVEMENT * (1.0 + abs(present)):
             return theta, model.active, np.zeros(len(model.Z), bool)
     elif not solution.converged:

@@ -34,21 +34,19 @@ def fitted_atoms(
 ) -> list[Atom]:
     """Atoms in the units of the data, ``scale`` times the standardised ones about ``offset``."""
     point = model.at(result.theta, result.rho)
-    factor = point.factorize()
-    border_trace = factor.selected_inverse().border_trace
-    share = point.mixture.a.mean(axis=0)
+    share = model.assignment.amplitudes(model.logits(result.theta), model.is_open).a.mean(axis=0)
     out = []
     for k, atom in enumerate(model.atoms):
         where = model.layout.basis_slices[k]
         coefficients = np.ascontiguousarray(scale * result.theta.beta[where])
         if not model.layout.has_intercept:
             coefficients[0] += offset
-        penalised = point.decoder_penalty_trace(k, factor, border_trace)
+        edf, covariance = point.decoder_posterior(k)
         out.append(Atom(
             topology=atom, coefficients=coefficients,
-            edf=atom.basis_size * model.shape[1] - penalised,
+            edf=edf,
             evidence=_evidence(model, result, k), share=float(share[k]),
-            covariance=np.ascontiguousarray(scale**2 * factor.coefficient_covariance(where)),
+            covariance=np.ascontiguousarray(scale**2 * covariance),
         ))
     return out
 

@@ -355,7 +355,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         data = self._data(Z)
         if not self._is_gaussian:
             model, theta = self._encoded(self._standardised(data))
-            return model.at(theta, self.rho_).explained()
+            return model.joint_at(theta, self.rho_).explained()
         total = float(((data - data.mean(axis=0)) ** 2).sum())
         residual = float(((data - self.predict(data)) ** 2).sum())
         if total == 0.0:

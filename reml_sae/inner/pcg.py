@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reml_sae.models import Factor, Theta
+from reml_sae.inner._protocol import Factor, Theta
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from reml_sae.errors import NotPositiveDefiniteError
+from reml_sae.inner._protocol import InnerModel, InnerPoint, Theta
 from reml_sae.inner.pcg import preconditioned_cg
-from reml_sae.models import InnerModel, InnerPoint, Theta
 
 Point = TypeVar("Point", bound=InnerPoint)
 
 MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
+FOLLOW_SWEEPS = 4
 
 
 class InnerStatus(Enum):
@@ -102,7 +103,7 @@ def solve_inner(
             factor = point.factorize(damping)
         except NotPositiveDefiniteError:
             if damping >= MAX_DAMPING:
-                return InnerSolution(state, point, InnerStatus.STALLED, iteration, decrement,
+                return InnerSolution(point.theta, point, InnerStatus.STALLED, iteration, decrement,
                                      damping)
             damping = max(10.0 * damping, FIRST_DAMPING)
             continue
@@ -115,20 +116,20 @@ def solve_inner(
             )
             step, downhill = result.x, result.negative_curvature
             if decrement <= tol and downhill is None:
-                return InnerSolution(state, point, InnerStatus.CONVERGED, iteration, decrement,
+                return InnerSolution(point.theta, point, InnerStatus.CONVERGED, iteration, decrement,
                                      damping)
         if iteration == max_iter:
             break
         if decrement <= tol and downhill is not None:
             moved = _escape(model, point, rho, downhill)
             if moved is None:
-                return InnerSolution(state, point, InnerStatus.SADDLE, iteration, decrement,
+                return InnerSolution(point.theta, point, InnerStatus.SADDLE, iteration, decrement,
                                      damping)
         else:
             moved = _accept(model, point, rho, step, -0.5 * gradient.dot(step))
         if moved is None:
             if damping >= MAX_DAMPING:
-                return InnerSolution(state, point, InnerStatus.STALLED, iteration, decrement,
+                return InnerSolution(point.theta, point, InnerStatus.STALLED, iteration, decrement,
                                      damping)
             damping = max(10.0 * damping, FIRST_DAMPING)
             continue
@@ -137,7 +138,7 @@ def solve_inner(
         if decrement > 1.0:
             state = model.refine_rows(state, rho)
         point = model.at(state, rho)
-    return InnerSolution(state, point, InnerStatus.MAX_ITER, max_iter, decrement, damping)
+    return InnerSolution(point.theta, point, InnerStatus.MAX_ITER, max_iter, decrement, damping)
 
 
 def _accept(
@@ -151,7 +152,9 @@ def _accept(
         enough = 1e-4 * factor * max(predicted, 0.0)
         if value <= point.objective - enough + slack:
             return trial
+    # one row near a saddle would damp all others: rows follow the new border by themselves
     trial = model.merge_rows(point.theta, model.retract(point.theta, step), rho)
+    trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)
     value = model.objective(trial, rho)
     return trial if value < point.objective - 1e-4 * max(predicted, 0.0) else None
 

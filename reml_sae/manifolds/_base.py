@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.manifolds._rules import Rule
+
 Array = NDArray[np.float64]
 
 
@@ -51,6 +53,47 @@ class Manifold(ABC):
     def gaussian_axes(self) -> tuple[int, ...]:
         """Coordinates with the prior N(0, 1); the others, where there are any, are angles."""
         return tuple(range(self.latent_dim)) if self.is_euclidean else ()
+
+    @property
+    def linear_axes(self) -> tuple[int, ...]:
+        """Coordinates with the prior N(0, 1) in which, all together, the basis is affine."""
+        return ()
+
+    @property
+    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
+        """Coordinates of every compact factor, on which the prior is uniform."""
+        return ()
+
+    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
+        """Log ratio f(u) of a Gaussian's volume to that of its like on a compact factor.
+
+        Both have the covariance Sigma of the factor's coordinates at their peak, and
+        u = -(1/2) log|Sigma|. The ratio is bounded by exp(-u) times a constant, as the factor's
+        own volume is finite.
+
+        Parameters
+        ----------
+        u : (n,) array
+
+        Returns
+        -------
+        f and its derivative, (n,) each
+        """
+        raise NotImplementedError(f"{self!r} has no compact factor")
+
+    @property
+    def has_rule(self) -> bool:
+        """Whether `rule` gives a quadrature."""
+        return self.rule(np.ones(self.latent_dim)) is not None
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log of how many modes of the decoder are the same atom, seen in a mirror.
+
+        A reflection of the coordinates, undone by the decoder, leads to another mode of the same
+        height, which no rotation of the gauge reaches. The evidence is the sum over all of them.
+        """
+        return 0.0
 
     @property
     @abstractmethod
@@ -92,6 +135,21 @@ class Manifold(ABC):
     @abstractmethod
     def log_prior_volume(self) -> float:
         """Log of the integral of exp(-prior) over the coordinates of one row."""
+
+    def rule(self, spacing: Array) -> Rule | None:
+        """Quadrature under the coordinate prior; None, unless overridden, where there is none.
+
+        Parameters
+        ----------
+        spacing : (d,) array
+            What the nodes resolve along every coordinate; along arcs, where t lies in a larger
+            space. The linear axes are held at zero.
+
+        Returns
+        -------
+        (G, d) nodes and (G,) logs of weights that sum to one
+        """
+        return None
 
     @abstractmethod
     def prior_mean_basis(self) -> Array:

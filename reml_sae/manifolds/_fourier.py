@@ -32,7 +32,7 @@ def fourier_derivatives(angle: Array, frequencies: Array, order: int) -> list[Ar
     out = []
     for m in range(order + 1):
         pairs = np.stack([cos, sin], axis=2) * (frequencies**m)[:, None]
-        out.append(pairs.reshape(len(angle), -1))
+        out.append(pairs.reshape(len(angle), 2 * len(frequencies)))
         cos, sin = -sin, cos
     return out
 

@@ -21,6 +21,11 @@ Array = NDArray[np.float64]
 DEGREE = 4
 
 
+def spline_breaks(n_basis: int) -> Array:
+    """Knots 0 .. 1, each once."""
+    return np.linspace(0.0, 1.0, n_basis - DEGREE + 1)
+
+
 @cache
 def natural_splines(n_basis: int) -> tuple[tuple[BSpline, ...], Array]:
     """The functions f_0 .. f_(n_basis - 1) with their derivatives up to the third, and r.
@@ -30,7 +35,7 @@ def natural_splines(n_basis: int) -> tuple[tuple[BSpline, ...], Array]:
     tuple of BSpline, one an order of derivative, each with values (n, n_basis)
     r : (n_basis,) array
     """
-    breaks = np.linspace(0.0, 1.0, n_basis - DEGREE + 1)
+    breaks = spline_breaks(n_basis)
     knots = np.concatenate([np.zeros(DEGREE), breaks, np.ones(DEGREE)])
     raw = BSpline(knots, np.eye(n_basis), DEGREE)
     # exact for products of splines, piece by piece

@@ -17,6 +17,8 @@ from reml_sae.manifolds._fourier import (
     harmonic_rotation,
     wrap_angle,
 )
+from reml_sae.manifolds._rules import Rule, periodic_rule
+from reml_sae.manifolds._volumes import angle_ratio
 
 Array = NDArray[np.float64]
 
@@ -79,6 +81,24 @@ class Circle(Manifold):
     def log_prior_volume(self) -> float:
         """Log 2 pi."""
         return float(np.log(2.0 * np.pi))
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log 2: the reflection t -> -t."""
+        return float(np.log(2.0))
+
+    @property
+    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
+        """The angle."""
+        return ((0,),)
+
+    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
+        """That of the von Mises distribution."""
+        return angle_ratio(u)
+
+    def rule(self, spacing: Array) -> Rule:
+        """Evenly spaced angles."""
+        return periodic_rule(spacing[0])
 
     def prior_mean_basis(self) -> Array:
         """(1, 0, .., 0)."""

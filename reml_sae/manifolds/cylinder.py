@@ -64,6 +64,17 @@ class Cylinder(Band):
         j = np.tile(np.arange(self.degree + 1.0), 2 * self.n_harmonics + 1)
         return np.diag(band_roughness(h, j) * ((h != 1.0) | (j != 0.0)))
 
+    @property
+    def linear_axes(self) -> tuple[int, ...]:
+        """The height, where the degree is 1."""
+        return (1,) if self.degree == 1 else ()
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log 4: the reflections of the angle and of the height."""
+        return float(np.log(4.0))
+
+
     def gauge_generators(self) -> Array:
         """One."""
         same = np.eye(self.degree + 1)

@@ -13,6 +13,7 @@ from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
 from reml_sae.manifolds._radial import cubic_jet, radial_basis
+from reml_sae.manifolds._rules import Rule, broken_gaussian_rule
 
 Array = NDArray[np.float64]
 
@@ -90,6 +91,13 @@ class Duchon(Manifold):
     def log_prior_volume(self) -> float:
         """(d / 2) log 2 pi."""
         return float(0.5 * self.dim * np.log(2.0 * np.pi))
+
+    def rule(self, spacing: Array) -> Rule | None:
+        """Gauss-Legendre from centre to centre, where there is one coordinate."""
+        if self.dim > 1:
+            return None
+        return broken_gaussian_rule(
+            spacing[0], radial_basis(self.dim, self.n_centres).centres[:, 0])
 
     def prior_mean_basis(self) -> Array:
         """(1, 0, .., 0)."""

@@ -20,6 +20,7 @@ from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._polynomial import monomial_jet
 from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
+from reml_sae.manifolds._rules import Rule, gaussian_rule, held_rule, product_rule
 
 Array = NDArray[np.float64]
 
@@ -107,6 +108,26 @@ class Euclidean(Manifold):
     def log_prior_volume(self) -> float:
         """(d / 2) log 2 pi."""
         return 0.5 * self.dim * log(2.0 * pi)
+
+    @property
+    def linear_axes(self) -> tuple[int, ...]:
+        """All, where the degree is 1."""
+        return tuple(range(self.dim)) if self.degree == 1 else ()
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log 2: O(d) has two components."""
+        return log(2.0)
+
+    def rule(self, spacing: Array) -> Rule | None:
+        """Lattice of one or two coordinates; the origin where all are linear."""
+        if self.degree == 1:
+            return held_rule(self.dim)
+        if self.dim == 1:
+            return gaussian_rule(spacing[0])
+        if self.dim == 2:
+            return product_rule(gaussian_rule(spacing[0]), gaussian_rule(spacing[1]))
+        return None
 
     def prior_mean_basis(self) -> Array:
         """Gaussian moments of the monomials."""

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._prior import gaussian_prior_jet
-from reml_sae.manifolds._spline import DEGREE, natural_splines
+from reml_sae.manifolds._rules import Rule, broken_gaussian_rule
+from reml_sae.manifolds._spline import DEGREE, natural_splines, spline_breaks
 
 Array = NDArray[np.float64]
 
@@ -84,6 +85,15 @@ class Interval(Manifold):
     def log_prior_volume(self) -> float:
         """(1/2) log 2 pi."""
         return float(0.5 * np.log(2.0 * np.pi))
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log 2: the reflection t -> -t."""
+        return float(np.log(2.0))
+
+    def rule(self, spacing: Array) -> Rule:
+        """Gauss-Legendre from knot to knot."""
+        return broken_gaussian_rule(spacing[0], ndtri(spline_breaks(self.n_basis)[1:-1]))
 
     def prior_mean_basis(self) -> Array:
         """(1, 0, .., 0)."""

@@ -77,6 +77,17 @@ class Mobius(Band):
         odd = np.where(k > 0.5, band_roughness(k, np.ones_like(k)), 0.0)
         return np.diag(np.concatenate([even, odd]))
 
+    @property
+    def linear_axes(self) -> tuple[int, ...]:
+        """The height."""
+        return (1,)
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log 2: the reflection of the angle; one turn of it is that of the height."""
+        return float(np.log(2.0))
+
+
     def gauge_generators(self) -> Array:
         """One."""
         return block_diag(harmonic_rotation(self.n_harmonics),

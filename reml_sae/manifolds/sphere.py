@@ -53,6 +53,12 @@ class Sphere(UnitVectors):
         """Log 4 pi, and (1/2) log 2 pi for the radius."""
         return float(np.log(4.0 * np.pi) + 0.5 * np.log(2.0 * np.pi))
 
+    @property
+    def log_multiplicity(self) -> float:
+        """Log 2: the antipodal map."""
+        return float(np.log(2.0))
+
+
     def distance(self, t1: Array, t2: Array) -> Array:
         """Length of the shorter arc of the great circle."""
         return arc(t1, t2, antipodal=False)

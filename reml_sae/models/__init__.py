@@ -1,6 +1,6 @@
 """What the engine fits: the protocol, the SAE-manifold model and the mixed model."""
 
-from reml_sae.models._protocol import (
+from reml_sae.inner._protocol import (
     ArrowModel,
     Curvature,
     Factor,

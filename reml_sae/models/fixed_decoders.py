@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.inner._protocol import Theta
 from reml_sae.linalg import SpanFactor
-from reml_sae.models._protocol import Theta
 
 if TYPE_CHECKING:
     from reml_sae.models.sae import SAEManifoldModel
@@ -34,14 +34,14 @@ class FixedDecoders:
     def __init__(self, model: SAEManifoldModel):
         self.model = model
         self.initial_theta = model.initial_theta
-        self.objective = model.objective
+        self.objective = model.joint_objective
         self.retract = model.retract
         self.merge_rows = model.merge_rows
         self.refine_rows = model.refine_rows
 
     def at(self, theta: Theta, rho: Array) -> FixedPoint:
         """The model at a state and outer parameters."""
-        return FixedPoint(self.model.at(theta, rho))
+        return FixedPoint(self.model.joint_at(theta, rho))
 
 
 class FixedPoint:

@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.inner._protocol import Theta
 from reml_sae.linalg import batched_cholesky
-from reml_sae.models._protocol import Theta
 from reml_sae.models.mixed_border import Border
 from reml_sae.penalties import Curvature
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.inner._protocol import LogDeterminant, Theta
 from reml_sae.linalg import ArrowFactor, ArrowMatrix
-from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed_covariance import EffectsPrior
 from reml_sae.models.mixed_smooths import SmoothPrior
@@ -186,7 +186,7 @@ class MixedPoint(GroupedPoint):
         rho[where["family"]] = 0.5 * by_psi @ h
         edf = (float(self._weights(curvature) @ h) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
-        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
+        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf, rho)
 
     def edf(self, curvature: Curvature = "majorizer") -> float:
         """Effective degrees of freedom of all effects and coefficients, tr(H^-1 J^T W J)."""
@@ -203,6 +203,8 @@ class MixedPoint(GroupedPoint):
         loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
         out[where["family"]] = loss_psi.sum(axis=1)
         return out
+
+    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: F has no part of a normaliser."""

@@ -26,7 +26,7 @@ from scipy.linalg import cholesky
 
 from reml_sae.errors import InputError
 from reml_sae.families import Binomial
-from reml_sae.models._protocol import Theta
+from reml_sae.inner._protocol import Theta
 from reml_sae.models.mixed import MixedModel
 from reml_sae.models.mixed_design import finite, matrix
 from reml_sae.models.mixed_point import MixedPoint

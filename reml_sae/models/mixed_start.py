@@ -10,7 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from reml_sae.errors import InputError
 from reml_sae.families import Family
-from reml_sae.models._protocol import Theta
+from reml_sae.inner._protocol import Theta
 from reml_sae.models.mixed_design import Design
 
 if TYPE_CHECKING:

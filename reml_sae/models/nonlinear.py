@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.families import Family, get_family
+from reml_sae.inner._protocol import Theta
 from reml_sae.linalg import batched_solve_psd
-from reml_sae.models._protocol import Theta
 from reml_sae.models.grouped import GroupedModel
 from reml_sae.models.mixed_border import Border
 from reml_sae.models.mixed_covariance import Covariance, EffectsPrior

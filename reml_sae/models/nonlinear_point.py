@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError
+from reml_sae.inner._protocol import LogDeterminant, Theta
 from reml_sae.linalg import ArrowFactor, ArrowMatrix
-from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed_covariance import EffectsPrior
 from reml_sae.models.mixed_point import ScaledFactor
@@ -200,7 +200,7 @@ class NonlinearPoint(GroupedPoint):
         rho[where["family"]] = 0.5 * psi
         edf = (self.edf(curvature) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
-        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
+        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf, rho)
 
     def edf(self, curvature: Curvature = "majorizer") -> float:
         """Effective degrees of freedom of effects and coefficients, tr(H^-1 d2 loss)."""
@@ -217,6 +217,8 @@ class NonlinearPoint(GroupedPoint):
         loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
         out[where["family"]] = loss_psi.sum(axis=1)
         return out
+
+    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: F has no part of a normaliser."""

@@ -17,18 +17,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError
+from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family, Gaussian
+from reml_sae.inner._protocol import Theta
 from reml_sae.manifolds import Manifold
-from reml_sae.models._protocol import Theta
 from reml_sae.models.assignment import Amplitudes, Assignment
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
+from reml_sae.models.laplace_point import LaplacePoint
 from reml_sae.models.mixture import Layout, Mixture
+from reml_sae.models.quadrature_point import QuadraturePoint
+from reml_sae.models.row_lattice import PROBES, lattice
+from reml_sae.models.row_quadrature import RowQuadrature
 from reml_sae.models.sae_bound import bind_rows, manifold_priors
 from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.models.sae_point import SAEPoint
@@ -39,6 +43,8 @@ from reml_sae.models.terms import PenaltyTerm, number_terms
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+Integration = Literal["auto", "laplace", "quadrature"]
 
 LOG_DISPERSION = "log_dispersion"
 DISPERSION_BOX = (-27.0, 5.0)
@@ -74,6 +80,9 @@ class SAEManifoldModel(SAEStructure):
     gate_counts : ((K,) array, int), optional
         How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
         costs a row to open a gate under a Beta-Bernoulli prior.
+    integration : {"auto", "laplace", "quadrature"}
+        How the rows' own parameters are integrated out; "auto" takes quadrature where the model
+        and its size allow it.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class SAEManifoldModel(SAEStructure):
         family: Family | None = None,
         offset: Array | None = None,
         gate_counts: tuple[Array, int] | None = None,
+        integration: Integration = "auto",
     ):
         self.Z = Z
         self.atoms = tuple(atoms)
@@ -108,6 +118,8 @@ class SAEManifoldModel(SAEStructure):
         self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
         self.decoder_precision = decoder_precision
         self._theta, self._rho = theta, np.asarray(rho, float)
+        self.integration: Integration = integration
+        self._last: tuple[Theta, Array, LaplacePoint | QuadraturePoint] | None = None
         if self._rho.shape != (len(self.rho_names),):
             raise InputError(
                 f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
@@ -116,6 +128,8 @@ class SAEManifoldModel(SAEStructure):
         self._check_terms()
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
+        if integration == "quadrature":
+            self._check_quadrature()
 
     # --- protocol ----------------------------------------------------------------------------
 
@@ -154,8 +168,9 @@ class SAEManifoldModel(SAEStructure):
 
     @property
     def effective_dim(self) -> int:
-        """Number of integrated parameters: those that rows carry, and M p."""
-        return int(self.carried.sum()) + self.layout.basis_size * self.shape[1]
+        """Parameters integrated by Laplace's method: M p, and those that rows carry."""
+        rows = 0 if self.by_quadrature else int(self.carried.sum())
+        return rows + self.layout.basis_size * self.shape[1]
 
     def initial_theta(self) -> Theta:
         """State from which an inner solve starts."""
@@ -165,8 +180,28 @@ class SAEManifoldModel(SAEStructure):
         """Outer parameters from which the outer loop starts."""
         return self._rho.copy()
 
-    def at(self, theta: Theta, rho: Array) -> SAEPoint:
-        """The model at a state and outer parameters."""
+    def at(self, theta: Theta, rho: Array) -> LaplacePoint | QuadraturePoint:
+        """The marginal objective of the decoders at a state and outer parameters.
+
+        The rows of the state are where the search for their modes starts.
+        """
+        rho = np.asarray(rho, float)
+        if self._last is not None and self._last[0] is theta and (self._last[1] == rho).all():
+            return self._last[2]
+        point: LaplacePoint | QuadraturePoint
+        if self.by_quadrature:
+            point = QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
+        else:
+            point = self.laplace_at(theta, rho)
+        self._last = theta, rho.copy(), point
+        return point
+
+    def laplace_at(self, theta: Theta, rho: Array) -> LaplacePoint:
+        """The objective with the rows integrated out by Laplace's method, at a state."""
+        return LaplacePoint(self, theta, np.asarray(rho, float))
+
+    def joint_at(self, theta: Theta, rho: Array) -> SAEPoint:
+        """The joint objective of rows and decoders at a state and outer parameters."""
         return SAEPoint(self, theta, np.asarray(rho, float))
 
     def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
@@ -180,6 +215,13 @@ class SAEManifoldModel(SAEStructure):
         return Theta(xi, beta)
 
     def objective(self, theta: Theta, rho: Array) -> float:
+        """The marginal objective; infinite where a row has no curvature to integrate."""
+        try:
+            return self.at(theta, rho).objective
+        except NotPositiveDefiniteError:
+            return np.inf
+
+    def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
         amplitudes, features = self.scaled_basis(theta)
         loss = self.family.loss(self.Z, features @ theta.beta + self.offset, self.psi(rho)).sum()
@@ -192,10 +234,10 @@ class SAEManifoldModel(SAEStructure):
 
         Where a penalty couples the rows they cannot choose on their own: the new state.
         """
-        if self.couples_rows:
+        if self.couples_rows or self.by_quadrature:
             return new
         kept = Theta(old.xi, new.beta)
-        better = self.row_objective(new, rho) < self.row_objective(kept, rho)
+        better = self.row_evidence(new, rho) < self.row_evidence(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
 
     def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
@@ -245,6 +287,7 @@ class SAEManifoldModel(SAEStructure):
             "decoder_precision": self.decoder_precision,
             "family": self.family, "offset": self.offset,
             "symmetries": None if "terms" in changed else self.symmetries,
+            "integration": self.integration,
         }
         return SAEManifoldModel(**{**arguments, **changed})
 
@@ -318,6 +361,35 @@ class SAEManifoldModel(SAEStructure):
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, amplitudes)
 
+    def row_evidence(self, theta: Theta, rho: Array) -> Array:
+        """Laplace approximation of every row's -log int exp(-F_i) dxi at a state, (N,).
+
+        But for (2 pi)^(q / 2); it is least where the row is expanded best. Infinite where the
+        curvature is singular.
+        """
+        return self.row_objective(theta, rho) + self.laplace_at(theta, rho).rows.row_values
+
+    def row_partitions(self, rho: Array) -> Array:
+        """Log partition of the priors of every row's own parameters, (N,).
+
+        What the priors of coordinates, amplitudes and logits have in `log_normalizer`, row by row;
+        what is the same for all rows whatever they carry is left out.
+        """
+        out = np.zeros(len(self.Z))
+        for k, (atom, own) in enumerate(zip(self.atoms, self.has_manifold_prior, strict=True)):
+            if own:
+                out[self.active[:, k]] += atom.log_prior_volume()
+        for term in self.row_terms:
+            if term.target == "logits" or term.couples_rows or not term.penalty.is_normalised:
+                continue
+            for k in range(len(self.atoms)) if term.atom < 0 else (term.atom,):
+                rows = self.is_open[:, k] if term.target == "amplitudes" else self.active[:, k]
+                partition = term.penalty.restrict(np.zeros(1, np.intp), len(self.Z)).log_partition(
+                    term.rho(rho), 1)
+                if partition is not None:
+                    out[rows] += partition[0]
+        return out
+
     def row_sampler(self, theta: Theta, rho: Array) -> SAERowSampler:
         """Draws of the rows around a mode."""
         return SAERowSampler(self, theta, rho)
@@ -352,3 +424,25 @@ class SAEManifoldModel(SAEStructure):
         couples the rows they cannot move on their own, and all stay.
         """
         return theta if self.couples_rows else refine_rows(self, theta, rho, n_sweeps)
+
+    # --- rows integrated by quadrature -----------------------------------------------------------
+
+    def row_quadrature(self, beta: Array, rho: Array) -> RowQuadrature:
+        """The rows under a decoder."""
+        psi = self.psi(rho)
+        found = lattice(self.atoms[0], beta, self.family, psi, self._reach(beta))
+        if found is None:
+            raise InputError(f"{self.atoms[0]!r} has no quadrature of its coordinates; use "
+                             "integration='laplace'")
+        return RowQuadrature(self.Z, found, beta, self.offset, self.family, psi)
+
+    def _reach(self, beta: Array) -> float:
+        """Largest residual of a row inside the span of its curve, from points of the curve."""
+        if not self.family.equal_weights:
+            return 0.0
+        curve = self.atoms[0].basis(self.atoms[0].grid(PROBES)) @ beta + self.offset
+        frame = np.linalg.qr(beta.T)[0]
+        rows, points = self.Z @ frame, curve @ frame
+        square = np.einsum("nr,nr->n", rows, rows)[:, None] - 2.0 * rows @ points.T
+        nearest = (square + np.einsum("gr,gr->g", points, points)).min(axis=1)
+        return float(np.sqrt(max(nearest.max(initial=0.0), 0.0)))

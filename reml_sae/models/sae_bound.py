@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.models._protocol import Curvature, Theta
+from reml_sae.inner._protocol import Curvature, Theta
 from reml_sae.models.terms import PenaltyTerm
 from reml_sae.penalties import MatrixPenalty, RowCurvature
 

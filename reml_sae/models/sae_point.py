@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.inner._protocol import LogDeterminant, Theta
 from reml_sae.linalg import (
     ArrowMatrix,
     LowRankUpdate,
@@ -26,7 +27,6 @@ from reml_sae.linalg import (
     SpanSelectedInverse,
     SparseSpanFactor,
 )
-from reml_sae.models._protocol import LogDeterminant, Theta
 from reml_sae.models.gauge import Gauge
 from reml_sae.models.sae_bound import CoupledRows
 from reml_sae.models.sae_exact import (
@@ -107,7 +107,7 @@ class SAEPoint:
         """Second derivative of the loss in eta, (N, p)."""
         return self.model.family.loss_eta(self.model.Z, self.eta, self.psi, 2)
 
-    def _weighted_jacobian(self, which: Curvature) -> Array:
+    def weighted_jacobian(self, which: Curvature) -> Array:
         """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
         if self.precision is not None:
             return self.precision * self.jacobian
@@ -118,7 +118,7 @@ class SAEPoint:
 
         A parameter that the row does not carry has a unit block of its own.
         """
-        blocks = self._weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
+        blocks = self.weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
         if curvature == "exact":
             blocks -= self._score_hessian
         blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
@@ -134,10 +134,10 @@ class SAEPoint:
         if self.precision is None:
             gram = np.zeros((self.features.shape[1],) * 2)
             border = border + weighted_border(self.features, self.weight)
-            jacobians = self.restrict(self._weighted_jacobian("majorizer"))
+            jacobians = self.restrict(self.weighted_jacobian("majorizer"))
         else:
             gram = self.precision * (self.features.T @ self.features)
-        grams = self.penalties.curvature_grams()
+        grams = self.penalties.grams
         for where, prior in zip(self.model.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
@@ -175,7 +175,10 @@ class SAEPoint:
         return self._factorized(0.0)
 
     def _factorized(self, damping: float) -> SpanFactor:
-        matrix = self.curvature(damping)
+        return self.factor_of(self.curvature(damping))
+
+    def factor_of(self, matrix: SpanArrowMatrix) -> SpanFactor:
+        """Factor of a matrix with the rows of this point, and their low-rank part."""
         packed = PackedRows(self.model.carried)
         alone = not len(matrix.edges) and not packed.is_whole
         return self.with_low_rank(PackedFactor(matrix, packed) if alone else matrix.factorize())
@@ -212,7 +215,7 @@ class SAEPoint:
     # --- log-determinant -----------------------------------------------------------------------
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
-        """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients."""
+        """(1/2) log|H| with the gauge volume, and its explicit gradients."""
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
         half = self.penalties.half_trace_gradients(
@@ -221,21 +224,18 @@ class SAEPoint:
         grad_x, grad_rho = data.grad_x + half[0], half[2]
         grad_beta = data.grad_beta + half[1] + gauge_gradient
         grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
-        correction, correction_beta, correction_rho = self.penalties.scale_correction()
-        grad_beta -= correction_beta
-        grad_rho -= correction_rho
         penalty_trace = half[3]
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
         edf = self.model.effective_dim - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
         grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
-        value = data.half_logdet + gauge_value - correction
-        return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
+        value = data.half_logdet + gauge_value
+        return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf,
+                              grad_rho)
 
     def _majorizer_trace(self) -> DataTrace:
-        factor = self.factorize()
-        inverse = factor.selected_inverse()
+        factor, inverse = self._factor, self._selected_inverse
         t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
         grad_psi = np.zeros(len(self.psi))
         u = None
@@ -269,7 +269,7 @@ class SAEPoint:
         """
         family, Z, phi = self.model.family, self.model.Z, self.features
         jacobian = self.restrict(self.jacobian)
-        weighted = self.restrict(self._weighted_jacobian("majorizer"))
+        weighted = self.restrict(self.weighted_jacobian("majorizer"))
         within = inverse.rows @ weighted
         cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
         own = np.einsum("aobo->oab", factor.border_inverse())
@@ -286,20 +286,27 @@ class SAEPoint:
         """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out."""
         return exact_matrix(self)
 
-    def decoder_penalty_trace(self, k: int, factor: SpanFactor, border_trace: Array) -> float:
-        """Trace of H^-1 times the penalties' curvature on the decoder of atom k.
+    def decoder_posterior(self, k: int) -> tuple[float, Array]:
+        """Effective degrees of freedom of decoder k, and its covariance for every output.
 
-        Its p M_k coefficients less this are the effective degrees of freedom of the atom.
+        Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
+        (p, M_k, M_k).
         """
         where = self.model.layout.basis_slices[k]
-        trace = float(np.vdot(self.penalties.curvature_grams()[k], border_trace[where, where]))
+        border_trace = self._selected_inverse.border_trace
+        trace = float(np.vdot(self.penalties.grams[k], border_trace[where, where]))
+        p = self.model.shape[1]
         if self.model.has_dense_border:
-            p = self.model.shape[1]
             flat = slice(where.start * p, where.stop * p)
             size = self.theta.beta.size
-            inverse = factor.border_inverse().reshape(size, size)[flat, flat]
+            inverse = self._factor.border_inverse().reshape(size, size)[flat, flat]
             trace += float(np.vdot(self.penalties.border("majorizer")[flat, flat], inverse))
-        return trace
+        edf = (where.stop - where.start) * p - trace
+        return edf, self._factor.coefficient_covariance(where)
+
+    @cached_property
+    def _selected_inverse(self) -> SpanSelectedInverse:
+        return self._factor.selected_inverse()
 
     def sparse_backend(self) -> str | None:
         """The sparse Cholesky that ran for penalties that couple rows; None where none did."""
@@ -329,6 +336,8 @@ class SAEPoint:
         own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
         out[len(out) - len(own):] += own.sum((1, 2))
         return out
+
+    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """What quadratic strengths have of their normaliser within F: its gradient, (n_rho,)."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.inner._protocol import Theta
 from reml_sae.linalg import PackedRows, batched_cholesky, batched_solve_psd
-from reml_sae.models._protocol import Theta
 
 if TYPE_CHECKING:
     from reml_sae.models.sae import SAEManifoldModel
@@ -21,11 +21,15 @@ Array = NDArray[np.float64]
 
 ROW_RTOL = 1e-13
 """A row whose objective falls by less than this, relatively, has settled."""
+ROW_DAMPING = (0.1, 1.0, 10.0)
+LONGEST_STEP = 2.0
+"""Of a damped row, in logits, radians or prior standard deviations, at a damping of one."""
+NEARLY_SINGULAR = 1e-3
 
 
 def refine_rows(model: SAEManifoldModel, theta: Theta, rho: Array, n_sweeps: int) -> Theta:
     """Sweeps over the rows; no row's objective increases, and settled rows drop out."""
-    xi, value = theta.xi.copy(), model.row_objective(theta, rho)
+    xi, value = theta.xi.copy(), model.row_evidence(theta, rho)
     moving = np.arange(len(xi))
     for _ in range(n_sweeps):
         part = model.rows(moving)
@@ -42,19 +46,16 @@ def _sweep(
     model: SAEManifoldModel, theta: Theta, rho: Array, value: Array
 ) -> tuple[Array, Array]:
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
-    point = model.at(theta, rho)
+    point = model.laplace_at(theta, rho)
     packed = PackedRows(model.carried)
-    moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
-                       packed.pack_blocks(point.row_hessian("majorizer")),
+    moves = _row_steps(packed.pack_blocks(point.joint.row_hessian("exact")),
+                       packed.pack_blocks(point.joint.row_hessian("majorizer")),
                        packed.pack(point.gradient().xi))
-    step, downhill = (packed.unpack(move) for move in moves)
-    trials = [step, 0.3 * step, 0.05 * step]
-    if downhill.any():
-        trials += [downhill, -downhill]
+    trials = [packed.unpack(move) for move in moves]
     best, improved = theta.xi, np.zeros(len(value), bool)
     for move in trials:
         candidate = model.retract(theta, Theta(move, np.zeros_like(theta.beta)))
-        trial = model.row_objective(candidate, rho)
+        trial = model.row_evidence(candidate, rho)
         better = (trial < value) & ~improved
         best = np.where(better[:, None], candidate.xi, best)
         value = np.where(better, trial, value)
@@ -66,9 +67,9 @@ def _sweep(
 
 def row_decrements(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
     """Newton decrement of every row at fixed decoders, (N,), in the square root of nats."""
-    point, packed = model.at(theta, rho), PackedRows(model.carried)
+    point, packed = model.laplace_at(theta, rho), PackedRows(model.carried)
     gradient = packed.pack(point.gradient().xi)
-    blocks = packed.pack_blocks(point.row_hessian("majorizer"))
+    blocks = packed.pack_blocks(point.joint.row_hessian("majorizer"))
     square = (gradient * batched_solve_psd(blocks, gradient)).sum(axis=1)
     return np.sqrt(np.maximum(square, 0.0))
 
@@ -89,7 +90,7 @@ class SAERowSampler:
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
         self.model, self.theta = model, theta
         self.carried = model.carried
-        point = model.at(theta, rho)
+        point = model.joint_at(theta, rho)
         blocks = point.row_hessian("exact")
         low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
         blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
@@ -107,19 +108,31 @@ class SAERowSampler:
         return moved, volume
 
 
-def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> tuple[Array, Array]:
-    """Newton step of every row, (N, q), and a direction of negative curvature, 0 if it has none.
+def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
+    """Steps (N, q) of every row, the most daring first.
 
-    The step falls back to the majorizer where the exact block is not positive definite.
+    The Newton step, of the majorizer where the exact block is not positive definite; then Levenberg
+    steps on the absolute eigenvalues of the exact block, shorter and shorter; then, where a row has
+    one, both ways along its direction of negative curvature. All in the metric of the majorizer's
+    diagonal.
     """
     if exact.shape[1] == 0:
-        return gradient, gradient
+        return [gradient]
     diagonal = np.einsum("nqq->nq", majorizer)
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
     metric = scale[:, :, None] * scale[:, None, :]
     values, vectors = np.linalg.eigh(exact / metric)
     lowest = values[:, 0]
-    blocks = np.where((lowest > 1e-3)[:, None, None], exact, majorizer) / metric
+    blocks = np.where((lowest > NEARLY_SINGULAR)[:, None, None], exact, majorizer) / metric
     blocks += 1e-10 * np.eye(exact.shape[1])
-    downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0], 0.0)
-    return -batched_solve_psd(blocks, gradient / scale) / scale, downhill / scale
+    steps = [-batched_solve_psd(blocks, gradient / scale) / scale]
+    # a gradient that the curvature does not resist would lead out of reach at any damping of it
+    slow = np.maximum(scale, np.sqrt(np.abs(gradient) / LONGEST_STEP))
+    bounded = np.linalg.eigh(exact / (slow[:, :, None] * slow[:, None, :]))
+    along = np.einsum("nab,na->nb", bounded[1], gradient / slow)
+    steps += [-np.einsum("nab,nb->na", bounded[1], along / (np.abs(bounded[0]) + damping)) / slow
+              for damping in ROW_DAMPING]
+    if (lowest < -1e-6).any():
+        downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0], 0.0) / scale
+        steps += [downhill, -downhill]
+    return steps

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
-from reml_sae.models._protocol import Theta
+from reml_sae.inner._protocol import Theta
 
 if TYPE_CHECKING:
     from reml_sae.models.sae import SAEManifoldModel

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from reml_sae.errors import InputError
 from reml_sae.families import Family
@@ -24,6 +25,8 @@ Mask = NDArray[np.bool_]
 
 DENSE_BORDER_LIMIT = 4096
 """Largest border that is carried where it is no product over outputs."""
+QUADRATURE_LIMIT = 1024
+"""Largest border of a quadrature of the rows that is chosen unasked; its curvature is dense."""
 
 
 class SAEStructure:
@@ -38,6 +41,8 @@ class SAEStructure:
     active: Mask
     active_coordinates: Mask
     couples_rows: bool
+    row_terms: list[PenaltyTerm]
+    integration: str
     _gate_counts: tuple[Array, int] | None
 
     @property
@@ -78,10 +83,6 @@ class SAEStructure:
     def psi(self, rho: Array) -> Array:
         """The family's part of rho, (n_psi,)."""
         return rho[len(rho) - self.family.n_psi:]
-
-    def scale_floor(self, rho: Array) -> float:
-        """phi of `scale`: the dispersion, or one where the family has none."""
-        return self.family.dispersion(self.psi(rho)) if self.family.has_dispersion else 1.0
 
     @property
     def _dense_terms(self) -> list[PenaltyTerm]:
@@ -136,6 +137,50 @@ class SAEStructure:
         owned = {term.atom for term in self.terms
                  if term.target == "coordinates" and term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
+
+    @cached_property
+    def by_quadrature(self) -> bool:
+        """Whether the rows are integrated out by quadrature, not by Laplace's method."""
+        if self.integration == "laplace" or self._without_quadrature():
+            return False
+        return self.integration == "quadrature" or not self._too_large()
+
+    def _without_quadrature(self) -> str:
+        """Why no quadrature of the rows exists; empty where one does."""
+        if len(self.atoms) > 1 or self.assignment.dim:
+            return "a row has more than the coordinates of one atom"
+        if self.row_terms:
+            return "a penalty acts on the rows"
+        if not self.atoms[0].has_rule:
+            return f"{self.atoms[0]!r} has no quadrature of its coordinates"
+        return ""
+
+    def _too_large(self) -> bool:
+        return self.layout.basis_size * self.Z.shape[1] > QUADRATURE_LIMIT
+
+    def _check_quadrature(self) -> None:
+        reason = self._without_quadrature()
+        if reason:
+            raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
+                             "'laplace'")
+
+    @property
+    def log_multiplicity(self) -> float:
+        """Log of how many equal modes the decoders have beside the continuous gauge.
+
+        Mirror images of every atom that rows use, and the permutations of atoms of one kind.
+        """
+        used = np.flatnonzero(self.active.any(axis=0))
+        shaped = {term.atom for term in self.terms if term.target == "coordinates"}
+        total = sum(self.atoms[k].log_multiplicity for k in used if k not in shaped)
+        if any(term.target == "gates" for term in self.terms):  # the prior orders the atoms
+            return total
+        kinds = [repr(atom) for atom in self.atoms]
+        for kind in set(kinds):
+            alike = [k for k in range(len(kinds)) if kinds[k] == kind]
+            idle = len(alike) - len(set(alike) & set(used.tolist()))
+            total += float(gammaln(len(alike) + 1) - gammaln(idle + 1))
+        return total
 
     @property
     def gate_counts(self) -> tuple[Array, int]:

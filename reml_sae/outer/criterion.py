@@ -128,7 +128,7 @@ def criterion_at(
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
     inside = point.normalizer_in_objective_rho()
-    explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
+    explicit = {"objective": point.energy_rho() - inside, "half_logdet": logdet.explicit_rho,
                 "log_normalizer": normalizer_rho + inside}
     return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)
 

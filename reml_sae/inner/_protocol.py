@@ -74,12 +74,16 @@ class LogDeterminant:
     rho : (n_rho,) gradient in rho at fixed theta
     edf : float
         Effective degrees of freedom tr(H^-1 J^T W J).
+    explicit_rho : (n_rho,) array
+        What of (1/2) log|H| of the whole arrowhead depends on rho at fixed theta: ``rho`` itself,
+        unless rows are integrated out.
     """
 
     value: float
     theta: Theta
     rho: Array
     edf: float
+    explicit_rho: Array
 
 
 class InnerPoint(Protocol):
@@ -115,7 +119,14 @@ class ModelPoint(InnerPoint, Protocol):
         ...
 
     def objective_rho(self) -> Array:
-        """Gradient of F in rho at fixed theta, (n_rho,)."""
+        """Gradient of the objective in rho at fixed parameters, (n_rho,)."""
+        ...
+
+    def energy_rho(self) -> Array:
+        """Gradient in rho of what the penalties and the loss are at the state, (n_rho,).
+
+        It is `objective_rho`, unless rows are integrated out.
+        """
         ...
 
     def normalizer_in_objective_rho(self) -> Array:
