@@ -104,7 +104,7 @@ def test_weight_zero_is_refused_or_switches_the_penalty_off(case):
     if not penalty.ZERO_WEIGHT:
         with pytest.raises(RegistryError, match="weight must be a positive number"):
             pen.from_config(config)
-        with pytest.raises(RegistryError, match="weight_schedule.w_end must be positive"):
+        with pytest.raises(RegistryError, match=r"weight_schedule\.w_end must be positive"):
             pen.from_config({**penalty.to_config(), "weight_schedule": schedule})
         return
     off, rho, v = pen.from_config(config), case.at_rho, np.ones(target.size)
