@@ -180,7 +180,7 @@ def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     rho = fitted.result.rho.copy()
     for term in fitted.model.terms:
         if term.target == "logits":
-            rho[term.where] = MIXED_LOG_SPARSITY - np.log(term.penalty.weight)
+            rho[term.where] = term.penalty.rho_at(MIXED_LOG_SPARSITY)
     shares = hard_shares(start.labels, len(fitted.model.atoms), MIXED_SHARE)
     zeta = assignment.start(start.codes.support, shares)
     theta = Theta(np.concatenate([zeta, start.codes.coordinates], axis=1),
@@ -234,9 +234,9 @@ def model_from_codes(
     )
     for term in model.terms:
         if term.target == "amplitudes" and not assignment.hard_support:
-            rho[term.where] = START_LOG_PRECISION - np.log(term.penalty.weight)
+            rho[term.where] = term.penalty.rho_at(START_LOG_PRECISION)
         elif term.target in START_LOG_STRENGTHS:
-            rho[term.where] = START_LOG_STRENGTHS[term.target] - np.log(term.penalty.weight)
+            rho[term.where] = term.penalty.rho_at(START_LOG_STRENGTHS[term.target])
     for number, name in enumerate(model.rho_names):
         rho[number] = rho[number] if known is None else known.get(name, rho[number])
     theta = solve_beta(model, theta, rho)

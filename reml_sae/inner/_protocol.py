@@ -229,8 +229,8 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
         ...
 
     @property
-    def is_scheduled(self) -> bool:
-        """Whether any penalty has a weight schedule."""
+    def schedule_end(self) -> int | None:
+        """First outer iteration at which every schedule is at its end; None without any."""
         ...
 
     def apply_schedule(self, iteration: int) -> Self:

@@ -6,7 +6,7 @@ The step solves the exact Hessian by conjugate gradients preconditioned with the
 the majorized H, to the accuracy that superlinear convergence needs (Dembo, Eisenstat and Steihaug
 1982); it falls back to H itself at negative curvature or under Levenberg damping. Every step must
 decrease F. Row-local sweeps, in which each row accepts or rejects its own step, go between joint
-steps while far from the mode.
+steps while far from the mode or damped.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def solve_inner(
             continue
         state = moved
         damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
-        if decrement > 1.0:
+        # one row near a saddle can force a damping that stops all others: it moves by itself
+        if decrement > 1.0 or damping > 0.0:
             state = model.refine_rows(state, rho)
         point = model.at(state, rho)
     return InnerSolution(point.theta, point, InnerStatus.MAX_ITER, max_iter, decrement, damping)

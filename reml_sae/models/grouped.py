@@ -70,9 +70,9 @@ class GroupedModel(ABC):
         return {}
 
     @property
-    def is_scheduled(self) -> bool:
-        """Whether any penalty has a weight schedule: none has."""
-        return False
+    def schedule_end(self) -> None:
+        """None: no penalty has a weight schedule."""
+        return
 
     def apply_schedule(self, iteration: int) -> Self:
         """The model itself."""

@@ -265,9 +265,10 @@ class SAEManifoldModel(SAEStructure):
         return self._with(gate_counts=counts)
 
     @property
-    def is_scheduled(self) -> bool:
-        """Whether any penalty has a weight schedule."""
-        return any(term.penalty.weight_schedule is not None for term in self.terms)
+    def schedule_end(self) -> int | None:
+        """First outer iteration at which every schedule is at its end; None without any."""
+        schedules = [term.penalty.weight_schedule for term in self.terms]
+        return max((schedule.end for schedule in schedules if schedule is not None), default=None)
 
     def apply_schedule(self, iteration: int) -> SAEManifoldModel:
         """The model with its scheduled weights at an outer iteration."""

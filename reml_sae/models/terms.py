@@ -130,6 +130,9 @@ def bind_penalty(
         return [term for part in penalty.parts
                 for term in bind_penalty(part, atoms, n_outputs, assignment)]
     kind = penalty.KIND_TAG
+    if penalty.is_learnable and not penalty.settled().weight:
+        # 0 exp(rho) is 0 for every rho: V would be flat in it
+        penalty = replace(penalty, learnable=False)
     if not penalty.is_smooth:
         raise InputError(
             f"{kind} with these parameters is not differentiable everywhere, so the engine cannot "

@@ -30,8 +30,6 @@ from reml_sae.outer.trace import REMLTrace
 
 Array = NDArray[np.float64]
 
-MAX_ANNEAL = 30
-
 
 @dataclass(frozen=True)
 class FitResult:
@@ -135,21 +133,15 @@ def fit_reml(
 
 
 def _anneal(loop: Loop) -> None:
-    """Follow the mode while scheduled weights go to their ends."""
-    if not loop.model.is_scheduled:
+    """Follow the mode until every scheduled weight has reached its end."""
+    start = loop.model
+    if start.schedule_end is None:
         return
-    start, weights = loop.model, None
-    for iteration in range(MAX_ANNEAL):
+    for iteration in range(start.schedule_end + 1):
         loop.model = start.apply_schedule(iteration)
         value = loop.evaluate(loop.best_rho, gradient=False, tol=LOOSE)
         loop.theta = value.inner.theta
         loop.record("anneal", loop.best_rho, value)
-        if weights is not None and all(
-            abs(weight - weights[name]) <= 1e-3 * weight
-            for name, weight in loop.model.weights().items()
-        ):
-            break
-        weights = loop.model.weights()
     loop.model = start.settled()
 
 

@@ -32,6 +32,8 @@ Curvature = Literal["majorizer", "exact"]
 """Which operator: the positive semidefinite majorizer B or the exact Hessian."""
 
 RHO_LIMIT = 700.0
+LEAST_WEIGHT = 1e-12
+"""Weight, relative to w_end, of a schedule that starts at 0, for kinds that need a positive one."""
 STRENGTH_BOX = (-12.0, 18.0)
 """Log strengths that the outer loop searches."""
 
@@ -54,9 +56,10 @@ class Penalty(ABC):
     Parameters
     ----------
     weight : float
-        Positive factor of the penalty.
+        Positive factor of the penalty. Zero, which switches it off, where P vanishes with its
+        weight and is a potential, or a prior on a bounded range.
     weight_schedule : ScalarWeightSchedule or dict, optional
-        Moves the weight with the outer iteration.
+        Moves the weight with the outer iteration, and ends at ``w_end``.
     learnable : bool, optional
         Whether REML chooses log strengths on top of the weight. By default it does where the
         penalty is a proper prior; an improper one is held at its weight.
@@ -73,14 +76,21 @@ class Penalty(ABC):
     PYTHON_WRAPPER: ClassVar[str]
     ROW_BLOCK_DIAGONAL: ClassVar[bool]
     TIER: ClassVar[PenaltyTier]
+    ZERO_WEIGHT: ClassVar[bool] = False
+    """Whether weight 0 has a meaning: P is zero then, and exp(-P) as proper as it was."""
     FORMULA: ClassVar[str] = ""
     """P in plain text, as `reml-sae penalties KIND` prints it."""
 
     def __post_init__(self) -> None:
-        _fields.positive("weight", self.weight)
+        (_fields.non_negative if self.ZERO_WEIGHT else _fields.positive)("weight", self.weight)
         if self.weight_schedule is not None:
             schedule = ScalarWeightSchedule.from_config(self.weight_schedule)
             object.__setattr__(self, "weight_schedule", schedule)
+            if not (schedule.w_end or self.ZERO_WEIGHT):
+                raise InputError(
+                    f"weight_schedule.w_end must be positive: {self.KIND_TAG} has no meaning at "
+                    "weight 0; end at a small weight, or leave the penalty out"
+                )
         if self.atom is not None:
             _fields.integer("atom", self.atom, 0)
         if self.learnable is None:
@@ -167,6 +177,12 @@ class Penalty(ABC):
         """Where the outer loop starts, (rho_count,)."""
         return np.zeros(self.rho_count())
 
+    def rho_at(self, log_strength: float) -> Array:
+        """Where every strength is exp(log_strength) at the end of the schedule, (rho_count,)."""
+        if not self.rho_count():
+            return np.zeros(0)
+        return np.full(self.rho_count(), log_strength - np.log(self.settled().weight))
+
     def rho_bounds(self) -> Array:
         """Box that the outer loop searches, (rho_count, 2)."""
         return np.tile(np.array(STRENGTH_BOX), (self.rho_count(), 1))
@@ -214,7 +230,10 @@ class Penalty(ABC):
 
     @abstractmethod
     def hessian_diag(self, target: Array, rho: Array) -> Array | None:
-        """Exact diagonal of a diagonal Hessian; None where the Hessian is not diagonal."""
+        """Exact diagonal of the Hessian, flat.
+
+        None where the Hessian is not diagonal, unless the kind gives its diagonal all the same.
+        """
 
     @abstractmethod
     def psd_majorizer_diag(self, target: Array, rho: Array) -> Array:
@@ -241,7 +260,7 @@ class Penalty(ABC):
     def with_weight_schedule(self, schedule: ScalarWeightSchedule) -> Self:
         """The penalty with its weight at the schedule's present place."""
         return replace(self, weight_schedule=schedule,
-                       weight=_positive_weight(schedule, schedule.iter_count))
+                       weight=self._scheduled_weight(schedule, schedule.iter_count))
 
     def apply_schedule(self, iteration: int) -> Self:
         """The penalty with its weight at an outer iteration; itself where it has no schedule."""
@@ -249,15 +268,18 @@ class Penalty(ABC):
             return self
         schedule = self.weight_schedule
         return replace(self, weight_schedule=replace(schedule, iter_count=iteration + 1),
-                       weight=_positive_weight(schedule, iteration))
+                       weight=self._scheduled_weight(schedule, iteration))
 
     def settled(self) -> Self:
         """The penalty at the end of its schedule, without it."""
         if self.weight_schedule is None:
             return self
-        schedule = self.weight_schedule
-        weight = max(schedule.w_end, _floor(schedule))
-        return replace(self, weight_schedule=None, weight=weight)
+        return replace(self, weight_schedule=None, weight=self.weight_schedule.w_end)
+
+    def _scheduled_weight(self, schedule: ScalarWeightSchedule, iteration: int) -> float:
+        """Weight at an iteration; a start at 0 is a small weight where 0 has no meaning."""
+        least = 0.0 if self.ZERO_WEIGHT else LEAST_WEIGHT * schedule.w_end
+        return max(schedule.weight_at(iteration), least)
 
     # --- configuration ---------------------------------------------------------------------------
 
@@ -269,15 +291,6 @@ class Penalty(ABC):
             if value is not None:
                 config[item.name] = _plain(value)
         return config
-
-
-def _floor(schedule: ScalarWeightSchedule) -> float:
-    """The least weight that a schedule gives: log strengths need a positive one."""
-    return 1e-12 * max(schedule.w_start, schedule.w_end)
-
-
-def _positive_weight(schedule: ScalarWeightSchedule, iteration: int) -> float:
-    return max(schedule.weight_at(iteration), _floor(schedule))
 
 
 def _plain(value: Any) -> Any:

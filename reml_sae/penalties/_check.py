@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.penalties._base import Curvature, Penalty
-from reml_sae.penalties._curvature import RowInverse
+from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
 
 Array = NDArray[np.float64]
@@ -103,7 +103,7 @@ def check_penalty(
             penalty.psd_majorizer_diag(here, rho), np.diagonal(majorizer))
         diagonal = penalty.hessian_diag(here, rho)
         if diagonal is not None:
-            figures["Hessian diagonal"] = _error(np.diag(diagonal), hessian)
+            figures["Hessian diagonal"] = _error(diagonal, np.diagonal(hessian))
         if isinstance(penalty, MatrixPenalty):
             figures.update(_curvature_figures(penalty, here, rho, rng))
     return CheckReport(figures, tolerance)
@@ -134,8 +134,9 @@ def _curvature_figures(
         parts = penalty.curvature(target, rho, which)
         found = RowInverse.of_dense(G, parts)
         slope = float(np.vdot(penalty.curvature_vjp(target, rho, found, which), v))
-        figures[f"{which} curvature"] = _error(
-            penalty.flat(parts.matvec(v)), product(target, rho, penalty.flat(v)))
+        figures[f"{which} curvature"] = (
+            _error(penalty.flat(parts.matvec(v)), product(target, rho, penalty.flat(v)))
+            if which == "exact" else _excess(penalty, target, rho, parts))
         figures[f"{which} vjp"] = _error(slope, _difference(along, view, v))
         figures[f"{which} by rho"] = _error(
             penalty.curvature_rho(target, rho, found, which), _rho_differences(in_rho, rho))
@@ -144,6 +145,16 @@ def _curvature_figures(
         np.tensordot(mixed, v, axes=([1, 2], [0, 1])),
         _rho_differences(lambda r: float(np.vdot(penalty.row_gradient(target, r), v)), rho))
     return figures
+
+
+def _excess(penalty: MatrixPenalty, target: Array, rho: Array, parts: RowCurvature) -> float:
+    """How far the engine's B leaves the contract's, [B, (1 + slack) B], relatively."""
+    eye = np.eye(penalty.rows(target).size)
+    contract = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in eye])
+    engine = np.array([penalty.flat(parts.matvec(penalty.rows(e))) for e in eye])
+    scale = max(float(np.abs(contract).max()), np.finfo(float).tiny)
+    room = (engine - contract, (1.0 + penalty.MAJORIZER_SLACK) * contract - engine)
+    return max(0.0, -min(map(_lowest, room)) / scale)
 
 
 def _difference(function: Callable[[Array], float | Array], x: Array, v: Array) -> Array:

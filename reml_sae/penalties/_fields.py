@@ -29,6 +29,14 @@ def positive(name: str, value: object, above: float = 0.0) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
+def non_negative(name: str, value: object) -> float:
+    """A finite number of at least zero; raises `InputError` where it is not."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if not number or not 0.0 <= float(value) < np.inf:  # type: ignore[arg-type]
+        raise InputError(f"{name} must be a number >= 0, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
 def integer(name: str, value: object, minimum: int) -> int:
     """An integer of at least ``minimum``; raises `InputError` where it is not."""
     if (not isinstance(value, numbers.Integral) or isinstance(value, (bool, np.bool_))

@@ -26,6 +26,8 @@ from reml_sae.penalties._curvature import RowCurvature, RowInverse
 class Held:
     """Mixed into a kind whose normaliser is not known and whose one strength is its weight."""
 
+    ZERO_WEIGHT: ClassVar[bool] = True
+
     @property
     def is_normalised(self) -> bool:
         """False: no normaliser is known, as a rule because exp(-P) has infinite mass."""
@@ -48,6 +50,8 @@ class MatrixPenalty(Penalty):
     """
 
     ROW_BLOCK_DIAGONAL: ClassVar[bool] = False
+    MAJORIZER_SLACK: ClassVar[float] = 0.0
+    """By how much, relatively, the engine's B may exceed the contract's, to be smooth."""
     TIER: ClassVar[PenaltyTier] = PenaltyTier.PSI
 
     @abstractmethod

@@ -1,4 +1,8 @@
-"""Schedules of weights and temperatures over outer iterations."""
+"""Schedules of weights and temperatures over outer iterations.
+
+Every schedule ends: from its iteration `ScalarWeightSchedule.end` on, its weight is w_end exactly.
+The kinds that only approach w_end get there from within `END_TOLERANCE`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,12 @@ from reml_sae.penalties import _fields
 
 PARAMETERS = {"geometric": "rate", "linear": "steps", "reciprocal_iter": None}
 """The parameter that each kind of schedule takes."""
+END_TOLERANCE = 0.01
+"""A weight this near to w_end, relatively, is w_end; relative to w_start where w_end is 0."""
+MAX_ITERATIONS = 1000
+"""Iterations, each an inner solve, within which a schedule must end."""
+LARGEST_LOG = 700.0
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,9 @@ class ScalarWeightSchedule:
     """Path of a weight from ``w_start`` to ``w_end``.
 
     With i the outer iteration and D = w_end - w_start: geometric w_end - D rate^i;
-    linear w_start + D min(i / steps, 1); reciprocal_iter w_end - D / (1 + i).
+    linear w_start + D min(i / steps, 1); reciprocal_iter w_end - D / (1 + i). Once that is within
+    1 % of w_end (of w_start, where w_end is 0), the weight is w_end. A schedule that would need
+    more than 1000 iterations to get there is refused.
 
     Parameters
     ----------
@@ -59,9 +71,53 @@ class ScalarWeightSchedule:
         if self.kind == "linear":
             _fields.integer("steps", self.steps, 1)
         _fields.integer("iter_count", self.iter_count, 0)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        needed = self._iterations()
+        if needed <= MAX_ITERATIONS:
+            return
+        too_long = (f"{self.kind!r} needs {needed:.6g} iterations to come within "
+                    f"{END_TOLERANCE:.0%} of its end, and a fit makes at most {MAX_ITERATIONS}")
+        if self.kind == "linear":
+            raise InputError(f"steps must be at most {MAX_ITERATIONS}, got {self.steps}")
+        if self.kind == "geometric":
+            slowest = np.floor(1e4 * np.exp(-self._distance() / MAX_ITERATIONS)) / 1e4
+            raise InputError(
+                f"rate={self.rate:.10g} is too slow: {too_long}; choose at most {slowest:g}")
+        raise InputError(
+            f"w_start={self.w_start:g} is too far from w_end={self.w_end:g}: {too_long}; choose "
+            "nearer ends or kind 'geometric'")
+
+    def _distance(self) -> float:
+        """Log of the change relative to what counts as w_end."""
+        change = abs(self.w_end - self.w_start)
+        return float(np.log(change) - np.log(self.w_end or self.w_start) - np.log(END_TOLERANCE))
+
+    def _iterations(self) -> float:
+        """Iterations from w_start to w_end, an integer or infinity."""
+        if self.kind == "linear":
+            assert self.steps is not None
+            return float(self.steps)
+        if self.w_start == self.w_end:
+            return 0.0
+        distance = self._distance()
+        if self.kind == "geometric":
+            assert self.rate is not None
+            needed = -distance / np.log(self.rate)
+        else:
+            needed = np.exp(min(distance, LARGEST_LOG)) - 1.0
+        return max(1.0, float(np.ceil(needed - ROUNDING)))
+
+    @property
+    def end(self) -> int:
+        """First iteration whose weight is w_end."""
+        return int(self._iterations())
 
     def weight_at(self, iteration: int) -> float:
-        """Weight at an outer iteration, between the two ends."""
+        """Weight at an outer iteration, between the two ends; w_end from `end` on."""
+        if iteration >= self.end:
+            return float(self.w_end)
         change = self.w_end - self.w_start
         if self.kind == "geometric":
             assert self.rate is not None

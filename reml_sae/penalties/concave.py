@@ -51,6 +51,7 @@ class ScadMcpPenalty(HeldElementwise):
     eps: float = 0.01
     latent_dim: int = 1
 
+    ZERO_WEIGHT: ClassVar[bool] = False  # the knots scale with w; at w = 0, mcp is a constant
     KIND_TAG: ClassVar[str] = "scad_mcp"
     PYTHON_WRAPPER: ClassVar[str] = "ScadMcpPenalty"
     FORMULA: ClassVar[str] = (

@@ -8,19 +8,24 @@ With L_k = log a_k + 1, m = sum_r a_r L_r and scale = lambda / tau^2, per row
     D       = diag(sum_j |H_kj|): D - H is diagonally dominant, so D majorizes H and is PSD
     G       = scale (diag(a) - a a^T): PSD and smooth but *not* a majorizer
 
-The methods named row_psd_* keep the hard absolute values. The engine uses the smooth majorizer
-D_kk = sum_j sqrt(H_kj^2 + delta^2 ||H_k.||^2) >= sum_j |H_kj|, whose derivative has no jumps.
+D is the majorizer of the contract. Its derivative jumps where an H_kj changes sign, which stalls a
+search that differentiates log|H|, so the engine (`row_majorizer`, behind `curvature`) uses
+
+    S_kk = sum_j sqrt(H_kj^2 + delta_K^2 ||H_k.||^2),      delta_K = min(1e-4, 1e-3 / K)
+
+Every root is between |H_kj| and |H_kj| + delta_K ||H_k.||_1, so D <= S <= (1 + K delta_K) D: the
+inflation is at most 0.1 %, whatever K.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
+from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
@@ -29,13 +34,21 @@ from reml_sae.penalties._simplex import log_simplex_partition
 Array = NDArray[np.float64]
 
 SMOOTHING = 1e-4
-"""delta of the smooth majorizer; it inflates D by at most K delta, relatively."""
+"""delta of the smooth majorizer for few atoms."""
+INFLATION = 1e-3
+"""K delta_K at most: by how much, relatively, the smooth majorizer may exceed the hard one."""
+LEAST_LOG_SHARE = -800.0
+"""Log of a share whose exponential is zero: below it only the share matters."""
 
 
 @register
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SoftmaxAssignmentSparsityPenalty(RowPenalty):
     """Penalty on the entropy of each row's assignment; target: logits (N, K).
+
+    The methods that take ``row_logits`` and ``scale`` are the same formulas for single rows: one
+    row (K,) gives one array, n rows (n, K) give n of them. ``scale`` is lambda / tau^2, and ``w``
+    the index of the logit to differentiate by.
 
     Parameters
     ----------
@@ -50,6 +63,8 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
     k_atoms: int
     temperature: float = 1.0
 
+    ZERO_WEIGHT: ClassVar[bool] = True
+    MAJORIZER_SLACK: ClassVar[float] = INFLATION
     KIND_TAG: ClassVar[str] = "softmax_assignment_sparsity"
     PYTHON_WRAPPER: ClassVar[str] = "SoftmaxAssignmentSparsityPenalty"
     FORMULA: ClassVar[str] = "w sum_i H(a_i),  a = softmax(z / tau),  H(a) = -sum_k a_k log a_k"
@@ -59,6 +74,11 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         _fields.positive("temperature", self.temperature)
         super().__post_init__()
 
+    @classmethod
+    def new(cls, k_atoms: int, temperature: float) -> Self:
+        """The penalty at weight 1."""
+        return cls(k_atoms, temperature)
+
     def acts_on(self) -> str:
         """Logits."""
         return "logits"
@@ -67,107 +87,133 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         """K."""
         return self.k_atoms
 
-    def _softmax(self, target: Array) -> tuple[Array, Array, Array]:
-        """a, ell = L - m (so that sum_k a_k ell_k = 0), and the entropy 1 - m of every row."""
-        log_a = log_softmax(self.rows(target) / self.temperature, axis=1)
+    def _softmax(self, rows: Array) -> tuple[Array, Array, Array]:
+        """a, ell = L - m (so that sum_k a_k ell_k = 0), and the entropy 1 - m of rows (n, K)."""
+        with np.errstate(over="ignore"):  # a difference of logits may be infinite: its share is 0
+            z = (rows - rows.max(1, keepdims=True)) / self.temperature
+        log_a = np.maximum(z - np.log(np.exp(z).sum(1, keepdims=True)), LEAST_LOG_SHARE)
         a = np.exp(log_a)
         mean = (a * log_a).sum(1, keepdims=True)
         return a, log_a - mean, -mean[:, 0]
 
-    # --- value and exact derivatives ---------------------------------------------------------
-
-    def row_values(self, target: Array, rho: Array) -> Array:
-        """Lambda H(a), (n,)."""
-        return self.strength(rho) * self._softmax(target)[2]
-
-    def row_gradient(self, target: Array, rho: Array) -> Array:
-        """Gradient, (n, K)."""
-        a, ell, _ = self._softmax(target)
-        return -(self.strength(rho) / self.temperature) * a * ell
-
-    def row_dense_hessian(self, target: Array, rho: Array) -> Array:
-        """H of every row, (n, K, K)."""
-        a, ell, _ = self._softmax(target)
-        pair = a[:, :, None] * a[:, None, :] * (ell[:, :, None] + ell[:, None, :] + 1.0)
-        return self._scale(rho) * (pair - np.eye(self.k_atoms) * (a * (ell + 1.0))[:, :, None])
-
     def _scale(self, rho: Array) -> float:
         return self.strength(rho) / self.temperature**2
 
-    def row_dense_hessian_logit_derivative(self, target: Array, rho: Array) -> Array:
-        """d H_kj / d z_w, (n, K, K, K) with w last."""
-        a, ell, _ = self._softmax(target)
-        eye = np.eye(self.k_atoms)
-        da = a[:, :, None] * (eye - a[:, None, :])
-        # d ell_k = (e_k - a)_w - d m, d m/dz_w = a_w ell_w (all in units of 1 / tau)
-        dell = eye - a[:, None, :] - (a * ell)[:, None, :]
-        level = ell[:, :, None] + ell[:, None, :] + 1.0
-        out = (da[:, :, None, :] * a[:, None, :, None] + a[:, :, None, None] * da[:, None, :, :])
-        out = out * level[:, :, :, None]
-        out += (a[:, :, None] * a[:, None, :])[..., None] * (
-            dell[:, :, None, :] + dell[:, None, :, :])
-        diagonal = da * (ell + 1.0)[:, :, None] + a[:, :, None] * dell
-        out -= eye[None, :, :, None] * diagonal[:, :, None, :]
-        return self._scale(rho) / self.temperature * out
+    # --- one row, or n of them -----------------------------------------------------------------
 
-    # --- majorizer and metric ----------------------------------------------------------------
+    def psd_majorizer_abs_row_sums(self, row: Array, scale: float) -> Array:
+        """Diagonal of D, sum_j |H_kj|: (K,) or (n, K)."""
+        return np.abs(self.row_dense_hessian(row, scale)).sum(-1)
 
-    def psd_majorizer_abs_row_sums(self, target: Array, rho: Array) -> Array:
-        """Hard Gershgorin diagonal, flat."""
-        return self.row_psd_majorizer(target, rho).ravel()
+    def row_dense_hessian(self, row_logits: Array, scale: float) -> Array:
+        """H, (K, K) or (n, K, K)."""
+        a, ell, scale, shape = self._state(row_logits, scale)
+        pair = a[:, :, None] * a[:, None, :] * (ell[:, :, None] + ell[:, None, :] + 1.0)
+        return (scale * (pair - self._diagonal(a * (ell + 1.0)))).reshape(shape)
 
-    def row_psd_majorizer(self, target: Array, rho: Array) -> Array:
-        """Hard Gershgorin diagonal sum_j |H_kj|, (n, K)."""
-        return np.abs(self.row_dense_hessian(target, rho)).sum(2)
+    def row_dense_hessian_logit_derivative(self, row_logits: Array, scale: float, w: int) -> Array:
+        """dH/dz_w, (K, K) or (n, K, K)."""
+        a, ell, scale, shape = self._state(row_logits, scale)
+        da, e_w = self._share_derivative(a, w)
+        # d ell_k = (e_k - a)_w - dm,  dm = a_w ell_w, all in units of 1 / tau
+        dell = e_w - (a * (1.0 + ell))[:, [w]]
+        out = _symmetric(da, a) * (ell[:, :, None] + ell[:, None, :] + 1.0)
+        out += a[:, :, None] * a[:, None, :] * (dell[:, :, None] + dell[:, None, :])
+        out -= self._diagonal(da * (ell + 1.0) + a * dell)
+        return (scale / self.temperature * out).reshape(shape)
 
-    def row_psd_majorizer_logit_derivative(self, target: Array, rho: Array) -> Array:
-        """d D_kk / d z_w, (n, K, K), with sign(0) = 0."""
-        sign = np.sign(self.row_dense_hessian(target, rho))
-        return np.einsum("nkj,nkjw->nkw", sign,
-                         self.row_dense_hessian_logit_derivative(target, rho))
+    def row_psd_majorizer(self, row_logits: Array, scale: float) -> Array:
+        """D, diagonal (K, K) or (n, K, K)."""
+        return self._diagonal(self.psd_majorizer_abs_row_sums(row_logits, scale))
 
-    def row_fisher_metric(self, target: Array, rho: Array) -> Array:
-        """Scale (diag(a) - a a^T), (n, K, K): a conditioning reference, not a majorizer."""
-        a = self._softmax(target)[0]
-        return self._scale(rho) * (np.eye(self.k_atoms) * a[:, :, None]
-                                   - a[:, :, None] * a[:, None, :])
+    def row_psd_majorizer_logit_derivative(self, row_logits: Array, scale: float, w: int) -> Array:
+        """dD/dz_w = diag(sum_j sign(H_kj) dH_kj/dz_w), sign(0) = 0: (K, K) or (n, K, K)."""
+        sign = np.sign(self.row_dense_hessian(row_logits, scale))
+        slope = self.row_dense_hessian_logit_derivative(row_logits, scale, w)
+        return self._diagonal((sign * slope).sum(-1))
 
-    def row_fisher_metric_logit_derivative(self, target: Array, rho: Array) -> Array:
-        """d G_kj / d z_w, (n, K, K, K)."""
-        a = self._softmax(target)[0]
-        eye = np.eye(self.k_atoms)
-        da = a[:, :, None] * (eye - a[:, None, :])
-        out = eye[None, :, :, None] * da[:, :, None, :]
-        out = out - da[:, :, None, :] * a[:, None, :, None] - a[:, :, None, None] * da[:, None]
-        return self._scale(rho) / self.temperature * out
+    def row_smooth_majorizer(self, row_logits: Array, scale: float) -> Array:
+        """S, diagonal (K, K) or (n, K, K): D <= S <= (1 + `INFLATION`) D, without jumps."""
+        return self._diagonal(_smooth(self.row_dense_hessian(row_logits, scale))[0])
+
+    def row_fisher_metric(self, row_logits: Array, scale: float) -> Array:
+        """G, (K, K) or (n, K, K): a conditioning reference, not a majorizer."""
+        a, _, scale, shape = self._state(row_logits, scale)
+        return (scale * (self._diagonal(a) - a[:, :, None] * a[:, None, :])).reshape(shape)
+
+    def row_fisher_metric_logit_derivative(self, row_logits: Array, scale: float, w: int) -> Array:
+        """dG/dz_w, (K, K) or (n, K, K)."""
+        a, _, scale, shape = self._state(row_logits, scale)
+        da, _ = self._share_derivative(a, w)
+        return (scale / self.temperature * (self._diagonal(da) - _symmetric(da, a))).reshape(shape)
+
+    def _state(
+        self, row_logits: Array, scale: float
+    ) -> tuple[Array, Array, float, tuple[int, ...]]:
+        """a and ell (n, K), the scale, and the shape of a matrix a row.
+
+        Raises
+        ------
+        InputError
+            Where the logits are not (K,) or (n, K), or not finite, or the scale is negative.
+        """
+        logits, k = np.asarray(row_logits, float), self.k_atoms
+        if logits.ndim not in (1, 2) or logits.shape[-1] != k:
+            raise InputError(f"row_logits must be ({k},) or (n, {k}), got shape {logits.shape}")
+        if not np.isfinite(logits).all():
+            raise InputError("row_logits must be finite; remove NaN and inf")
+        scale = _fields.non_negative("scale", scale)
+        a, ell, _ = self._softmax(logits.reshape(-1, k))
+        return a, ell, scale, (*logits.shape, k)
+
+    def _share_derivative(self, a: Array, w: int) -> tuple[Array, Array]:
+        """da/dz_w (n, K) in units of 1 / tau, and the unit vector e_w (K,)."""
+        if _fields.integer("w", w, 0) >= self.k_atoms:
+            raise InputError(f"w must be below k_atoms = {self.k_atoms}, got {w}")
+        e_w = np.eye(self.k_atoms)[w]
+        return a * (e_w - a[:, [w]]), e_w
+
+    def _diagonal(self, entries: Array) -> Array:
+        """Diagonal matrices (.., K, K) of entries (.., K)."""
+        return np.eye(self.k_atoms) * entries[..., None]
+
+    # --- the contract --------------------------------------------------------------------------
+
+    def row_values(self, target: Array, rho: Array) -> Array:
+        """Lambda H(a), (n,)."""
+        return self.strength(rho) * self._softmax(self.rows(target))[2]
+
+    def row_gradient(self, target: Array, rho: Array) -> Array:
+        """Gradient, (n, K)."""
+        a, ell, _ = self._softmax(self.rows(target))
+        return -(self.strength(rho) / self.temperature) * a * ell
+
+    def hessian_diag(self, target: Array, rho: Array) -> Array:
+        """Exact diagonal of H, flat, though H couples the logits of a row."""
+        a, ell, _ = self._softmax(self.rows(target))
+        return (self._scale(rho) * a * (a * (2.0 * ell + 1.0) - (ell + 1.0))).ravel()
+
+    def psd_majorizer_diag(self, target: Array, rho: Array) -> Array:
+        """Diagonal of D, flat."""
+        return self.psd_majorizer_abs_row_sums(self.rows(target), self._scale(rho)).ravel()
+
+    def psd_majorizer_hvp(self, target: Array, rho: Array, v: Array) -> Array:
+        """D times a flat vector."""
+        return self.psd_majorizer_diag(target, rho) * self.rows(v).ravel()
 
     # --- engine ------------------------------------------------------------------------------
 
-    def hessian_diag(self, target: Array, rho: Array) -> None:
-        """None: the Hessian couples the logits of a row."""
-        return
-
     def row_blocks(self, target: Array, rho: Array) -> Array:
         """H, (n, K, K)."""
-        return self.row_dense_hessian(target, rho)
+        return self.row_dense_hessian(self.rows(target), self._scale(rho))
 
     def row_majorizer(self, target: Array, rho: Array) -> Array:
-        """Smooth Gershgorin majorizer, diagonal blocks (n, K, K)."""
-        return np.eye(self.k_atoms) * self._smooth(target, rho)[0][:, :, None]
-
-    def _smooth(self, target: Array, rho: Array) -> tuple[Array, Array]:
-        """Diagonal D (n, K), and E (n, K, K) with dD_kk = sum_j E_kj dH_kj."""
-        h = self.row_dense_hessian(target, rho)
-        floor = np.finfo(float).tiny
-        square = (h**2).sum(2, keepdims=True)
-        root = np.sqrt(h**2 + SMOOTHING**2 * square + floor)
-        diagonal = root.sum(2)
-        jacobian = h / root + SMOOTHING**2 * h * (1.0 / root).sum(2, keepdims=True)
-        return diagonal, jacobian
+        """The smooth majorizer S, diagonal blocks (n, K, K)."""
+        return self.row_smooth_majorizer(self.rows(target), self._scale(rho))
 
     def row_blocks_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
         """Gradient (n, K) of sum_kj W_kj H_kj, for W that need not be symmetric."""
-        a, ell, _ = self._softmax(target)
+        a, ell, _ = self._softmax(self.rows(target))
         total = weights + weights.transpose(0, 2, 1)
         diagonal = np.einsum("nkk->nk", weights)
         # f / scale = sum_kj W_kj a_k a_j (ell_k + ell_j + 1) - sum_k W_kk a_k (ell_k + 1)
@@ -181,8 +227,8 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return self._scale(rho) / self.temperature * grad
 
     def row_majorizer_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Gradient (n, K) of sum_k W_kk D_kk."""
-        jacobian = self._smooth(target, rho)[1]
+        """Gradient (n, K) of sum_k W_kk S_kk."""
+        jacobian = _smooth(self.row_blocks(target, rho))[1]
         return self.row_blocks_vjp(target, rho,
                                    np.einsum("nkk->nk", weights)[:, :, None] * jacobian)
 
@@ -190,3 +236,22 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         """N_rows log Z_K(lambda) on the simplex, and its gradient in rho."""
         value, slope = log_simplex_partition(self.k_atoms, self.strength(rho))
         return n_rows * value, np.full(self.rho_count(), n_rows * slope)
+
+
+def _symmetric(x: Array, y: Array) -> Array:
+    """x y^T + y x^T of every row, (n, K, K)."""
+    outer = x[:, :, None] * y[:, None, :]
+    return outer + outer.transpose(0, 2, 1)
+
+
+def _smooth(h: Array) -> tuple[Array, Array]:
+    """Diagonal S of matrices (.., K, K), and E (.., K, K) with dS_kk = sum_j E_kj dH_kj."""
+    k = h.shape[-1]
+    delta = min(SMOOTHING, INFLATION / k)
+    # homogeneous in a row of H, so it is scaled to 1: no square leaves the range of a float
+    size = np.abs(h).max(-1, keepdims=True)
+    unit = h / np.where(size > 0.0, size, 1.0)
+    root = np.sqrt(unit**2 + delta**2 * (unit**2).sum(-1, keepdims=True))
+    inverse = 1.0 / np.where(root > 0.0, root, 1.0)
+    jacobian = unit * (inverse + delta**2 * inverse.sum(-1, keepdims=True))
+    return size[..., 0] * root.sum(-1), jacobian

@@ -6,6 +6,7 @@ from scipy.optimize import minimize
 
 from reml_sae.inner import InnerStatus, preconditioned_cg, solve_inner
 from reml_sae.models import Theta
+from tests.models.kinds import CARRIED
 from tests.models.systems import MODELS, at_mode, random_direction
 
 every = pytest.mark.parametrize("name", MODELS)
@@ -52,6 +53,23 @@ def test_an_exhausted_budget_is_not_called_converged():
     solution = solve_inner(model, model.initial_rho(), tol=1e-12, max_iter=1)
     assert solution.status is InnerStatus.MAX_ITER
     assert not solution.converged
+
+
+def test_no_row_near_a_saddle_holds_up_the_others():
+    """Starts that differ by rounding alone all reach the mode."""
+    kind = next(kind for kind in CARRIED if kind.config["kind"] == "softmax_assignment_sparsity")
+    values = []
+    for seed in range(12):
+        rng, theta = np.random.default_rng(seed), kind.model().initial_theta()
+        for weight in kind.weights:
+            model = kind.model(weight=weight, learnable=False)
+            moved = theta.xi * (1.0 + 1e-12 * rng.normal(size=theta.xi.shape))
+            solution = solve_inner(model, model.initial_rho(), Theta(moved, theta.beta), tol=1e-9,
+                                   max_iter=300)
+            assert solution.converged, (seed, weight, solution.status)
+            theta = solution.theta
+        values.append(solution.point.objective)
+    np.testing.assert_allclose(values, values[0], rtol=1e-7)
 
 
 def test_a_stationary_saddle_is_left():

@@ -83,6 +83,41 @@ def test_random_targets_are_majorized(case):
 
 
 @every
+def test_a_hessian_diagonal_is_exact_and_given_where_the_hessian_is_diagonal(case):
+    """The entropy gives its own all the same."""
+    penalty, target = case.penalty, case.target
+    hessian = np.array([penalty.hvp(target, case.at_rho, e) for e in np.eye(target.size)])
+    found = penalty.hessian_diag(target, case.at_rho)
+    size = max(np.abs(hessian).max(), 1e-300)
+    if found is None:
+        return
+    np.testing.assert_allclose(found, np.diagonal(hessian), atol=1e-12 * size)
+    if penalty.KIND_TAG != "softmax_assignment_sparsity":
+        assert np.abs(hessian - np.diag(np.diagonal(hessian))).max() <= 1e-12 * size
+
+
+@every
+def test_weight_zero_is_refused_or_switches_the_penalty_off(case):
+    penalty, target = case.penalty, case.target
+    config = {**penalty.to_config(), "weight": 0.0}
+    schedule = {"kind": "linear", "w_start": 1.0, "w_end": 0.0, "steps": 2}
+    if not penalty.ZERO_WEIGHT:
+        with pytest.raises(RegistryError, match="weight must be a positive number"):
+            pen.from_config(config)
+        with pytest.raises(RegistryError, match=r"weight_schedule\.w_end must be positive"):
+            pen.from_config({**penalty.to_config(), "weight_schedule": schedule})
+        return
+    off, rho, v = pen.from_config(config), case.at_rho, np.ones(target.size)
+    assert off.value(target, rho) == 0.0
+    for found in (off.grad_target(target, rho), off.hvp(target, rho, v),
+                  off.psd_majorizer_diag(target, rho), off.psd_majorizer_hvp(target, rho, v),
+                  off.grad_rho(target, rho), off.grad_target_rho(target, rho)):
+        assert not found.any()
+    ending = pen.from_config({**penalty.to_config(), "weight_schedule": schedule})
+    assert ending.apply_schedule(2).weight == ending.settled().weight == 0.0
+
+
+@every
 def test_row_block_flag_is_true(case):
     if not isinstance(case.penalty, pen.RowPenalty):
         return

@@ -301,7 +301,7 @@ WRONG = [
     (MonotonicityPenalty, {"latent_dim": 1, "direction": 0}, "direction"),
     (MonotonicityPenalty, {"latent_dim": 1, "direction": 2}, "direction"),
     (MonotonicityPenalty, {"latent_dim": 1, "eps": -1.0}, "eps"),
-    (MonotonicityPenalty, {"latent_dim": 1, "weight": 0.0}, "weight"),
+    (MonotonicityPenalty, {"latent_dim": 1, "weight": -1.0}, "weight"),
     *((SheafConsistencyPenalty,
        {"edges": [[0, 1]], "restrictions_u": ONE, "restrictions_v": ONE, **wrong}, name)
       for wrong, name in (({"edges": [[0, 0]]}, r"edges\[0\]"),

@@ -344,7 +344,7 @@ def test_zero_decoders_count_as_incoherent():
      "coactivation must hold one number for each of the 1 pairs"),
     (DecoderIncoherencePenalty, {"block_sizes": [2, 1], "coactivation": [-1.0]},
      r"coactivation\[0\]"),
-    (OrthogonalityPenalty, {"latent_dim": 2, "weight": 0.0}, "weight"),
+    (OrthogonalityPenalty, {"latent_dim": 2, "weight": -1.0}, "weight"),
 ])
 def test_wrong_parameters(cls, fields, message):
     with pytest.raises(InputError, match=f"^{message}"):
