@@ -6,6 +6,7 @@ from reml_sae.linalg._batched import (
     batched_inverse,
     batched_logdet,
     batched_solve_psd,
+    factor_logdet,
 )
 from reml_sae.linalg._dense import DenseCholesky
 from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
@@ -36,5 +37,6 @@ __all__ = [
     "batched_inverse",
     "batched_logdet",
     "batched_solve_psd",
+    "factor_logdet",
     "graded_sum",
 ]

@@ -1,13 +1,16 @@
 """The row blocks D of an arrowhead on their own: (1/2) log|D| and its gradients.
 
 D is block diagonal, or sparse where a penalty couples rows. It is what the integral over the rows'
-own parameters leaves behind when it is taken by Laplace's method.
+own parameters leaves behind when it is taken by Laplace's method. Coordinates and amplitudes are
+integrated out; shares on the simplex stay at their mode. A share does not absorb noise as a
+coordinate does, at a vertex not at all, and the density of its logit there has the shape of
+exp(u - s exp(u)) at any s: its curvature at the mode is one, and says nothing of the decoders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.inner._protocol import Theta
-from reml_sae.linalg import PackedRows, SpanFactor, SpanSelectedInverse
+from reml_sae.linalg import (
+    LowRankUpdate,
+    PackedRows,
+    SpanArrowMatrix,
+    SpanFactor,
+    batched_cholesky,
+    batched_inverse,
+    factor_logdet,
+)
 from reml_sae.manifolds import Manifold
 
 if TYPE_CHECKING:
@@ -52,7 +63,7 @@ class RowTrace:
 
 
 class RowBlocks:
-    """D at one point.
+    """D at one point: the blocks of what is integrated out.
 
     Parameters
     ----------
@@ -61,33 +72,64 @@ class RowBlocks:
 
     def __init__(self, point: SAEPoint):
         self.point = point
+        self._inside = slice(point.model.first_integrated, None)
+
+    @cached_property
+    def _packed(self) -> PackedRows:
+        return PackedRows(self.point.model.carried[:, self._inside])
+
+    @cached_property
+    def _blocks(self) -> Array:
+        """D_i of what rows carry, (N, w, w)."""
+        blocks = self.point.row_hessian("majorizer")[:, self._inside, self._inside]
+        return self._packed.pack_blocks(blocks)
 
     @cached_property
     def _factor(self) -> SpanFactor:
-        """Factor of D alone, as an arrowhead without a border."""
-        matrix, p = self.point.curvature(), self.point.model.shape[1]
-        n, q, _ = matrix.rows.shape
-        return self.point.factor_of(replace(
-            matrix, features=np.zeros((n, 0)), jacobians=np.zeros((n, q, 0)),
+        """Factor of D alone, as an arrowhead without a border, where rows couple."""
+        coupled, p = self.point.coupled("majorizer"), self.point.model.shape[1]
+        rows = self.point.row_hessian("majorizer")[:, self._inside, self._inside]
+        n, q, _ = rows.shape
+        factor = SpanArrowMatrix(
+            rows=rows, features=np.zeros((n, 0)), jacobians=np.zeros((n, q, 0)),
             span=np.zeros((p, 0)), gram=np.zeros((0, 0)), border_columns=np.zeros((0, 0, 0)),
-            dense_border=np.zeros((0, 0)), scale=1.0))
+            scale=1.0, heads=coupled.heads, tails=coupled.tails,
+            edges=coupled.edges[:, self._inside, self._inside]).factorize()
+        if not len(coupled.columns):
+            return factor
+        return LowRankUpdate(factor, coupled.columns[:, :, self._inside], coupled.core)
 
     @cached_property
-    def _inverse(self) -> SpanSelectedInverse:
-        return self._factor.selected_inverse()
+    def _inverse(self) -> tuple[float, Array, Array, Array]:
+        """(1/2) log|D|, and D^-1 on its pattern: rows (N, q, q), edges and columns."""
+        coupled = self.point.coupled("majorizer")
+        width = self.point.theta.xi.shape[1]
+        n, first = len(self.point.theta.xi), self._inside.start
+        rows = np.zeros((n, width, width))
+        if not self.point.model.couples_rows:
+            lower = batched_cholesky(self._blocks)
+            inverse = batched_inverse(self._blocks, lower)
+            rows[:, first:, first:] = self._packed.unpack_blocks(inverse)
+            return (0.5 * float(factor_logdet(lower).sum()), rows, coupled.edges,
+                    coupled.columns)
+        found = self._factor.selected_inverse()
+        rows[:, first:, first:] = found.rows
+        edges = np.zeros((len(found.edges), width, width))
+        edges[:, first:, first:] = found.edges
+        columns = np.zeros((len(found.columns), n, width))
+        columns[:, :, first:] = found.columns
+        return 0.5 * self._factor.logdet(), rows, edges, columns
 
     @cached_property
     def half_logdet(self) -> RowTrace:
         """(1/2) log|D| and its gradients: those of (1/2) tr(G D) at G = D^-1."""
-        inverse = self._inverse
-        return self._trace(0.5 * self._factor.logdet(), inverse.rows, inverse.edges,
-                           inverse.columns)
+        return self._trace(*self._inverse)
 
     @cached_property
     def value(self) -> float:
         """(1/2) log|D| with `volume`."""
         if self.point.model.couples_rows:
-            return 0.5 * self._factor.logdet() + self._compact[0]
+            return self._inverse[0] + self._compact[0]
         return float(self.row_values.sum())
 
     @cached_property
@@ -96,14 +138,15 @@ class RowBlocks:
 
         Infinite where a block is singular.
         """
-        packed = PackedRows(self.point.model.carried)
-        blocks = packed.pack_blocks(self.point.row_hessian("majorizer"))
+        blocks = self._blocks
         sign, logdet = np.linalg.slogdet(blocks)
         regular = (sign > 0.0) & np.isfinite(logdet)
         blocks = np.where(regular[:, None, None], blocks, np.eye(blocks.shape[1]))
         out = np.where(regular, 0.5 * logdet, np.inf)
         if any(atom.compact_axes for atom in self.point.model.atoms):
-            sigma = packed.unpack_blocks(np.linalg.inv(blocks))
+            sigma = np.zeros((len(out), *[self.point.theta.xi.shape[1]] * 2))
+            sigma[:, self._inside, self._inside] = self._packed.unpack_blocks(
+                np.linalg.inv(blocks))
             for rows, _, own, atom in self._compact_parts(sigma):
                 out[rows] += atom.log_volume_ratio(-0.5 * np.linalg.slogdet(own)[1])[0]
         return out
@@ -111,9 +154,8 @@ class RowBlocks:
     @cached_property
     def volume(self) -> RowTrace:
         """What compact coordinates add to (1/2) log|D|, and its gradients."""
-        none = self._inverse
-        return self._trace(*self._compact, np.zeros_like(none.edges),
-                           np.zeros_like(none.columns))
+        _, _, edges, columns = self._inverse
+        return self._trace(*self._compact, np.zeros_like(edges), np.zeros_like(columns))
 
     @cached_property
     def _compact(self) -> tuple[float, Array]:
@@ -125,7 +167,7 @@ class RowBlocks:
         replaces the Gaussian's volume by that of the distribution of the same curvature there; its
         gradient is that of (1/2) tr(G D) at G = f'(u) Sigma_:c Sigma_cc^-1 Sigma_c:.
         """
-        sigma = self._inverse.rows
+        sigma = self._inverse[1]
         value, G = 0.0, np.zeros_like(sigma)
         for rows, wide, own, atom in self._compact_parts(sigma):
             f, slope = atom.log_volume_ratio(-0.5 * np.linalg.slogdet(own)[1])

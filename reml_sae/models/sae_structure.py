@@ -138,6 +138,11 @@ class SAEStructure:
                  if term.target == "coordinates" and term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
 
+    @property
+    def first_integrated(self) -> int:
+        """First column of xi that the decoders' mode has integrated out: all but the shares."""
+        return self.assignment.dim if self.assignment.on_simplex else 0
+
     @cached_property
     def by_quadrature(self) -> bool:
         """Whether the rows are integrated out by quadrature, not by Laplace's method."""

@@ -148,12 +148,13 @@ def _curvature_figures(
 
 
 def _excess(penalty: MatrixPenalty, target: Array, rho: Array, parts: RowCurvature) -> float:
-    """How far the engine's B leaves the contract's, [B, (1 + slack) B], relatively."""
+    """How far the engine's B leaves the contract's, [B, B + slack], relatively."""
     eye = np.eye(penalty.rows(target).size)
     contract = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in eye])
     engine = np.array([penalty.flat(parts.matvec(penalty.rows(e))) for e in eye])
     scale = max(float(np.abs(contract).max()), np.finfo(float).tiny)
-    room = (engine - contract, (1.0 + penalty.MAJORIZER_SLACK) * contract - engine)
+    slack = np.diag(penalty.majorizer_slack(target, rho))
+    room = (engine - contract, contract + slack - engine)
     return max(0.0, -min(map(_lowest, room)) / scale)
 
 

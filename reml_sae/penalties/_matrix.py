@@ -50,13 +50,15 @@ class MatrixPenalty(Penalty):
     """
 
     ROW_BLOCK_DIAGONAL: ClassVar[bool] = False
-    MAJORIZER_SLACK: ClassVar[float] = 0.0
-    """By how much, relatively, the engine's B may exceed the contract's, to be smooth."""
     TIER: ClassVar[PenaltyTier] = PenaltyTier.PSI
 
     @abstractmethod
     def width(self) -> int:
         """Columns d of the target's matrix view."""
+
+    def majorizer_slack(self, target: Array, rho: Array) -> Array:
+        """By how much the engine's B may exceed the contract's, to be smooth: a flat diagonal."""
+        return np.zeros(np.size(target))
 
     @abstractmethod
     def row_gradient(self, target: Array, rho: Array) -> Array:

@@ -8,13 +8,15 @@ With L_k = log a_k + 1, m = sum_r a_r L_r and scale = lambda / tau^2, per row
     D       = diag(sum_j |H_kj|): D - H is diagonally dominant, so D majorizes H and is PSD
     G       = scale (diag(a) - a a^T): PSD and smooth but *not* a majorizer
 
-D is the majorizer of the contract. Its derivative jumps where an H_kj changes sign, which stalls a
-search that differentiates log|H|, so the engine (`row_majorizer`, behind `curvature`) uses
+D is the majorizer of the contract. Its derivative jumps where an H_kj changes sign. There log|D|
+has a sharp minimum, in which rows would collect, so the engine (`row_majorizer`, behind
+`curvature`) uses
 
-    S_kk = sum_j sqrt(H_kj^2 + delta_K^2 ||H_k.||^2),      delta_K = min(1e-4, 1e-3 / K)
+    S_kk = sum_j sqrt(H_kj^2 + delta^2 G_kj^2),      delta = 0.1
 
-Every root is between |H_kj| and |H_kj| + delta_K ||H_k.||_1, so D <= S <= (1 + K delta_K) D: the
-inflation is at most 0.1 %, whatever K.
+Every root is between |H_kj| and |H_kj| + delta |G_kj|, and the rows of |G| sum to twice its
+diagonal, so D <= S <= D + 2 delta diag(G), whatever K. Where a row is nearly hard H exceeds G by
+the log of the small share, and S is D to a few parts in a thousand.
 """
 
 from __future__ import annotations
@@ -33,10 +35,8 @@ from reml_sae.penalties._simplex import log_simplex_partition
 
 Array = NDArray[np.float64]
 
-SMOOTHING = 1e-4
-"""delta of the smooth majorizer for few atoms."""
-INFLATION = 1e-3
-"""K delta_K at most: by how much, relatively, the smooth majorizer may exceed the hard one."""
+SMOOTHING = 0.1
+"""delta of the smooth majorizer."""
 LEAST_LOG_SHARE = -800.0
 """Log of a share whose exponential is zero: below it only the share matters."""
 
@@ -64,7 +64,6 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
     temperature: float = 1.0
 
     ZERO_WEIGHT: ClassVar[bool] = True
-    MAJORIZER_SLACK: ClassVar[float] = INFLATION
     KIND_TAG: ClassVar[str] = "softmax_assignment_sparsity"
     PYTHON_WRAPPER: ClassVar[str] = "SoftmaxAssignmentSparsityPenalty"
     FORMULA: ClassVar[str] = "w sum_i H(a_i),  a = softmax(z / tau),  H(a) = -sum_k a_k log a_k"
@@ -133,8 +132,10 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return self._diagonal((sign * slope).sum(-1))
 
     def row_smooth_majorizer(self, row_logits: Array, scale: float) -> Array:
-        """S, diagonal (K, K) or (n, K, K): D <= S <= (1 + `INFLATION`) D, without jumps."""
-        return self._diagonal(_smooth(self.row_dense_hessian(row_logits, scale))[0])
+        """S, diagonal (K, K) or (n, K, K): D <= S <= D + 2 `SMOOTHING` diag(G), without jumps."""
+        H, G = (matrix(row_logits, scale) for matrix in (self.row_dense_hessian,
+                                                         self.row_fisher_metric))
+        return self._diagonal(np.hypot(H, SMOOTHING * G).sum(-1))
 
     def row_fisher_metric(self, row_logits: Array, scale: float) -> Array:
         """G, (K, K) or (n, K, K): a conditioning reference, not a majorizer."""
@@ -228,9 +229,22 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
 
     def row_majorizer_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
         """Gradient (n, K) of sum_k W_kk S_kk."""
-        jacobian = _smooth(self.row_blocks(target, rho))[1]
-        return self.row_blocks_vjp(target, rho,
-                                   np.einsum("nkk->nk", weights)[:, :, None] * jacobian)
+        rows, scale = self.rows(target), self._scale(rho)
+        H, G = self.row_dense_hessian(rows, scale), self.row_fisher_metric(rows, scale)
+        root = np.hypot(H, SMOOTHING * G)
+        by_root = np.einsum("nkk->nk", weights)[:, :, None] / np.where(root > 0.0, root, 1.0)
+        by_h, by_g = by_root * H, SMOOTHING**2 * by_root * G
+        # G = scale (diag(a) - a a^T), and da_k = a_k (e_k - a) dz / tau
+        a = self._softmax(rows)[0]
+        by_a = np.einsum("nkk->nk", by_g) - np.einsum("nkj,nj->nk",
+                                                      by_g + by_g.transpose(0, 2, 1), a)
+        moved = a * (by_a - (a * by_a).sum(1, keepdims=True))
+        return self.row_blocks_vjp(target, rho, by_h) + scale / self.temperature * moved
+
+    def majorizer_slack(self, target: Array, rho: Array) -> Array:
+        """`SMOOTHING` times the row sums of |G|, flat."""
+        G = self.row_fisher_metric(self.rows(target), self._scale(rho))
+        return SMOOTHING * np.abs(G).sum(-1).ravel()
 
     def log_partition(self, rho: Array, n_rows: int) -> tuple[float, Array]:
         """N_rows log Z_K(lambda) on the simplex, and its gradient in rho."""
@@ -242,16 +256,3 @@ def _symmetric(x: Array, y: Array) -> Array:
     """x y^T + y x^T of every row, (n, K, K)."""
     outer = x[:, :, None] * y[:, None, :]
     return outer + outer.transpose(0, 2, 1)
-
-
-def _smooth(h: Array) -> tuple[Array, Array]:
-    """Diagonal S of matrices (.., K, K), and E (.., K, K) with dS_kk = sum_j E_kj dH_kj."""
-    k = h.shape[-1]
-    delta = min(SMOOTHING, INFLATION / k)
-    # homogeneous in a row of H, so it is scaled to 1: no square leaves the range of a float
-    size = np.abs(h).max(-1, keepdims=True)
-    unit = h / np.where(size > 0.0, size, 1.0)
-    root = np.sqrt(unit**2 + delta**2 * (unit**2).sum(-1, keepdims=True))
-    inverse = 1.0 / np.where(root > 0.0, root, 1.0)
-    jacobian = unit * (inverse + delta**2 * inverse.sum(-1, keepdims=True))
-    return size[..., 0] * root.sum(-1), jacobian
