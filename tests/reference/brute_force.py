@@ -68,9 +68,10 @@ class MarginalLikelihood:
 
     def value(self, B):
         """L at B (M, p)."""
-        return float(self.row_values(B).sum()) + self._prior(B)
+        return float(self.row_values(B).sum()) + self.prior(B)
 
-    def _prior(self, B):
+    def prior(self, B):
+        """-log density of B."""
         log_det = np.linalg.slogdet(self.gram)[1]
         return 0.5 * float(np.vdot(B, self.gram @ B)) + 0.5 * self.p * (
             self.m * np.log(2.0 * np.pi) - log_det)
@@ -96,7 +97,7 @@ class MarginalLikelihood:
         if self._at is not None and np.array_equal(self._at[0], B):
             return self._at[1]
         m, p, phi = self.m, self.p, self.phi
-        value, gradient = self._prior(B), self.gram @ B
+        value, gradient = self.prior(B), self.gram @ B
         hessian = np.kron(self.gram, np.eye(p))
         for group in self.groups:
             f = group.features

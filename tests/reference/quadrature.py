@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import logm
-from scipy.special import ndtri
+from scipy.special import ndtri, roots_hermitenorm
 
 REACH = 8.5
 """Prior standard deviations up to which Gaussian coordinates are integrated."""
@@ -48,10 +48,16 @@ def angle_axis(n):
     return 2.0 * np.pi * np.arange(n) / n - np.pi, np.full(n, -np.log(n))
 
 
-def normal_axis(n, sd=1.0):
-    """Trapezoid for N(0, sd^2): the integrand vanishes with all derivatives at both ends."""
+def normal_axis(n):
+    """Trapezoid for N(0, 1): the integrand vanishes with all derivatives at both ends."""
     t = np.linspace(-REACH, REACH, n + 1)
-    return sd * t, -0.5 * t**2 - 0.5 * np.log(2.0 * np.pi) + np.log(2.0 * REACH / n)
+    return t, -0.5 * t**2 - 0.5 * np.log(2.0 * np.pi) + np.log(2.0 * REACH / n)
+
+
+def hermite_axis(n, sd=1.0):
+    """Gauss's rule for N(0, sd^2), where the integrand is smooth on the scale of the prior."""
+    t, w = roots_hermitenorm(n)
+    return sd * t, np.log(w) - 0.5 * np.log(2.0 * np.pi)
 
 
 def piecewise_axis(breaks, n):
