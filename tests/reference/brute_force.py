@@ -33,7 +33,7 @@ from scipy.optimize import minimize
 from tests.reference.quadrature import generators, grid, log_multiplicity, moves
 
 ROW_TOLERANCE = 1e-10
-MODE_DECREMENT = 1e-6
+MODE_DECREMENT = 1e-5
 CHUNK = 4_000_000
 
 @dataclass

@@ -10,6 +10,7 @@ of the K atoms is equally likely, and the given ones are part of what is describ
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import comb
 
 import numpy as np
@@ -47,7 +48,7 @@ class GatedRows:
     def __init__(self, Z, atoms, support, alpha, dispersion, n_coordinate=48, n_amplitude=16):
         self.Z, self.atoms, self.support, self.phi = Z, list(atoms), support, dispersion
         starts = np.cumsum([0, *[atom.basis_size for atom in atoms]])
-        self.blocks = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        self.blocks = [slice(a, b) for a, b in pairwise(starts)]
         self.size = int(starts[-1]) + 1
         self.nodes = []
         for atom, block in zip(atoms, self.blocks, strict=True):
@@ -104,6 +105,17 @@ class GatedRows:
             return float(total)
 
         return value
+
+    def least_squares(self, coordinates, amplitudes):
+        """Decoders (M, p) at given coordinates (K arrays (N, d_k)) and amplitudes (N, K)."""
+        features = np.zeros((len(self.Z), self.size))
+        for k, (atom, block) in enumerate(zip(self.atoms, self.blocks, strict=True)):
+            own = amplitudes[:, [k]] * atom.basis(coordinates[k])
+            own[:, 0] = 1.0
+            features[:, block] = own * self.support[:, [k]]
+        features[:, -1] = 1.0
+        gram = features.T @ features + self.phi * np.eye(self.size)
+        return np.linalg.solve(gram, features.T @ self.Z)
 
     def log_patterns(self):
         """Log of the number of possible supports, over all rows."""
