@@ -1,0 +1,231 @@
+"""The criterion V against the marginal likelihood by brute force, at the same outer parameters.
+
+One atom on planted rows, noise and roughness known, started from the planted coordinates. The truth
+(`tests/reference/brute_force.py`) integrates every row by quadrature to 1e-10, and the decoders by
+Laplace's method about their mode with the rows integrated out, the gauge exactly. V passes where it
+is within .3 nats and 1 % of the number of decoder parameters. Then circle against plane as V and as
+the truth decide, on rows of either; then two circles under hard gates, 24 rows with one or two
+atoms each, where the truth is importance sampling over the decoders and the column "laplace" says
+how far a Laplace approximation about their marginal mode lies from it.
+
+    python benchmarks/criterion.py [--quick] [--only circle torus] [--seed 0]
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import reml_sae as rs
+from reml_sae.datasets import planted_manifolds
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Mobius, Sphere, Torus
+from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, get_assignment, solve_beta
+from reml_sae.penalties import QuadraticPenalty
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.reference.brute_force import brute_force  # noqa: E402
+from tests.reference.brute_gates import GatedRows  # noqa: E402
+from tests.reference.importance import circle_side, importance  # noqa: E402
+
+TABLE = ROOT / "benchmarks" / "results" / "criterion.txt"
+ROWS, NOISE = (100, 500, 2000), (0.1, 0.3, 0.5)
+QUICK_ROWS, QUICK_NOISE = (100, 500), (0.3,)
+SHAPES = {
+    "circle": (Circle(2), "circle", 3),
+    "ellipse": (Circle(1), "circle", 3),
+    "sphere": (Sphere(2), "sphere", 3),
+    "torus": (Torus(1), "torus", 4),
+    "interval": (Interval(8), "interval", 3),
+    "line": (Euclidean(1, 1), "linear", 3),
+    "plane": (Euclidean(2, 1), "plane", 3),
+    "cylinder": (Cylinder(1, 1), "cylinder", 3),
+    "mobius": (Mobius(1), "mobius", 3),
+}
+"""Atom, planted shape and columns; "ellipse" is the atom with the first harmonic alone."""
+LOG_ROUGHNESS = 0.0
+GATES = ((1, 3, 0.1, (96, 6)), (1, 3, 0.2, (64, 4)), (2, 4, 0.1, (48, 5)), (2, 4, 0.2, (40, 4)))
+"""Atoms a row, columns, noise, and nodes an axis of angle and log amplitude."""
+QUICK_GATES = GATES[1::2]
+GATED_ROWS, LOG_AMPLITUDE_SD = 24, 0.05
+DRAWS, ROUNDS = 4000, 4
+COUNTS_REFLECTIONS = False
+"""Whether V contains the equal modes under reflections (`quadrature.MULTIPLICITY`)."""
+
+
+def planted_rows(shape, n, p, sd, seed=0):
+    """Standardised data, their unit, and the planted coordinates."""
+    plant = planted_manifolds(n, p, [shape], noise_sd=sd, random_state=seed)
+    Z = plant.Z - plant.Z.mean(0)
+    unit = float(np.sqrt((Z**2).mean()))
+    return Z / unit, unit, plant.coordinates[0]
+
+
+def model_at(Z, unit, atom, coordinates, sd):
+    """The model at known noise and roughness, decoders by least squares at given coordinates."""
+    terms, rho = [], [2.0 * np.log(sd / unit)]
+    if atom.roughness() is not None:
+        terms = [PenaltyTerm(QuadraticPenalty(S=atom.roughness()), "decoder", 0)]
+        rho = [LOG_ROUGHNESS, *rho]
+    start = Theta(np.array(coordinates, float), np.zeros((atom.basis_size, Z.shape[1])))
+    model = SAEManifoldModel(Z, [atom], terms, np.ones((len(Z), 1), bool), start, np.array(rho),
+                             unit=unit)
+    return model.with_state(solve_beta(model, start, model.initial_rho()), model.initial_rho())
+
+
+def engine_value(model):
+    """V, the decoders at its mode, and what is to be said of it; NaN where there is none."""
+    try:
+        found = rs.criterion(model, model.initial_rho(), gradient=False, tol=1e-8)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        return np.nan, None, type(error).__name__
+    note = "" if found.inner.converged else found.inner.status.name.lower()
+    return found.value, found.inner.theta.beta, note
+
+
+def truth_value(model, starts):
+    """The truth at a model's outer parameters: the lowest of the modes found from the starts."""
+    atom, rho = model.atoms[0], model.initial_rho()
+    found = [brute_force(model.Z, atom, dispersion=float(np.exp(rho[-1])),
+                         roughness=float(np.exp(LOG_ROUGHNESS)), B=B, unit=model.unit)
+             for B in starts]
+    best = min(found, key=lambda truth: truth.value)
+    return best.value - COUNTS_REFLECTIONS * best.log_multiplicity
+
+
+def both(model):
+    """V and the truth with the CPU seconds of each, and a note."""
+    begun = time.process_time()
+    V, beta, note = engine_value(model)
+    between = time.process_time()
+    starts = [model.initial_theta().beta] + [beta] * (beta is not None)
+    truth = truth_value(model, starts)
+    return V, truth, between - begun, time.process_time() - between, note
+
+
+def accuracy(show, names, rows, noise, seed):
+    """Table of V against the truth."""
+    show(f"{'topology':<9} {'N':>5} {'sd':>4} {'truth':>11} {'V - truth':>10} {'params':>6} "
+         f"{'allowed':>7} {'':>4} {'V s':>6} {'truth s':>7}")
+    passed = total = 0
+    for name in names:
+        atom, shape, p = SHAPES[name]
+        for n in rows:
+            for sd in noise:
+                Z, unit, t = planted_rows(shape, n, p, sd, seed)
+                V, truth, own, brute, note = both(model_at(Z, unit, atom, t, sd))
+                size = atom.basis_size * p
+                allowed = 0.3 + 0.01 * size
+                good = bool(abs(V - truth) <= allowed)
+                passed, total = passed + good, total + 1
+                show(f"{name:<9} {n:5d} {sd:4.1f} {truth:11.3f} {V - truth:10.3f} {size:6d} "
+                     f"{allowed:7.2f} {'pass' if good else 'FAIL'} {own:6.2f} {brute:7.2f} {note}")
+    show(f"{passed} of {total} pass\n")
+
+
+def as_circle(t):
+    return np.arctan2(t[:, [1]], t[:, [0]])
+
+
+def as_plane(t):
+    return np.sqrt(2.0) * np.column_stack([np.cos(t[:, 0]), np.sin(t[:, 0])])
+
+
+def decisions(show, rows, noise, seed):
+    """Circle against plane by V and by the truth."""
+    show(f"circle minus plane, negative where the circle is better\n{'rows of':<8} {'N':>5} "
+         f"{'sd':>4} {'by V':>10} {'by truth':>10}")
+    passed = total = 0
+    for shape in ("circle", "plane"):
+        for n in rows:
+            for sd in noise:
+                Z, unit, t = planted_rows(shape, n, 3, sd, seed)
+                is_circle = shape == "circle"
+                circle = both(model_at(Z, unit, Circle(2), t if is_circle else as_circle(t), sd))
+                plane = both(model_at(Z, unit, Euclidean(2, 1), as_plane(t) if is_circle else t,
+                                      sd))
+                by_V, by_truth = circle[0] - plane[0], circle[1] - plane[1]
+                good = bool(np.sign(by_V) == np.sign(by_truth))
+                passed, total = passed + good, total + 1
+                show(f"{shape:<8} {n:5d} {sd:4.1f} {by_V:10.2f} {by_truth:10.2f} "
+                     f"{'pass' if good else 'FAIL'} {circle[4]} {plane[4]}")
+    show(f"{passed} of {total} decided as the truth decides")
+
+
+def gated_model(Z, unit, atoms, plant, alpha, sd):
+    """The model with the planted supports, coordinates and amplitudes."""
+    active = int(plant.support[0].sum())
+    assignment = get_assignment({"assignment": "topk", "n_active": active}, len(atoms))
+    xi = np.concatenate([assignment.start(plant.support, plant.amplitudes), *plant.coordinates], 1)
+    size = sum(atom.basis_size for atom in atoms) + 1
+    rho = np.array([np.log(alpha), 2.0 * np.log(sd / unit)])
+    model = SAEManifoldModel(Z, atoms, [], plant.support, Theta(xi, np.zeros((size, Z.shape[1]))),
+                             rho, assignment=assignment, unit=unit)
+    return model.with_state(solve_beta(model, model.initial_theta(), rho), rho)
+
+
+def gates(show, cases, seed):
+    """Two circles under topk against importance sampling."""
+    show(f"\n{'gates':<9} {'N':>5} {'sd':>4} {'truth':>11} {'V - truth':>10} {'laplace':>8} "
+         f"{'ess':>6} {'params':>6} {'allowed':>7} {'':>4} {'V s':>6} {'truth s':>7}")
+    passed = 0
+    for active, p, sd, nodes in cases:
+        plant = planted_manifolds(
+            GATED_ROWS, p, ["circle"] * 2, n_active=active, noise_sd=sd, offset=1.0,
+            amplitude_sd=LOG_AMPLITUDE_SD, orthogonal=p >= 4, random_state=seed)
+        Z = plant.Z - plant.Z.mean(0)
+        unit = float(np.sqrt((Z**2).mean()))
+        atoms, alpha = [Circle(1), Circle(1)], LOG_AMPLITUDE_SD**-2
+        begun = time.process_time()
+        V, _, note = engine_value(gated_model(Z / unit, unit, atoms, plant, alpha, sd))
+        between = time.process_time()
+        rows = GatedRows(Z / unit, atoms, plant.support, alpha, (sd / unit) ** 2, *nodes)
+        laplace = rows.truth(rows.least_squares(plant.coordinates, plant.amplitudes))
+        drawn = importance(laplace, [circle_side(block) for block in rows.blocks], n=DRAWS,
+                           value=rows.fast_value(laplace.likelihood), rounds=ROUNDS, seed=seed)
+        constant = Z.size * np.log(unit) - COUNTS_REFLECTIONS * laplace.log_multiplicity
+        truth = drawn.value + rows.log_patterns() + constant
+        allowed = 0.3 + 0.01 * laplace.n_parameters
+        good = bool(abs(V - truth) <= allowed and drawn.effective_size >= 100)
+        passed += good
+        show(f"{active} a row   {GATED_ROWS:5d} {sd:4.1f} {truth:11.3f} {V - truth:10.3f} "
+             f"{laplace.value + constant - truth:8.3f} {drawn.effective_size:6.0f} "
+             f"{laplace.n_parameters:6d} {allowed:7.2f} {'pass' if good else 'FAIL'} "
+             f"{between - begun:6.2f} {time.process_time() - between:7.2f} {note}")
+    show(f"{passed} of {len(cases)} pass")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few rows, one level of noise")
+    parser.add_argument("--only", nargs="+", choices=[*SHAPES, "decisions", "gates"],
+                        help="some of the topologies or tables")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows, noise = (QUICK_ROWS, QUICK_NOISE) if options.quick else (ROWS, NOISE)
+    lines = []
+
+    def show(line):
+        print(line, flush=True)
+        lines.append(line.rstrip())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = [name for name in SHAPES if not options.only or name in options.only]
+        if names:
+            accuracy(show, names, rows, noise, options.seed)
+        if not options.only or "decisions" in options.only:
+            decisions(show, rows, noise, options.seed)
+        if not options.only or "gates" in options.only:
+            gates(show, QUICK_GATES if options.quick else GATES, options.seed)
+    if not options.quick and not options.only:
+        TABLE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
