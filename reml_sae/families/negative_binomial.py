@@ -3,11 +3,13 @@
 Counts with variance mu + mu^2 / theta; theta -> inf is the Poisson family. With u = eta - log
 theta, p = expit(u) = mu / (mu + theta), and R = log((theta + mu) / (theta + z)),
 
-    deviance = 2 [(z + theta) R - z (eta - log z)]
+    deviance = 2 [(z + theta) R - z d],    d = eta - log z
+             = 2 [z log(1 + theta / (z + theta) (e^-d - 1)) + theta R]
     saturated loss = count_constant(z) + (1/2) log(1 + z / theta)
                      + stirling_error(theta) - stirling_error(theta + z)
 
-The derivative in log theta is theta R - (theta p - z (1 - p)) plus that of the saturated loss: the
+The second form has terms of the size of theta where the first one has terms of the size of z, which
+cancel. The derivative in log theta is theta R - (theta p - z (1 - p)) plus that of the saturated loss: the
 difference of digamma functions of the textbook, without its cancellation at large theta.
 """
 
@@ -65,10 +67,14 @@ class NegativeBinomial(Family):
         return count_constant(z) + excess
 
     def deviance(self, z: Array, eta: Array, psi: Array) -> Array:
-        """2 [(z + theta) R - z (eta - log z)]."""
-        z, eta = np.asarray(z, float), np.minimum(eta, EXP_LIMIT)
+        """2 [z log(1 + theta / (z + theta) (e^-d - 1)) + theta R]."""
+        z, eta, theta = np.asarray(z, float), np.minimum(eta, EXP_LIMIT), np.exp(psi[0])
         d = eta - np.log(np.where(z > 0.0, z, 1.0))
-        value = (z + np.exp(psi[0])) * self._log_ratio(z, eta, psi) - z * d
+        ratio = self._log_ratio(z, eta, psi)
+        change = theta / (z + theta) * np.expm1(np.minimum(-d, EXP_LIMIT))
+        is_near = change > -0.5
+        rest = np.where(is_near, np.log1p(np.where(is_near, change, 0.0)), ratio - d)
+        value = z * rest + theta * ratio
         return 2.0 * np.maximum(value, 0.0)
 
     def _log_ratio(self, z: Array, eta: Array, psi: Array) -> Array:

@@ -190,6 +190,17 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
         """Outer parameters from which the outer loop starts."""
         ...
 
+    def rho_frame(self, theta: Theta, rho: Array) -> Array:
+        """Directions (n_rho, n_rho), as columns, along which a search may step by about one.
+
+        Nonzero off the diagonal only between parameters without a box.
+        """
+        ...
+
+    def advance_rho(self, point: Any, rho: Array) -> Array:
+        """Rho with those parameters that have a step of their own moved, from a mode found."""
+        ...
+
     @property
     def rho_bounds(self) -> Array:
         """Box that the outer loop searches, (n_rho, 2)."""

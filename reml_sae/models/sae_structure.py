@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from reml_sae.errors import InputError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
+from reml_sae.models._protocol import Theta
 from reml_sae.models.assignment import Assignment
 from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
@@ -44,6 +45,14 @@ class SAEStructure:
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters; those of the family (standardised units) are last."""
         return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
+
+    def rho_frame(self, theta: Theta, rho: Array) -> Array:
+        """The identity: outer parameters are logs."""
+        return np.eye(len(rho))
+
+    def advance_rho(self, point: object, rho: Array) -> Array:
+        """Rho itself: no outer parameter has a step of its own."""
+        return rho
 
     def _check_terms(self) -> None:
         if self.couples_rows and self.assignment.hard_support:
