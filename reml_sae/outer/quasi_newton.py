@@ -26,6 +26,8 @@ DIFFERENCE = 1e-3
 MAX_RESTARTS = 6
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
+OLD = 5
+"""As many iterations, and one for each parameter, after which it is made anew all the same."""
 MAX_POLISH = 8
 ROUNDING, VALUE_ERROR = 1e-12, 1e-10
 """Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
@@ -49,7 +51,8 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
     hessian = _first_hessian(loop, value)
     radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
-    stalls = restarts = 0
+    stalls = restarts = age = 0
+    level = value.value
     for _ in range(max_outer):
         best = loop.found
         radius = min(_move(loop, hessian, radius), widest)
@@ -58,22 +61,24 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
         loop.record("trust-region", loop.best_rho, loop.found)
         if loop.stationary(loop.best_rho, loop.found):
             return STATIONARY
-        if moved and not _at_limit(loop, refused).size:
+        age += 1
+        if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
             continue
         jumped = _jump_to_limits(loop, refused)
-        if not jumped and stalls < MAX_STALLS:
+        if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
             return "the outer search stalled: V fell no further, but its gradient has not vanished"
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
-        hessian, stalls = _first_hessian(loop, loop.found, whole=not jumped), 0
+        hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
         if jumped:
             continue
-        restarts += 1
+        gain, level = level - loop.found.value, loop.found.value
+        restarts += gain <= NEGLIGIBLE
         _polish(loop, hessian)
         if loop.stationary(loop.best_rho, loop.found):
             return STATIONARY
-        if restarts > 1 and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
+        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
             return FLAT
         if not loop.found.inner.converged:
             return f"the inner solve did not converge: {loop.found.inner.status.value}"
