@@ -9,8 +9,8 @@ theta, p = expit(u) = mu / (mu + theta), and R = log((theta + mu) / (theta + z))
                      + stirling_error(theta) - stirling_error(theta + z)
 
 The second form has terms of the size of theta where the first one has terms of the size of z, which
-cancel. The derivative in log theta is theta R - (theta p - z (1 - p)) plus that of the saturated loss: the
-difference of digamma functions of the textbook, without its cancellation at large theta.
+cancel. The derivative in log theta is theta R - (theta p - z (1 - p)) plus that of the saturated
+loss: the difference of digamma functions of the textbook, without its cancellation at large theta.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from reml_sae.families._base import Array, Family
@@ -95,6 +96,10 @@ class NegativeBinomial(Family):
             return theta * p - z * rest
         second = (theta + np.asarray(z, float)) * p * rest
         return second if order == 2 else -second * np.tanh(0.5 * u)
+
+    def open_side(self, z: Array) -> NDArray[np.int8]:
+        """Down at z = 0."""
+        return np.where(np.asarray(z) == 0, -1, 0).astype(np.int8)
 
     def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """theta p, and its derivative theta p (1 - p)."""

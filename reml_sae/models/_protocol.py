@@ -7,8 +7,9 @@ theta's shape are pairs (rows, border), the frozen dataclass `Theta`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,6 +215,10 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the data."""
+        ...
+
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """Why no fit with these strengths at their limits has an optimum; empty where it may."""
         ...
 
     def hyperprior(self, rho: Array) -> tuple[float, Array]:

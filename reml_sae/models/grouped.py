@@ -7,7 +7,7 @@ weights of their own and no schedules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +69,10 @@ class GroupedModel(ABC):
             self.where[part] = slice(begin, begin + len(names))
             begin += len(names)
         self.rho_names = tuple(name for names in labels.values() for name in names)
+
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """None is known for any mean; see `MixedModel`."""
+        return ""
 
     def rho_frame(self, theta: Theta, rho: Array) -> Array:
         """Unit steps of logs; others by the standard deviations that the other parameters give.

@@ -32,7 +32,7 @@ from reml_sae.errors import InputError
 from reml_sae.families import Binomial, Family, get_family
 from reml_sae.models._protocol import Theta
 from reml_sae.models.grouped import GroupedModel
-from reml_sae.models.mixed_border import Border, check_rank, unpenalised
+from reml_sae.models.mixed_border import Border, check_rank, unpenalised, unpenalised_names
 from reml_sae.models.mixed_covariance import Covariance, EffectsPrior, term_slices
 from reml_sae.models.mixed_design import make_design
 from reml_sae.models.mixed_point import MixedPoint
@@ -49,6 +49,7 @@ from reml_sae.models.mixed_start import (
     joint_coefficients,
     typical_eta,
 )
+from reml_sae.models.separation import separating_columns, separation_message
 
 Array = NDArray[np.float64]
 
@@ -199,6 +200,22 @@ class MixedModel(GroupedModel):
             [-LOG_STRENGTH_SPAN, LOG_STRENGTH_SPAN])
         box[self.where["family"]] = self.family.psi_bounds()
         return box
+
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """Separation of the data by columns that no prior holds, or binary groups of one.
+
+        See `models.separation`. A smooth all of whose strengths ran to zero holds nothing.
+        """
+        binary = isinstance(self.family, Binomial) and bool((self.family.n_trials == 1).all())
+        if binary and self.data.n_groups == len(self.data.y):
+            return (f"{', '.join(self.rho_names[self.where['covariance']])}: one binary "
+                    "observation a group says nothing of the variance between groups; leave the "
+                    "random effects out, or use groups that repeat")
+        gone = {name for name, limit in limits if limit == "zero"}
+        held = tuple(s for s in self.all_smooths if not gone.issuperset(s.labels))
+        return separation_message(separating_columns(
+            self.data.X @ unpenalised(held, len(self.x_names)),
+            self.family.open_side(self.data.y), unpenalised_names(held, self.x_names)))
 
     def strengths(self, rho: Array) -> dict[str, float]:
         """Precisions and strengths of the quadratic priors, by name."""

@@ -95,6 +95,15 @@ def unpenalised(smooths: tuple[BoundSmooth, ...], n_columns: int) -> Array:
     return np.hstack(blocks)
 
 
+def unpenalised_names(smooths: tuple[BoundSmooth, ...], names: Sequence[str]) -> list[str]:
+    """What the columns of `unpenalised` are: columns of X, or the null space of a smooth."""
+    owned = {int(column) for smooth in smooths for column in smooth.columns}
+    out = [name for column, name in enumerate(names) if column not in owned]
+    for smooth in smooths:
+        out += [f"the unpenalised part of {smooth.name}"] * smooth.null_basis.shape[1]
+    return out
+
+
 def check_rank(X: Array, smooths: tuple[BoundSmooth, ...], names: Sequence[str]) -> None:
     """Refuse coefficients that neither data nor penalties determine.
 

@@ -154,7 +154,7 @@ def stepped(L: Array, squares: Array, inside: Array) -> Array:
     values, vectors = np.linalg.eigh(root @ squares @ root)
     half = np.sqrt(np.clip(values, np.exp(-LARGEST_STEP), np.exp(LARGEST_STEP)))
     # of A A^T through the triangle of A^T, which keeps the digits of small variances
-    triangle = np.linalg.qr((L @ vectors * half).T, mode="r").T
+    triangle = np.transpose(np.asarray(np.linalg.qr((L @ vectors * half).T, mode="r")))
     return np.asarray(triangle * np.where(np.diagonal(triangle) < 0.0, -1.0, 1.0), float)
 
 

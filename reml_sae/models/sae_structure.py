@@ -46,6 +46,10 @@ class SAEStructure:
         """Names of the outer parameters; those of the family (standardised units) are last."""
         return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
 
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """None: every decoder and coordinate has a proper prior."""
+        return ""
+
     def rho_frame(self, theta: Theta, rho: Array) -> Array:
         """The identity: outer parameters are logs."""
         return np.eye(len(rho))
