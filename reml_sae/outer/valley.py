@@ -22,8 +22,12 @@ Array = NDArray[np.float64]
 DIFFERENCE = 1e-3
 FLAT_CURVATURE = 1e-3
 """Curvature of V in a log strength below which it is flat: half as many nats for a factor of e."""
-SINGULAR = 1e-5
-"""Eigenvalue of the Hessian with unit diagonal below which its direction is a valley."""
+SINGULAR = 1e-3
+"""Eigenvalue of the Hessian with unit diagonal below which its direction is a valley.
+
+What is left of the gradient bends a valley's own by up to 1e-4; fits of sound models have 1e-2 and
+more.
+"""
 LEAST_STEP = 1e-3
 """A parameter whose steps are shorter belongs to a variance at its limit."""
 TAKES_PART = 0.1
