@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from reml_sae.linalg import batched_cholesky
 from reml_sae.models._protocol import Theta
 from reml_sae.models.mixed_border import Border
-from reml_sae.models.mixed_covariance import Covariance, term_slices
+from reml_sae.models.mixed_covariance import REACH, Covariance, term_slices
 from reml_sae.penalties import Curvature
 
 Array = NDArray[np.float64]
 
-REACH, LEAST_STEP = 10.0, 1e-8
-"""A step in a fixed effect reaches this many deviations, at most the typical size of eta."""
+LEAST_STEP = 1e-8
+"""Of a fixed effect in a search, as a share of the typical size of eta."""
 
 
 class GroupedModel(ABC):

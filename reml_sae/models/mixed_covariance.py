@@ -42,6 +42,8 @@ entry below the diagonal one of 1e-16 (|b| / L)^2: 1e-6 at the end of the box.
 """
 LARGEST_STEP = 2.0
 """Largest change of the log of a variance in one Fellner-Schall step."""
+REACH = 10.0
+"""A step in a parameter that is no log reaches this many of its deviations, at most its scale."""
 FACTOR_BOX = (-1e5, 1e5)
 
 
@@ -118,10 +120,11 @@ class Covariance:
         return np.clip(out, self.bounds[:, 0], self.bounds[:, 1])
 
     def steps(self, rho: Array) -> Array:
-        """Sizes of the steps of a search, (n,): 1 for logs, L_jj / s_j at most 1 for t_jk."""
+        """Sizes of the steps of a search, (n,): 1 for logs, for t_jk `REACH` times L_jj / s_j."""
         out = np.ones(len(self.labels))
         rows = self._below[0]
-        out[self.size:] = np.minimum(np.exp(-0.5 * rho[rows]) / self.scales[rows], 1.0)
+        out[self.size:] = np.minimum(
+            REACH * np.exp(-0.5 * rho[rows]) / self.scales[rows], 1.0)
         return out
 
     def log_det(self, rho: Array) -> float:

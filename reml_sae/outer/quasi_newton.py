@@ -33,6 +33,7 @@ ROUNDING, VALUE_ERROR = 1e-12, 1e-10
 """Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
 LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
+SPENT = "the outer iteration budget ran out; raise max_outer"
 STATIONARY = "the gradient of the criterion is below tolerance"
 NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
 """Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
@@ -42,7 +43,7 @@ FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
 def quasi_newton(loop: Loop, max_outer: int) -> str:
     """Trust-region SR1 on V inside the box; returns why it ended."""
     if max_outer == 0:
-        return "the outer iteration budget is zero"
+        return SPENT
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
     if loop.stationary(loop.best_rho, value):
@@ -82,7 +83,7 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
             return FLAT
         if not loop.found.inner.converged:
             return f"the inner solve did not converge: {loop.found.inner.status.value}"
-    return f"the outer iteration budget ran out; raise max_outer, which is {max_outer}"
+    return SPENT
 
 
 def _frame(loop: Loop) -> Array:

@@ -129,9 +129,14 @@ def fit_reml(
     try:
         _anneal(loop)
         fellner_schall(loop, max_fellner_schall)
+        first = len(loop.trace)
         message = quasi_newton(loop, max_outer)
-        if valleys and _has_ended(loop, message):
+        while valleys and _has_ended(loop, message):
+            before = loop.found
             flat = flatness(loop)
+            if loop.found is before:
+                break
+            message = quasi_newton(loop, max(max_outer - (len(loop.trace) - first), 0))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         if loop.best is None:
             raise

@@ -69,7 +69,7 @@ class Flatness:
 def flatness(loop: Loop) -> Flatness:
     """Look for null directions at the best point, by two gradients of V for each strength.
 
-    Where V is lower at the end of a box, the best point moves there.
+    Where V is lower at the end of a box, the best point moves there, and is no optimum.
     """
     names = loop.model.rho_names
     found = dict(limits(loop, loop.best_rho, loop.found))
@@ -112,7 +112,7 @@ def _hessian(loop: Loop, frame: Array, free: NDArray[np.intp]) -> Array:
 
 def _flat_ends(loop: Loop, j: int) -> list[str]:
     """Ends of a parameter's box at which V is as low as at the best point."""
-    level, rho, found = loop.found.value, loop.best_rho.copy(), []
+    level, rho, found = loop.found.value, loop.best_rho, []
     for name, end in zip(("zero", "infinite"), loop.bounds[j], strict=True):
         trial = rho.copy()
         trial[j] = end
@@ -123,6 +123,6 @@ def _flat_ends(loop: Loop, j: int) -> list[str]:
             continue
         if value.inner.converged and value.value <= level + NEGLIGIBLE:
             found.append(name)
-            if value.value < loop.found.value:
+            if value.value < level - NEGLIGIBLE:
                 loop.keep(trial, value)
     return found

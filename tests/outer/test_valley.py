@@ -112,6 +112,19 @@ def test_sound_models_raise_no_alarm(name):
     assert fit.converged, fit.message
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_a_flat_strength_inside_its_box_is_a_limit(kind):
+    """V is flat in one of two strengths on a block, from the fit on to the end of the box."""
+    model = MODELS[f"negative_binomial-{kind}"]()
+    fit = rs.fit_reml(model)
+    j = model.rho_names.index("log_lambda[t.0]")
+    assert fit.converged and model.rho_bounds[j, 0] < fit.rho[j] < model.rho_bounds[j, 1]
+    assert ("log_lambda[t.0]", "zero") in fit.limits
+    end = fit.rho.copy()
+    end[j] = model.rho_bounds[j, 0]
+    assert rs.criterion(model, end).value <= fit.criterion + 1e-3
+
+
 def test_families_at_a_limit_are_limits_and_no_valleys():
     names = set()
     for seed in range(12):
