@@ -77,7 +77,8 @@ def test_fixed_effects_at_a_dispersion_at_its_limit():
                            penalties=[Smooth(s.columns, s.matrices) for s in model.all_smooths])
         plain, wide = rs.fit_reml(model), rs.fit_reml(other)
         assert plain.converged and wide.converged
-        assert wide.criterion <= plain.criterion + 0.02
+        # theta of e^15 leaves counts of 1e5 with 3 % more variance than Poisson ones
+        assert wide.criterion <= plain.criterion + 0.5
         scale = mixed_summary(model, plain).standard_errors[:3]
         difference = (model.coefficients(plain.theta, plain.rho)
                       - other.coefficients(wide.theta, wide.rho))[:3]
