@@ -273,7 +273,8 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
             break
         rough &= moved > FEW_MOVED * len(before) and number < MAX_ROUGH_ROUNDS
         stage = _ROUGH if rough else {"curvature": settings.curvature,
-                                      "max_outer": settings.max_outer, "tol": settings.tol}
+                                      "max_outer": settings.max_outer, "tol": settings.tol,
+                                      "valleys": False}
         try:
             result = fit_reml(model, **stage, callbacks=settings.callbacks, trace=trace)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:

@@ -115,6 +115,10 @@ class Family(ABC):
     def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """Observed derivative of the loss in eta, of order 1, 2 or 3."""
 
+    def open_side(self, z: Array) -> NDArray[np.int8]:
+        """Way in which eta may go to infinity while the loss falls: 1 up, -1 down, 0 neither."""
+        return np.zeros(np.shape(z), np.int8)
+
     @abstractmethod
     def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """IRLS weight E[loss_eta(.., 2)] (order 0), or its derivative in eta (order 1).

@@ -101,6 +101,11 @@ class Binomial(Family):
             return (self.n_trials - z) * expit(eta) - z * expit(np.negative(eta))
         return self.weight(z, eta, psi, order - 2)
 
+    def open_side(self, z: Array) -> NDArray[np.int8]:
+        """Down at z = 0, up at z = n."""
+        z = np.asarray(z)
+        return np.where(z == 0, -1, np.where(z == self.n_trials, 1, 0)).astype(np.int8)
+
     def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """n p (1 - p), and its derivative."""
         check_order("weight", order, (0, 1))

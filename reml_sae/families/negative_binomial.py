@@ -3,12 +3,14 @@
 Counts with variance mu + mu^2 / theta; theta -> inf is the Poisson family. With u = eta - log
 theta, p = expit(u) = mu / (mu + theta), and R = log((theta + mu) / (theta + z)),
 
-    deviance = 2 [(z + theta) R - z (eta - log z)]
+    deviance = 2 [(z + theta) R - z d],    d = eta - log z
+             = 2 [z log(1 + theta / (z + theta) (e^-d - 1)) + theta R]
     saturated loss = count_constant(z) + (1/2) log(1 + z / theta)
                      + stirling_error(theta) - stirling_error(theta + z)
 
-The derivative in log theta is theta R - (theta p - z (1 - p)) plus that of the saturated loss: the
-difference of digamma functions of the textbook, without its cancellation at large theta.
+The second form has terms of the size of theta where the first one has terms of the size of z, which
+cancel. The derivative in log theta is theta R - (theta p - z (1 - p)) plus that of the saturated
+loss: the difference of digamma functions of the textbook, without its cancellation at large theta.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from reml_sae.families._base import Array, Family
@@ -65,10 +68,14 @@ class NegativeBinomial(Family):
         return count_constant(z) + excess
 
     def deviance(self, z: Array, eta: Array, psi: Array) -> Array:
-        """2 [(z + theta) R - z (eta - log z)]."""
-        z, eta = np.asarray(z, float), np.minimum(eta, EXP_LIMIT)
+        """2 [z log(1 + theta / (z + theta) (e^-d - 1)) + theta R]."""
+        z, eta, theta = np.asarray(z, float), np.minimum(eta, EXP_LIMIT), np.exp(psi[0])
         d = eta - np.log(np.where(z > 0.0, z, 1.0))
-        value = (z + np.exp(psi[0])) * self._log_ratio(z, eta, psi) - z * d
+        ratio = self._log_ratio(z, eta, psi)
+        change = theta / (z + theta) * np.expm1(np.minimum(-d, EXP_LIMIT))
+        is_near = change > -0.5
+        rest = np.where(is_near, np.log1p(np.where(is_near, change, 0.0)), ratio - d)
+        value = z * rest + theta * ratio
         return 2.0 * np.maximum(value, 0.0)
 
     def _log_ratio(self, z: Array, eta: Array, psi: Array) -> Array:
@@ -89,6 +96,10 @@ class NegativeBinomial(Family):
             return theta * p - z * rest
         second = (theta + np.asarray(z, float)) * p * rest
         return second if order == 2 else -second * np.tanh(0.5 * u)
+
+    def open_side(self, z: Array) -> NDArray[np.int8]:
+        """Down at z = 0."""
+        return np.where(np.asarray(z) == 0, -1, 0).astype(np.int8)
 
     def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """theta p, and its derivative theta p (1 - p)."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae.families._base import Array, Family
 from reml_sae.families._checks import check_counts, check_order
@@ -43,6 +44,10 @@ class Poisson(Family):
         check_order("loss_eta", order, (1, 2, 3))
         mean = self.mean(eta)
         return mean - z if order == 1 else mean + np.zeros(np.shape(z))
+
+    def open_side(self, z: Array) -> NDArray[np.int8]:
+        """Down at z = 0."""
+        return np.where(np.asarray(z) == 0, -1, 0).astype(np.int8)
 
     def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """mu, and its derivative mu."""

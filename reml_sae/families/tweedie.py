@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.families._base import Array, ScaledFamily
@@ -152,6 +153,10 @@ class Tweedie(ScaledFamily):
         fall = np.asarray(z, float) * exp_limited(-a * np.asarray(eta))
         value = b ** (order - 1) * self._power_mean(eta) + (-1.0) ** order * a ** (order - 1) * fall
         return value / self.dispersion(psi)
+
+    def open_side(self, z: Array) -> NDArray[np.int8]:
+        """Down at z = 0."""
+        return np.where(np.asarray(z) == 0, -1, 0).astype(np.int8)
 
     def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """mu^(2-p) / phi, and its derivative."""

@@ -7,8 +7,9 @@ theta's shape are pairs (rows, border), the frozen dataclass `Theta`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,6 +202,17 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
         """Outer parameters from which the outer loop starts."""
         ...
 
+    def rho_frame(self, theta: Theta, rho: Array) -> Array:
+        """Directions (n_rho, n_rho), as columns, along which a search may step by about one.
+
+        Nonzero off the diagonal only between parameters without a box.
+        """
+        ...
+
+    def advance_rho(self, point: Any, rho: Array) -> Array:
+        """Rho with those parameters that have a step of their own moved, from a mode found."""
+        ...
+
     @property
     def rho_bounds(self) -> Array:
         """Box that the outer loop searches, (n_rho, 2)."""
@@ -214,6 +226,10 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the data."""
+        ...
+
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """Why no fit with these strengths at their limits has an optimum; empty where it may."""
         ...
 
     def hyperprior(self, rho: Array) -> tuple[float, Array]:

@@ -7,7 +7,7 @@ weights of their own and no schedules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +19,13 @@ from numpy.typing import NDArray
 from reml_sae.inner._protocol import Theta
 from reml_sae.linalg import batched_cholesky
 from reml_sae.models.mixed_border import Border
+from reml_sae.models.mixed_covariance import REACH, Covariance, term_slices
 from reml_sae.penalties import Curvature
 
 Array = NDArray[np.float64]
+
+LEAST_STEP = 1e-8
+"""Of a fixed effect in a search, as a share of the typical size of eta."""
 
 
 class GroupedModel(ABC):
@@ -36,6 +40,7 @@ class GroupedModel(ABC):
     """
 
     border: Border
+    terms: tuple[Covariance, ...]
     where: dict[str, slice]
     rho_names: tuple[str, ...]
     _theta: Theta | None
@@ -44,6 +49,10 @@ class GroupedModel(ABC):
     @abstractmethod
     def at(self, theta: Theta, rho: Array) -> Any:
         """The model at a state and outer parameters."""
+
+    @abstractmethod
+    def joint_point(self, theta: Theta, rho: Array) -> GroupedPoint:
+        """The model with all coefficients inside, at the same effects, coefficients and priors."""
 
     @abstractmethod
     def row_objective(self, theta: Theta, rho: Array) -> Array:
@@ -60,6 +69,34 @@ class GroupedModel(ABC):
             self.where[part] = slice(begin, begin + len(names))
             begin += len(names)
         self.rho_names = tuple(name for names in labels.values() for name in names)
+
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """None is known for any mean; see `MixedModel`."""
+        return ""
+
+    def rho_frame(self, theta: Theta, rho: Array) -> Array:
+        """Unit steps of logs; others by the standard deviations that the other parameters give.
+
+        An entry of a Cholesky factor is a regression coefficient whose residual is its row's own
+        deviation. Fixed effects have the covariance of the joint mode.
+        """
+        frame = np.eye(len(rho))
+        covariance, fixed = self.where["covariance"], self.where["fixed"]
+        scales = np.concatenate([np.zeros(0), *(term.steps(rho[own]) for term, own in zip(
+            self.terms, term_slices(self.terms, covariance.start), strict=True))])
+        frame[covariance, covariance] = np.diag(scales)
+        if fixed.stop > fixed.start:
+            joint = self.joint_point(theta, rho).whole_inverse().border
+            own = self.border.outer_covariance(joint)
+            values, vectors = np.linalg.eigh(own)
+            sizes = np.clip(REACH * np.sqrt(np.maximum(values, 0.0)), LEAST_STEP, 1.0)
+            # the symmetric root turns as little as can be from one state to the next
+            frame[fixed, fixed] = (vectors * sizes) @ vectors.T
+        return frame
+
+    def advance_rho(self, point: Any, rho: Array) -> Array:
+        """Rho itself: no outer parameter has a step of its own."""
+        return rho
 
     def hyperprior(self, rho: Array) -> tuple[float, Array]:
         """Flat."""

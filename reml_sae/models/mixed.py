@@ -32,8 +32,8 @@ from reml_sae.errors import InputError
 from reml_sae.families import Binomial, Family, get_family
 from reml_sae.inner._protocol import Theta
 from reml_sae.models.grouped import GroupedModel
-from reml_sae.models.mixed_border import Border, check_rank, unpenalised
-from reml_sae.models.mixed_covariance import Covariance, EffectsPrior
+from reml_sae.models.mixed_border import Border, check_rank, unpenalised, unpenalised_names
+from reml_sae.models.mixed_covariance import Covariance, EffectsPrior, term_slices
 from reml_sae.models.mixed_design import make_design
 from reml_sae.models.mixed_point import MixedPoint
 from reml_sae.models.mixed_smooths import (
@@ -43,11 +43,13 @@ from reml_sae.models.mixed_smooths import (
     bind_smooths,
 )
 from reml_sae.models.mixed_start import (
+    best_psi,
     first_rho,
     first_theta,
     joint_coefficients,
     typical_eta,
 )
+from reml_sae.models.separation import separating_columns, separation_message
 
 Array = NDArray[np.float64]
 
@@ -199,6 +201,22 @@ class MixedModel(GroupedModel):
         box[self.where["family"]] = self.family.psi_bounds()
         return box
 
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """Separation of the data by columns that no prior holds, or binary groups of one.
+
+        See `models.separation`. A smooth all of whose strengths ran to zero holds nothing.
+        """
+        binary = isinstance(self.family, Binomial) and bool((self.family.n_trials == 1).all())
+        if binary and self.data.n_groups == len(self.data.y):
+            return (f"{', '.join(self.rho_names[self.where['covariance']])}: one binary "
+                    "observation a group says nothing of the variance between groups; leave the "
+                    "random effects out, or use groups that repeat")
+        gone = {name for name, limit in limits if limit == "zero"}
+        held = tuple(s for s in self.all_smooths if not gone.issuperset(s.labels))
+        return separation_message(separating_columns(
+            self.data.X @ unpenalised(held, len(self.x_names)),
+            self.family.open_side(self.data.y), unpenalised_names(held, self.x_names)))
+
     def strengths(self, rho: Array) -> dict[str, float]:
         """Precisions and strengths of the quadratic priors, by name."""
         parts = (self.where["covariance"], self.where["smooths"])
@@ -212,11 +230,35 @@ class MixedModel(GroupedModel):
         if self._rho is None:
             rho = self._first_rho.copy()
             if self.outer_X.shape[1]:
-                joint = self.joint()
-                beta = joint_coefficients(joint, joint.initial_rho())
-                rho[self.where["fixed"]] = self.border.outer_of(beta)
+                start = self.joint().initial_theta()
+                rho[self.where["fixed"]] = self._joint_fixed(start, rho)
             self._rho = rho
         return self._rho.copy()
+
+    def advance_rho(self, point: MixedPoint, rho: Array) -> Array:
+        """Full covariances by a Fellner-Schall step, then the family, then fixed effects.
+
+        The family's parameters go to their best values at eta, unless they are a dispersion with
+        a step of its own; the fixed effects of "Laplace" to the joint mode.
+        """
+        moved = rho.copy()
+        if self.family.n_psi and not self.family.has_dispersion:
+            moved[self.where["family"]] = best_psi(self.family, self.data.y, point.eta, point.psi)
+        slices = term_slices(self.terms, self.where["covariance"].start)
+        full = [term.kind == "full" for term in self.terms]
+        if any(full):
+            factors = point.stepped_factors()
+            for term, own, factor in zip(self.terms, slices, factors, strict=True):
+                if term.kind == "full":
+                    moved[own] = term.parameters(factor)
+        if self.outer_X.shape[1]:
+            start = Theta(point.theta.xi, self.coefficients(point.theta, point.rho)[:, None])
+            moved[self.where["fixed"]] = self._joint_fixed(start, moved)
+        return moved
+
+    def _joint_fixed(self, start: Theta, rho: Array) -> Array:
+        joint = self.joint()
+        return self.border.outer_of(joint_coefficients(joint, start, self.joint_rho(rho)))
 
     def initial_theta(self) -> Theta:
         """State from which an inner solve starts."""

@@ -4,13 +4,15 @@
 
 By "REML" and "ML" all of them are inner, R = I. By "Laplace" gamma holds the directions that no
 smooth penalises: N spans the null space of all penalties, R its orthogonal complement. The columns
-of X N are orthogonal, each of the typical size of eta, so that steps in gamma have one scale.
+of X N are orthogonal, their entries of the typical size of eta, so that steps in gamma have one
+scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +53,8 @@ class Border:
         """The unpenalised directions are outer parameters."""
         p = X.shape[1]
         null = unpenalised(smooths, p)
-        # Q of X N = Q T is X times N T^-1
-        triangle = np.linalg.qr(X @ null)[1]
+        # Q of X N = Q T is X times N T^-1, with columns of norm 1
+        triangle = np.linalg.qr(X @ null)[1] / np.sqrt(len(X))
         outer = eta_scale * solve_triangular(triangle, null.T, trans="T").T if null.size else null
         inner, kept = [np.zeros((p, 0))], []
         begin = 0
@@ -67,10 +69,19 @@ class Border:
             begin += proper.shape[1]
         return cls(np.hstack(inner), outer, tuple(kept))
 
+    def outer_covariance(self, covariance: Array) -> Array:
+        """Covariance (m, m) of gamma, given that of the coefficients (P, P)."""
+        gamma = self._inverse[self.inner.shape[1]:]
+        return gamma @ covariance @ gamma.T
+
     def outer_of(self, coefficients: Array) -> Array:
         """Gamma (m,) of coefficients (P,)."""
-        both = np.linalg.solve(np.hstack([self.inner, self.outer]), coefficients)
-        return both[self.inner.shape[1]:].astype(np.float64, copy=False)
+        return self._inverse[self.inner.shape[1]:] @ coefficients
+
+    @cached_property
+    def _inverse(self) -> Array:
+        """Coordinates (beta, gamma) of the coefficients' unit vectors, (P, P)."""
+        return np.asarray(np.linalg.inv(np.hstack([self.inner, self.outer])), float)
 
 
 def unpenalised(smooths: tuple[BoundSmooth, ...], n_columns: int) -> Array:
@@ -82,6 +93,15 @@ def unpenalised(smooths: tuple[BoundSmooth, ...], n_columns: int) -> Array:
         null[smooth.columns] = smooth.null_basis
         blocks.append(null)
     return np.hstack(blocks)
+
+
+def unpenalised_names(smooths: tuple[BoundSmooth, ...], names: Sequence[str]) -> list[str]:
+    """What the columns of `unpenalised` are: columns of X, or the null space of a smooth."""
+    owned = {int(column) for smooth in smooths for column in smooth.columns}
+    out = [name for column, name in enumerate(names) if column not in owned]
+    for smooth in smooths:
+        out += [f"the unpenalised part of {smooth.name}"] * smooth.null_basis.shape[1]
+    return out
 
 
 def check_rank(X: Array, smooths: tuple[BoundSmooth, ...], names: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,10 @@ LOG_PRECISION_BOX = (-23.0, 23.0)
 Effects are stored to 16 digits, so L^-1 b has an error of 1e-16 |b| / L, and the gradient in an
 entry below the diagonal one of 1e-16 (|b| / L)^2: 1e-6 at the end of the box.
 """
+LARGEST_STEP = 2.0
+"""Largest change of the log of a variance in one Fellner-Schall step."""
+REACH = 10.0
+"""A step in a parameter that is no log reaches this many of its deviations, at most its scale."""
 FACTOR_BOX = (-1e5, 1e5)
 
 
@@ -108,6 +113,20 @@ class Covariance:
         L[rows, columns] = self.scales[rows] * rho[self.size:]
         return L
 
+    def parameters(self, L: Array) -> Array:
+        """Outer parameters of a factor, inside the box: the inverse of `factor`."""
+        rows, columns = self._below
+        out = np.concatenate([-2.0 * np.log(np.diagonal(L)), L[rows, columns] / self.scales[rows]])
+        return np.clip(out, self.bounds[:, 0], self.bounds[:, 1])
+
+    def steps(self, rho: Array) -> Array:
+        """Sizes of the steps of a search, (n,): 1 for logs, for t_jk `REACH` times L_jj / s_j."""
+        out = np.ones(len(self.labels))
+        rows = self._below[0]
+        out[self.size:] = np.minimum(
+            REACH * np.exp(-0.5 * rho[rows]) / self.scales[rows], 1.0)
+        return out
+
     def log_det(self, rho: Array) -> float:
         """log |Psi|."""
         return -float(rho[: self.size].sum())
@@ -120,6 +139,32 @@ class Covariance:
         rows, columns = self._below
         out[self.size + np.arange(len(rows)), rows, columns] = self.scales[rows]
         return out
+
+
+def stepped(L: Array, squares: Array, inside: Array) -> Array:
+    """Cholesky factor of L R^-1/2 S R^-1/2 L^T, eigenvalues of the middle within e^2 of 1.
+
+    Parameters
+    ----------
+    L : (q, q) array
+    squares : (q, q) array
+        S, positive semidefinite.
+    inside : (q, q) array
+        R, positive semidefinite.
+    """
+    values, vectors = np.linalg.eigh(inside)
+    root = vectors / np.sqrt(np.maximum(values, 1e-12 * max(float(values[-1]), 1e-300))) @ vectors.T
+    values, vectors = np.linalg.eigh(root @ squares @ root)
+    half = np.sqrt(np.clip(values, np.exp(-LARGEST_STEP), np.exp(LARGEST_STEP)))
+    # of A A^T through the triangle of A^T, which keeps the digits of small variances
+    triangle = np.transpose(np.asarray(np.linalg.qr((L @ vectors * half).T, mode="r")))
+    return np.asarray(triangle * np.where(np.diagonal(triangle) < 0.0, -1.0, 1.0), float)
+
+
+def term_slices(terms: tuple[Covariance, ...], begin: int) -> list[slice]:
+    """Where the outer parameters of each term are, from ``begin`` on."""
+    ends = begin + np.cumsum([0, *(len(term.labels) for term in terms)])
+    return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from reml_sae.inner._protocol import LogDeterminant, Theta
 from reml_sae.linalg import ArrowFactor, ArrowMatrix
 from reml_sae.models.grouped import GroupedPoint, InverseBlocks
-from reml_sae.models.mixed_covariance import EffectsPrior
+from reml_sae.models.mixed_covariance import EffectsPrior, stepped
 from reml_sae.models.mixed_smooths import SmoothPrior
 from reml_sae.penalties import Curvature
 
@@ -187,6 +187,23 @@ class MixedPoint(GroupedPoint):
         edf = (float(self._weights(curvature) @ h) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
         return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf, rho)
+
+    def stepped_factors(self) -> list[Array]:
+        """Cholesky factors (q, q) of every term's covariance after one Fellner-Schall step.
+
+        With c the spherical effects and G' their posterior covariances, V is stationary where
+        S = sum c c^T equals R = sum (I - G'), and the step goes to L R^-1/2 S R^-1/2 L^T.
+        """
+        blocks = self.inverse_blocks("majorizer", self.model.integrated(self.smooths))
+        spherical = self.effects.spherical(self.theta.xi)
+        found, begin = [], 0
+        for term in self.model.terms:
+            own = slice(begin, begin + term.size)
+            inside = np.eye(term.size) - blocks.spherical_rows[:, own, own]
+            found.append(stepped(self.effects.factor[own, own],
+                                 spherical[:, own].T @ spherical[:, own], inside.sum(axis=0)))
+            begin = own.stop
+        return found
 
     def edf(self, curvature: Curvature = "majorizer") -> float:
         """Effective degrees of freedom of all effects and coefficients, tr(H^-1 J^T W J)."""

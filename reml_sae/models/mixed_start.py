@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
 
 from reml_sae.errors import InputError
 from reml_sae.families import Family
@@ -93,9 +94,19 @@ def first_theta(model: MixedModel, rho: Array) -> Theta:
     return Theta(np.zeros((model.data.n_groups, model.data.Z.shape[1])), beta[:, None])
 
 
-def joint_coefficients(model: MixedModel, rho: Array) -> Array:
+def best_psi(family: Family, y: Array, eta: Array, start: Array) -> Array:
+    """Outer parameters of a family that fit y best at a given eta (n,), inside their box."""
+
+    def total(psi: Array) -> tuple[float, Array]:
+        loss = float(family.loss(y, eta, psi).sum())
+        return loss, np.asarray(family.loss_psi(y, eta, psi).sum(axis=1), float)
+
+    found = minimize(total, start, jac=True, method="L-BFGS-B", bounds=family.psi_bounds())
+    return np.asarray(found.x, float)
+
+
+def joint_coefficients(model: MixedModel, theta: Theta, rho: Array) -> Array:
     """Coefficients (P,) near the joint mode, by damped scoring; ``model`` has them all inside."""
-    theta = model.initial_theta()
     for _ in range(SCORING_STEPS):
         point = model.at(theta, rho)
         descent = point.gradient().scaled(-1.0)

@@ -13,6 +13,7 @@ from scipy.special import gammaln
 from reml_sae.errors import InputError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
+from reml_sae.models._protocol import Theta
 from reml_sae.models.assignment import Assignment
 from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
@@ -49,6 +50,18 @@ class SAEStructure:
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters; those of the family (standardised units) are last."""
         return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
+
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """None: every decoder and coordinate has a proper prior."""
+        return ""
+
+    def rho_frame(self, theta: Theta, rho: Array) -> Array:
+        """The identity: outer parameters are logs."""
+        return np.eye(len(rho))
+
+    def advance_rho(self, point: object, rho: Array) -> Array:
+        """Rho itself: no outer parameter has a step of its own."""
+        return rho
 
     def _check_terms(self) -> None:
         if self.couples_rows and self.assignment.hard_support:

@@ -31,6 +31,12 @@ class Loop:
         self.best_rho = np.clip(model.initial_rho(), self.bounds[:, 0], self.bounds[:, 1])
         self.theta = model.initial_theta()
 
+    @property
+    def found(self) -> CriterionValue:
+        """V at the best point."""
+        assert self.best is not None
+        return self.best
+
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
                          gradient=gradient, tol=self.inner_tol if tol is None else tol)

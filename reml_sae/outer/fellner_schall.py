@@ -32,7 +32,8 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
         loop.record("fellner-schall", rho, value)
         step = np.where(loop.model.quadratic_rho, _step(loop.model, value), 0.0)
         rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
-        if gain < SMALL_GAIN or np.abs(step).max(initial=0.0) < 0.02:
+        rho = loop.model.advance_rho(value.inner.point, rho)
+        if gain < SMALL_GAIN or np.abs(rho - loop.best_rho).max(initial=0.0) < 0.02:
             break
 
 

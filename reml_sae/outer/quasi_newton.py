@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult, minimize
 
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.outer._loop import Loop, dispersion_place, logger
 from reml_sae.outer.criterion import CriterionValue
+from reml_sae.outer.trust_region import boxed_step, predicted_change
 
 Array = NDArray[np.float64]
 
-FIRST_RADIUS, MAX_RADIUS = 0.5, 1.0
+FIRST_RADIUS, MAX_RADIUS, LEAST_RADIUS = 0.5, 1.0, 1e-5
+POOR, GOOD, SHORTER = 0.25, 0.75, 0.25
+"""Shares of the foretold change of V below and above which the radius changes, and its factor."""
 FLATTEST = 0.05
 """Least curvature of V in a log strength that a search starts from."""
 DIFFERENCE = 1e-3
 MAX_RESTARTS = 6
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
+OLD = 5
+"""As many iterations, and one for each parameter, after which it is made anew all the same."""
 MAX_POLISH = 8
 ROUNDING, VALUE_ERROR = 1e-12, 1e-10
 """Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
 LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
+SPENT = "the outer iteration budget ran out; raise max_outer"
 STATIONARY = "the gradient of the criterion is below tolerance"
 NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
 """Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
@@ -36,80 +41,78 @@ FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
 
 
 def quasi_newton(loop: Loop, max_outer: int) -> str:
-    """Trust-region SR1 on V; log strengths are unbounded there and clipped to the box."""
+    """Trust-region SR1 on V inside the box; returns why it ended."""
     if max_outer == 0:
-        return "the outer iteration budget is zero"
+        return SPENT
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
     if loop.stationary(loop.best_rho, value):
         loop.record("trust-region", loop.best_rho, value)
         return STATIONARY
-    hessian = np.empty((len(value.gradient), len(value.gradient)))
-    known = {loop.best_rho.tobytes(): value}
-    low, high = loop.bounds[:, 0], loop.bounds[:, 1]
-
-    def objective(x: Array) -> tuple[float, Array]:
-        rho = np.clip(x, low, high)
-        key = rho.tobytes()
-        if key not in known:
-            try:
-                known[key] = loop.evaluate(rho, gradient=True)
-            except (InnerConvergenceError, NotPositiveDefiniteError) as error:
-                logger.debug("outer trial refused: %s", error)
-                return np.inf, np.zeros_like(rho)
-        found = known[key]
-        assert loop.best is not None
-        if found is not loop.best:
-            _update_sr1(hessian, rho - loop.best_rho, found.gradient - loop.best.gradient)
-        if found is not loop.best and found.inner.converged and loop.improves(
-                rho, found, ROUNDING):
-            loop.keep(rho, found)
-        return found.value, np.where(rho == x, found.gradient, 0.0)
-
-    stalls = 0
+    hessian = _first_hessian(loop, value)
+    radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
-
-    def after(intermediate_result: OptimizeResult) -> None:
-        nonlocal stalls
-        assert loop.best is not None
-        stalls = 0 if loop.best.inner.theta is not last[0] else stalls + 1
-        last[0] = loop.best.inner.theta
-        known.clear()
-        known[loop.best_rho.tobytes()] = loop.best
-        loop.record("trust-region", loop.best_rho, loop.best)
-        if (loop.stationary(loop.best_rho, loop.best) or stalls >= MAX_STALLS
-                or _at_limit(loop, refused).size):
-            raise StopIteration
-
-    spent, restarts = 0, 0
-    widest = MAX_RADIUS * np.sqrt(len(value.gradient))
-    while restarts <= MAX_RESTARTS:
-        # where the search stops early its Hessian was wrong; a new one often ends it in a step
-        assert loop.best is not None
-        hessian[...] = _first_hessian(loop, loop.best, whole=restarts > 0)
-        stalls, last = 0, [loop.best.inner.theta]
-        outcome = minimize(
-            objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
-            method="trust-exact", callback=after,
-            options={"maxiter": max_outer - spent, "gtol": 0.0,
-                     "initial_trust_radius": FIRST_RADIUS, "max_trust_radius": widest},
-        )
-        spent += int(outcome.nit)
-        jumped = _jump_to_limits(loop, refused)
-        if not jumped:
-            if restarts:
-                hessian[...] = _first_hessian(loop, loop.best, whole=True)
-            _polish(loop, hessian)
-            restarts += 1
-        if loop.stationary(loop.best_rho, loop.best):
+    stalls = restarts = age = 0
+    level = value.value
+    for _ in range(max_outer):
+        best = loop.found
+        radius = min(_move(loop, hessian, radius), widest)
+        moved = loop.found is not best
+        stalls = 0 if moved else stalls + 1
+        loop.record("trust-region", loop.best_rho, loop.found)
+        if loop.stationary(loop.best_rho, loop.found):
             return STATIONARY
-        if restarts > 1 and not jumped and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
+        age += 1
+        if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
+            continue
+        jumped = _jump_to_limits(loop, refused)
+        if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
+            continue
+        if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
+            return "the outer search stalled: V fell no further, but its gradient has not vanished"
+        # where the search stops early its Hessian was wrong; a new one often ends it in a step
+        hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
+        if jumped:
+            continue
+        gain, level = level - loop.found.value, loop.found.value
+        restarts += gain <= NEGLIGIBLE
+        _polish(loop, hessian)
+        if loop.stationary(loop.best_rho, loop.found):
+            return STATIONARY
+        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
             return FLAT
-        if spent >= max_outer:
-            return "the outer iteration budget ran out"
-        if not loop.best.inner.converged:
-            return f"the inner solve did not converge: {loop.best.inner.status.value}"
-    return "the outer search stalled: V fell no further, but its gradient has not vanished"
+        if not loop.found.inner.converged:
+            return f"the inner solve did not converge: {loop.found.inner.status.value}"
+    return SPENT
+
+
+def _frame(loop: Loop) -> Array:
+    """Directions with one scale at the best point, as columns; see `ArrowModel.rho_frame`."""
+    return loop.model.rho_frame(loop.theta, loop.best_rho)
+
+
+def _move(loop: Loop, hessian: Array, radius: float) -> float:
+    """Try a step, learn from it, and return the next radius."""
+    best, rho, frame = loop.found, loop.best_rho, _frame(loop)
+    scale = np.diagonal(frame)
+    gradient = frame.T @ best.gradient
+    step = boxed_step(gradient, hessian, radius, (loop.bounds[:, 0] - rho) / scale,
+                      (loop.bounds[:, 1] - rho) / scale)
+    predicted = predicted_change(gradient, hessian, step)
+    trial = np.clip(rho + frame @ step, loop.bounds[:, 0], loop.bounds[:, 1])
+    try:
+        found = loop.evaluate(trial, gradient=True)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.debug("outer trial refused: %s", error)
+        return SHORTER * radius
+    _update_sr1(hessian, step, frame.T @ (found.gradient - best.gradient))
+    if found.inner.converged and loop.improves(trial, found, ROUNDING):
+        loop.keep(trial, found)
+    share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
+    length = float(np.linalg.norm(step))
+    if share < POOR or not found.inner.converged:
+        return SHORTER * min(radius, max(length, SHORTER * radius))
+    return 2.0 * radius if share > GOOD and length > 0.9 * radius else radius
 
 
 def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
@@ -117,8 +120,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
 
     There V falls as 1 / strength, which a Newton step in the log strength follows for ever.
     """
-    value, rho = loop.best, loop.best_rho
-    assert value is not None
+    value, rho = loop.found, loop.best_rho
     flat = [j for j in np.flatnonzero(_is_infinite(value, np.arange(len(rho))))
             if j not in refused and value.gradient[j] < 0.0
             and rho[j] < loop.bounds[j, 1] < np.inf]
@@ -128,7 +130,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
 def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
     """Move strengths that are running to infinity to the end of the box, where V does not rise."""
     index = _at_limit(loop, refused)
-    if not index.size or loop.best is None:
+    if not index.size:
         return False
     refused.update(index.tolist())
     trial = loop.best_rho.copy()
@@ -138,7 +140,7 @@ def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("jump to a limit refused: %s", error)
         return False
-    if not value.inner.converged or value.value > loop.best.value:
+    if not value.inner.converged or value.value > loop.found.value:
         return False
     loop.keep(trial, value)
     loop.record("trust-region", trial, value)
@@ -152,14 +154,16 @@ def _polish(loop: Loop, hessian: Array) -> None:
     error by the inner decrement, while the gradient g is still far above its own.
     """
     for _ in range(MAX_POLISH):
-        best, rho = loop.best, loop.best_rho
-        assert best is not None
+        best, rho, frame = loop.found, loop.best_rho, _frame(loop)
         if loop.stationary(rho, best):
             return
-        step = -np.linalg.lstsq(hessian, loop.projected(rho, best.gradient), rcond=None)[0]
-        trial = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
-        if not 0.0 < np.abs(trial - rho).max(initial=0.0) <= FIRST_RADIUS:
+        gradient = frame.T @ loop.projected(rho, best.gradient)
+        free = gradient != 0.0
+        step = np.zeros_like(rho)
+        step[free] = -np.linalg.lstsq(hessian[np.ix_(free, free)], gradient[free], rcond=None)[0]
+        if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
             return
+        trial = np.clip(rho + frame @ step, loop.bounds[:, 0], loop.bounds[:, 1])
         value = loop.evaluate(trial, gradient=True)
         if not value.inner.converged or not loop.improves(trial, value, VALUE_ERROR):
             return
@@ -169,11 +173,10 @@ def _polish(loop: Loop, hessian: Array) -> None:
 
 def _predicted_fall(loop: Loop, hessian: Array) -> float:
     """Fall of V in a Newton step inside the box; infinite where it curves downwards."""
-    assert loop.best is not None
-    gradient = loop.projected(loop.best_rho, loop.best.gradient)
+    gradient = _frame(loop).T @ loop.projected(loop.best_rho, loop.found.gradient)
     free = np.flatnonzero(gradient)
     values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
-    if not loop.best.inner.converged or values[0] < -LEAST_CURVATURE:
+    if not loop.found.inner.converged or values[0] < -LEAST_CURVATURE:
         return np.inf
     along = vectors.T @ gradient[free]
     return float(0.5 * (along**2 / np.maximum(values, LEAST_CURVATURE)).sum())
@@ -188,13 +191,13 @@ def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
 
 
 def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Array:
-    """Start of the quasi-Newton Hessian of V.
+    """Start of the quasi-Newton Hessian of V, in the directions of the frame.
 
     Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. A
     dispersion and the other strengths, strongly coupled, have columns by differences of gradients;
     with ``whole``, all that are not at a limit have.
     """
-    rho = loop.best_rho
+    rho, frame = loop.best_rho, _frame(loop)
     energy = np.abs(value.explicit["objective"])
     # where a strength runs to infinity, V falls as its inverse: the curvature is the slope
     hessian = np.diag(np.maximum(np.maximum(energy, -value.gradient), FLATTEST))
@@ -205,11 +208,9 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
     if whole:
         differenced[:] = rho < loop.bounds[:, 1]
     for j in np.flatnonzero(differenced):
-        trial = rho.copy()
-        trial[j] += DIFFERENCE if rho[j] + DIFFERENCE <= loop.bounds[j, 1] else -DIFFERENCE
-        column = (loop.evaluate(trial, gradient=True).gradient - value.gradient) / (
-            trial[j] - rho[j])
-        hessian[j, :] = hessian[:, j] = column
+        step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.bounds[j, 1] else -DIFFERENCE
+        moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient
+        hessian[j, :] = hessian[:, j] = frame.T @ (moved - value.gradient) / step
     return hessian
 
 

@@ -8,7 +8,8 @@ Convergence is declared on the last stage alone.
 
 A strength without a finite optimum is moved to the end of its box once the prior alone sets its
 part of H, and reported in `FitResult.limits`. Where V has lost the digits that tell a better rho,
-Newton steps on the gradient end the search.
+Newton steps on the gradient end the search. An end at which V is flat in a direction that is no
+limit, or that the model objects to, is not converged.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from reml_sae.outer.criterion import CriterionValue
 from reml_sae.outer.fellner_schall import LOOSE, fellner_schall
 from reml_sae.outer.quasi_newton import FLAT, limits, quasi_newton
 from reml_sae.outer.trace import REMLTrace
+from reml_sae.outer.valley import Flatness, flatness
 
 Array = NDArray[np.float64]
 
@@ -44,7 +46,8 @@ class FitResult:
     gradient : (n_rho,) array
     trace : REMLTrace
     converged : bool
-        The projected gradient of V and the inner decrement are both below tolerance.
+        The projected gradient of V and the inner decrement are both below tolerance, V curves
+        upwards in all that is not at a limit, and the model has no objection.
     message : str
         Why the loop ended, as a sentence.
     interrupted : bool
@@ -84,6 +87,7 @@ def fit_reml(
     max_fellner_schall: int = 8,
     tol: float = 1e-6,
     inner_tol: float = 1e-8,
+    valleys: bool = True,
     callbacks: Sequence[Callback] = (),
     trace: REMLTrace | None = None,
 ) -> FitResult:
@@ -103,6 +107,9 @@ def fit_reml(
     inner_tol : float
         Newton decrement of every inner solve. V is not stationary in theta, so its error is of
         the first order in the decrement and must lie below what a last step of the search gains.
+    valleys : bool
+        Whether an optimum is searched for directions in which V is flat, by two gradients for
+        every strength; see `reml_sae.outer.valley`.
     callbacks : sequence of callables
         Called with each `TraceRow`.
     trace : REMLTrace, optional
@@ -116,11 +123,18 @@ def fit_reml(
     loop = Loop(model, curvature, tol, inner_tol, callbacks,
                  REMLTrace() if trace is None else trace)
     begun = len(loop.trace)
-    interrupted = False
+    interrupted, flat = False, None
     try:
         _anneal(loop)
         fellner_schall(loop, max_fellner_schall)
+        first = len(loop.trace)
         message = quasi_newton(loop, max_outer)
+        while valleys and _has_ended(loop, message):
+            before = loop.found
+            flat = flatness(loop)
+            if loop.found is before:
+                break
+            message = quasi_newton(loop, max(max_outer - (len(loop.trace) - first), 0))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         if loop.best is None:
             raise
@@ -129,7 +143,7 @@ def fit_reml(
         message, interrupted = "interrupted by the user; the best state so far was kept", True
         if loop.best is None:
             raise
-    return _result(loop, message, interrupted, len(loop.trace) - begun)
+    return _result(loop, message, flat, interrupted, len(loop.trace) - begun)
 
 
 def _anneal(loop: Loop) -> None:
@@ -145,14 +159,21 @@ def _anneal(loop: Loop) -> None:
     loop.model = start.settled()
 
 
-def _result(loop: Loop, message: str, interrupted: bool, n_iter: int) -> FitResult:
-    assert loop.best is not None
-    value, rho = loop.best, loop.best_rho
-    has_gradient = bool(np.isfinite(value.gradient).all())
-    converged = has_gradient and (loop.stationary(rho, value) or message == FLAT)
+def _has_ended(loop: Loop, message: str) -> bool:
+    """Whether the search ended at an optimum."""
+    value = loop.found
+    return bool(np.isfinite(value.gradient).all()) and (
+        loop.stationary(loop.best_rho, value) or message == FLAT)
+
+
+def _result(loop: Loop, message: str, flat: Flatness | None, interrupted: bool, n_iter: int
+            ) -> FitResult:
+    value, rho = loop.found, loop.best_rho
+    reached = limits(loop, rho, value) if flat is None else flat.limits
+    objection = loop.model.objection(reached) or ("" if flat is None else flat.message)
     return FitResult(
         rho=rho, theta=value.inner.theta, criterion=value.value, gradient=value.gradient,
-        trace=loop.trace, converged=converged, message=message, interrupted=interrupted,
-        edf=value.edf,
-        limits=limits(loop, rho, value), value=value, n_iter=n_iter,
+        trace=loop.trace, converged=_has_ended(loop, message) and not objection,
+        message=objection or message, interrupted=interrupted, edf=value.edf, limits=reached,
+        value=value, n_iter=n_iter,
     )

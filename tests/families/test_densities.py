@@ -100,6 +100,17 @@ def test_negative_binomial_at_any_theta(log_theta, z, mu):
     assert found == pytest.approx(slope, rel=1e-9, abs=1e-12 * (1 + z + mu))
 
 
+@pytest.mark.parametrize("log_theta", [-9.0, -4.0, 0.0])
+def test_negative_binomial_loss_of_large_counts_is_smooth(log_theta):
+    # noise of the loss ends Newton steps on it; terms of the size of z would leave 1e-10 of it here
+    z, psi = np.array([3e6]), np.array([log_theta])
+    moved = np.log(z) + 0.7 + 1e-9 * np.arange(-40, 41)
+    values = np.array([NegativeBinomial().loss(z, np.array([eta]), psi)[0] for eta in moved])
+    steps = np.arange(-40, 41)
+    noise = np.abs(values - np.polyval(np.polyfit(steps, values, 1), steps)).max()
+    assert noise < 2e-14 * max(1.0, np.abs(values).max())
+
+
 @pytest.mark.parametrize("power", [1.01, 1.3, 1.7, 1.99])
 @pytest.mark.parametrize("log_phi", [-6.0, -12.0, -30.0, -45.0])
 def test_tweedie_of_small_dispersion_is_the_saddlepoint(power, log_phi):
