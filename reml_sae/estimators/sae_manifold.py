@@ -42,7 +42,7 @@ from reml_sae.models import (
     check_rows,
     get_assignment,
 )
-from reml_sae.outer import FitResult, TraceRow
+from reml_sae.outer import Deadline, FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
 Array = NDArray[np.float64]
@@ -79,8 +79,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Replaces the default penalties, the assignment entropy and each atom's roughness.
     curvature : {"majorizer", "exact"}, default="majorizer"
         Operator of the log-determinant in the criterion.
-    max_outer : int, default=50
-        Budget of outer quasi-Newton iterations.
+    max_outer : int, default=200
+        Bound on the outer iterations of the fitted model, over all its rounds of REML: the rows of
+        ``trace_``, those of its start included. Annealing, whose length the schedules of penalties
+        set, is not counted; nor are other starts and models that the search tries, whose budgets
+        are their own and no larger.
     tol : float, default=1e-6
         The gradient of the criterion V must fall below ``tol * (1 + abs(V))``.
     n_init : int, default=4
@@ -101,6 +104,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     demote : bool, default=True
         Whether a curved atom that is no better than a flat one by V becomes flat; a `DataWarning`
         says so.
+    max_time : float or None, default=None
+        Seconds after which the fit ends with its best state, not converged. Time is looked at
+        between outer iterations, starts and candidates of the search: the step in progress is
+        finished, and one is always made.
 
     Attributes
     ----------
@@ -145,7 +152,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         family: str = "gaussian",
         penalties: Sequence[Any] | None = None,
         curvature: str = "majorizer",
-        max_outer: int = 50,
+        max_outer: int = 200,
         tol: float = 1e-6,
         n_init: int = 4,
         random_state: int | None = 0,
@@ -155,6 +162,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         n_active: int = 1,
         max_atoms: int = 16,
         demote: bool = True,
+        max_time: float | None = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -172,6 +180,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.n_active = n_active
         self.max_atoms = max_atoms
         self.demote = demote
+        self.max_time = max_time
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -193,6 +202,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             Where the data or a parameter cannot be used.
         """
         structure, penalties = self._resolve()
+        deadline = Deadline.within(self.max_time)
         data = read_matrix(Z)
         n, p = data.shape
         least = structure.n_atoms or 1
@@ -220,7 +230,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks),
+            callbacks=tuple(self.callbacks), deadline=deadline,
         )
         rng = np.random.default_rng(self.random_state)
         with progress_callback(self.verbose, int(self.max_outer)) as show:
@@ -237,7 +247,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
-                "and diagnostics_, raise max_outer or n_init, or change the atoms",
+                "and diagnostics_, raise max_outer, max_time or n_init, or change the atoms",
                 ConvergenceWarning, stacklevel=2,
             )
         return self
@@ -253,6 +263,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         check_integer("n_init", self.n_init, 1)
         check_integer("verbose", self.verbose, 0)
         check_positive("tol", self.tol)
+        if self.max_time is not None:
+            check_positive("max_time", self.max_time)
         structure = Structure(resolve_topology(self.topology, k), k, most, bool(self.demote))
         return structure, read_penalties(self.penalties)
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from reml_sae.models import LOG_DISPERSION, ArrowModel, Curvature
 from reml_sae.outer.criterion import CriterionValue, criterion
-from reml_sae.outer.trace import REMLTrace, TraceRow
+from reml_sae.outer.deadline import Deadline
+from reml_sae.outer.trace import ANNEAL, REMLTrace, TraceRow
 
 Array = NDArray[np.float64]
 Callback = Callable[[TraceRow], object]
@@ -19,12 +20,14 @@ logger = logging.getLogger("reml_sae")
 
 
 class Loop:
-    """State that the stages share: the best point so far, the trace, the clock."""
+    """State that the stages share: the best point so far, the trace, the budgets, the clock."""
 
     def __init__(self, model: ArrowModel, curvature: Curvature, tol: float, inner_tol: float,
-                 callbacks: Sequence[Callback], trace: REMLTrace):
+                 callbacks: Sequence[Callback], trace: REMLTrace, max_outer: int,
+                 deadline: Deadline):
         self.model, self.curvature, self.tol, self.inner_tol = model, curvature, tol, inner_tol
         self.callbacks, self.trace = callbacks, trace
+        self.left, self.deadline = max_outer, deadline
         self.bounds = model.rho_bounds
         self.start = time.perf_counter()
         self.best: CriterionValue | None = None
@@ -32,6 +35,9 @@ class Loop:
         self.theta = model.initial_theta()
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
+        """V at rho; raises `OutOfTime` once there is a state to keep and no time is left."""
+        if self.best is not None:
+            self.deadline.check()
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
                          gradient=gradient, tol=self.inner_tol if tol is None else tol)
 
@@ -61,6 +67,7 @@ class Loop:
 
     def record(self, stage: str, rho: Array, value: CriterionValue) -> None:
         names = self.model.rho_names
+        self.left -= stage != ANNEAL
         row = TraceRow(
             iteration=len(self.trace), stage=stage, criterion=value.value, parts=value.parts,
             gradient_norm=float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0)),

@@ -32,18 +32,20 @@ LIMIT_BALANCE = 5e-3
 STATIONARY = "the gradient of the criterion is below tolerance"
 NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
 """Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
+OUT_OF_BUDGET = "the outer iteration budget ran out"
 FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
 
 
-def quasi_newton(loop: Loop, max_outer: int) -> str:
+def quasi_newton(loop: Loop) -> str:
     """Trust-region SR1 on V; log strengths are unbounded there and clipped to the box."""
-    if max_outer == 0:
-        return "the outer iteration budget is zero"
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
     if loop.stationary(loop.best_rho, value):
-        loop.record("trust-region", loop.best_rho, value)
+        if loop.left > 0:
+            loop.record("trust-region", loop.best_rho, value)
         return STATIONARY
+    if loop.left <= 0:
+        return OUT_OF_BUDGET
     hessian = np.empty((len(value.gradient), len(value.gradient)))
     known = {loop.best_rho.tobytes(): value}
     low, high = loop.bounds[:, 0], loop.bounds[:, 1]
@@ -81,20 +83,19 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
                 or _at_limit(loop, refused).size):
             raise StopIteration
 
-    spent, restarts = 0, 0
+    restarts = 0
     widest = MAX_RADIUS * np.sqrt(len(value.gradient))
     while restarts <= MAX_RESTARTS:
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         assert loop.best is not None
         hessian[...] = _first_hessian(loop, loop.best, whole=restarts > 0)
         stalls, last = 0, [loop.best.inner.theta]
-        outcome = minimize(
+        minimize(
             objective, loop.best_rho, jac=True, hess=lambda x: hessian.copy(),
             method="trust-exact", callback=after,
-            options={"maxiter": max_outer - spent, "gtol": 0.0,
+            options={"maxiter": loop.left, "gtol": 0.0,
                      "initial_trust_radius": FIRST_RADIUS, "max_trust_radius": widest},
         )
-        spent += int(outcome.nit)
         jumped = _jump_to_limits(loop, refused)
         if not jumped:
             if restarts:
@@ -105,8 +106,8 @@ def quasi_newton(loop: Loop, max_outer: int) -> str:
             return STATIONARY
         if restarts > 1 and not jumped and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
             return FLAT
-        if spent >= max_outer:
-            return "the outer iteration budget ran out"
+        if loop.left <= 0:
+            return OUT_OF_BUDGET
         if not loop.best.inner.converged:
             return f"the inner solve did not converge: {loop.best.inner.status.value}"
     return "the outer search stalled: V fell no further, but its gradient has not vanished"
@@ -128,7 +129,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
 def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
     """Move strengths that are running to infinity to the end of the box, where V does not rise."""
     index = _at_limit(loop, refused)
-    if not index.size or loop.best is None:
+    if not index.size or loop.best is None or loop.left <= 0:
         return False
     refused.update(index.tolist())
     trial = loop.best_rho.copy()
@@ -151,7 +152,7 @@ def _polish(loop: Loop, hessian: Array) -> None:
     The last gain of a search is about g^2 / V'', which sinks below the rounding of V, and below its
     error by the inner decrement, while the gradient g is still far above its own.
     """
-    for _ in range(MAX_POLISH):
+    for _ in range(min(MAX_POLISH, loop.left)):
         best, rho = loop.best, loop.best_rho
         assert best is not None
         if loop.stationary(rho, best):
