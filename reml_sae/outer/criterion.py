@@ -24,7 +24,7 @@ from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 
 Array = NDArray[np.float64]
 
-ADJOINT_RTOL = 1e-10
+ADJOINT_RTOL, ADJOINT_ITERATIONS = 1e-10, 200
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def criterion(
     InputError
         Where ``rho`` has the wrong shape or is not finite.
     InnerConvergenceError
-        Where the adjoint system has negative curvature, so that no gradient exists.
+        Where the adjoint system has negative curvature, so that no gradient exists, or its solution
+        by conjugate gradients does not converge.
     """
     rho = np.asarray(rho, float)
     names = model.rho_names
@@ -104,7 +105,7 @@ def criterion_at(
     curvature: Curvature = "majorizer",
     gradient: bool = True,
 ) -> CriterionValue:
-    """V at a mode that has been found."""
+    """V at a mode that has been found; raises as `criterion` does."""
     point = inner.point
     logdet = point.half_logdet(curvature)
     normalizer, normalizer_rho = point.log_normalizer()
@@ -119,11 +120,19 @@ def criterion_at(
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
     if gradient:
-        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL)
+        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL,
+                                    ADJOINT_ITERATIONS)
         if adjoint.negative_curvature is not None:
             raise InnerConvergenceError(
                 "the exact Hessian is not positive definite at the state that the inner solve "
                 f"returned ({inner.status.value}), so V has no gradient there"
+            )
+        if not adjoint.converged:
+            raise InnerConvergenceError(
+                f"the adjoint of the gradient of V has a relative residual of "
+                f"{adjoint.residual:.1e} after {adjoint.n_iter} conjugate gradient steps, "
+                f"{ADJOINT_RTOL:g} is needed; the factor of H says too little of the exact Hessian "
+                'there: try curvature="majorizer" at other rho, or scale the data'
             )
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
@@ -131,6 +140,24 @@ def criterion_at(
     explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho + inside}
     return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)
+
+
+def at_mode(model: ArrowModel, value: CriterionValue) -> CriterionValue:
+    """Return V where it was taken at a mode.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Naming rho, where the inner solve did not converge.
+    """
+    if not value.inner.converged:
+        where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(
+            model.rho_names, value.inner.point.rho, strict=True))
+        raise InnerConvergenceError(
+            f"V is not defined at {where}, where the inner solve did not converge: "
+            f"{value.inner.status.value}"
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -173,13 +200,19 @@ def rho_differences(
     step : float
     tol : float
         Bound on the Newton decrement of the inner solves.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Naming rho, where an inner solve does not converge.
     """
     rho = np.asarray(rho, float)
     sides = []
     for sign in (1.0, -1.0):
         moved = rho + sign * step * np.eye(len(rho))
-        sides.append(tuple(criterion(model, at, theta=theta, curvature=curvature, tol=tol)
-                           for at in moved))
+        sides.append(tuple(
+            at_mode(model, criterion(model, at, theta=theta, curvature=curvature, tol=tol))
+            for at in moved))
     above, below = sides
     rows = [(a.gradient - b.gradient) / (2.0 * step) for a, b in zip(above, below, strict=True)]
     hessian = np.reshape(rows, (len(rho), len(rho)))
