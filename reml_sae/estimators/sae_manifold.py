@@ -23,8 +23,10 @@ from reml_sae.estimators._results import Codes, reconstruct
 from reml_sae.estimators._search import Structure, search
 from reml_sae.estimators._validation import (
     CURVATURES,
+    centre_and_unit,
     check_choice,
     check_integer,
+    check_magnitude,
     check_positive,
     column_offset,
     read_penalties,
@@ -85,7 +87,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         set, is not counted; nor are other starts and models that the search tries, whose budgets
         are their own and no larger.
     tol : float, default=1e-6
-        The gradient of the criterion V must fall below ``tol * (1 + abs(V))``.
+        The gradient of the criterion V must fall below ``tol * (1 + N p)``.
     n_init : int, default=4
         Number of starts, ranked by V.
     random_state : int or None, default=0
@@ -219,10 +221,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.n_features_in_ = p
         family = get_family(self.family)
         family.check(data)
-        self.mean_ = data.mean(axis=0)
+        self.mean_, unit = centre_and_unit(data)
         if family.has_dispersion:
             self.offset_ = self.mean_
-            self.scale_ = _unit(data - self.mean_, self.mean_)
+            self.scale_ = unit
         else:
             self.offset_, self.scale_ = column_offset(family, data), 1.0
         settings = Settings(
@@ -400,6 +402,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 f"Z has {data.shape[1]} features, but SAEManifold is expecting "
                 f"{self.n_features_in_} features as input, as it was fitted with"
             )
+        check_magnitude(data, self.scale_)
         return data
 
     def _standardised(self, data: Array) -> Array:
@@ -432,15 +435,3 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         theta, active, _ = encode(model, model.initial_theta(), self.rho_,
                                   search_from_state=False, remembered=self._remembered)
         return model.with_state(theta, self.rho_, active), theta
-
-
-def _unit(centred: Array, mean: Array) -> float:
-    scale = float(np.sqrt(np.mean(centred**2)))
-    floor = 1e-12 * float(np.abs(mean).max(initial=0.0))
-    if scale > floor and scale > 0.0:
-        return scale
-    warnings.warn(
-        "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-        DataWarning, stacklevel=3,
-    )
-    return max(floor, 1.0)

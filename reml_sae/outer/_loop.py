@@ -29,6 +29,8 @@ class Loop:
         self.callbacks, self.trace = callbacks, trace
         self.left, self.deadline = max_outer, deadline
         self.bounds = model.rho_bounds
+        # V is of the order of the number of entries, up to a constant that the units set
+        self.size = 1.0 + float(np.prod(model.shape))
         self.start = time.perf_counter()
         self.best: CriterionValue | None = None
         self.best_rho = np.clip(model.initial_rho(), self.bounds[:, 0], self.bounds[:, 1])
@@ -52,7 +54,7 @@ class Loop:
     def improves(self, rho: Array, value: CriterionValue, rounding: float) -> bool:
         """Whether V is lower than the best, or the same to its rounding and flatter."""
         assert self.best is not None
-        slack = rounding * (1.0 + abs(self.best.value))
+        slack = rounding * self.size
         if abs(value.value - self.best.value) > slack:
             return value.value < self.best.value
         return self.slope(rho, value) < self.slope(self.best_rho, self.best)
@@ -62,7 +64,7 @@ class Loop:
         return float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0))
 
     def stationary(self, rho: Array, value: CriterionValue) -> bool:
-        small = self.slope(rho, value) <= self.tol * (1.0 + abs(value.value))
+        small = self.slope(rho, value) <= self.tol * self.size
         return small and value.inner.converged
 
     def record(self, stage: str, rho: Array, value: CriterionValue) -> None:

@@ -24,6 +24,8 @@ from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 
 Array = NDArray[np.float64]
 
+LARGEST_RHO = 300.0
+"""Bound on outer parameters: squares of their exponentials, and products, stay within float64."""
 ADJOINT_RTOL, ADJOINT_ITERATIONS = 1e-10, 200
 
 
@@ -85,15 +87,17 @@ def criterion(
     Raises
     ------
     InputError
-        Where ``rho`` has the wrong shape or is not finite.
+        Where ``rho`` has the wrong shape, is not finite, or too large to be the logarithm of
+        anything that float64 holds with its square.
     InnerConvergenceError
-        Where the adjoint system has negative curvature, so that no gradient exists, or its solution
-        by conjugate gradients does not converge.
+        Where V is not finite, the adjoint system has negative curvature, so that no gradient
+        exists, or its solution by conjugate gradients does not converge.
     """
     rho = np.asarray(rho, float)
     names = model.rho_names
-    if rho.shape != (len(names),) or not np.isfinite(rho).all():
-        raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), got {rho}")
+    if rho.shape != (len(names),) or not (np.abs(rho) <= LARGEST_RHO).all():
+        raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), at most "
+                         f"{LARGEST_RHO:g} in size, got {rho}")
     inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner)
     return criterion_at(model, inner, curvature=curvature, gradient=gradient)
 
@@ -117,6 +121,14 @@ def criterion_at(
         "log_normalizer": normalizer,
         "hyperprior": hyperprior,
     }
+    value = float(sum(parts.values()))
+    if not np.isfinite(value):
+        lost = ", ".join(f"{name} = {part}" for name, part in parts.items()
+                         if not np.isfinite(part))
+        raise InnerConvergenceError(
+            f"V is not finite at the state that the inner solve returned ({lost}); the data or the "
+            "strengths are too large or too small for float64"
+        )
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
     if gradient:
@@ -132,14 +144,14 @@ def criterion_at(
                 f"the adjoint of the gradient of V has a relative residual of "
                 f"{adjoint.residual:.1e} after {adjoint.n_iter} conjugate gradient steps, "
                 f"{ADJOINT_RTOL:g} is needed; the factor of H says too little of the exact Hessian "
-                'there: try curvature="majorizer" at other rho, or scale the data'
+                "there, so take rho nearer an optimum"
             )
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
     inside = point.normalizer_in_objective_rho()
     explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho + inside}
-    return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)
+    return CriterionValue(value, total, parts, inner, logdet.edf, explicit)
 
 
 def at_mode(model: ArrowModel, value: CriterionValue) -> CriterionValue:

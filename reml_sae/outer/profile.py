@@ -26,7 +26,7 @@ from reml_sae.outer.criterion import at_mode, criterion
 Array = NDArray[np.float64]
 
 SLOPE = 1e-6
-"""Slope of V, relative to 1 + |V|, at which a search has converged whatever it says of itself."""
+"""Slope of V for each entry of the data at which a search has converged whatever it says."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def profile_criterion(
                                   options={"ftol": 1e-13, "gtol": 1e-7})
                 point[free], found[i] = result.x, float(result.fun)
                 converged[i] = np.isfinite(found[i]) and (
-                    result.success or _is_flat(result.x, result.jac, bounds, found[i]))
+                    result.success or _is_flat(result.x, result.jac, bounds, model.shape))
             else:
                 found[i] = objective(start)[0]
                 converged[i] = np.isfinite(found[i])
@@ -211,11 +211,11 @@ def grid_criterion(
     return out
 
 
-def _is_flat(x: Array, slope: Array, bounds: Array, value: float) -> bool:
+def _is_flat(x: Array, slope: Array, bounds: Array, shape: tuple[int, int]) -> bool:
     """Whether V cannot fall within the box; a search may end so without its own tests being met."""
     low, high = bounds.T
     inward = np.where(((x <= low) & (slope > 0)) | ((x >= high) & (slope < 0)), 0.0, slope)
-    return bool(np.abs(inward).max(initial=0.0) <= SLOPE * (1.0 + abs(value)))
+    return bool(np.abs(inward).max(initial=0.0) <= SLOPE * (1.0 + np.prod(shape)))
 
 
 def _place(model: ArrowModel, name: str) -> int:

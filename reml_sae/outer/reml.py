@@ -112,7 +112,8 @@ def fit_reml(
         Seconds after which no step is begun. The step in progress is finished, and one is always
         made, so that there is a state to return.
     tol : float
-        The projected gradient of V must fall below ``tol * (1 + abs(V))``; where V is too flat for
+        The projected gradient of V must fall below ``tol`` times the number of entries of the data
+        (V is of that order, up to a constant that depends on their units); where V is too flat for
         that, a Newton step must lower it by less than 1e-3 nats.
     inner_tol : float
         Newton decrement of every inner solve. V is not stationary in theta, so its error is of
