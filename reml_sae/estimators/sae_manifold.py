@@ -34,7 +34,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import Family, get_family
-from reml_sae.io import read_matrix
+from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.manifolds import Manifold
 from reml_sae.models import (
     Assignment,
@@ -144,6 +144,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     scale_ : float
         Root mean square of the centred data; 1 for families other than the Gaussian.
     n_features_in_ : int
+    data_digest_ : str or None
+        SHA-256 of the training rows, by which other rows are told from them; None where the fit
+        was saved before it was kept.
     """
 
     def __init__(
@@ -218,7 +221,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), (n, p))
 
         bind(structure.atoms(least))
-        self.n_features_in_ = p
+        self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
         family = get_family(self.family)
         family.check(data)
         self.mean_, unit = centre_and_unit(data)
@@ -321,10 +324,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         Z : array-like (N, p)
-            The training rows; other rows are encoded first.
+            The training rows; other rows, told by ``data_digest_``, are encoded first.
         """
-        data = self._standardised(self._data(Z))
-        if len(data) == len(self.codes_):
+        read = self._data(Z)
+        data = self._standardised(read)
+        if matrix_digest(read) == self.data_digest_:
             model = self._model(data)
             xi = np.concatenate([self._zeta, *self.codes_.coordinates], axis=1)
             theta = Theta(xi, self._theta_beta)
