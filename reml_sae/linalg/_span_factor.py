@@ -16,8 +16,10 @@ and `SpanArrowFactor` accumulates it as products of packed symmetric pairs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +80,14 @@ class SpanFactor(Protocol):
         """Solve H x = g for g = ((N, q), (M, p))."""
         ...
 
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q), where D is the part of H in the rows."""
+        ...
+
+    def with_border(self, extra: Array) -> Self:
+        """The factor of H with ``extra`` (M, r, M, r) added to its border, inside the span."""
+        ...
+
     def apply_border_inverse(self, v: Array) -> Array:
         """Apply the border block of H^-1 to v (M, p)."""
         ...
@@ -120,6 +130,13 @@ class SpanSchur:
             schur += matrix.dense_border
         self._inside = DenseCholesky.of(schur, "the Schur complement on the border")
 
+    def plus(self, extra: Array) -> SpanSchur:
+        """The factor of S + ``extra`` (M, r, M, r)."""
+        other, lower = copy(self), self._inside.lower
+        other._inside = DenseCholesky.of(
+            lower @ lower.T + extra.reshape(lower.shape), "the Schur complement on the border")
+        return other
+
     def logdet(self) -> float:
         """Log-determinant of the border's Schur complement."""
         return self.outside * self._gram.logdet() + self._inside.logdet()
@@ -150,6 +167,25 @@ class SpanSchur:
         return out
 
 
+def towards_border(matrix: SpanArrowMatrix, x_rows: Array) -> Array:
+    """C^T x inside the span, for x (N, q): (M, r)."""
+    pushed = np.einsum("nar,na->nr", matrix.jacobians, x_rows)
+    return np.asarray(matrix.scale * (matrix.features.T @ pushed), np.float64)
+
+
+def solve_bordered(
+    matrix: SpanArrowMatrix, rows_inverse: Callable[[Array], Array],
+    schur_inverse: Callable[[Array], Array], g_rows: Array, g_border: Array,
+) -> tuple[Array, Array]:
+    """Solve H x = g from D^-1 and S^-1, where D may be more than the matrix's own rows."""
+    reduced = g_border - towards_border(matrix, rows_inverse(g_rows)) @ matrix.span.T
+    x_border = schur_inverse(reduced)
+    pulled = matrix.scale * np.einsum(
+        "nar,nr->na", matrix.jacobians, matrix.features @ (x_border @ matrix.span))
+    # not D^-1 g - (D^-1 C) x_b, whose terms may cancel
+    return rows_inverse(g_rows - pulled), x_border
+
+
 class BorderedFactor(ABC):
     """What a factor whose rows have been eliminated answers from D^-1 and its Schur complement."""
 
@@ -157,19 +193,18 @@ class BorderedFactor(ABC):
     schur: SpanSchur
 
     @abstractmethod
-    def _solve_rows(self, g: Array) -> Array:
+    def solve_rows(self, g: Array) -> Array:
         """D^-1 g for g (N, q)."""
+
+    def with_border(self, extra: Array) -> Self:
+        """The factor of H with ``extra`` (M, r, M, r) added to its border, inside the span."""
+        other = copy(self)
+        other.schur = self.schur.plus(extra)
+        return other
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
         """Solve H x = g for g = ((N, q), (M, p))."""
-        matrix = self.matrix
-        pushed = np.einsum("nar,na->nr", matrix.jacobians, self._solve_rows(g_rows))
-        reduced = g_border - matrix.scale * (matrix.features.T @ pushed) @ matrix.span.T
-        x_border = self.schur.solve(reduced)
-        towards = matrix.scale * np.einsum(
-            "nar,nr->na", matrix.jacobians, matrix.features @ (x_border @ matrix.span))
-        # not D^-1 g - (D^-1 C) x_b, whose terms may cancel
-        return self._solve_rows(g_rows - towards), x_border
+        return solve_bordered(self.matrix, self.solve_rows, self.schur.solve, g_rows, g_border)
 
     def apply_border_inverse(self, v: Array) -> Array:
         """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
@@ -205,7 +240,8 @@ class SpanArrowFactor(BorderedFactor):
         """L_i^-1 j_i of a chunk, (n, q, r); its Gram matrix is W_i."""
         return batched_solve_lower(self._row_factors[where], self.matrix.jacobians[where])
 
-    def _solve_rows(self, g: Array) -> Array:
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q)."""
         return batched_cholesky_solve(self._row_factors, g[:, :, None])[:, :, 0]
 
     def _coupling(self) -> Array:

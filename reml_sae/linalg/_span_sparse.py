@@ -54,7 +54,8 @@ class SparseSpanFactor(BorderedFactor):
         """Log-determinant of H."""
         return self._rows.logdet() + self.schur.logdet()
 
-    def _solve_rows(self, g: Array) -> Array:
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q)."""
         return self._rows.solve(g.ravel()).reshape(g.shape)
 
     def selected_inverse(self) -> SpanSelectedInverse:

@@ -13,6 +13,7 @@ import pytest
 
 from reml_sae.linalg import (
     ArrowMatrix,
+    LowRankUpdate,
     PackedFactor,
     PackedRows,
     SpanArrowFactor,
@@ -55,7 +56,7 @@ def exact_solution(matrix, rhs):
     return x.astype(float)
 
 
-def exact_span(matrix):
+def exact_span(matrix, columns=None, core=None):
     """H of a span arrowhead, entry by entry in decimals."""
     n, q, _ = matrix.rows.shape
     m, p = matrix.border_shape
@@ -72,6 +73,9 @@ def exact_span(matrix):
     out[n * q:, n * q:] = np.kron(exact(matrix.gram), exact(np.eye(p)))
     if matrix.dense_border.size:
         out[n * q:, n * q:] += exact(matrix.dense_border)
+    if columns is not None:
+        flat = exact(columns.reshape(len(columns), n * q))
+        out[: n * q, : n * q] += flat.T @ exact(core) @ flat
     return out
 
 
@@ -120,8 +124,8 @@ def assert_accurate(found, matrix, rhs):
     assert error <= bound, f"error {error:.1e}, allowed {bound:.1e}"
 
 
-def assert_span_accurate(factor, matrix, seed):
-    dense = exact_span(matrix)
+def assert_span_accurate(factor, matrix, seed, columns=None, core=None):
+    dense = exact_span(matrix, columns, core)
     # a right-hand side whose solution is not ruled by the smallest eigenvalue, and one whose is
     rng = np.random.default_rng(seed + 1000)
     for rhs in (dense.astype(float) @ rng.normal(size=len(dense)), rng.normal(size=len(dense))):
@@ -173,3 +177,17 @@ def test_edges(rows, schur, seed):
     factor = matrix.factorize()
     assert isinstance(factor, SparseSpanFactor)
     assert_span_accurate(factor, matrix, seed)
+
+
+@pytest.mark.parametrize(("rows", "schur", "strength"), [
+    *((rows, schur, strength) for rows, schur in CONDITIONS for strength in (1.0, 100.0)),
+    (1.0, 1.0, 1e8), (1e4, 1.0, 1e8), (1.0, 1e4, 1e8), (1e8, 1.0, 1e4), (1.0, 1e8, 1e4)])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("edges", [False, True], ids=["rows", "edges"])
+def test_low_rank(rows, schur, seed, edges, strength):
+    matrix = span_system(seed, rows, schur, edges=edges)
+    rng = np.random.default_rng(seed + 2000)
+    columns = np.einsum("nab,cnb->cna", matrix.rows, rng.normal(size=(2, N, Q)))
+    core = strength * definite(rng, 2, 10.0)
+    assert_span_accurate(LowRankUpdate(matrix.factorize(), columns, core), matrix, seed,
+                         columns, core)
