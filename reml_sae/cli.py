@@ -26,7 +26,7 @@ from reml_sae.diagnostics import (
     write_html,
 )
 from reml_sae.errors import InputError, MissingDependencyError, RemlSaeError
-from reml_sae.io import read_matrix, write_bytes_atomically
+from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE, CODES_FILE = (
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--n-active", type=int, help="atoms that a row uses, under gates")
     fit.add_argument("--curvature", choices=("majorizer", "exact"))
     fit.add_argument("--max-outer", type=int)
+    fit.add_argument("--max-time", type=float, help="seconds; the best state by then is kept")
     fit.add_argument("--tol", type=float)
     fit.add_argument("--n-init", type=int)
     fit.add_argument("--seed", type=int, dest="random_state")
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="print the summary and write the HTML report")
     report.add_argument("folder")
-    report.add_argument("--data", help="the rows, for the figure of the atoms")
+    report.add_argument("--data", help="the rows of the fit, for the figure of the atoms")
     report.set_defaults(run=_report)
 
     compare = commands.add_parser("compare", help="compare fits of the same rows by V")
@@ -130,8 +131,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
-    for name in ("n_atoms", "assignment", "n_active", "curvature", "max_outer", "tol", "n_init",
-                 "random_state"):
+    for name in ("n_atoms", "assignment", "n_active", "curvature", "max_outer", "max_time", "tol",
+                 "n_init", "random_state"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     if options.topology:
@@ -186,6 +187,9 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
 def _report(options: argparse.Namespace) -> None:
     model = _load(options.folder)
     Z = read_matrix(options.data, "--data") if options.data else None
+    if Z is not None:
+        check_same_rows({options.folder: model.data_digest_,
+                         f"--data={options.data}": matrix_digest(Z)})
     print(model.summary())
     print()
     print(model.diagnostics_.summary())
@@ -208,11 +212,8 @@ def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     models = {name: _load(name) for name in options.folders}
+    check_same_rows({name: model.data_digest_ for name, model in models.items()})
     best = min(model.criterion_ for model in models.values())
-    rows = {(len(model.codes_), model.n_features_in_) for model in models.values()}
-    if len(rows) > 1:
-        raise InputError("the fits are of matrices of different shapes, so their V cannot be "
-                         f"compared: {sorted(rows)}")
     print(f"{'fit':<32}{'atoms':>6}{'V':>18}{'above best':>14}{'edf':>10}  status")
     for name, model in sorted(models.items(), key=lambda item: item[1].criterion_):
         print(f"{name:<32}{len(model.atoms_):>6}{model.criterion_:>18.3f}"

@@ -112,3 +112,90 @@ def test_bad_input_is_named_and_nothing_is_written(
 def test_unknown_command():
     with pytest.raises(SystemExit):
         main(["frobnicate"])
+
+
+# --- fits of other rows ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def others(folder):
+    """Matrices of the shape of Z.npy, or nearly, that are not it."""
+    rng = np.random.default_rng(0)
+    changed = DATA.Z.copy()
+    changed[17, 3] = np.nextafter(changed[17, 3], np.inf)
+    matrices = {"other": planted_circles(120, 8, 2, noise_sd=0.05, random_state=1).Z,
+                "permuted": rng.permutation(DATA.Z), "one bit": changed,
+                "scaled": 2.0 * DATA.Z, "fewer": DATA.Z[:-1], "narrower": DATA.Z[:, :-1],
+                "reshaped": DATA.Z.reshape(240, 4)}
+    for name, Z in matrices.items():
+        np.save(folder / f"{name}.npy", Z)
+    return list(matrices)
+
+
+OTHERS = ["other", "permuted", "one bit", "scaled", "fewer", "narrower", "reshaped"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_report_refuses_other_rows(name, folder, others, capsys):
+    before = (folder / "out" / "report.html").read_bytes()
+    data = str(folder / f"{name}.npy")
+    assert main(["report", str(folder / "out"), "--data", data]) == 2
+    said = capsys.readouterr()
+    assert str(folder / "out") in said.err and data in said.err and "different rows" in said.err
+    assert not said.out and (folder / "out" / "report.html").read_bytes() == before
+
+
+def test_report_takes_the_same_rows_from_another_file(folder, capsys):
+    from safetensors.numpy import save_file
+
+    save_file({"z": np.asfortranarray(DATA.Z).copy()}, folder / "same.safetensors")
+    assert main(["report", str(folder / "out"), "--data", str(folder / "same.safetensors")]) == 0
+
+
+def with_digest(source, target, digest):
+    """A copy of a fit that claims to be of rows with another digest, or keeps none."""
+    from reml_sae.io import read_artifact, write_artifact
+
+    tensors, metadata = read_artifact(source / "fit.safetensors")
+    if digest is None:
+        del metadata["scalars"]["data_digest_"]
+    else:
+        metadata["scalars"]["data_digest_"] = digest
+    target.mkdir()
+    write_artifact(target / "fit.safetensors", tensors, metadata)
+    return str(target)
+
+
+def test_compare_refuses_fits_of_other_rows(folder, others, tmp_path, capsys):
+    settings = ["-k", "2", "--n-init", "1", "--max-outer", "3", "--topology", "linear"]
+    for name in ("other", "permuted"):
+        assert main(["fit", str(folder / f"{name}.npy"), *settings, "-o",
+                     str(tmp_path / name)]) == 0
+        capsys.readouterr()
+        # the one that differs is named wherever it stands
+        for order in ((folder / "out", folder / "out", tmp_path / name),
+                      (tmp_path / name, folder / "out")):
+            assert main(["compare", *map(str, order)]) == 2
+            said = capsys.readouterr()
+            assert str(folder / "out") in said.err and str(tmp_path / name) in said.err
+            assert not said.out
+
+
+def test_fits_without_a_digest_are_named(folder, tmp_path, capsys):
+    old = with_digest(folder / "out", tmp_path / "old", None)
+    assert main(["report", old]) == 0
+    for arguments in (["compare", str(folder / "out"), old],
+                      ["report", old, "--data", str(folder / "Z.npy")]):
+        capsys.readouterr()
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert old in err and "fit it again" in err
+
+
+def test_max_time(folder, tmp_path, capsys):
+    assert main(["fit", str(folder / "Z.npy"), "-k", "2", "--max-time", "1e-6", "-o",
+                 str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "max_time ran out" in said.err and "NOT CONVERGED" in said.out
+    model = rs.load(tmp_path / "out" / "fit.safetensors")
+    assert model.max_time == 1e-6 and not model.converged_

@@ -21,8 +21,8 @@ Contract. `choose_topology` never raises for rows that are few, repeated, noisel
 rows without a shape get the best flat, or the first candidate where none is flat. It raises
 InputError for no candidates and for rows that are no finite matrix. All that is random comes from
 ``rng``. Custom penalties of the model do not enter; roughness of the decoder does. An interrupt
-during `choose_topology` or `choose_topologies` is raised as KeyboardInterrupt, since they hold no
-state worth keeping; `choose_n_atoms` returns its best fit so far.
+by the user is raised as KeyboardInterrupt; where time runs out, the best rough fit so far wins,
+without a check on permuted rows.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ from reml_sae.estimators._moves import (
     rough_local,
     sample_rows,
     topology_label,
+    uninterrupted,
 )
 from reml_sae.estimators._pursuit import Candidate
 from reml_sae.manifolds import (
@@ -67,6 +68,7 @@ from reml_sae.manifolds import (
     Sphere,
     Torus,
 )
+from reml_sae.outer import OutOfTime
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -150,10 +152,24 @@ def choose_topology(
     if len(scores) < LEAST_ROWS or scores.shape[1] == 0:
         return TopologyChoice((flats or list(candidates))[0], (), np.nan, np.nan)
     sample = sample_rows(scores, SAMPLE_ROWS, rng)
-    screened = _screen(sample, candidates, settings, rng)
+    screened: dict[Manifold, Fitted] = {}
+    try:
+        _screen(sample, candidates, settings, rng, screened)
+        return _judged(scores, sample, screened, settings, rng)
+    except OutOfTime:
+        values = {atom: fitted.result.criterion for atom, fitted in screened.items()}
+        best = min(values, key=lambda atom: values[atom], default=(flats or list(candidates))[0])
+        return TopologyChoice(best, _table(values), np.nan, np.nan)
+
+
+def _judged(
+    scores: Array, sample: Array, screened: dict[Manifold, Fitted], settings: Settings,
+    rng: np.random.Generator,
+) -> TopologyChoice:
+    """The choice among topologies that have rough fits to the sample."""
+    flats = [atom for atom in screened if is_flat(atom)]
     values = _values(scores, _settle_best(screened, settings), settings)
-    table = tuple(sorted(((topology_label(atom), value) for atom, value in values.items()),
-                         key=lambda entry: entry[1]))
+    table = _table(values)
     best = min(values, key=lambda atom: values[atom] + (0.0 if is_flat(atom) else MARGIN))
     flat = min((atom for atom in values if is_flat(atom)), key=lambda atom: values[atom],
                default=None)
@@ -165,18 +181,26 @@ def choose_topology(
     return TopologyChoice(best if p_value <= LEVEL else flat, table, p_value, statistic)
 
 
+def _table(values: dict[Manifold, float]) -> tuple[tuple[str, float], ...]:
+    """Labels and V, the lowest first."""
+    return tuple(sorted(((topology_label(atom), value) for atom, value in values.items()),
+                        key=lambda entry: entry[1]))
+
+
 def _screen(
-    X: Array, candidates: Sequence[Manifold], settings: Settings, rng: np.random.Generator
-) -> dict[Manifold, Fitted]:
-    """Rough fits of all candidates that have one."""
-    found = {atom: rough_local(X, atom, settings, rng) for atom in candidates}
-    screened = {atom: fitted for atom, fitted in found.items() if fitted is not None}
+    X: Array, candidates: Sequence[Manifold], settings: Settings, rng: np.random.Generator,
+    screened: dict[Manifold, Fitted],
+) -> None:
+    """Add rough fits of all candidates that have one."""
+    for atom in candidates:
+        fitted = rough_local(X, atom, settings, rng)
+        if fitted is not None:
+            screened[atom] = fitted
     if not screened:
         raise InnerConvergenceError(
             f"none of the {len(candidates)} candidate topologies could be fitted to {len(X)} rows; "
             "name a topology"
         )
-    return screened
 
 
 def _settle_best(screened: dict[Manifold, Fitted], settings: Settings) -> dict[Manifold, Fitted]:
@@ -189,7 +213,7 @@ def _settle_best(screened: dict[Manifold, Fitted], settings: Settings) -> dict[M
     for atom in ranked[:N_SETTLED] + [atom for atom in ranked[N_SETTLED:] if is_flat(atom)]:
         if values[atom] > min(best, values[ranked[0]]) + ROUGH_PER_ROW * n_rows:
             break
-        final = _uninterrupted(settle(fits[atom], local))
+        final = uninterrupted(settle(fits[atom], local), settings)
         if final.result.criterion < values[atom]:
             fits[atom] = final
         best = min(best, fits[atom].result.criterion)
@@ -213,7 +237,7 @@ def _values(X: Array, fits: dict[Manifold, Fitted], settings: Settings) -> dict[
         carried = _on_all_rows(X, fits[atom], local)
         if carried is not None:
             values[atom] = min(carried.result.criterion,
-                               _uninterrupted(settle(carried, local)).result.criterion)
+                               uninterrupted(settle(carried, local), settings).result.criterion)
     return values
 
 
@@ -228,13 +252,7 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     codes = Candidate(everyone > 0.0, everyone, t)
     found = rough_fit(model_from_codes(X, 1.0, [atom], local, codes, known), local,
                       topology_label(atom))
-    return None if found is None else _uninterrupted(found)
-
-
-def _uninterrupted(fitted: Fitted) -> Fitted:
-    if fitted.result.interrupted:
-        raise KeyboardInterrupt
-    return fitted
+    return None if found is None else uninterrupted(found, local)
 
 
 def _permutation_test(

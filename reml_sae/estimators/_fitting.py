@@ -5,14 +5,14 @@
    several atoms, a start of mixed assignments competes too.
 3. The best is fitted by REML. Between REML fits the rows search for better local minima and the
    active set is chosen again; both are discrete, so they stay frozen inside a fit. The loop ends
-   when neither changes.
+   when neither changes, or when its iterations or the time run out.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from reml_sae.models import (
     start_psi,
 )
 from reml_sae.models.sae_structure import with_amplitude_priors
-from reml_sae.outer import FitResult, REMLTrace, TraceRow, fit_reml
+from reml_sae.outer import OUT_OF_TIME, Deadline, FitResult, REMLTrace, TraceRow, fit_reml
 
 Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
@@ -48,8 +48,9 @@ START_LOG_STRENGTHS = {"logits": 4.0, "amplitudes": 2.0}
 of all rows melt together before REML can set its strength. Amplitudes start near one."""
 START_LOG_PRECISION = 0.0
 """Of pre-activations: a higher one would pull them below the threshold, and the decoders up."""
-_ROUGH: dict[str, Any] = {"curvature": "majorizer", "max_outer": 0, "max_fellner_schall": 4}
+_ROUGH: dict[str, Any] = {"curvature": "majorizer", "rough": True, "max_fellner_schall": 4}
 """Options of `fit_reml` for a rough fit."""
+UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
 STIFF = {"decoder": 3.0, "amplitudes": 4.0}
 """What the log strengths of a stiff start are above those of others."""
@@ -79,11 +80,13 @@ class Settings:
     """Assignment of a model with this many atoms."""
     curvature: Curvature
     max_outer: int
+    """Bound on the rows of the trace of the model that is returned, annealing apart."""
     tol: float
     n_init: int
     callbacks: Sequence[Callable[[TraceRow], object]]
     family: Family
     offset: Array
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 def working_scale(Z: Array, settings: Settings) -> Array:
@@ -109,6 +112,7 @@ def fit_starts(
     assignment = settings.assign(len(atoms))
     starts = find_code_starts(working_scale(Z, settings), atoms, assignment, settings.n_init, rng)
     rough: list[tuple[Fitted, CodeStart]] = []
+    halt: str | None = None
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
         if start.explained is not None and 1.0 - start.explained > UNEXPLAINED * (1.0 - most):
@@ -121,7 +125,8 @@ def fit_starts(
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
             rough.append((fitted, start))
-            if fitted.result.interrupted:
+            halt = _halt(fitted, settings)
+            if halt is not None:
                 break
     if not rough:
         raise InnerConvergenceError(
@@ -129,12 +134,26 @@ def fit_starts(
             "atoms or a larger n_init"
         )
     best, start = min(rough, key=lambda pair: pair[0].result.criterion)
-    mixed = None if best.result.interrupted else _mixed_start(best, start)
+    mixed = None if halt is not None else _mixed_start(best, start)
     if mixed is not None:
         soft = rough_fit(mixed, settings, "mixed start")
-        if soft is not None and soft.result.criterion < best.result.criterion:
-            best = soft
-    return best
+        if soft is not None:
+            halt = _halt(soft, settings)
+            best = min(best, soft, key=lambda found: found.result.criterion)
+    return best if halt is None else stopped(best, halt)
+
+
+def _halt(fitted: Fitted, settings: Settings) -> str | None:
+    """Why nothing more is to be tried after this fit; None where it may be."""
+    if fitted.result.interrupted:
+        return fitted.result.message
+    return OUT_OF_TIME if settings.deadline.passed else None
+
+
+def stopped(fitted: Fitted, message: str) -> Fitted:
+    """The fit, marked as one after which the search was stopped."""
+    return replace(fitted, result=replace(fitted.result, interrupted=True, converged=False,
+                                          message=message))
 
 
 def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
@@ -158,7 +177,8 @@ def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
 def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     try:
-        result = fit_reml(model, **_ROUGH, callbacks=settings.callbacks)
+        result = fit_reml(model, **_ROUGH, max_outer=settings.max_outer,
+                          max_time=settings.deadline.left, callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)
         return None
@@ -260,23 +280,31 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
 
     While many rows move, a few Fellner-Schall steps stand in for a REML fit. The best converged
     fit is returned, or the best of all where none converged; the one given in where no other
-    reached a usable state.
+    reached a usable state. Where iterations or time ran out first, it is marked not converged.
     """
     trace = REMLTrace(list(fitted.result.trace))
     rounds: list[Fitted] = []
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    rough, lowest = True, np.inf
+    rough, lowest, halt = True, np.inf, None
     for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
+        if settings.deadline.passed:
+            halt = OUT_OF_TIME
+            break
         before = model.active
         model, moved = reassign(model, theta, rho)
         if rounds and not moved and (model.active == before).all():
             break
+        left = max(settings.max_outer - trace.n_counted, 0)
+        if rounds and not left:
+            best = _best(rounds)
+            return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
         rough &= moved > FEW_MOVED * len(before) and number < MAX_ROUGH_ROUNDS
-        stage = _ROUGH if rough else {"curvature": settings.curvature,
-                                      "max_outer": settings.max_outer, "tol": settings.tol,
+        rough &= left > settings.max_outer // 2
+        stage = _ROUGH if rough else {"curvature": settings.curvature, "tol": settings.tol,
                                       "valleys": False}
         try:
-            result = fit_reml(model, **stage, callbacks=settings.callbacks, trace=trace)
+            result = fit_reml(model, **stage, max_outer=left, max_time=settings.deadline.left,
+                              callbacks=settings.callbacks, trace=trace)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("round %d was given up: %s", number, error)
             break
@@ -287,8 +315,14 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
             rounds.append(Fitted(model, result))
         rough &= result.criterion < lowest - 1.0
         lowest = min(lowest, result.criterion)
-        if result.interrupted or len(rounds) == MAX_ROUNDS:
+        halt = result.message if result.interrupted else None
+        if halt is not None or len(rounds) == MAX_ROUNDS:
             break
     if not rounds:
-        return replace(fitted, result=replace(fitted.result, message=UNUSABLE))
+        unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
+        return unusable if halt is None else stopped(fitted, halt)
+    return _best(rounds) if halt is None else stopped(_best(rounds), halt)
+
+
+def _best(rounds: Sequence[Fitted]) -> Fitted:
     return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))

@@ -34,12 +34,14 @@ from reml_sae.estimators._fitting import (
     model_from_codes,
     rough_fit,
     settle,
+    stopped,
 )
 from reml_sae.estimators._pursuit import Candidate, atom_grid
 from reml_sae.estimators._validation import default_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.models import Theta, get_assignment
+from reml_sae.outer import reason
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -49,7 +51,7 @@ MARGIN = 3.0
 """Nats by which a curved atom must beat a flat, and a removal the present model."""
 WITHIN_PER_ROW = 0.25
 """Nats a row by which a rough V may miss what is accepted and still be fitted on."""
-SETTLE_OUTER, MOST_FLAT, IDLE_ROWS = 20, 4, 2
+SETTLE_OUTER, MOST_FLAT, IDLE_ROWS = 60, 4, 2
 MOST_COLUMNS, MOST_ROWS = 10, 600
 """Of the rows of one atom when they are fitted on their own."""
 LOCAL_TOL = 1e-4
@@ -161,6 +163,14 @@ def local_settings(settings: Settings, n_columns: int) -> Settings:
         tol=max(settings.tol, LOCAL_TOL), family=Gaussian(), offset=np.zeros(n_columns))
 
 
+def uninterrupted(fitted: Fitted, settings: Settings) -> Fitted:
+    """Return the fit; raise the interrupt that ended it."""
+    if fitted.result.interrupted:
+        settings.deadline.check()
+        raise KeyboardInterrupt
+    return fitted
+
+
 def rough_local(
     scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
 ) -> Fitted | None:
@@ -170,9 +180,7 @@ def rough_local(
     except InnerConvergenceError as error:
         logger.info("candidate %s was given up: %s", topology_label(atom), error)
         return None
-    if found.result.interrupted:
-        raise KeyboardInterrupt
-    return found
+    return uninterrupted(found, settings)
 
 
 def rough_criterion(
@@ -201,8 +209,8 @@ def demote(
         rows, X = local_rows(fitted, k)
         try:
             flat = _linear_twin(principal_scores(X, MOST_ROWS, rng), atom, settings, rng)
-        except KeyboardInterrupt:
-            return _interrupted(fitted, "interrupted by the user"), moves
+        except KeyboardInterrupt as stop:
+            return stopped(fitted, reason(stop)), moves
         if flat is None:
             continue
         atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
@@ -257,11 +265,9 @@ def judged(fitted: Fitted, settings: Settings) -> Fitted:
     theta, rho = fitted.result.theta, fitted.result.rho
     again = rough_fit(fitted.model.with_state(theta, rho), replace(settings, callbacks=()),
                       "present model")
-    return fitted if again is None else again
-
-
-def _interrupted(fitted: Fitted, message: str) -> Fitted:
-    return replace(fitted, result=replace(fitted.result, interrupted=True, message=message))
+    if again is None:
+        return fitted
+    return stopped(fitted, again.result.message) if again.result.interrupted else again
 
 
 def _known(fitted: Fitted) -> dict[str, float]:
@@ -309,7 +315,7 @@ def decide(
         if final.result.criterion < trial.result.criterion or final.result.interrupted:
             trial = final
     if trial.result.interrupted:
-        return (_interrupted(fitted, trial.result.message),
+        return (stopped(fitted, trial.result.message),
                 replace(move, before=before, after=np.nan))
     after = trial.result.criterion
     accepted = after - before < limit

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.estimators._fitting import Fitted, Settings, fit_starts
+from reml_sae.estimators._fitting import Fitted, Settings, fit_starts, stopped
 from reml_sae.estimators._moves import MARGIN, Move, remove_idle
 from reml_sae.manifolds import Manifold
 
@@ -72,7 +72,7 @@ def choose_n_atoms(
             lower = best is None or found.result.criterion < best.result.criterion - MARGIN
             best, since = (found, 0) if lower else (best, since + 1)
             if found.result.interrupted:
-                return best or found, table, []
+                return stopped(best or found, found.result.message), table, []
         if since == PATIENCE:
             break
     if best is None:

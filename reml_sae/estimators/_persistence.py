@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KIND = "SAEManifold"
 SCALARS = ("scale_", "dispersion_", "criterion_", "edf_", "converged_", "message_", "n_iter_",
-           "n_features_in_")
+           "n_features_in_", "data_digest_")
 ARRAYS = ("mean_", "offset_", "intercept_", "rho_", "gradient_")
 
 
@@ -81,7 +81,8 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
     parameters = dict(metadata["parameters"])
     parameters["topology"] = [get_manifold(item) for item in parameters["topology"]]
     model = SAEManifold(**parameters)
-    for name, value in metadata["scalars"].items():
+    # None for a fit that was saved before digests were kept
+    for name, value in {"data_digest_": None, **metadata["scalars"]}.items():
         setattr(model, name, value)
     for name in ARRAYS:
         setattr(model, name, tensors[name])

@@ -78,6 +78,7 @@ def choose_topologies(
         rows, X = local_rows(fitted, k)
         near = _near_rows(fitted, k, rows, X)
         choice = choose_topology(X[near], candidates, settings, rng)
+        settings.deadline.check()
         logger.info("atom %d: %s, p = %.3g", k, topology_label(choice.manifold), choice.p_value)
         where = fitted.model.layout.coordinate_slices[k]
         if choice.manifold.to_config() == present.to_config():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,19 @@ from reml_sae.estimators._fitting import (
     reassign,
     rough_fit,
     settle,
+    stopped,
     working_scale,
 )
 from reml_sae.estimators._moves import Move, demote, merge_duplicates, remove_idle
 from reml_sae.estimators._n_atoms import choose_n_atoms
 from reml_sae.estimators._reshape import choose_topologies, reshape
 from reml_sae.manifolds import Circle, Manifold, get_manifold
+from reml_sae.outer import reason
 
 Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
 
 TOPOLOGY_ROUNDS = 2
-INTERRUPTED = "interrupted by the user while shapes were compared; the present ones were kept"
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,8 @@ def _shape(
         fitted = rough_fit(model, settings, "rows reassigned") or fitted
         try:
             atoms, codes, choices = choose_topologies(fitted, settings, AUTO_TOPOLOGIES, rng)
-        except KeyboardInterrupt:
-            stopped = replace(fitted.result, interrupted=True, message=INTERRUPTED)
-            return replace(fitted, result=stopped), choices
+        except KeyboardInterrupt as stop:
+            return stopped(fitted, reason(stop)), choices
         if tuple(atoms) == fitted.model.atoms:
             break
         again = rough_fit(model_from_codes(Z, unit, atoms, settings, codes), settings,

@@ -23,8 +23,10 @@ from reml_sae.estimators._results import Codes, reconstruct
 from reml_sae.estimators._search import Structure, search
 from reml_sae.estimators._validation import (
     CURVATURES,
+    centre_and_unit,
     check_choice,
     check_integer,
+    check_magnitude,
     check_positive,
     column_offset,
     read_penalties,
@@ -32,7 +34,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import Family, get_family
-from reml_sae.io import read_matrix
+from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.manifolds import Manifold
 from reml_sae.models import (
     Assignment,
@@ -42,7 +44,7 @@ from reml_sae.models import (
     check_rows,
     get_assignment,
 )
-from reml_sae.outer import FitResult, TraceRow
+from reml_sae.outer import Deadline, FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
 Array = NDArray[np.float64]
@@ -79,10 +81,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Replaces the default penalties, the assignment entropy and each atom's roughness.
     curvature : {"majorizer", "exact"}, default="majorizer"
         Operator of the log-determinant in the criterion.
-    max_outer : int, default=50
-        Budget of outer quasi-Newton iterations.
+    max_outer : int, default=200
+        Bound on the outer iterations of the fitted model, over all its rounds of REML: the rows of
+        ``trace_``, those of its start included. Annealing, whose length the schedules of penalties
+        set, is not counted; nor are other starts and models that the search tries, whose budgets
+        are their own and no larger.
     tol : float, default=1e-6
-        The gradient of the criterion V must fall below ``tol * (1 + abs(V))``.
+        The gradient of the criterion V must fall below ``tol * (1 + N p)``.
     n_init : int, default=4
         Number of starts, ranked by V.
     random_state : int or None, default=0
@@ -101,6 +106,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     demote : bool, default=True
         Whether a curved atom that is no better than a flat one by V becomes flat; a `DataWarning`
         says so.
+    max_time : float or None, default=None
+        Seconds after which the fit ends with its best state, not converged. Time is looked at
+        between outer iterations, starts and candidates of the search: the step in progress is
+        finished, and one is always made.
 
     Attributes
     ----------
@@ -135,6 +144,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     scale_ : float
         Root mean square of the centred data; 1 for families other than the Gaussian.
     n_features_in_ : int
+    data_digest_ : str or None
+        SHA-256 of the training rows, by which other rows are told from them; None where the fit
+        was saved before it was kept.
     """
 
     def __init__(
@@ -145,7 +157,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         family: str = "gaussian",
         penalties: Sequence[Any] | None = None,
         curvature: str = "majorizer",
-        max_outer: int = 50,
+        max_outer: int = 200,
         tol: float = 1e-6,
         n_init: int = 4,
         random_state: int | None = 0,
@@ -155,6 +167,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         n_active: int = 1,
         max_atoms: int = 16,
         demote: bool = True,
+        max_time: float | None = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -172,6 +185,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.n_active = n_active
         self.max_atoms = max_atoms
         self.demote = demote
+        self.max_time = max_time
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -193,6 +207,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             Where the data or a parameter cannot be used.
         """
         structure, penalties = self._resolve()
+        deadline = Deadline.within(self.max_time)
         data = read_matrix(Z)
         n, p = data.shape
         least = structure.n_atoms or 1
@@ -206,13 +221,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), (n, p))
 
         bind(structure.atoms(least))
-        self.n_features_in_ = p
+        self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
         family = get_family(self.family)
         family.check(data)
-        self.mean_ = data.mean(axis=0)
+        self.mean_, unit = centre_and_unit(data)
         if family.has_dispersion:
             self.offset_ = self.mean_
-            self.scale_ = _unit(data - self.mean_, self.mean_)
+            self.scale_ = unit
         else:
             self.offset_, self.scale_ = column_offset(family, data), 1.0
         settings = Settings(
@@ -220,7 +235,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks),
+            callbacks=tuple(self.callbacks), deadline=deadline,
         )
         rng = np.random.default_rng(self.random_state)
         with progress_callback(self.verbose, int(self.max_outer)) as show:
@@ -237,7 +252,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
-                "and diagnostics_, raise max_outer or n_init, or change the atoms",
+                "and diagnostics_, raise max_outer, max_time or n_init, or change the atoms",
                 ConvergenceWarning, stacklevel=2,
             )
         return self
@@ -253,6 +268,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         check_integer("n_init", self.n_init, 1)
         check_integer("verbose", self.verbose, 0)
         check_positive("tol", self.tol)
+        if self.max_time is not None:
+            check_positive("max_time", self.max_time)
         structure = Structure(resolve_topology(self.topology, k), k, most, bool(self.demote))
         return structure, read_penalties(self.penalties)
 
@@ -307,10 +324,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         Z : array-like (N, p)
-            The training rows; other rows are encoded first.
+            The training rows; other rows, told by ``data_digest_``, are encoded first.
         """
-        data = self._standardised(self._data(Z))
-        if len(data) == len(self.codes_):
+        read = self._data(Z)
+        data = self._standardised(read)
+        if matrix_digest(read) == self.data_digest_:
             model = self._model(data)
             xi = np.concatenate([self._zeta, *self.codes_.coordinates], axis=1)
             theta = Theta(xi, self._theta_beta)
@@ -388,6 +406,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 f"Z has {data.shape[1]} features, but SAEManifold is expecting "
                 f"{self.n_features_in_} features as input, as it was fitted with"
             )
+        check_magnitude(data, self.scale_)
         return data
 
     def _standardised(self, data: Array) -> Array:
@@ -420,15 +439,3 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         theta, active, _ = encode(model, model.initial_theta(), self.rho_,
                                   search_from_state=False, remembered=self._remembered)
         return model.with_state(theta, self.rho_, active), theta
-
-
-def _unit(centred: Array, mean: Array) -> float:
-    scale = float(np.sqrt(np.mean(centred**2)))
-    floor = 1e-12 * float(np.abs(mean).max(initial=0.0))
-    if scale > floor and scale > 0.0:
-        return scale
-    warnings.warn(
-        "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-        DataWarning, stacklevel=3,
-    )
-    return max(floor, 1.0)

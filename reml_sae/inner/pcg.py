@@ -18,6 +18,8 @@ class PCGResult:
     ----------
     x : Theta
     converged : bool
+    residual : float
+        Norm of b - K x in the preconditioner's metric, relative to that of b.
     negative_curvature : Theta or None
         A direction v with v^T K v <= 0, where one was met; x is then the last iterate before it.
     n_iter : int
@@ -25,6 +27,7 @@ class PCGResult:
 
     x: Theta
     converged: bool
+    residual: float
     negative_curvature: Theta | None
     n_iter: int
 
@@ -46,18 +49,23 @@ def preconditioned_cg(
     z = Theta(*factor.solve(r.xi, r.beta))
     direction = z
     rz = r.dot(z)
-    target = rtol**2 * rz
+    first, target = rz, rtol**2 * rz
     for iteration in range(max_iter):
         if rz <= target or rz <= 0.0:
-            return PCGResult(x, True, None, iteration)
+            return PCGResult(x, True, _share(rz, first), None, iteration)
         image = matvec(direction)
         curvature = direction.dot(image)
         if curvature <= 0.0:
-            return PCGResult(x if iteration else z, False, direction, iteration + 1)
+            return PCGResult(x if iteration else z, False, _share(rz, first), direction,
+                             iteration + 1)
         step = rz / curvature
         x = x.plus(direction, step)
         r = r.plus(image, -step)
         z = Theta(*factor.solve(r.xi, r.beta))
         rz, previous = r.dot(z), rz
         direction = z.plus(direction, rz / previous)
-    return PCGResult(x, rz <= target, None, max_iter)
+    return PCGResult(x, rz <= target, _share(rz, first), None, max_iter)
+
+
+def _share(square: float, first: float) -> float:
+    return float(np.sqrt(max(square, 0.0) / first)) if first > 0.0 else 0.0

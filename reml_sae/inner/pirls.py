@@ -115,9 +115,9 @@ def solve_inner(
                 point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
             )
             step, downhill = result.x, result.negative_curvature
-            if decrement <= tol and downhill is None:
-                return InnerSolution(point.theta, point, InnerStatus.CONVERGED, iteration, decrement,
-                                     damping)
+            if decrement <= tol and downhill is None and np.isfinite(point.objective):
+                return InnerSolution(point.theta, point, InnerStatus.CONVERGED, iteration,
+                                     decrement, damping)
         if iteration == max_iter:
             break
         if decrement <= tol and downhill is not None:

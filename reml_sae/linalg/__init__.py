@@ -3,9 +3,12 @@
 from reml_sae.linalg._arrow import ArrowFactor, ArrowMatrix, SelectedInverse
 from reml_sae.linalg._batched import (
     batched_cholesky,
+    batched_cholesky_solve,
     batched_inverse,
     batched_logdet,
+    batched_solve_lower,
     batched_solve_psd,
+    batched_solve_upper,
     factor_logdet,
 )
 from reml_sae.linalg._dense import DenseCholesky
@@ -34,9 +37,12 @@ __all__ = [
     "SparseCholesky",
     "SparseSpanFactor",
     "batched_cholesky",
+    "batched_cholesky_solve",
     "batched_inverse",
     "batched_logdet",
+    "batched_solve_lower",
     "batched_solve_psd",
+    "batched_solve_upper",
     "factor_logdet",
     "graded_sum",
 ]

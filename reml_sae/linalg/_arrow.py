@@ -21,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-from reml_sae.linalg._batched import batched_cholesky, batched_inverse, factor_logdet
+from reml_sae.linalg._batched import (
+    batched_cholesky,
+    batched_cholesky_solve,
+    batched_inverse,
+    batched_solve_lower,
+    factor_logdet,
+)
 from reml_sae.linalg._checks import real_array, row_groups, symmetric_border
 from reml_sae.linalg._dense import DenseCholesky
 
@@ -205,16 +211,16 @@ class ArrowFactor(Generic[Rows]):
     def __init__(self, matrix: ArrowMatrix[Rows], chunk_rows: int | None = None):
         self.matrix = matrix
         self._chunk_rows = chunk_rows
-        self._row_inverse: list[Array] = []
+        self._row_factors: list[Array] = []
         self._row_logdet, first = 0.0, 0
         schur = matrix.border.copy()
         for d, c in zip(matrix._blocks, matrix._couplings, strict=True):
             lower = batched_cholesky(d, first)
             self._row_logdet += float(factor_logdet(lower).sum())
-            self._row_inverse.append(batched_inverse(d, lower))
+            self._row_factors.append(lower)
             for where in self._chunks(c):
                 # C^T D^-1 C = Y^T Y with L Y = C
-                half = np.linalg.solve(lower[where], c[where]).reshape(-1, matrix.border_dim)
+                half = batched_solve_lower(lower[where], c[where]).reshape(-1, matrix.border_dim)
                 schur -= half.T @ half
             first += len(d)
         self._schur = DenseCholesky.of(schur, "the Schur complement on the border")
@@ -244,24 +250,25 @@ class ArrowFactor(Generic[Rows]):
         tuple of the same shapes
         """
         groups, border, flat = self.matrix._vectors(g_rows, g_border, "g")
-        couplings = self.matrix._couplings
-        scaled = [inverse @ g for inverse, g in zip(self._row_inverse, groups, strict=True)]
+        factors, couplings = self._row_factors, self.matrix._couplings
         reduced = border.copy()
-        for c, x in zip(couplings, scaled, strict=True):
-            reduced -= _towards_border(c, x)
+        for lower, c, g in zip(factors, couplings, groups, strict=True):
+            reduced -= _towards_border(c, batched_cholesky_solve(lower, g))
         x_border = self._schur.solve(reduced)
-        rows = [x - inverse @ (c @ x_border)
-                for x, inverse, c in zip(scaled, self._row_inverse, couplings, strict=True)]
+        # not D^-1 g - (D^-1 C) x_b, whose terms may cancel
+        rows = [batched_cholesky_solve(lower, g - c @ x_border)
+                for lower, c, g in zip(factors, couplings, groups, strict=True)]
         return self.matrix._unvectors(rows, x_border, flat)
 
     def selected_inverse(self) -> SelectedInverse[Rows]:
         """Return the blocks of H^-1 on the pattern of H."""
         border = self._schur.inverse()
         rows, coupling = [], []
-        for inverse, c in zip(self._row_inverse, self.matrix._couplings, strict=True):
-            block, cross = inverse.copy(), np.empty_like(c)
+        for d, lower, c in zip(self.matrix._blocks, self._row_factors, self.matrix._couplings,
+                               strict=True):
+            block, cross = batched_inverse(d, lower), np.empty_like(c)
             for where in self._chunks(c):
-                pulled = inverse[where] @ c[where]
+                pulled = batched_cholesky_solve(lower[where], c[where])
                 cross[where] = -(pulled.reshape(-1, len(border)) @ border).reshape(pulled.shape)
                 block[where] -= cross[where] @ pulled.transpose(0, 2, 1)
             rows.append(block)

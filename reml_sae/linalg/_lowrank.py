@@ -1,20 +1,37 @@
 """A span arrowhead plus a low-rank part that couples all rows (DESIGN A3, Woodbury).
 
-    H = H_0 + U K U^T,      X = H_0^-1 U,    g = U^T X,    R = K (I + g K)^-1
-    log|H| = log|H_0| + log|I + g^(1/2) K g^(1/2)|
-    H^-1   = H_0^-1 - X R X^T
+    H = H_0 + U K U^T,      X = D^-1 U,    g = U^T X,    R = K (I + g K)^-1
 
-U has no border part. K need not be definite: H is positive definite where the matrix of the second
-line is. The border blocks of H^-1 are not those of H_0^-1, since X has a border part.
+U has no border part, so it is the rows that change, and the border feels it by its Schur complement
+
+    D'^-1 = D^-1 - X R X^T,      S' = S + G R G^T,      G = C^T X
+    log|H| = log|D| + log|I + g^(1/2) K g^(1/2)| + log|S'|
+
+Woodbury's formula on the whole of H_0 would be shorter, but H_0 may be nearly singular where the
+penalty is what settles a direction, and digits would be lost; D' and S' are conditioned as H is.
+K need not be definite: H is positive definite where the matrix of the log-determinant and S' are.
+
+With B the matrix of rows D and of Schur complement S', and Q = B^-1 (0, G R),
+
+    H^-1 = B^-1 + P W^T + W P^T,     P = (X, 0),     W = Q + P N / 2,     N = R G^T S'^-1 G R - R
 """
 
 from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import NotPositiveDefiniteError
-from reml_sae.linalg._span_factor import SpanFactor, SpanSelectedInverse
+from reml_sae.linalg._span_factor import (
+    SpanFactor,
+    SpanSelectedInverse,
+    solve_bordered,
+    towards_border,
+)
 
 Array = NDArray[np.float64]
 
@@ -40,11 +57,8 @@ class LowRankUpdate:
     def __init__(self, base: SpanFactor, columns: Array, core: Array):
         self.base, self.columns = base, columns
         self.matrix = base.matrix
-        zero = np.zeros((self.matrix.features.shape[1], self.matrix.span.shape[0]))
-        solved = [base.solve(column, zero) for column in columns]
-        self._x_rows = np.stack([rows for rows, _ in solved])
-        self._x_border = np.stack([border for _, border in solved])
-        gram = np.tensordot(columns, self._x_rows, axes=([1, 2], [1, 2]))
+        self._x = np.stack([base.solve_rows(column) for column in columns])
+        gram = np.tensordot(columns, self._x, axes=([1, 2], [1, 2]))
         gram = 0.5 * (gram + gram.T)
         values, vectors = np.linalg.eigh(gram)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -55,58 +69,70 @@ class LowRankUpdate:
         self._logdet = float(np.log(eigenvalues).sum())
         middle = np.linalg.solve((np.eye(len(core)) + gram @ core).T, core).T
         self._middle = 0.5 * (middle + middle.T)
-        self._gram = gram
+        pulled = np.stack([towards_border(self.matrix, x) for x in self._x])
+        self._weighted = np.tensordot(self._middle, pulled, axes=1)
+        self._bordered = base.with_border(
+            np.einsum("cmr,cnk->mrnk", pulled, self._weighted, optimize=True))
 
     def logdet(self) -> float:
         """Log-determinant of H."""
-        return self.base.logdet() + self._logdet
+        return self._bordered.logdet() + self._logdet
+
+    def solve_rows(self, g: Array) -> Array:
+        """D'^-1 g for g (N, q)."""
+        weights = self._middle @ np.tensordot(self._x, g, axes=2)
+        return self.base.solve_rows(g) - np.tensordot(weights, self._x, axes=1)
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
         """Solve H x = g for g = ((N, q), (M, p))."""
-        rows, border = self.base.solve(g_rows, g_border)
-        inner = np.tensordot(self._x_rows, g_rows, axes=2)
-        inner += np.tensordot(self._x_border, g_border, axes=2)
-        weights = self._middle @ inner
-        return (rows - np.tensordot(weights, self._x_rows, axes=1),
-                border - np.tensordot(weights, self._x_border, axes=1))
+        return solve_bordered(self.matrix, self.solve_rows, self.apply_border_inverse,
+                              g_rows, g_border)
+
+    def with_border(self, extra: Array) -> Self:
+        """The factor of H with ``extra`` (M, r, M, r) added to its border, inside the span."""
+        other = copy(self)
+        other._bordered = self._bordered.with_border(extra)
+        return other
 
     def apply_border_inverse(self, v: Array) -> Array:
         """Apply the border block of H^-1 to v (M, p)."""
-        weights = self._middle @ np.tensordot(self._x_border, v, axes=2)
-        return self.base.apply_border_inverse(v) - np.tensordot(weights, self._x_border, axes=1)
+        return self._bordered.apply_border_inverse(v)
 
     def border_inverse(self) -> Array:
         """Border block of H^-1 inside the span, (M, r, M, r)."""
-        inside = self._x_border @ self.matrix.span
-        change = np.einsum("cmr,ce,enk->mrnk", inside, self._middle, inside, optimize=True)
-        return self.base.border_inverse() - change
+        return self._bordered.border_inverse()
 
     def coefficient_covariance(self, where: slice) -> Array:
         """Blocks of H^-1 of border rows ``where`` for every output: (p, m, m)."""
-        x = self._x_border[:, where]
-        change = np.einsum("cmo,ce,eno->omn", x, self._middle, x, optimize=True)
-        return self.base.coefficient_covariance(where) - change
+        return self._bordered.coefficient_covariance(where)
 
     def selected_inverse(self) -> SpanSelectedInverse:
         """Return the parts of H^-1 that derivatives of log|H| need."""
-        matrix, s = self.matrix, self.matrix.scale
-        base = self.base.selected_inverse()
-        x, border = self._x_rows, self._x_border
-        weighted = np.tensordot(self._middle, x, axes=1)
-        inside = border @ matrix.span
-        # calJ_i X for every column: what the data see of it, in the span
-        seen = np.einsum("nar,cna->cnr", matrix.jacobians, x)
-        seen += np.einsum("nm,cmr->cnr", matrix.features, inside)
-        weighted_border = np.tensordot(self._middle, inside, axes=1)
-        edges = base.edges
+        matrix, s, x = self.matrix, self.matrix.scale, self._x
+        found = self._bordered.selected_inverse()
+        nothing, border = np.zeros_like(x[0]), self._weighted @ matrix.span.T
+        solved = [self._bordered.solve(nothing, column) for column in border]
+        w = np.stack([rows for rows, _ in solved])
+        inside = np.stack([column for _, column in solved]) @ matrix.span
+        square = np.tensordot(self._weighted, inside, axes=([1, 2], [1, 2])) - self._middle
+        w += 0.5 * np.tensordot(0.5 * (square + square.T), x, axes=1)
+        # calJ_i P and calJ_i W for every column: what the data see of them, in the span
+        seen_x = np.einsum("nar,cna->cnr", matrix.jacobians, x)
+        seen_w = np.einsum("nar,cna->cnr", matrix.jacobians, w)
+        seen_w += np.einsum("nm,cmr->cnr", matrix.features, inside)
+        rows = np.einsum("cna,cnb->nab", x, w)
+        edges = found.edges
         if len(edges):
-            edges = edges - np.einsum("cea,ceb->eab", weighted[:, matrix.heads], x[:, matrix.tails])
-        return SpanSelectedInverse(
-            rows=base.rows - np.einsum("cna,cnb->nab", weighted, x),
-            border_trace=base.border_trace - np.einsum(
-                "cmo,ce,eno->mn", border, self._middle, border, optimize=True),
-            jac_cross=base.jac_cross - s * np.einsum("cna,cnr->nar", weighted, seen),
-            feature_cross=base.feature_cross - s * np.einsum("cmr,cnr->nm", weighted_border, seen),
+            heads, tails = matrix.heads, matrix.tails
+            edges = (edges + np.einsum("cea,ceb->eab", x[:, heads], w[:, tails])
+                     + np.einsum("cea,ceb->eab", w[:, heads], x[:, tails]))
+        zero = np.zeros(matrix.border_shape)
+        return replace(
+            found,
+            rows=found.rows + rows + rows.transpose(0, 2, 1),
+            jac_cross=found.jac_cross + s * (np.einsum("cna,cnr->nar", x, seen_w)
+                                             + np.einsum("cna,cnr->nar", w, seen_x)),
+            feature_cross=found.feature_cross + s * np.einsum("cmr,cnr->nm", inside, seen_x),
             edges=edges,
-            columns=x - np.tensordot(self._gram @ self._middle, x, axes=1),
+            columns=np.stack([self.solve(column, zero)[0] for column in self.columns]),
         )

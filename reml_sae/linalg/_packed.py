@@ -7,7 +7,9 @@ carries, not q.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +107,17 @@ class PackedFactor:
         rows, border = self._base.solve(self._packed.pack(g_rows), g_border)
         held = g_rows - self._packed.unpack(self._packed.pack(g_rows))
         return self._packed.unpack(rows) + held, border
+
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q)."""
+        packed = self._packed.pack(g)
+        return self._packed.unpack(self._base.solve_rows(packed)) + g - self._packed.unpack(packed)
+
+    def with_border(self, extra: Array) -> Self:
+        """The factor of H with ``extra`` (M, r, M, r) added to its border, inside the span."""
+        other = copy(self)
+        other._base = self._base.with_border(extra)
+        return other
 
     def apply_border_inverse(self, v: Array) -> Array:
         """Apply the border block of H^-1 to v (M, p)."""

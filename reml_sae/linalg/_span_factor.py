@@ -15,13 +15,23 @@ and `SpanArrowFactor` accumulates it as products of packed symmetric pairs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.linalg._batched import batched_cholesky, batched_inverse, factor_logdet
+from reml_sae.linalg._batched import (
+    batched_cholesky,
+    batched_cholesky_solve,
+    batched_inverse,
+    batched_solve_lower,
+    batched_solve_upper,
+    factor_logdet,
+)
 from reml_sae.linalg._dense import DenseCholesky
 
 if TYPE_CHECKING:
@@ -70,6 +80,14 @@ class SpanFactor(Protocol):
         """Solve H x = g for g = ((N, q), (M, p))."""
         ...
 
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q), where D is the part of H in the rows."""
+        ...
+
+    def with_border(self, extra: Array) -> Self:
+        """The factor of H with ``extra`` (M, r, M, r) added to its border, inside the span."""
+        ...
+
     def apply_border_inverse(self, v: Array) -> Array:
         """Apply the border block of H^-1 to v (M, p)."""
         ...
@@ -112,6 +130,13 @@ class SpanSchur:
             schur += matrix.dense_border
         self._inside = DenseCholesky.of(schur, "the Schur complement on the border")
 
+    def plus(self, extra: Array) -> SpanSchur:
+        """The factor of S + ``extra`` (M, r, M, r)."""
+        other, lower = copy(self), self._inside.lower
+        other._inside = DenseCholesky.of(
+            lower @ lower.T + extra.reshape(lower.shape), "the Schur complement on the border")
+        return other
+
     def logdet(self) -> float:
         """Log-determinant of the border's Schur complement."""
         return self.outside * self._gram.logdet() + self._inside.logdet()
@@ -142,10 +167,44 @@ class SpanSchur:
         return out
 
 
-class BorderedFactor:
-    """What a factor whose rows have been eliminated answers from its Schur complement alone."""
+def towards_border(matrix: SpanArrowMatrix, x_rows: Array) -> Array:
+    """C^T x inside the span, for x (N, q): (M, r)."""
+    pushed = np.einsum("nar,na->nr", matrix.jacobians, x_rows)
+    return np.asarray(matrix.scale * (matrix.features.T @ pushed), np.float64)
 
+
+def solve_bordered(
+    matrix: SpanArrowMatrix, rows_inverse: Callable[[Array], Array],
+    schur_inverse: Callable[[Array], Array], g_rows: Array, g_border: Array,
+) -> tuple[Array, Array]:
+    """Solve H x = g from D^-1 and S^-1, where D may be more than the matrix's own rows."""
+    reduced = g_border - towards_border(matrix, rows_inverse(g_rows)) @ matrix.span.T
+    x_border = schur_inverse(reduced)
+    pulled = matrix.scale * np.einsum(
+        "nar,nr->na", matrix.jacobians, matrix.features @ (x_border @ matrix.span))
+    # not D^-1 g - (D^-1 C) x_b, whose terms may cancel
+    return rows_inverse(g_rows - pulled), x_border
+
+
+class BorderedFactor(ABC):
+    """What a factor whose rows have been eliminated answers from D^-1 and its Schur complement."""
+
+    matrix: SpanArrowMatrix
     schur: SpanSchur
+
+    @abstractmethod
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q)."""
+
+    def with_border(self, extra: Array) -> Self:
+        """The factor of H with ``extra`` (M, r, M, r) added to its border, inside the span."""
+        other = copy(self)
+        other.schur = self.schur.plus(extra)
+        return other
+
+    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
+        """Solve H x = g for g = ((N, q), (M, p))."""
+        return solve_bordered(self.matrix, self.solve_rows, self.schur.solve, g_rows, g_border)
 
     def apply_border_inverse(self, v: Array) -> Array:
         """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
@@ -168,7 +227,6 @@ class SpanArrowFactor(BorderedFactor):
         r = matrix.span.shape[1]
         m = matrix.border_shape[0]
         self._row_factors = batched_cholesky(matrix.rows)
-        self._row_inverse = batched_inverse(matrix.rows, self._row_factors)
         pairs = m * (m + 1) // 2 + r * (r + 1) // 2 + m * m + 2 * r * r
         self._chunk = chunk_rows or max(1, CHUNK_ELEMENTS // max(1, pairs))
         self._m_pairs, self._r_pairs = np.triu_indices(m), np.triu_indices(r)
@@ -178,10 +236,13 @@ class SpanArrowFactor(BorderedFactor):
         n = len(self.matrix.features)
         return [slice(start, start + self._chunk) for start in range(0, n, self._chunk)]
 
-    def _pulled(self, where: slice) -> Array:
-        """W_i = j_i^T D_i^-1 j_i of a chunk, (n, r, r)."""
-        j = self.matrix.jacobians[where]
-        return j.transpose(0, 2, 1) @ (self._row_inverse[where] @ j)
+    def _half(self, where: slice) -> Array:
+        """L_i^-1 j_i of a chunk, (n, q, r); its Gram matrix is W_i."""
+        return batched_solve_lower(self._row_factors[where], self.matrix.jacobians[where])
+
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q)."""
+        return batched_cholesky_solve(self._row_factors, g[:, :, None])[:, :, 0]
 
     def _coupling(self) -> Array:
         """Sum over rows of phi phi^T (x) W, as (M, r, M, r)."""
@@ -189,8 +250,9 @@ class SpanArrowFactor(BorderedFactor):
         (ma, mb), (ra, rb) = self._m_pairs, self._r_pairs
         packed = np.zeros((ma.size, ra.size))
         for where in self._chunks():
-            phi = self.matrix.features[where]
-            packed += (phi[:, ma] * phi[:, mb]).T @ self._pulled(where)[:, ra, rb]
+            phi, root = self.matrix.features[where], self._half(where)
+            pulled = root.transpose(0, 2, 1) @ root
+            packed += (phi[:, ma] * phi[:, mb]).T @ pulled[:, ra, rb]
         half = np.empty((ma.size, r, r))
         half[:, ra, rb] = packed
         half[:, rb, ra] = packed
@@ -202,17 +264,6 @@ class SpanArrowFactor(BorderedFactor):
     def logdet(self) -> float:
         """Log-determinant of H."""
         return float(factor_logdet(self._row_factors).sum()) + self.schur.logdet()
-
-    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
-        """Solve H x = g for g = ((N, q), (M, p))."""
-        matrix = self.matrix
-        scaled = np.einsum("nab,nb->na", self._row_inverse, g_rows)
-        pushed = np.einsum("nar,na->nr", matrix.jacobians, scaled)
-        reduced = g_border - matrix.scale * (matrix.features.T @ pushed) @ matrix.span.T
-        x_border = self.schur.solve(reduced)
-        towards = matrix.scale * np.einsum(
-            "nar,nr->na", matrix.jacobians, matrix.features @ (x_border @ matrix.span))
-        return scaled - np.einsum("nab,nb->na", self._row_inverse, towards), x_border
 
     def selected_inverse(self) -> SpanSelectedInverse:
         """Return the parts of H^-1 that derivatives of log|H| need."""
@@ -231,17 +282,18 @@ class SpanArrowFactor(BorderedFactor):
         jac_cross = np.empty_like(matrix.jacobians)
         feature_cross = np.empty_like(matrix.features)
         for where in self._chunks():
-            phi, j, dinv = matrix.features[where], matrix.jacobians[where], self._row_inverse[where]
-            n = len(phi)
+            phi, j = matrix.features[where], matrix.jacobians[where]
+            lower, half, n = self._row_factors[where], self._half(where), len(phi)
             x_packed = (phi[:, ma] * phi[:, mb] * m_weight) @ k
             x = np.empty((n, r, r))
             x[:, ra, rb] = x_packed
             x[:, rb, ra] = x_packed
-            dj = dinv @ j
+            dj = batched_solve_upper(lower, half)
             djx = dj @ x
-            rows[where] = dinv + s**2 * (djx @ dj.transpose(0, 2, 1))
+            rows[where] = batched_inverse(matrix.rows[where], lower)
+            rows[where] += s**2 * (djx @ dj.transpose(0, 2, 1))
             jac_cross[where] = s * (rows[where] @ j - s * djx)
-            w = j.transpose(0, 2, 1) @ dj
+            w = half.transpose(0, 2, 1) @ half
             u_packed = (w[:, ra, rb] * r_weight) @ k.T
             u = np.empty((n, m, m))
             u[:, ma, mb] = u_packed

@@ -54,15 +54,9 @@ class SparseSpanFactor(BorderedFactor):
         """Log-determinant of H."""
         return self._rows.logdet() + self.schur.logdet()
 
-    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
-        """Solve H x = g for g = ((N, q), (M, p))."""
-        span = self.matrix.span
-        scaled = self._rows.solve(g_rows.ravel())
-        flat = self._pulled.reshape(scaled.size, -1)
-        pushed = (flat.T @ g_rows.ravel()).reshape(g_border.shape[0], -1)
-        x_border = self.schur.solve(g_border - pushed @ span.T)
-        rows = scaled - flat @ (x_border @ span).ravel()
-        return rows.reshape(g_rows.shape), x_border
+    def solve_rows(self, g: Array) -> Array:
+        """D^-1 g for g (N, q)."""
+        return self._rows.solve(g.ravel()).reshape(g.shape)
 
     def selected_inverse(self) -> SpanSelectedInverse:
         """Return the parts of H^-1 that derivatives of log|H| need."""

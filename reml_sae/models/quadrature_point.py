@@ -2,8 +2,8 @@
 
     L(beta) = sum_i l_i(beta) + priors of beta,    V = min L + (1/2) log|d2L| + gauge + ..
 
-with l_i, its derivatives and its curvature from `row_quadrature`. The rows have no parameters; their
-coordinates are carried along as codes.
+with l_i, its derivatives and its curvature from `row_quadrature`. The rows have no parameters;
+their coordinates are carried along as codes.
 """
 
 from __future__ import annotations
@@ -99,9 +99,13 @@ class QuadraturePoint:
         return out
 
     def _curvature(self, curvature: Curvature) -> Array:
-        flat = self.gauge.columns.reshape(len(self.gauge), self.theta.beta.size)
         return self.rows.sums.curvature + self._prior(curvature) + (
-            self.gauge.weight * flat.T @ flat)
+            self.gauge.weight * self._orbits.T @ self._orbits)
+
+    @property
+    def _orbits(self) -> Array:
+        """Tangents of the gauge, (c, M p)."""
+        return self.gauge.columns.reshape(len(self.gauge), self.theta.beta.size)
 
     def factorize(self, damping: float = 0.0) -> DenseBorderFactor:
         """Factor of d2L + damping times the curvature that known coordinates would give.
@@ -145,8 +149,7 @@ class QuadraturePoint:
             np.zeros((0, 0, width)), trace, inverse)
         beta, psi = self.rows.curvature_pullback(inverse)
         volume, volume_beta = self.gauge.volume()
-        pulled = (self.gauge.columns.reshape(len(self.gauge), self.theta.beta.size) @ inverse).reshape(
-            self.gauge.columns.shape)
+        pulled = (self._orbits @ inverse).reshape(self.gauge.columns.shape)
         grad_beta = 0.5 * beta + half[1] + volume_beta
         grad_beta += self.gauge.weight * self.gauge.pull_back(pulled)
         rho = half[2].copy()

@@ -54,7 +54,9 @@ class Lattice:
     linear: tuple[int, ...]
 
 
-def lattice(atom: Manifold, beta: Array, family: Family, psi: Array, reach: float) -> Lattice | None:
+def lattice(
+    atom: Manifold, beta: Array, family: Family, psi: Array, reach: float
+) -> Lattice | None:
     """Nodes for a decoder; None where the atom has no rule.
 
     Parameters

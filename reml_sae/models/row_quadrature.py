@@ -98,9 +98,7 @@ class RowQuadrature:
             yield slice(start, min(start + size, len(self.Z)))
 
     def _log_joint(self, Z: Array) -> tuple[Array, Array]:
-        """w_g - F_ig with the linear coordinates integrated out, and their means: (n, G), (n, G, m).
-
-        """
+        """w_g - F_ig (n, G) without the linear coordinates, and the means (n, G, m) of these."""
         family, lattice = self.family, self.lattice
         centre = lattice.basis @ self.beta + self.offset
         n, size = len(Z), len(centre)
@@ -221,9 +219,7 @@ class RowQuadrature:
         return QuadratureSums(rows, beta, psi, known - spread, known, energy, edf)
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
-        """Gradient (M, p) in beta and (n_psi,) in psi of <G, curvature> at symmetric G (M p, M p).
-
-        """
+        """Gradient in beta (M, p) and psi (n_psi,) of <G, curvature> at symmetric G (M p, M p)."""
         m, p = self.beta.shape
         own = np.einsum("aobo->oab", G.reshape(m, p, m, p))
         beta, psi = np.zeros((m, p)), np.zeros(len(self.psi))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from reml_sae.models import LOG_DISPERSION, ArrowModel, Curvature
 from reml_sae.outer.criterion import CriterionValue, criterion
-from reml_sae.outer.trace import REMLTrace, TraceRow
+from reml_sae.outer.deadline import Deadline
+from reml_sae.outer.trace import ANNEAL, REMLTrace, TraceRow
 
 Array = NDArray[np.float64]
 Callback = Callable[[TraceRow], object]
@@ -19,13 +20,17 @@ logger = logging.getLogger("reml_sae")
 
 
 class Loop:
-    """State that the stages share: the best point so far, the trace, the clock."""
+    """State that the stages share: the best point so far, the trace, the budgets, the clock."""
 
     def __init__(self, model: ArrowModel, curvature: Curvature, tol: float, inner_tol: float,
-                 callbacks: Sequence[Callback], trace: REMLTrace):
+                 callbacks: Sequence[Callback], trace: REMLTrace, max_outer: int,
+                 deadline: Deadline):
         self.model, self.curvature, self.tol, self.inner_tol = model, curvature, tol, inner_tol
         self.callbacks, self.trace = callbacks, trace
+        self.left, self.deadline = max_outer, deadline
         self.bounds = model.rho_bounds
+        # V is of the order of the number of entries, up to a constant that the units set
+        self.size = 1.0 + float(np.prod(model.shape))
         self.start = time.perf_counter()
         self.best: CriterionValue | None = None
         self.best_rho = np.clip(model.initial_rho(), self.bounds[:, 0], self.bounds[:, 1])
@@ -38,6 +43,9 @@ class Loop:
         return self.best
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
+        """V at rho; raises `OutOfTime` once there is a state to keep and no time is left."""
+        if self.best is not None:
+            self.deadline.check()
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
                          gradient=gradient, tol=self.inner_tol if tol is None else tol)
 
@@ -52,7 +60,7 @@ class Loop:
     def improves(self, rho: Array, value: CriterionValue, rounding: float) -> bool:
         """Whether V is lower than the best, or the same to its rounding and flatter."""
         assert self.best is not None
-        slack = rounding * (1.0 + abs(self.best.value))
+        slack = rounding * self.size
         if abs(value.value - self.best.value) > slack:
             return value.value < self.best.value
         return self.slope(rho, value) < self.slope(self.best_rho, self.best)
@@ -62,11 +70,12 @@ class Loop:
         return float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0))
 
     def stationary(self, rho: Array, value: CriterionValue) -> bool:
-        small = self.slope(rho, value) <= self.tol * (1.0 + abs(value.value))
+        small = self.slope(rho, value) <= self.tol * self.size
         return small and value.inner.converged
 
     def record(self, stage: str, rho: Array, value: CriterionValue) -> None:
         names = self.model.rho_names
+        self.left -= stage != ANNEAL
         row = TraceRow(
             iteration=len(self.trace), stage=stage, criterion=value.value, parts=value.parts,
             gradient_norm=float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0)),

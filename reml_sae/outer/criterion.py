@@ -24,7 +24,9 @@ from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 
 Array = NDArray[np.float64]
 
-ADJOINT_RTOL = 1e-10
+LARGEST_RHO = 300.0
+"""Bound on outer parameters: squares of their exponentials, and products, stay within float64."""
+ADJOINT_RTOL, ADJOINT_ITERATIONS = 1e-10, 200
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,17 @@ def criterion(
     Raises
     ------
     InputError
-        Where ``rho`` has the wrong shape or is not finite.
+        Where ``rho`` has the wrong shape, is not finite, or too large to be the logarithm of
+        anything that float64 holds with its square.
     InnerConvergenceError
-        Where the adjoint system has negative curvature, so that no gradient exists.
+        Where V is not finite, the adjoint system has negative curvature, so that no gradient
+        exists, or its solution by conjugate gradients does not converge.
     """
     rho = np.asarray(rho, float)
     names = model.rho_names
-    if rho.shape != (len(names),) or not np.isfinite(rho).all():
-        raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), got {rho}")
+    if rho.shape != (len(names),) or not (np.abs(rho) <= LARGEST_RHO).all():
+        raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), at most "
+                         f"{LARGEST_RHO:g} in size, got {rho}")
     inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner)
     return criterion_at(model, inner, curvature=curvature, gradient=gradient)
 
@@ -104,7 +109,7 @@ def criterion_at(
     curvature: Curvature = "majorizer",
     gradient: bool = True,
 ) -> CriterionValue:
-    """V at a mode that has been found."""
+    """V at a mode that has been found; raises as `criterion` does."""
     point = inner.point
     logdet = point.half_logdet(curvature)
     normalizer, normalizer_rho = point.log_normalizer()
@@ -116,21 +121,55 @@ def criterion_at(
         "log_normalizer": normalizer,
         "hyperprior": hyperprior,
     }
+    value = float(sum(parts.values()))
+    if not np.isfinite(value):
+        lost = ", ".join(f"{name} = {part}" for name, part in parts.items()
+                         if not np.isfinite(part))
+        raise InnerConvergenceError(
+            f"V is not finite at the state that the inner solve returned ({lost}); the data or the "
+            "strengths are too large or too small for float64"
+        )
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
     if gradient:
-        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL)
+        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL,
+                                    ADJOINT_ITERATIONS)
         if adjoint.negative_curvature is not None:
             raise InnerConvergenceError(
                 "the exact Hessian is not positive definite at the state that the inner solve "
                 f"returned ({inner.status.value}), so V has no gradient there"
+            )
+        if not adjoint.converged:
+            raise InnerConvergenceError(
+                f"the adjoint of the gradient of V has a relative residual of "
+                f"{adjoint.residual:.1e} after {adjoint.n_iter} conjugate gradient steps, "
+                f"{ADJOINT_RTOL:g} is needed; the factor of H says too little of the exact Hessian "
+                "there, so take rho nearer an optimum"
             )
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
     inside = point.normalizer_in_objective_rho()
     explicit = {"objective": point.energy_rho() - inside, "half_logdet": logdet.explicit_rho,
                 "log_normalizer": normalizer_rho + inside}
-    return CriterionValue(float(sum(parts.values())), total, parts, inner, logdet.edf, explicit)
+    return CriterionValue(value, total, parts, inner, logdet.edf, explicit)
+
+
+def at_mode(model: ArrowModel, value: CriterionValue) -> CriterionValue:
+    """Return V where it was taken at a mode.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Naming rho, where the inner solve did not converge.
+    """
+    if not value.inner.converged:
+        where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(
+            model.rho_names, value.inner.point.rho, strict=True))
+        raise InnerConvergenceError(
+            f"V is not defined at {where}, where the inner solve did not converge: "
+            f"{value.inner.status.value}"
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -173,13 +212,19 @@ def rho_differences(
     step : float
     tol : float
         Bound on the Newton decrement of the inner solves.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Naming rho, where an inner solve does not converge.
     """
     rho = np.asarray(rho, float)
     sides = []
     for sign in (1.0, -1.0):
         moved = rho + sign * step * np.eye(len(rho))
-        sides.append(tuple(criterion(model, at, theta=theta, curvature=curvature, tol=tol)
-                           for at in moved))
+        sides.append(tuple(
+            at_mode(model, criterion(model, at, theta=theta, curvature=curvature, tol=tol))
+            for at in moved))
     above, below = sides
     rows = [(a.gradient - b.gradient) / (2.0 * step) for a, b in zip(above, below, strict=True)]
     hessian = np.reshape(rows, (len(rho), len(rho)))

@@ -23,7 +23,7 @@ SMALL_GAIN = 0.2
 def fellner_schall(loop: Loop, max_steps: int) -> None:
     """Steps until V gains less than `SMALL_GAIN` nats."""
     rho = loop.best_rho
-    for _ in range(max_steps):
+    for _ in range(min(max_steps, loop.left)):
         value = loop.evaluate(rho, gradient=False, tol=LOOSE)
         gain = np.inf if loop.best is None else loop.best.value - value.value
         if gain < 0.0:

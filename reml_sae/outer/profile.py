@@ -2,6 +2,9 @@
 
 V is a negative log marginal likelihood, so 2 (V - min V) is a likelihood ratio, and the values at
 which the profile stays below a chi-squared quantile are a confidence interval.
+
+V is defined at a mode of theta. Where the inner solve did not converge it is infinite here, and
+what is read off a profile leaves such points out.
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ from scipy.stats import chi2
 
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError, require
 from reml_sae.models import ArrowModel, Curvature, Theta
-from reml_sae.outer.criterion import criterion
+from reml_sae.outer.criterion import at_mode, criterion
 
 Array = NDArray[np.float64]
+
+SLOPE = 1e-6
+"""Slope of V for each entry of the data at which a search has converged whatever it says."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,12 @@ class CriterionProfile:
     values : (n,) array
         Rising values of the parameter.
     criterion : (n,) array
-        V; infinite where no inner solve was possible.
+        V; infinite where no inner solve converged.
     rho : (n, n_rho) array
         Where the minimum is.
     converged : (n,) array of bool
+        Whether the inner solve converged, and the search for the minimum; V is an upper bound where
+        only the search did not.
     """
 
     name: str
@@ -51,11 +59,17 @@ class CriterionProfile:
         Parameters
         ----------
         level : float in (0, 1)
+
+        Raises
+        ------
+        InnerConvergenceError
+            Where no point converged.
         """
         if not 0.0 < level < 1.0:
             raise InputError(f"level must lie in (0, 1), got {level!r}")
-        best = int(np.argmin(self.criterion))
-        excess = 2.0 * (self.criterion - self.criterion[best]) - float(chi2.ppf(level, 1))
+        values, criterion = self._converged()
+        best = int(np.argmin(criterion))
+        excess = 2.0 * (criterion - criterion[best]) - float(chi2.ppf(level, 1))
         ends = []
         for step, beyond in ((-1, -np.inf), (1, np.inf)):
             i = best
@@ -64,17 +78,25 @@ class CriterionProfile:
             if not 0 <= i + step < len(excess):
                 ends.append(beyond)
                 continue
-            share = excess[i] / (excess[i] - excess[i + step]) if np.isfinite(
-                excess[i + step]) else 0.0
-            ends.append(float(self.values[i] + share * (self.values[i + step] - self.values[i])))
+            share = excess[i] / (excess[i] - excess[i + step])
+            ends.append(float(values[i] + share * (values[i + step] - values[i])))
         return ends[0], ends[1]
 
+    def _converged(self) -> tuple[Array, Array]:
+        """Values of the parameter and V where both searches converged."""
+        if not self.converged.any():
+            raise InnerConvergenceError(
+                f"no point of the profile along {self.name} converged, so nothing can be read off "
+                "it; take values nearer the fit")
+        return self.values[self.converged], self.criterion[self.converged]
+
     def plot(self, axes: Any = None) -> Any:
-        """Draw V above its minimum; returns the matplotlib figure."""
+        """Draw V above its minimum where it converged; returns the matplotlib figure."""
+        values, criterion = self._converged()
         if axes is None:
             pyplot = require("matplotlib.pyplot", "plot", "CriterionProfile.plot")
             _, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
-        axes.plot(self.values, self.criterion - self.criterion.min(), ".-")
+        axes.plot(values, criterion - criterion.min(), ".-")
         axes.axhline(0.5 * chi2.ppf(0.95, 1), color="0.6", linewidth=1, linestyle="--")
         axes.set(xlabel=self.name, ylabel="V above its minimum (nats)")
         return axes.figure
@@ -130,7 +152,8 @@ def profile_criterion(
                 trial = point.copy()
                 trial[free] = x
                 try:
-                    value = criterion(model, trial, theta=theta, curvature=curvature, tol=tol)
+                    value = at_mode(model, criterion(model, trial, theta=theta,
+                                                     curvature=curvature, tol=tol))
                 except (InnerConvergenceError, NotPositiveDefiniteError):
                     return np.inf, np.zeros_like(x)
                 return value.value, value.gradient[free]
@@ -138,12 +161,14 @@ def profile_criterion(
             if free.any():
                 result = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds,
                                   options={"ftol": 1e-13, "gtol": 1e-7})
-                start, converged[i] = result.x, bool(result.success)
                 point[free], found[i] = result.x, float(result.fun)
+                converged[i] = np.isfinite(found[i]) and (
+                    result.success or _is_flat(result.x, result.jac, bounds, model.shape))
             else:
                 found[i] = objective(start)[0]
                 converged[i] = np.isfinite(found[i])
             if np.isfinite(found[i]):
+                start = point[free]
                 theta = criterion(model, point, theta=theta, curvature=curvature, gradient=False,
                                   tol=tol).inner.theta
     return CriterionProfile(name, at, found, where, converged)
@@ -170,7 +195,7 @@ def grid_criterion(
 
     Returns
     -------
-    array with one axis for each name, in order; infinite where no inner solve was possible
+    array with one axis for each name, in order; infinite where the inner solve did not converge
     """
     places = [_place(model, name) for name in axes]
     ticks = [np.atleast_1d(np.asarray(values, float)) for values in axes.values()]
@@ -179,11 +204,18 @@ def grid_criterion(
         trial = np.array(rho, float)
         trial[places] = [tick[i] for tick, i in zip(ticks, index, strict=True)]
         try:
-            out[index] = criterion(model, trial, curvature=curvature, gradient=False,
-                                   tol=tol).value
-        except NotPositiveDefiniteError:
+            out[index] = at_mode(model, criterion(
+                model, trial, curvature=curvature, gradient=False, tol=tol)).value
+        except (InnerConvergenceError, NotPositiveDefiniteError):
             continue
     return out
+
+
+def _is_flat(x: Array, slope: Array, bounds: Array, shape: tuple[int, int]) -> bool:
+    """Whether V cannot fall within the box; a search may end so without its own tests being met."""
+    low, high = bounds.T
+    inward = np.where(((x <= low) & (slope > 0)) | ((x >= high) & (slope < 0)), 0.0, slope)
+    return bool(np.abs(inward).max(initial=0.0) <= SLOPE * (1.0 + np.prod(shape)))
 
 
 def _place(model: ArrowModel, name: str) -> int:

@@ -40,21 +40,22 @@ NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
 FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
 
 
-def quasi_newton(loop: Loop, max_outer: int) -> str:
+def quasi_newton(loop: Loop) -> str:
     """Trust-region SR1 on V inside the box; returns why it ended."""
-    if max_outer == 0:
-        return SPENT
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
     if loop.stationary(loop.best_rho, value):
-        loop.record("trust-region", loop.best_rho, value)
+        if loop.left > 0:
+            loop.record("trust-region", loop.best_rho, value)
         return STATIONARY
+    if loop.left <= 0:
+        return SPENT
     hessian = _first_hessian(loop, value)
     radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
     stalls = restarts = age = 0
     level = value.value
-    for _ in range(max_outer):
+    while loop.left > 0:
         best = loop.found
         radius = min(_move(loop, hessian, radius), widest)
         moved = loop.found is not best
@@ -130,7 +131,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
 def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
     """Move strengths that are running to infinity to the end of the box, where V does not rise."""
     index = _at_limit(loop, refused)
-    if not index.size:
+    if not index.size or loop.left <= 0:
         return False
     refused.update(index.tolist())
     trial = loop.best_rho.copy()
@@ -153,7 +154,7 @@ def _polish(loop: Loop, hessian: Array) -> None:
     The last gain of a search is about g^2 / V'', which sinks below the rounding of V, and below its
     error by the inner decrement, while the gradient g is still far above its own.
     """
-    for _ in range(MAX_POLISH):
+    for _ in range(min(MAX_POLISH, loop.left)):
         best, rho, frame = loop.found, loop.best_rho, _frame(loop)
         if loop.stationary(rho, best):
             return

@@ -6,6 +6,8 @@ at which the explicit part of the gradient vanishes ("fellner-schall"); a trust-
 search with the exact adjoint gradient finishes on the fixed final objective ("trust-region").
 Convergence is declared on the last stage alone.
 
+The last two share one budget of iterations, and time may be limited.
+
 A strength without a finite optimum is moved to the end of its box once the prior alone sets its
 part of H, and reported in `FitResult.limits`. Where V has lost the digits that tell a better rho,
 Newton steps on the gradient end the search. An end at which V is flat in a direction that is no
@@ -20,17 +22,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
 from reml_sae.inner import InnerSolution
 from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 from reml_sae.outer._loop import Callback, Loop
 from reml_sae.outer.criterion import CriterionValue
+from reml_sae.outer.deadline import Deadline, reason
 from reml_sae.outer.fellner_schall import LOOSE, fellner_schall
 from reml_sae.outer.quasi_newton import FLAT, limits, quasi_newton
-from reml_sae.outer.trace import REMLTrace
+from reml_sae.outer.trace import ANNEAL, REMLTrace
 from reml_sae.outer.valley import Flatness, flatness
 
 Array = NDArray[np.float64]
+
+ROUGH = "the fit is rough: it ends with its Fellner-Schall steps"
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class FitResult:
     message : str
         Why the loop ended, as a sentence.
     interrupted : bool
-        The user stopped the loop.
+        The user stopped the loop, or ``max_time`` ran out.
     edf : float
         Effective degrees of freedom of the data fit.
     limits : tuple of (name, str)
@@ -83,8 +88,10 @@ def fit_reml(
     model: ArrowModel,
     *,
     curvature: Curvature = "majorizer",
-    max_outer: int = 50,
+    max_outer: int = 200,
     max_fellner_schall: int = 8,
+    rough: bool = False,
+    max_time: float | None = None,
     tol: float = 1e-6,
     inner_tol: float = 1e-8,
     valleys: bool = True,
@@ -98,11 +105,18 @@ def fit_reml(
     model : ArrowModel
     curvature : "majorizer" or "exact"
     max_outer : int
-        Budget of quasi-Newton iterations.
+        Budget of outer iterations of all kinds, each a row of the trace; annealing, whose length
+        the schedules set, comes before them and is not counted.
     max_fellner_schall : int
-        Budget of Fellner-Schall steps before them.
+        How many of them may be Fellner-Schall steps, which come first.
+    rough : bool
+        Whether the fit ends with these; it is then not converged.
+    max_time : float, optional
+        Seconds after which no step is begun. The step in progress is finished, and one is always
+        made, so that there is a state to return.
     tol : float
-        The projected gradient of V must fall below ``tol * (1 + abs(V))``; where V is too flat for
+        The projected gradient of V must fall below ``tol`` times the number of entries of the data
+        (V is of that order, up to a constant that depends on their units); where V is too flat for
         that, a Newton step must lower it by less than 1e-3 nats.
     inner_tol : float
         Newton decrement of every inner solve. V is not stationary in theta, so its error is of
@@ -119,28 +133,39 @@ def fit_reml(
     -------
     FitResult
         A fit that did not converge, or was interrupted, still returns its best state.
+
+    Raises
+    ------
+    InputError
+        Where a budget leaves no step to make.
     """
+    least = 1 if rough else 0
+    if max_outer < least:
+        raise InputError(f"max_outer must be at least {least}, got {max_outer}")
+    if max_fellner_schall < least:
+        raise InputError(f"max_fellner_schall must be at least {least}, got {max_fellner_schall}")
+    if max_time is not None and not max_time >= 0.0:
+        raise InputError(f"max_time must be None or a number of seconds, got {max_time!r}")
     loop = Loop(model, curvature, tol, inner_tol, callbacks,
-                 REMLTrace() if trace is None else trace)
+                REMLTrace() if trace is None else trace, max_outer, Deadline.within(max_time))
     begun = len(loop.trace)
     interrupted, flat = False, None
     try:
         _anneal(loop)
         fellner_schall(loop, max_fellner_schall)
-        first = len(loop.trace)
-        message = quasi_newton(loop, max_outer)
+        message = ROUGH if rough else quasi_newton(loop)
         while valleys and _has_ended(loop, message):
             before = loop.found
             flat = flatness(loop)
             if loop.found is before:
                 break
-            message = quasi_newton(loop, max(max_outer - (len(loop.trace) - first), 0))
+            message = quasi_newton(loop)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         if loop.best is None:
             raise
         message = f"the search stopped at its best state: {error}"
-    except KeyboardInterrupt:
-        message, interrupted = "interrupted by the user; the best state so far was kept", True
+    except KeyboardInterrupt as stop:
+        message, interrupted = reason(stop), True
         if loop.best is None:
             raise
     return _result(loop, message, flat, interrupted, len(loop.trace) - begun)
@@ -155,7 +180,9 @@ def _anneal(loop: Loop) -> None:
         loop.model = start.apply_schedule(iteration)
         value = loop.evaluate(loop.best_rho, gradient=False, tol=LOOSE)
         loop.theta = value.inner.theta
-        loop.record("anneal", loop.best_rho, value)
+        loop.record(ANNEAL, loop.best_rho, value)
+        if loop.deadline.passed:
+            break
     loop.model = start.settled()
 
 

@@ -13,6 +13,9 @@ from reml_sae.errors import require
 
 Array = NDArray[np.float64]
 
+ANNEAL = "anneal"
+"""Stage whose length the schedules of penalties set; budgets of iterations do not count it."""
+
 
 @dataclass(frozen=True)
 class TraceRow:
@@ -69,6 +72,11 @@ class REMLTrace:
 
     def __getitem__(self, index: int) -> TraceRow:
         return self.rows[index]
+
+    @property
+    def n_counted(self) -> int:
+        """Number of iterations that ``max_outer`` bounds: all but those of annealing."""
+        return sum(row.stage != ANNEAL for row in self.rows)
 
     def append(self, row: TraceRow) -> None:
         """Add one iteration."""

@@ -88,6 +88,15 @@ def test_build_model_solves_again_from_the_fit(model):
     assert value.inner.n_iter <= 2
 
 
+def test_build_model_encodes_other_rows_of_the_same_number(model):
+    other = np.roll(DATA.Z, 1, axis=0)
+    arrow = model.build_model(other)
+    xi = arrow.initial_theta().xi
+    for k, coordinates in enumerate(model.transform(other).coordinates):
+        np.testing.assert_allclose(xi[:, arrow.coordinate_columns(k)], coordinates)
+    assert not np.allclose(xi, model.build_model(DATA.Z).initial_theta().xi)
+
+
 def test_trace(model):
     stages = [row.stage for row in model.trace_]
     assert stages[0] == "fellner-schall" and stages[-1] == "trust-region"

@@ -5,9 +5,12 @@ import pytest
 
 from reml_sae.linalg import (
     batched_cholesky,
+    batched_cholesky_solve,
     batched_inverse,
     batched_logdet,
+    batched_solve_lower,
     batched_solve_psd,
+    batched_solve_upper,
 )
 
 from .systems import assert_close
@@ -38,6 +41,16 @@ def test_inverse(blocks, with_factors):
 def test_solve(blocks):
     rhs = np.random.default_rng(7).normal(size=blocks.shape[:2])
     assert_close(np.einsum("nab,nb->na", blocks, batched_solve_psd(blocks, rhs)), rhs)
+
+
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_triangular_solves(blocks, k):
+    rhs = np.random.default_rng(8).normal(size=(*blocks.shape[:2], k))
+    given, lower = rhs.copy(), batched_cholesky(blocks)
+    assert_close(lower @ batched_solve_lower(lower, rhs), rhs)
+    assert_close(lower.transpose(0, 2, 1) @ batched_solve_upper(lower, rhs), rhs)
+    assert_close(blocks @ batched_cholesky_solve(lower, rhs), rhs)
+    assert (rhs == given).all()
 
 
 def test_logdet(blocks):

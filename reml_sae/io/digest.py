@@ -1,0 +1,46 @@
+"""Which rows a fit was made of: a digest of the matrix, kept with the fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+def matrix_digest(data: Array) -> str:
+    """SHA-256 of a matrix (N, p): its shape, and its entries as little-endian float64 by rows.
+
+    Rows in another order, and entries that differ in the last bit, have another digest.
+    """
+    digest = hashlib.sha256(repr(tuple(data.shape)).encode())
+    digest.update(np.ascontiguousarray(data, dtype="<f8").data)
+    return digest.hexdigest()
+
+
+def check_same_rows(digests: Mapping[str, str | None]) -> None:
+    """Refuse things that were made of different rows.
+
+    Parameters
+    ----------
+    digests : mapping of names to `matrix_digest`, or to None where none was kept
+
+    Raises
+    ------
+    InputError
+        Naming the first two whose rows differ, or one that cannot tell its rows.
+    """
+    for name, digest in digests.items():
+        if digest is None:
+            raise InputError(f"{name} was saved before fits kept a digest of their rows, so it "
+                             "cannot be told which rows it is of; fit it again")
+    names = list(digests)
+    for other in names[1:]:
+        if digests[other] != digests[names[0]]:
+            raise InputError(f"{names[0]} and {other} are of different rows (or of the same in "
+                             "another order or precision), so they do not belong together")

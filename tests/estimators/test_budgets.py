@@ -1,0 +1,113 @@
+"""`max_outer` bounds the iterations of a fit, and `max_time` ends it wherever the fit may be."""
+
+import itertools
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.datasets import planted_circles
+from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.estimators import _search
+from reml_sae.manifolds import Circle, Euclidean
+from reml_sae.outer import OUT_OF_TIME, deadline
+
+Z, FEW = planted_circles(60, 4, 1, noise_sd=0.2).Z, planted_circles(36, 3, 1, noise_sd=0.2).Z
+FEW_TOPOLOGIES = (Euclidean(1, 1), Euclidean(2, 1), Circle(1))
+KINDS = {
+    "circle": {"n_atoms": 1},
+    "two circles": {"n_atoms": 2, "n_init": 2},
+    "two of two": {"n_atoms": 2, "assignment": "topk", "n_active": 2},
+    "exact": {"n_atoms": 1, "curvature": "exact"},
+    "any shape": {"n_atoms": 1, "topology": "auto", "n_init": 1},
+    "any shapes": {"n_atoms": 2, "topology": "auto", "n_init": 1, "demote": False},
+    "any number": {"n_atoms": "auto", "max_atoms": 2, "n_init": 1},
+}
+
+
+def fit(data=Z, **parameters):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = rs.SAEManifold(**parameters).fit(data)
+    said = [str(item.message) for item in caught if item.category is ConvergenceWarning]
+    assert bool(said) == (not found.converged_)
+    assert all(found.message_ in text for text in said)
+    return found
+
+
+def assert_usable(found, data=Z):
+    assert np.isfinite(found.criterion_)
+    assert np.isfinite(found.predict(data)).all()
+    assert found.summary()
+
+
+@pytest.mark.parametrize("max_outer", [1, 2, 5, 12])
+@pytest.mark.parametrize("kind", ["circle", "two circles", "two of two", "exact"])
+def test_max_outer_bounds_the_trace(kind, max_outer):
+    found = fit(**KINDS[kind], max_outer=max_outer)
+    assert 1 <= found.n_iter_ == len(found.trace_) <= max_outer
+    assert_usable(found)
+    if not found.converged_:
+        assert "budget ran out" in found.message_
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_max_outer_holds_over_rounds(seed):
+    """Mixed rows change their atoms between rounds."""
+    data = planted_circles(80, 5, 2, noise_sd=0.4, random_state=seed).Z
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", DataWarning)
+        for max_outer in (3, 16):
+            found = rs.SAEManifold(n_atoms=2, max_outer=max_outer, n_init=1).fit(data)
+            assert len(found.trace_) <= max_outer
+
+
+@pytest.mark.parametrize("max_outer", [0, 1, 3, 7])
+def test_max_outer_of_fit_reml(max_outer):
+    model = fit(n_atoms=1).build_model(Z)
+    model = model.with_state(model.initial_theta(), model.initial_rho() + 1.0)
+    found = rs.fit_reml(model, max_outer=max_outer)
+    assert found.n_iter == len(found.trace) <= max_outer
+    assert np.isfinite(found.gradient).all()
+    assert found.converged or "budget ran out" in found.message
+
+
+@pytest.mark.parametrize("budget", [{"max_outer": -1}, {"max_time": -1.0}, {"max_time": np.nan},
+                                    {"rough": True, "max_outer": 0}])
+def test_wrong_budgets_of_fit_reml(budget):
+    with pytest.raises(InputError, match=list(budget)[-1]):
+        rs.fit_reml(fit(n_atoms=1).build_model(Z), **budget)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, "1"])
+def test_wrong_max_time(value):
+    with pytest.raises(InputError, match="max_time"):
+        rs.SAEManifold(max_time=value).fit(Z)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """A clock that ticks once whenever it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    return ticks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
+    """Whichever look at the clock is the first that is too late, the fit keeps its best state."""
+    monkeypatch.setattr(_search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
+    fit(FEW, **KINDS[kind], max_time=1e9)
+    n_looks = next(looks)
+    assert n_looks > 10
+    for late in np.unique(np.geomspace(1, n_looks - 1, 3).astype(int)):
+        found = fit(FEW, **KINDS[kind], max_time=late - 0.5)
+        assert not found.converged_ and found.message_ == OUT_OF_TIME, (late, found.message_)
+        assert_usable(found, FEW)
+
+
+def test_no_limit_changes_nothing():
+    assert fit(n_atoms=1, max_time=1e6).criterion_ == fit(n_atoms=1).criterion_
