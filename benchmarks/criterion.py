@@ -54,7 +54,7 @@ GATES = ((1, 3, 0.1, (96, 6)), (1, 3, 0.2, (64, 4)), (2, 4, 0.1, (48, 5)), (2, 4
 QUICK_GATES = GATES[1::2]
 GATED_ROWS, LOG_AMPLITUDE_SD = 24, 0.05
 DRAWS, ROUNDS = 4000, 4
-COUNTS_REFLECTIONS = False
+COUNTS_REFLECTIONS = True
 """Whether V contains the equal modes under reflections (`quadrature.MULTIPLICITY`)."""
 
 

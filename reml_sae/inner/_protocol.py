@@ -92,7 +92,11 @@ class InnerPoint(Protocol):
 
     theta: Theta
     rho: Array
-    objective: float
+
+    @property
+    def objective(self) -> float:
+        """What the inner solve minimises."""
+        ...
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""

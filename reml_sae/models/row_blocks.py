@@ -146,7 +146,7 @@ class RowBlocks:
         if any(atom.compact_axes for atom in self.point.model.atoms):
             sigma = np.zeros((len(out), *[self.point.theta.xi.shape[1]] * 2))
             sigma[:, self._inside, self._inside] = self._packed.unpack_blocks(
-                np.linalg.inv(blocks))
+                np.asarray(np.linalg.inv(blocks), np.float64))
             for rows, _, own, atom in self._compact_parts(sigma):
                 out[rows] += atom.log_volume_ratio(-0.5 * np.linalg.slogdet(own)[1])[0]
         return out

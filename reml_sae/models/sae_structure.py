@@ -12,8 +12,8 @@ from scipy.special import gammaln
 
 from reml_sae.errors import InputError
 from reml_sae.families import Family
+from reml_sae.inner._protocol import Theta
 from reml_sae.manifolds import Manifold
-from reml_sae.models._protocol import Theta
 from reml_sae.models.assignment import Assignment
 from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
