@@ -97,9 +97,11 @@ def _spacing(atom: Manifold, beta: Array, family: Family, psi: Array, reach: flo
         family, atom, grid, beta, psi)
     speed = slope @ beta
     own = np.einsum("gddm->gdm", bend) @ beta
-    sharp = np.einsum("gdp,gdp->gd", speed, speed) + reach * np.linalg.norm(own, axis=2)
+    metric = speed @ speed.transpose(0, 2, 1)
+    steep = np.einsum("gdd->gd", metric)
     if atom.intrinsic_dim < atom.latent_dim:  # along any arc
-        sharp = np.broadcast_to(sharp.sum(axis=1, keepdims=True), sharp.shape)
+        steep = np.repeat(np.linalg.eigvalsh(metric)[:, -1:], atom.latent_dim, axis=1)
+    sharp = steep + reach * np.linalg.norm(own, axis=2)
     return STEP / np.sqrt(1.0 + weight * sharp.max(axis=0))
 
 

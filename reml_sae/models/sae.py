@@ -32,6 +32,8 @@ from reml_sae.models.laplace_point import LaplacePoint
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
 from reml_sae.models.row_lattice import PROBES, lattice
+from reml_sae.models.row_nodes import RowNodes
+from reml_sae.models.row_pairs import RowPairs
 from reml_sae.models.row_quadrature import RowQuadrature
 from reml_sae.models.sae_bound import bind_rows, manifold_priors
 from reml_sae.models.sae_penalties import PenaltyPoint
@@ -435,7 +437,9 @@ class SAEManifoldModel(SAEStructure):
         if found is None:
             raise InputError(f"{self.atoms[0]!r} has no quadrature of its coordinates; use "
                              "integration='laplace'")
-        return RowQuadrature(self.Z, found, beta, self.offset, self.family, psi)
+        shared = self.family.equal_weights and not found.linear
+        return (RowNodes if shared else RowPairs)(self.Z, found, beta, self.offset, self.family,
+                                                  psi)
 
     def _reach(self, beta: Array) -> float:
         """Largest residual of a row inside the span of its curve, from points of the curve."""
