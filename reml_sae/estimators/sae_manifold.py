@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -98,9 +99,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Atoms that a row uses under "topk", and at most uses under "ordered_beta_bernoulli".
     max_atoms : int, default=16
         Bound of ``n_atoms="auto"``.
-    demote : bool, default=True
-        Whether a curved atom that is no better than a flat one by V becomes flat; a `DataWarning`
-        says so.
+    demote : bool, default=False
+        Whether a curved atom that is no better than a flat one by V becomes flat, as it does where
+        ``topology="auto"`` whatever is said here. Otherwise it is kept. A `DataWarning` names it
+        either way.
 
     Attributes
     ----------
@@ -154,7 +156,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         temperature: float = 1.0,
         n_active: int = 1,
         max_atoms: int = 16,
-        demote: bool = True,
+        demote: bool = False,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -202,13 +204,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             )
         self._assignment(least)
 
+        family = get_family(self.family)
+        family.check(data)
+
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
-            return resolve_terms(penalties, atoms, self._assignment(len(atoms)), (n, p))
+            return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
 
         bind(structure.atoms(least))
         self.n_features_in_ = p
-        family = get_family(self.family)
-        family.check(data)
         self.mean_ = data.mean(axis=0)
         if family.has_dispersion:
             self.offset_ = self.mean_
@@ -257,11 +260,17 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return structure, read_penalties(self.penalties)
 
     def _report_structure(self) -> None:
-        """Warn of atoms that were demoted, and of atoms that carry nothing."""
+        """Warn of atoms that changed, that are no better than a flat, or that carry nothing."""
         for move in self.search_.moves:
             if move.accepted and move.kind != "reshape":
                 warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
                               f"{move.after:.4f}", DataWarning, stacklevel=3)
+        for move in self.search_.flat_twins:
+            warnings.warn(
+                f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
+                f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
+                "the flat as its topology, or raise n_init if you know that it is curved",
+                DataWarning, stacklevel=3)
         idle = [check.name for check in self.diagnostics_.checks
                 if check.name.endswith("occupancy") and check.status == "fail"]
         if idle:
@@ -297,7 +306,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             self.intercept_ = self.offset_ + self.scale_ * result.theta.beta[-1]
         self._remembered = remember(model, result.theta, result.rho)
         self.atoms_ = fitted_atoms(model, result, self.offset_, self.scale_)
-        self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
+        found = diagnose(model, result, self.codes_.assignments)
+        self.diagnostics_ = replace(found, checks=(*found.checks, *self.search_.checks()))
 
     # --- use ---------------------------------------------------------------------------------
 
