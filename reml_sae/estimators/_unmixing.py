@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
-from threadpoolctl import threadpool_limits
 
 from reml_sae.errors import InputError
 from reml_sae.estimators._block_frames import orthonormal, whitening
@@ -34,6 +33,7 @@ from reml_sae.estimators._block_start import (
     leading_axes,
     same_frames,
 )
+from reml_sae.linalg import single_threaded
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -84,6 +84,7 @@ class Blocks:
         return log_p, -slope
 
 
+@single_threaded
 def unmixed_blocks(
     Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator, *,
     exact: bool, shell: Sequence[bool] | None = None,
@@ -106,15 +107,14 @@ def unmixed_blocks(
     blocks = Blocks(q, shells, min(used / len(q), MOST_SHARE))
     few = X if len(X) <= MAX_ROWS else X[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
     found: list[BlockFit] = []
-    with threadpool_limits(1):
-        for _ in range(max(n_init, 1)):
-            W, cost = unmix(few, blocks, rng)
-            fit = _coded(X, W, blocks, n_active, exact, cost)
-            agreed = [same_frames(fit.frames, other.frames, q) for other in found]
-            if not any(agreed):
-                found.append(fit)
-            elif agreed.index(True) == int(np.argmin([other.value for other in found])):
-                break
+    for _ in range(max(n_init, 1)):
+        W, cost = unmix(few, blocks, rng)
+        fit = _coded(X, W, blocks, n_active, exact, cost)
+        agreed = [same_frames(fit.frames, other.frames, q) for other in found]
+        if not any(agreed):
+            found.append(fit)
+        elif agreed.index(True) == int(np.argmin([other.value for other in found])):
+            break
     found.sort(key=lambda fit: fit.value)
     return [block_start(fit, axes, q, float((Z**2).sum())) for fit in found]
 

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from threadpoolctl import threadpool_limits
 
 from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
@@ -34,6 +33,7 @@ from reml_sae.estimators._validation import (
 )
 from reml_sae.families import Family, get_family
 from reml_sae.io import read_matrix
+from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import (
     Assignment,
@@ -177,6 +177,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     # --- fitting -----------------------------------------------------------------------------
 
+    @single_threaded
     def fit(self, Z: Any, y: object = None) -> Self:
         """Fit the model.
 
@@ -230,18 +231,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             if show is not None:
                 settings = Settings(**{**settings.__dict__,
                                        "callbacks": (*settings.callbacks, show)})
-            # the matrices are small and two BLAS pools spin against each other; one thread is
-            # also what makes the bits the same everywhere
-            with threadpool_limits(1):
-                fitted, self.search_ = search(self._standardised(data), self.scale_, structure,
-                                              settings, rng)
+            fitted, self.search_ = search(self._standardised(data), self.scale_, structure,
+                                          settings, rng)
         self._store(fitted.model, fitted.result)
         self._report_structure()
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
                 "and diagnostics_, raise max_outer or n_init, or change the atoms",
-                ConvergenceWarning, stacklevel=2,
+                ConvergenceWarning, stacklevel=3,
             )
         return self
 
@@ -264,19 +262,19 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         for move in self.search_.moves:
             if move.accepted and move.kind != "reshape":
                 warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
-                              f"{move.after:.4f}", DataWarning, stacklevel=3)
+                              f"{move.after:.4f}", DataWarning, stacklevel=4)
         for move in self.search_.flat_twins:
             warnings.warn(
                 f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
                 f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
                 "the flat as its topology, or raise n_init if you know that it is curved",
-                DataWarning, stacklevel=3)
+                DataWarning, stacklevel=4)
         idle = [check.name for check in self.diagnostics_.checks
                 if check.name.endswith("occupancy") and check.status == "fail"]
         if idle:
             warnings.warn(f"{', '.join(name.removesuffix(' occupancy') for name in idle)} carries "
                           "nothing; fit fewer atoms, or use n_atoms='auto'",
-                          DataWarning, stacklevel=3)
+                          DataWarning, stacklevel=4)
 
     def _assignment(self, n_atoms: int) -> Assignment:
         n_active = int(self.n_active)
@@ -311,6 +309,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     # --- use ---------------------------------------------------------------------------------
 
+    @single_threaded
     def build_model(self, Z: Any) -> SAEManifoldModel:
         """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
 
@@ -328,6 +327,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         model, theta = self._encoded(data)
         return model.with_state(theta, self.rho_)
 
+    @single_threaded
     def transform(self, Z: Any) -> Codes:
         """Codes of rows under the fitted decoders.
 
@@ -341,10 +341,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         model, theta = self._encoded(self._standardised(self._data(Z)))
         return fitted_codes(model, theta, self.rho_)
 
+    @single_threaded
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
         """Fit and return the codes of the training rows."""
         return self.fit(Z).codes_
 
+    @single_threaded
     def reconstruct(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
@@ -353,10 +355,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                           self.assignment_.hard_support)
         return get_family(self.family).mean(eta)
 
+    @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
         return self.reconstruct(self.transform(Z))
 
+    @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
         """Fraction of the variance of Z that the reconstruction explains, or of its deviance.
 
@@ -439,6 +443,6 @@ def _unit(centred: Array, mean: Array) -> float:
         return scale
     warnings.warn(
         "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-        DataWarning, stacklevel=3,
+        DataWarning, stacklevel=4,
     )
     return max(floor, 1.0)
