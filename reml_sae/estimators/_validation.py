@@ -16,7 +16,11 @@ from reml_sae.errors import InputError, located
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import Assignment, PenaltyTerm, bind_penalty, check_priors, check_rows
-from reml_sae.models.sae_structure import check_terms, with_amplitude_priors
+from reml_sae.models.sae_structure import (
+    check_terms,
+    with_amplitude_priors,
+    with_null_priors,
+)
 
 Array = NDArray[np.float64]
 
@@ -102,6 +106,7 @@ def resolve_terms(
             bound = bind_penalty(penalty, atoms, shape[1], assignment)
             for term in bound:
                 check_rows(term, shape[0])
+            with_null_priors(bound, shape[0])
         except InputError as error:
             names = [item.name for item in fields(penalty)]
             raise InputError(located(f"penalties[{index}]", error, names)) from None

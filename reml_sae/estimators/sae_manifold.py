@@ -43,6 +43,7 @@ from reml_sae.models import (
     check_rows,
     get_assignment,
 )
+from reml_sae.models.sae_structure import without_null_priors
 from reml_sae.outer import FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
@@ -287,7 +288,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._manifolds = model.atoms
         self.assignment_ = model.assignment
         self._theta_beta = result.theta.beta
-        self._terms = model.terms
+        self._terms = without_null_priors(model.terms)
         self.rho_, self.rho_names_ = result.rho, model.rho_names
         self.strengths_ = model.strengths(result.rho)
         self.dispersion_ = model.family.dispersion(model.psi(result.rho)) * self.scale_**2

@@ -37,6 +37,8 @@ from reml_sae.models.sae_structure import (
     SAEStructure,
     check_terms,
     with_amplitude_priors,
+    with_null_priors,
+    without_null_priors,
 )
 from reml_sae.models.softmax_chart import SoftmaxAmplitudes, SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm, number_terms
@@ -101,7 +103,8 @@ class SAEManifoldModel(SAEStructure):
         self.atoms = tuple(atoms)
         self.assignment = SoftmaxChart(len(self.atoms)) if assignment is None else assignment
         self.layout = Layout(atoms, has_intercept=not self.assignment.on_simplex)
-        self.terms = number_terms(with_amplitude_priors(self.assignment, terms))
+        self.terms = number_terms(with_null_priors(
+            with_amplitude_priors(self.assignment, terms), len(Z)))
         self.row_terms = [term for term in self.terms if term.on_rows]
         self.couples_rows = any(term.couples_rows for term in self.terms)
         self.active = active | self.always_carried
@@ -112,7 +115,8 @@ class SAEManifoldModel(SAEStructure):
         self.family = Gaussian() if family is None else family
         self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
         self.decoder_precision = decoder_precision
-        check_terms(self.terms, self.atoms, self.assignment, self.family, Z.shape[1])
+        check_terms(without_null_priors(self.terms), self.atoms, self.assignment, self.family,
+                    Z.shape[1])
         self._theta, self._rho = theta, np.asarray(rho, float)
         if self._rho.shape != (len(self.rho_names),):
             raise InputError(

@@ -17,7 +17,7 @@ from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
 from reml_sae.models.softmax_chart import SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm
-from reml_sae.penalties import ARDPenalty, OrderedBetaBernoulliPenalty
+from reml_sae.penalties import ARDPenalty, NullSpacePrior, OrderedBetaBernoulliPenalty
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -138,6 +138,30 @@ def with_amplitude_priors(
     if isinstance(assignment, OrderedBetaBernoulli) and not has_gates:
         own.append(PenaltyTerm(OrderedBetaBernoulliPenalty(k_atoms=assignment.n_atoms), "gates"))
     return (*terms, *own)
+
+
+def with_null_priors(terms: Sequence[PenaltyTerm], n_rows: int) -> tuple[PenaltyTerm, ...]:
+    """Add the priors of coordinates along which their own prior is flat, anew for these rows.
+
+    Raises
+    ------
+    InputError
+        Where one would be too large, naming the kind that is flat.
+    """
+    own = without_null_priors(terms)
+    out = list(own)
+    for term in own:
+        if term.target == "coordinates" and term.penalty.is_normalised:
+            projector = term.penalty.null_space(n_rows)
+            if projector is not None:
+                prior = NullSpacePrior(projector=projector)
+                out.append(PenaltyTerm(prior, "coordinates", term.atom))
+    return tuple(out)
+
+
+def without_null_priors(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
+    """The terms but those that `with_null_priors` adds."""
+    return tuple(term for term in terms if not isinstance(term.penalty, NullSpacePrior))
 
 
 def outer_names(terms: Sequence[PenaltyTerm], family: Family) -> tuple[str, ...]:
