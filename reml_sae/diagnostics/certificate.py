@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from reml_sae.linalg import single_threaded
 from reml_sae.models import RowSampler, Theta
 
 Array = NDArray[np.float64]
@@ -67,6 +68,7 @@ class RowModel(Protocol):
         ...
 
 
+@single_threaded
 def laplace_certificate(
     model: RowModel, theta: Theta, rho: Array, *, n_draws: int = 200, seed: int = 0
 ) -> Certificate:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
+from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import Assignment, SAEManifoldModel, Theta
 from reml_sae.outer import FitResult, REMLTrace, criterion_at
@@ -105,6 +106,7 @@ def _shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+@single_threaded
 def diagnose(
     model: SAEManifoldModel, result: FitResult, assignments: Array
 ) -> Diagnostics:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import require
+from reml_sae.linalg import single_threaded
 
 Array = NDArray[np.float64]
 
@@ -15,6 +16,7 @@ CURVE_POINTS = 200
 MAX_POINTS = 4000
 
 
+@single_threaded
 def plot_atoms(model: Any, Z: Array, max_atoms: int = 12) -> Any:
     """Every atom in the plane of its own two main directions, with the rows that belong to it.
 

@@ -8,6 +8,7 @@ used while the frames are poor.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb
 
@@ -46,23 +47,21 @@ class BlockProblem:
     rng: np.random.Generator
 
 
-def leading_sets(X: Array, F: Array, sizes: int, beam: int) -> list[tuple[Index, Array]]:
+def leading_sets(X: Array, F: Array, sizes: int, beam: int) -> Iterator[tuple[Index, Array]]:
     """Sets of 1 to so many atoms that explain most of each row, by a beam search.
 
-    Returns
-    -------
-    list of (sets (N, B, m), explained (N, B))
+    Yields
+    ------
+    (sets (N, B, m), explained (N, B))
         For m = 1, 2, ...; at most ``beam`` sets, the best first.
     """
     (K, q, p), n = F.shape, len(X)
     stacked = F.reshape(K * q, p)
     c, gram = X @ stacked.T, stacked @ stacked.T
     sets, values = np.zeros((n, 1, 0), np.intp), np.zeros((n, 1))
-    found = []
     for _ in range(sizes):
         sets, values = _extend(c, gram, sets, values, (K, q), beam)
-        found.append((sets, values))
-    return found
+        yield sets, values
 
 
 def _extend(
@@ -116,6 +115,8 @@ def code_rows(
         first = cost.argmin(1)
         least = cost[np.arange(n), first]
         better = least < best
+        if not better.any():  # nor would any row by more atoms
+            break
         best[better] = least[better]
         chosen[better, :m] = sets[better, first[better]]
     support = np.zeros((n, K + 1), bool)

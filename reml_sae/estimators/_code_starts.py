@@ -20,7 +20,7 @@ from reml_sae.estimators._dictionary import block_dictionary
 from reml_sae.estimators._encode import hard_shares
 from reml_sae.estimators._latent_grid import latent_grid_starts, nearest_coordinates
 from reml_sae.estimators._loops import loop_angles
-from reml_sae.estimators._pursuit import MOST_ACTIVE, Candidate
+from reml_sae.estimators._pursuit import Candidate
 from reml_sae.estimators._starts import Start, find_starts
 from reml_sae.estimators._unmixing import unmixed_blocks
 from reml_sae.manifolds import Manifold
@@ -69,7 +69,7 @@ def find_code_starts(
 
     At least one; the best explained first, then those that only the criterion can rank.
     """
-    several = min(assignment.most_active, len(atoms), MOST_ACTIVE)
+    several = assignment.most_active
     if assignment.on_simplex or several == 1 or len(atoms) == 1:
         found = _partition_starts(Z, atoms, n_init, rng)
         if len(atoms) == 1:

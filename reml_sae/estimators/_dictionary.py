@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from reml_sae.estimators._block_frames import (
     TINY,
@@ -51,6 +50,7 @@ from reml_sae.estimators._block_start import (
     same_frames,
     whitened,
 )
+from reml_sae.linalg import single_threaded
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -67,6 +67,7 @@ SHRINK = 0.1
 """Share of the mean variance that whitening adds: it keeps the noise of weak directions small."""
 
 
+@single_threaded
 def block_dictionary(
     Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator, *,
     exact: bool, shell: Sequence[bool] | None = None,
@@ -101,14 +102,13 @@ def block_dictionary(
     problem = BlockProblem(q, n_active, exact, rng)
     few = X if len(X) <= MAX_ROWS else X[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
     found: list[BlockFit] = []
-    with threadpool_limits(1):  # the matrices are small: threads would cost more than they give
-        for _ in range(max(n_init, 1)):
-            fit = _search(few, problem)
-            agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
-            found.append(fit)
-            if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
-                break
-        found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
+    for _ in range(max(n_init, 1)):
+        fit = _search(few, problem)
+        agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
+        found.append(fit)
+        if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
+            break
+    found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
     found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells))
     best: list[BlockFit] = []
     for fit in found:

@@ -246,7 +246,7 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     model, result = fitted.model, fitted.result
     (atom,) = model.atoms
     everyone = np.ones((len(X), 1))
-    variance = float(np.exp(result.rho[-1]))
+    variance = model.family.dispersion(model.psi(result.rho))
     t = nearest_coordinates(X, atom, result.theta.beta, variance)[0]
     known = dict(zip(model.rho_names, map(float, result.rho), strict=True))
     codes = Candidate(everyone > 0.0, everyone, t)

@@ -230,12 +230,12 @@ def _encode_together(
     if search_from_state:
         present = model.joint_objective(theta, rho)
         if solution.point.objective > present - IMPROVEMENT * (1.0 + abs(present)):
-            return theta, model.active, np.zeros(len(model.Z), bool)
+            return theta, model.active.copy(), np.zeros(len(model.Z), bool)
     elif not solution.converged:
         warnings.warn(
             f"the joint encoding of rows that a penalty couples stopped early: "
             f"{solution.status.value}", ConvergenceWarning, stacklevel=2)
-    return solution.theta, together.active, np.ones(len(model.Z), bool)
+    return solution.theta, together.active.copy(), np.ones(len(model.Z), bool)
 
 
 def _settle(

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
-from threadpoolctl import threadpool_limits
 
 from reml_sae.errors import InputError
 from reml_sae.estimators._grid_mixture import (
@@ -38,6 +37,7 @@ from reml_sae.estimators._grid_mixture import (
     responsibilities,
     smooth_functions,
 )
+from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 
 Array = NDArray[np.float64]
@@ -92,6 +92,7 @@ class GridStart:
     objective: float
 
 
+@single_threaded
 def latent_grid_starts(
     X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator
 ) -> list[GridStart]:
@@ -128,20 +129,20 @@ def latent_grid_starts(
     Y = (X - centre) / unit
     fine = _sample(Y, FINE_ROWS, rng)
     starts = []
-    with threadpool_limits(1):  # the matrices are small: threads would cost more than they give
-        coarse = _distinct(_short_runs(_sample(fine, COARSE_ROWS, rng), atom, n_starts, rng))
-        grid = make_grid(atom, FINE_GRID)
-        runs = [_polish(fine, atom, grid, state)
-                for _, state, _ in coarse[:n_starts + MORE_POLISHED]]
-        for objective, state, _ in _distinct(runs)[:n_starts]:
-            t, squares = _locate(Y, atom, state.decoder, grid, state.variance)
-            decoder = unit * state.decoder
-            decoder[0] += centre
-            starts.append(GridStart(t, decoder, float(1.0 - squares.mean()),
-                                    objective + fine.size * float(np.log(unit))))
+    coarse = _distinct(_short_runs(_sample(fine, COARSE_ROWS, rng), atom, n_starts, rng))
+    grid = make_grid(atom, FINE_GRID)
+    runs = [_polish(fine, atom, grid, state)
+            for _, state, _ in coarse[:n_starts + MORE_POLISHED]]
+    for objective, state, _ in _distinct(runs)[:n_starts]:
+        t, squares = _locate(Y, atom, state.decoder, grid, state.variance)
+        decoder = unit * state.decoder
+        decoder[0] += centre
+        starts.append(GridStart(t, decoder, float(1.0 - squares.mean()),
+                                objective + fine.size * float(np.log(unit))))
     return starts
 
 
+@single_threaded
 def nearest_coordinates(
     X: Array, atom: Manifold, coefficients: Array, variance: float = 0.0
 ) -> tuple[Array, Array]:
@@ -170,8 +171,7 @@ def nearest_coordinates(
     if coefficients.shape != (atom.basis_size, X.shape[1]):
         raise InputError(f"coefficients must have shape {(atom.basis_size, X.shape[1])} for this "
                          f"atom and X, got {coefficients.shape}")
-    with threadpool_limits(1):
-        return _locate(X, atom, coefficients, make_grid(atom, FINE_GRID), variance)
+    return _locate(X, atom, coefficients, make_grid(atom, FINE_GRID), variance)
 
 
 def _checked(X: Array) -> Array:

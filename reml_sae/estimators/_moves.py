@@ -5,7 +5,6 @@ then above what would be accepted, but not hopelessly, it is fitted on by REML. 
 returns the model after the accepted changes, for the caller to fit on, and a record of all that
 were tried.
 
-    demote            a curved atom becomes a flat where V rises by less than `MARGIN`
     merge_duplicates  one of two atoms that lie on each other is removed where V falls by `MARGIN`
     remove_idle       so is any atom, the least used first, and every atom of at most two rows
 
@@ -25,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.estimators._code_starts import LEAST_ROWS
 from reml_sae.estimators._encode import encode
 from reml_sae.estimators._fitting import (
     Fitted,
@@ -41,7 +39,6 @@ from reml_sae.estimators._validation import default_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.models import Theta, get_assignment
-from reml_sae.outer import reason
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -51,9 +48,9 @@ MARGIN = 3.0
 """Nats by which a curved atom must beat a flat, and a removal the present model."""
 WITHIN_PER_ROW = 0.25
 """Nats a row by which a rough V may miss what is accepted and still be fitted on."""
-SETTLE_OUTER, MOST_FLAT, IDLE_ROWS = 60, 4, 2
-MOST_COLUMNS, MOST_ROWS = 10, 600
-"""Of the rows of one atom when they are fitted on their own."""
+SETTLE_OUTER, IDLE_ROWS = 60, 2
+MOST_COLUMNS = 10
+"""Leading scores of the rows of one atom when they are fitted on their own."""
 LOCAL_TOL = 1e-4
 """Their gradient tolerance, which leaves V right to a small part of `MARGIN`."""
 LEAST_AMPLITUDE = 0.5
@@ -69,7 +66,7 @@ class Move:
     Attributes
     ----------
     kind : str
-        "demote", "reshape", "merge" or "remove".
+        "demote", "flat twin", "reshape", "merge" or "remove".
     atom : int
         Number of the atom in the model that was changed.
     before, after : float
@@ -192,34 +189,6 @@ def rough_criterion(
 
 
 # --- moves -----------------------------------------------------------------------------------
-
-
-def demote(
-    fitted: Fitted, settings: Settings, rng: np.random.Generator
-) -> tuple[Fitted, list[Move]]:
-    """Put a flat in the place of every curved atom that is no better than one.
-
-    A fit of the atom's own rows tells which atoms are worth a try in the whole model.
-    """
-    moves: list[Move] = []
-    fitted = judged(fitted, settings)
-    for k, atom in enumerate(fitted.model.atoms):
-        if is_flat(atom) or fitted.result.interrupted:
-            continue
-        rows, X = local_rows(fitted, k)
-        try:
-            flat = _linear_twin(principal_scores(X, MOST_ROWS, rng), atom, settings, rng)
-        except KeyboardInterrupt as stop:
-            return stopped(fitted, reason(stop)), moves
-        if flat is None:
-            continue
-        atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
-        codes = _codes_on_flat(fitted, k, rows, X, flat)
-        detail = f"{topology_label(atom)} -> {topology_label(flat)}"
-        fitted, move = try_change(fitted, settings, Move("demote", k, 0.0, 0.0, False, detail),
-                                  atoms, codes, known_without(fitted, k), MARGIN)
-        moves.append(move)
-    return fitted, moves
 
 
 def merge_duplicates(fitted: Fitted, settings: Settings) -> tuple[Fitted, list[Move]]:
@@ -381,33 +350,6 @@ def _codes_without(
     amplitudes[affected] = start.assignment.amplitudes(start.logits(found), is_open).a
     coordinates[affected] = found.xi[:, start.assignment.dim:]
     return Candidate(support, amplitudes, coordinates)
-
-
-def _linear_twin(
-    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
-) -> Manifold | None:
-    """The best flat where, on these rows alone, the atom is not better than it by the margin."""
-    if len(scores) < LEAST_ROWS or scores.shape[1] == 0:
-        return Euclidean(1, 1)
-    values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
-              for d in range(1, min(atom.linear_dim, MOST_FLAT, scores.shape[1]) + 1)}
-    best = min(values, key=lambda flat: values[flat])
-    curved = rough_criterion(scores, atom, settings, rng)
-    return best if values[best] < curved + MARGIN else None
-
-
-def _codes_on_flat(
-    fitted: Fitted, k: int, rows: Index, X: Array, flat: Manifold
-) -> Candidate:
-    """The codes with standardised scores on the axes of X for atom k; zero for its other rows."""
-    codes, where = codes_of(fitted), fitted.model.layout.coordinate_slices[k]
-    t = np.zeros((len(codes.support), flat.latent_dim))
-    if len(rows):
-        u, lengths, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
-        kept = min(flat.latent_dim, len(lengths))
-        t[rows, :kept] = u[:, :kept] * np.sqrt(len(rows))
-    parts = [codes.coordinates[:, :where.start], t, codes.coordinates[:, where.stop:]]
-    return replace(codes, coordinates=np.concatenate(parts, axis=1))
 
 
 def _duplicates(fitted: Fitted) -> list[tuple[int, int]]:

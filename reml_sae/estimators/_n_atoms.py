@@ -19,8 +19,6 @@ from reml_sae.manifolds import Manifold
 Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
 
-MOST_ATOMS = 16
-"""Largest number of atoms that is tried where the user names none."""
 PATIENCE = 2
 """Numbers of atoms in a row that do not lower V, after which no more are tried."""
 

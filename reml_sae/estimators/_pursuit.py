@@ -12,6 +12,7 @@ columns' weights; `encode` refines the candidates and compares them by their evi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,9 @@ Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 GRID_CURVE, GRID_SURFACE = 64, 300
-MOST_ACTIVE = 4
-"""Most atoms of a row that are looked for, where the assignment has no smaller bound."""
+SURE_SIZE = 4
+"""Where rows may use few atoms or many, sets of so many are tried whatever they gain; larger ones
+while any row gains more by them than the luckiest would by noise."""
 BEAMS, EXCHANGES = 3, 2
 SPAN_SETS = 4
 """Sets of atoms of a row and of one size that are tried for what their spans explain."""
@@ -145,24 +147,33 @@ def pursue(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]
     n, n_atoms = model.active.shape
     intercept = theta.beta[-1] if model.layout.has_intercept else 0.0
     target = (model.working - intercept) * dictionary.weights
-    deepest = min(model.assignment.most_active, n_atoms, MOST_ACTIVE)
-    least = min(model.assignment.least_active, deepest)
+    least, most = model.assignment.least_active, model.assignment.most_active
+    luck = float(np.log(n * n_atoms))
     step = max(1, CHUNK_ELEMENTS // max(1, len(dictionary.points)))
-    chunks = [_pursue_rows(dictionary, target[start : start + step], least, deepest)
-              for start in range(0, n, step)]
+    chunks = []
+    for start in range(0, n, step):
+        rows = target[start : start + step]
+        slots, deepest = _pursue_rows(dictionary, rows, least, most, luck)
+        slots += [_slots_in_spans(dictionary, rows, atoms)
+                  for atoms in _span_sets(dictionary, rows, least, deepest)]
+        chunks.append([_candidate(model, dictionary, *part) for part in slots])
+    return _joined(chunks)
+
+
+def _joined(chunks: list[list[Candidate]]) -> list[Candidate]:
+    """Candidates of all rows; a chunk with fewer of them than another repeats its last."""
     out = []
-    for size_parts in zip(*chunks, strict=True):
-        atoms, places, amplitudes = (np.concatenate(parts) for parts in zip(*size_parts,
-                                                                            strict=True))
-        out.append(_candidate(model, dictionary, atoms, places, amplitudes))
-    for atoms in _span_sets(dictionary, target, least, deepest):
-        out.append(_candidate(model, dictionary, *_slots_in_spans(dictionary, target, atoms)))
+    for number in range(max(map(len, chunks))):
+        parts = [chunk[min(number, len(chunk) - 1)] for chunk in chunks]
+        out.append(Candidate(np.concatenate([part.support for part in parts]),
+                             np.concatenate([part.amplitudes for part in parts]),
+                             np.concatenate([part.coordinates for part in parts])))
     return out
 
 
 def _span_sets(dictionary: _Dictionary, target: Array, least: int, deepest: int) -> list[Index]:
     """Sets (n, m) of several atoms whose spans explain the rows best, of every size allowed."""
-    found = leading_sets(target, dictionary.frames, deepest, SPAN_SETS)
+    found = list(leading_sets(target, dictionary.frames, deepest, SPAN_SETS))
     return [sets[:, b] for sets, _ in found[max(least, 2) - 1:] for b in range(sets.shape[1])]
 
 
@@ -184,41 +195,51 @@ _Slots = tuple[Index, Index, Array]
 
 
 def _pursue_rows(
-    dictionary: _Dictionary, target: Array, least: int, deepest: int
-) -> list[_Slots]:
-    """Slots of every size from ``least`` to ``deepest``; of the last size the two best beams."""
+    dictionary: _Dictionary, target: Array, least: int, most: int, luck: float
+) -> tuple[list[_Slots], int]:
+    """Slots of every size from ``least`` on, of the last two beams, and the last size.
+
+    It is ``most``, or the last by which any row gains more than ``luck`` nats.
+    """
     n = len(target)
     gain, where, a = dictionary.best_of_each_atom(target)
     order = np.argsort(-gain, axis=1, kind="stable")[:, :BEAMS]
-    found: list[list[tuple[Array, _Slots]]] = []
-    for beam in range(order.shape[1]):
-        first = order[:, [beam]]
-        slots: _Slots = (first, np.take_along_axis(where, first, 1),
-                         np.take_along_axis(a, first, 1))
-        sizes = []
-        for size in range(1, deepest + 1):
-            if size > 1:
-                slots = _with_slot(dictionary, target, slots, None)
-                for _ in range(EXCHANGES):
-                    for slot in range(size):
-                        slots = _with_slot(dictionary, target, slots, slot)
-            sizes.append((_loss(dictionary, target, slots), slots))
-        found.append(sizes)
-    out: list[_Slots] = []
-    if least == 0:
-        empty = np.zeros((n, 0), np.intp)
-        out.append((empty, empty, np.zeros((n, 0))))
-    for size in range(max(least, 1), deepest + 1):
-        losses = np.stack([sizes[size - 1][0] for sizes in found], axis=1)
+    beams: list[_Slots] = [
+        (first, np.take_along_axis(where, first, 1), np.take_along_axis(a, first, 1))
+        for first in np.split(order, order.shape[1], axis=1)]
+    empty: _Slots = (np.zeros((n, 0), np.intp), np.zeros((n, 0), np.intp), np.zeros((n, 0)))
+    out = [empty] if least == 0 else []
+    before = np.full(n, np.inf)
+    deepest = 0
+    for size in range(1, most + 1):
+        if size > 1:
+            beams = [_grown(dictionary, target, slots) for slots in beams]
+        losses = np.stack([_loss(dictionary, target, slots) for slots in beams], axis=1)
+        if size > max(least, SURE_SIZE) and not (before - losses.min(axis=1) > luck).any():
+            break
+        before, deepest = np.minimum(before, losses.min(axis=1)), size
         ranked = np.argsort(losses, axis=1, kind="stable")
-        for rank in range(min(2 if size == deepest else 1, len(found))):
-            pick = ranked[:, rank]
-            parts = [np.stack([sizes[size - 1][1][j] for sizes in found], axis=1)
-                     for j in range(3)]
-            out.append((parts[0][np.arange(n), pick].astype(np.intp),
-                        parts[1][np.arange(n), pick].astype(np.intp),
-                        parts[2][np.arange(n), pick].astype(np.float64)))
-    return out
+        best = [_picked(beams, ranked[:, rank]) for rank in range(min(2, len(beams)))]
+        if size >= least:
+            out.append(best[0])
+    return out + best[1:], deepest
+
+
+def _grown(dictionary: _Dictionary, target: Array, slots: _Slots) -> _Slots:
+    """Slots with one more, after which every one is exchanged for the best a few times."""
+    slots = _with_slot(dictionary, target, slots, None)
+    for _ in range(EXCHANGES):
+        for slot in range(slots[0].shape[1]):
+            slots = _with_slot(dictionary, target, slots, slot)
+    return slots
+
+
+def _picked(beams: Sequence[_Slots], pick: Index) -> _Slots:
+    """The slots (n, j) of one beam for every row."""
+    rows = np.arange(len(pick))
+    return (np.stack([atoms for atoms, _, _ in beams])[pick, rows],
+            np.stack([places for _, places, _ in beams])[pick, rows],
+            np.stack([amplitudes for _, _, amplitudes in beams])[pick, rows])
 
 
 def _residual(dictionary: _Dictionary, target: Array, slots: _Slots) -> Array:

@@ -5,7 +5,8 @@
 3. REML fit with its discrete choices (`settle`).
 4. Rivals of the chosen topologies are tried in the joint model; atoms that explain the same are
    merged and idle ones removed, where their number is free; a curved atom that is no better than a
-   flat is demoted. A fit that changed is settled again.
+   flat is demoted where that was asked for or shapes are free, else named. A fit that changed is
+   settled again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.diagnostics import Check
 from reml_sae.estimators._discovery import (
     AUTO_TOPOLOGIES,
     TopologyChoice,
@@ -34,7 +36,8 @@ from reml_sae.estimators._fitting import (
     stopped,
     working_scale,
 )
-from reml_sae.estimators._moves import Move, demote, merge_duplicates, remove_idle
+from reml_sae.estimators._flats import demote, flat_twins
+from reml_sae.estimators._moves import Move, merge_duplicates, remove_idle
 from reml_sae.estimators._n_atoms import choose_n_atoms
 from reml_sae.estimators._reshape import choose_topologies, reshape
 from reml_sae.manifolds import Circle, Manifold, get_manifold
@@ -73,9 +76,19 @@ class SearchRecord:
                        else f"; permuted rows p = {choice.p_value:.2f}")
             lines.append(f"  atom {k}: {choice.manifold.name:<12}{best}{checked}")
         lines += [f"  {move.kind} atom {move.atom}: {move.detail}; V {move.before:.2f} -> "
-                  f"{move.after:.2f}, {'done' if move.accepted else 'refused'}"
-                  for move in self.moves]
+                  f"{move.after:.2f}, {_outcome(move)}" for move in self.moves]
         return ["", "Search (V of rough fits):", *lines] if lines else []
+
+    @property
+    def flat_twins(self) -> list[Move]:
+        """Curved atoms, as they were asked for, that are no better than a flat."""
+        return [move for move in self.moves if move.kind == "flat twin"]
+
+    def checks(self) -> list[Check]:
+        """What a reader must know of the atoms beside the checks of the fit."""
+        return [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
+                      f"nats by which V falls with {move.detail}: its curve is not needed")
+                for move in self.flat_twins]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""
@@ -97,6 +110,12 @@ class SearchRecord:
                    tuple(choices), tuple(Move(**item) for item in values["moves"]))
 
 
+def _outcome(move: Move) -> str:
+    if move.kind == "flat twin":
+        return "kept as asked"
+    return "done" if move.accepted else "refused"
+
+
 @dataclass(frozen=True)
 class Structure:
     """What the user left open.
@@ -110,7 +129,7 @@ class Structure:
     most_atoms : int
         Bound of that choice.
     demote : bool
-        Whether a curved atom may become flat.
+        Whether a curved atom that was asked for may become flat.
     """
 
     topology: Manifold | list[Manifold] | None
@@ -187,8 +206,9 @@ def _improve(
         for step in (merge_duplicates, remove_idle):
             fitted, found = step(fitted, settings)
             moves += found
-    if structure.demote and not fitted.result.interrupted:
-        fitted, found = demote(fitted, settings, rng)
+    if not fitted.result.interrupted:
+        flatten = demote if structure.demote or structure.topology is None else flat_twins
+        fitted, found = flatten(fitted, settings, rng)
         moves += found
     if fitted is not before and not fitted.result.interrupted:
         fitted = settle(fitted, settings)

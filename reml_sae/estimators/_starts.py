@@ -21,9 +21,9 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits
 
 from reml_sae.errors import InputError
+from reml_sae.linalg import single_threaded
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -85,6 +85,7 @@ class _Piece:
         return 0.5 * distance / variance + 0.5 * (y**2).sum(1) + volume
 
 
+@single_threaded
 def find_starts(
     Z: Array, latent_dims: Sequence[int], subspace_dims: Sequence[int], kinds: Sequence[str],
     n_init: int, rng: np.random.Generator,
@@ -119,8 +120,7 @@ def find_starts(
     X = Z @ axes.T
     specs = [(kind == "circle", min(q, 2 if kind == "circle" else q, rank))
              for kind, q in zip(kinds, subspace_dims, strict=True)]
-    with threadpool_limits(1):  # the matrices are small: threads would cost more than they give
-        found = _search(X, specs, n_init, rng)
+    found = _search(X, specs, n_init, rng)
     total = (Z**2).sum()
     starts = []
     for pieces in found:

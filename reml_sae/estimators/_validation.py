@@ -17,6 +17,11 @@ from reml_sae.errors import DataWarning, InputError, located
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import Assignment, PenaltyTerm, bind_penalty, check_priors, check_rows
+from reml_sae.models.sae_structure import (
+    check_terms,
+    with_amplitude_priors,
+    with_null_priors,
+)
 
 Array = NDArray[np.float64]
 
@@ -86,23 +91,34 @@ def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:
 
 def resolve_terms(
     penalties: Sequence[pen.Penalty] | None, atoms: Sequence[Manifold], assignment: Assignment,
-    shape: tuple[int, int],
+    family: Family, shape: tuple[int, int],
 ) -> list[PenaltyTerm]:
-    """Penalties bound to a model of data with this shape; the sensible defaults for None."""
+    """Penalties bound to a model of data with this shape; the sensible defaults for None.
+
+    Raises
+    ------
+    InputError
+        Where they do not go with the atoms, the assignment, the family or the data.
+    """
     if penalties is None:
-        return default_terms(atoms, assignment)
+        defaults = default_terms(atoms, assignment)
+        check_terms(with_amplitude_priors(assignment, defaults), atoms, assignment, family,
+                    shape[1])
+        return defaults
     terms: list[PenaltyTerm] = []
     for index, penalty in enumerate(penalties):
         try:
             bound = bind_penalty(penalty, atoms, shape[1], assignment)
             for term in bound:
                 check_rows(term, shape[0])
+            with_null_priors(bound, shape[0])
         except InputError as error:
             names = [item.name for item in fields(penalty)]
             raise InputError(located(f"penalties[{index}]", error, names)) from None
         terms += bound
     try:
         check_priors(terms)
+        check_terms(with_amplitude_priors(assignment, terms), atoms, assignment, family, shape[1])
     except InputError as error:
         raise InputError(f"penalties: {error}") from None
     return terms

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from threadpoolctl import threadpool_limits
 
 from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
@@ -35,6 +35,7 @@ from reml_sae.estimators._validation import (
 )
 from reml_sae.families import Family, get_family
 from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import (
     Assignment,
@@ -44,6 +45,7 @@ from reml_sae.models import (
     check_rows,
     get_assignment,
 )
+from reml_sae.models.sae_structure import without_null_priors
 from reml_sae.outer import Deadline, FitResult, TraceRow
 from reml_sae.penalties import Penalty
 
@@ -103,9 +105,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Atoms that a row uses under "topk", and at most uses under "ordered_beta_bernoulli".
     max_atoms : int, default=16
         Bound of ``n_atoms="auto"``.
-    demote : bool, default=True
-        Whether a curved atom that is no better than a flat one by V becomes flat; a `DataWarning`
-        says so.
+    demote : bool, default=False
+        Whether a curved atom that is no better than a flat one by V becomes flat, as it does where
+        ``topology="auto"`` whatever is said here. Otherwise it is kept. A `DataWarning` names it
+        either way.
     max_time : float or None, default=None
         Seconds after which the fit ends with its best state, not converged. Time is looked at
         between outer iterations, starts and candidates of the search: the step in progress is
@@ -166,7 +169,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         temperature: float = 1.0,
         n_active: int = 1,
         max_atoms: int = 16,
-        demote: bool = True,
+        demote: bool = False,
         max_time: float | None = None,
     ):
         self.n_atoms = n_atoms
@@ -189,6 +192,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     # --- fitting -----------------------------------------------------------------------------
 
+    @single_threaded
     def fit(self, Z: Any, y: object = None) -> Self:
         """Fit the model.
 
@@ -217,8 +221,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             )
         self._assignment(least)
 
+        family = get_family(self.family)
+        family.check(data)
+
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
-            return resolve_terms(penalties, atoms, self._assignment(len(atoms)), (n, p))
+            return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
 
         bind(structure.atoms(least))
         self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
@@ -242,18 +249,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             if show is not None:
                 settings = Settings(**{**settings.__dict__,
                                        "callbacks": (*settings.callbacks, show)})
-            # the matrices are small and two BLAS pools spin against each other; one thread is
-            # also what makes the bits the same everywhere
-            with threadpool_limits(1):
-                fitted, self.search_ = search(self._standardised(data), self.scale_, structure,
-                                              settings, rng)
+            fitted, self.search_ = search(self._standardised(data), self.scale_, structure,
+                                          settings, rng)
         self._store(fitted.model, fitted.result)
         self._report_structure()
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
                 "and diagnostics_, raise max_outer, max_time or n_init, or change the atoms",
-                ConvergenceWarning, stacklevel=2,
+                ConvergenceWarning, stacklevel=3,
             )
         return self
 
@@ -274,17 +278,23 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return structure, read_penalties(self.penalties)
 
     def _report_structure(self) -> None:
-        """Warn of atoms that were demoted, and of atoms that carry nothing."""
+        """Warn of atoms that changed, that are no better than a flat, or that carry nothing."""
         for move in self.search_.moves:
             if move.accepted and move.kind != "reshape":
                 warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
-                              f"{move.after:.4f}", DataWarning, stacklevel=3)
+                              f"{move.after:.4f}", DataWarning, stacklevel=4)
+        for move in self.search_.flat_twins:
+            warnings.warn(
+                f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
+                f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
+                "the flat as its topology, or raise n_init if you know that it is curved",
+                DataWarning, stacklevel=4)
         idle = [check.name for check in self.diagnostics_.checks
                 if check.name.endswith("occupancy") and check.status == "fail"]
         if idle:
             warnings.warn(f"{', '.join(name.removesuffix(' occupancy') for name in idle)} carries "
                           "nothing; fit fewer atoms, or use n_atoms='auto'",
-                          DataWarning, stacklevel=3)
+                          DataWarning, stacklevel=4)
 
     def _assignment(self, n_atoms: int) -> Assignment:
         n_active = int(self.n_active)
@@ -297,7 +307,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._manifolds = model.atoms
         self.assignment_ = model.assignment
         self._theta_beta = result.theta.beta
-        self._terms = model.terms
+        self._terms = without_null_priors(model.terms)
         self.rho_, self.rho_names_ = result.rho, model.rho_names
         self.strengths_ = model.strengths(result.rho)
         self.dispersion_ = model.family.dispersion(model.psi(result.rho)) * self.scale_**2
@@ -314,10 +324,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             self.intercept_ = self.offset_ + self.scale_ * result.theta.beta[-1]
         self._remembered = remember(model, result.theta, result.rho)
         self.atoms_ = fitted_atoms(model, result, self.offset_, self.scale_)
-        self.diagnostics_ = diagnose(model, result, self.codes_.assignments)
+        found = diagnose(model, result, self.codes_.assignments)
+        self.diagnostics_ = replace(found, checks=(*found.checks, *self.search_.checks()))
 
     # --- use ---------------------------------------------------------------------------------
 
+    @single_threaded
     def build_model(self, Z: Any) -> SAEManifoldModel:
         """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
 
@@ -336,6 +348,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         model, theta = self._encoded(data)
         return model.with_state(theta, self.rho_)
 
+    @single_threaded
     def transform(self, Z: Any) -> Codes:
         """Codes of rows under the fitted decoders.
 
@@ -349,10 +362,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         model, theta = self._encoded(self._standardised(self._data(Z)))
         return fitted_codes(model, theta, self.rho_)
 
+    @single_threaded
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
         """Fit and return the codes of the training rows."""
         return self.fit(Z).codes_
 
+    @single_threaded
     def reconstruct(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
@@ -361,10 +376,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                           self.assignment_.hard_support)
         return get_family(self.family).mean(eta)
 
+    @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
         return self.reconstruct(self.transform(Z))
 
+    @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
         """Fraction of the variance of Z that the reconstruction explains, or of its deviance.
 

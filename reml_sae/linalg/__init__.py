@@ -19,6 +19,7 @@ from reml_sae.linalg._span import SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor, SpanSelectedInverse
 from reml_sae.linalg._span_sparse import SparseSpanFactor
 from reml_sae.linalg._sparse import SparseCholesky
+from reml_sae.linalg._threads import single_threaded
 
 __all__ = [
     "RANK_TOLERANCE",
@@ -45,4 +46,5 @@ __all__ = [
     "batched_solve_upper",
     "factor_logdet",
     "graded_sum",
+    "single_threaded",
 ]

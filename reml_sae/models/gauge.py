@@ -63,7 +63,7 @@ def _breaks(
         direction = layout.atoms[k].gauge_field(target)[number]
     else:
         where = layout.basis_slices[k]
-        target = rng.normal(size=(layout.basis_size, n_outputs))
+        target = rng.normal(size=(layout.basis_slices[-1].stop, n_outputs))
         direction = np.zeros_like(target)
         direction[where] = generator @ target[where]
         if term.target == "decoder":

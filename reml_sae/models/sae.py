@@ -39,7 +39,13 @@ from reml_sae.models.sae_bound import bind_rows, manifold_priors
 from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.models.sae_point import SAEPoint
 from reml_sae.models.sae_rows import SAERowSampler, refine_rows
-from reml_sae.models.sae_structure import SAEStructure, with_amplitude_priors
+from reml_sae.models.sae_structure import (
+    SAEStructure,
+    check_terms,
+    with_amplitude_priors,
+    with_null_priors,
+    without_null_priors,
+)
 from reml_sae.models.softmax_chart import SoftmaxAmplitudes, SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm, number_terms
 
@@ -109,16 +115,20 @@ class SAEManifoldModel(SAEStructure):
         self.atoms = tuple(atoms)
         self.assignment = SoftmaxChart(len(self.atoms)) if assignment is None else assignment
         self.layout = Layout(atoms, has_intercept=not self.assignment.on_simplex)
-        self.terms = number_terms(with_amplitude_priors(self.assignment, terms))
+        self.terms = number_terms(with_null_priors(
+            with_amplitude_priors(self.assignment, terms), len(Z)))
         self.row_terms = [term for term in self.terms if term.on_rows]
         self.couples_rows = any(term.couples_rows for term in self.terms)
         self.active = active | self.always_carried
+        self.active.flags.writeable = False  # much that is computed once depends on it
         self.active_coordinates = self.active[:, self.layout.coordinate_atom]
         self._gate_counts = gate_counts
         self.unit = unit
         self.family = Gaussian() if family is None else family
         self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
         self.decoder_precision = decoder_precision
+        check_terms(without_null_priors(self.terms), self.atoms, self.assignment, self.family,
+                    Z.shape[1])
         self._theta, self._rho = theta, np.asarray(rho, float)
         self.integration: Integration = integration
         self._last: tuple[Theta, Array, LaplacePoint | QuadraturePoint] | None = None
@@ -127,7 +137,6 @@ class SAEManifoldModel(SAEStructure):
                 f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
                 f"parameters: {', '.join(self.rho_names)}"
             )
-        self._check_terms()
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
         if integration == "quadrature":
@@ -249,7 +258,7 @@ class SAEManifoldModel(SAEStructure):
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
         kept = [term for term in self.terms if not term.couples_rows]
-        own = np.concatenate([*(term.rho(rho) for term in kept), rho[-1:]])
+        own = np.concatenate([*(term.rho(rho) for term in kept), self.psi(rho)])
         return self._with(terms=kept, rho=own), own
 
     def rows(self, index: NDArray[np.intp]) -> SAEManifoldModel:

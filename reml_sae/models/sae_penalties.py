@@ -66,8 +66,9 @@ class PenaltyPoint:
         self._parts: dict[Curvature, tuple[list[RowCurvature], list[RowCurvature]]] = {}
 
     def _bind_decoder(self, term: PenaltyTerm) -> Bound:
-        where = (slice(0, len(self.beta)) if term.target == "decoders"
-                 else self.model.layout.basis_slices[term.atom])
+        slices = self.model.layout.basis_slices
+        where = (slice(0, slices[-1].stop) if term.target == "decoders"
+                 else slices[term.atom])
         return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
 
     @cached_property

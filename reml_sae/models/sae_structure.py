@@ -19,7 +19,7 @@ from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
 from reml_sae.models.softmax_chart import SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm
-from reml_sae.penalties import ARDPenalty, OrderedBetaBernoulliPenalty
+from reml_sae.penalties import ARDPenalty, NullSpacePrior, OrderedBetaBernoulliPenalty
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -49,7 +49,7 @@ class SAEStructure:
     @property
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters; those of the family (standardised units) are last."""
-        return (*(name for term in self.terms for name in term.names), *self.family.psi_names)
+        return outer_names(self.terms, self.family)
 
     def objection(self, limits: Sequence[tuple[str, str]]) -> str:
         """None: every decoder and coordinate has a proper prior."""
@@ -63,30 +63,6 @@ class SAEStructure:
         """Rho itself: no outer parameter has a step of its own."""
         return rho
 
-    def _check_terms(self) -> None:
-        if self.couples_rows and self.assignment.hard_support:
-            kinds = {term.penalty.KIND_TAG for term in self.terms if term.couples_rows}
-            raise InputError(
-                f"{', '.join(sorted(kinds))} couples the coordinates of all rows, but under "
-                f"assignment={self.assignment.name!r} a row has none of the atoms that it does "
-                "not use; use assignment='softmax'"
-            )
-        for term in self.terms:
-            if term.target == "outer" and not len(term.penalty.select(self.rho_names)):
-                raise InputError(
-                    f"{term.penalty.KIND_TAG} selects no outer parameter by names="
-                    f"{list(term.penalty.names)}; there are {', '.join(self.rho_names)}"
-                )
-        size = self.layout.basis_size * self.Z.shape[1]
-        if self.has_dense_border and size > DENSE_BORDER_LIMIT:
-            kinds = {term.penalty.KIND_TAG for term in self._dense_terms}
-            if not self.family.equal_weights:
-                kinds.add(f"the {self.family.name} family")
-            raise InputError(
-                f"{', '.join(sorted(kinds))} needs a dense border of {size} decoder parameters, "
-                f"the limit is {DENSE_BORDER_LIMIT}; use fewer columns or atoms"
-            )
-
     @property
     def always_carried(self) -> Mask:
         """Atoms (K,) whose coordinates every row carries, because a penalty couples them."""
@@ -99,8 +75,7 @@ class SAEStructure:
 
     @property
     def _dense_terms(self) -> list[PenaltyTerm]:
-        return [term for term in self.terms if term.target in ("decoder", "decoders")
-                and not term.is_quadratic_decoder]
+        return dense_terms(self.terms)
 
     @property
     def has_dense_border(self) -> bool:
@@ -226,3 +201,87 @@ def with_amplitude_priors(
     if isinstance(assignment, OrderedBetaBernoulli) and not has_gates:
         own.append(PenaltyTerm(OrderedBetaBernoulliPenalty(k_atoms=assignment.n_atoms), "gates"))
     return (*terms, *own)
+
+
+def with_null_priors(terms: Sequence[PenaltyTerm], n_rows: int) -> tuple[PenaltyTerm, ...]:
+    """Add the priors of coordinates along which their own prior is flat, anew for these rows.
+
+    Raises
+    ------
+    InputError
+        Where one would be too large, naming the kind that is flat.
+    """
+    own = without_null_priors(terms)
+    out = list(own)
+    for term in own:
+        if term.target == "coordinates" and term.penalty.is_normalised:
+            projector = term.penalty.null_space(n_rows)
+            if projector is not None:
+                prior = NullSpacePrior(projector=projector)
+                out.append(PenaltyTerm(prior, "coordinates", term.atom))
+    return tuple(out)
+
+
+def without_null_priors(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
+    """The terms but those that `with_null_priors` adds."""
+    return tuple(term for term in terms if not isinstance(term.penalty, NullSpacePrior))
+
+
+def outer_names(terms: Sequence[PenaltyTerm], family: Family) -> tuple[str, ...]:
+    """Names of all outer parameters, in order."""
+    return (*(name for term in terms for name in term.names), *family.psi_names)
+
+
+def dense_terms(terms: Sequence[PenaltyTerm]) -> list[PenaltyTerm]:
+    """Terms for which the border is no product over outputs."""
+    return [term for term in terms if term.target in ("decoder", "decoders")
+            and not term.is_quadratic_decoder]
+
+
+def check_terms(
+    terms: Sequence[PenaltyTerm], atoms: Sequence[Manifold], assignment: Assignment,
+    family: Family, n_outputs: int,
+) -> None:
+    """Refuse penalties that this assignment, this family or this size does not go with.
+
+    Parameters
+    ----------
+    terms : sequence of PenaltyTerm
+        The priors of `with_amplitude_priors` included.
+    atoms : sequence of Manifold
+    assignment : Assignment
+    family : Family
+    n_outputs : int
+        Columns p of the data.
+
+    Raises
+    ------
+    InputError
+        Naming the kinds, and what they do not go with.
+    """
+    coupling = {term.penalty.KIND_TAG for term in terms if term.couples_rows}
+    if coupling and assignment.hard_support:
+        raise InputError(
+            f"{', '.join(sorted(coupling))} couples the coordinates of all rows, but under "
+            f"assignment={assignment.name!r} a row has none of the atoms that it does "
+            "not use; use assignment='softmax'"
+        )
+    names = outer_names(terms, family)
+    for term in terms:
+        if term.target == "outer" and not len(term.penalty.select(names)):
+            raise InputError(
+                f"{term.penalty.KIND_TAG} selects no outer parameter by names="
+                f"{list(term.penalty.names)}; under the {family.name} family there are "
+                f"{', '.join(names) or 'none'}"
+            )
+    dense = dense_terms(terms)
+    layout = Layout(atoms, has_intercept=not assignment.on_simplex)
+    size = layout.basis_size * n_outputs
+    if (dense or not family.equal_weights) and size > DENSE_BORDER_LIMIT:
+        kinds = {term.penalty.KIND_TAG for term in dense}
+        if not family.equal_weights:
+            kinds.add(f"the {family.name} family")
+        raise InputError(
+            f"{', '.join(sorted(kinds))} needs a dense border of {size} decoder parameters, "
+            f"the limit is {DENSE_BORDER_LIMIT}; use fewer columns or atoms"
+        )

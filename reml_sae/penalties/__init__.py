@@ -20,6 +20,7 @@ from reml_sae.penalties.ivae import IvaeRidgeMeanGauge
 from reml_sae.penalties.monotonicity import MonotonicityPenalty
 from reml_sae.penalties.nested_prefix import NestedPrefixPenalty
 from reml_sae.penalties.nuclear_norm import NuclearNormPenalty
+from reml_sae.penalties.null_space import NullSpacePrior
 from reml_sae.penalties.ordered_beta_bernoulli import OrderedBetaBernoulliPenalty
 from reml_sae.penalties.orthogonality import BlockOrthogonalityPenalty, OrthogonalityPenalty
 from reml_sae.penalties.quadratic import (
@@ -55,6 +56,7 @@ __all__ = [
     "MonotonicityPenalty",
     "NestedPrefixPenalty",
     "NuclearNormPenalty",
+    "NullSpacePrior",
     "OrderedBetaBernoulliPenalty",
     "OrthogonalityPenalty",
     "ParametricAuxConditionalPriorPenalty",

@@ -26,6 +26,9 @@ from reml_sae.penalties._matrix import MatrixPenalty
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+MOST_ENTRIES = 50_000_000
+"""Numbers that the columns of a null space may hold."""
+
 
 def sum_into(index: Index, values: Array, n: int) -> Array:
     """Sums (n, ...) of the values (e, ...) whose index is 0 .. n-1."""
@@ -66,6 +69,42 @@ def induced_edges(edges: Index, index: Index, n: int) -> tuple[Index, Index]:
     if not kept.size:
         raise InputError("edges: none of them lies within the chosen rows")
     return inside[kept], kept
+
+
+def component_means(kind: str, labels: Index, axes: Array) -> RowCurvature:
+    """Projector on rows that are the same within components, along orthonormal axes (k, d).
+
+    Raises
+    ------
+    InputError
+        Where there are too many components.
+    """
+    n, (k, d) = len(labels), axes.shape
+    sizes = np.bincount(labels)
+    alone = sizes[labels] == 1
+    blocks = alone[:, None, None] * (axes.T @ axes)
+    several = np.flatnonzero(sizes > 1)
+    check_columns(kind, len(several) * k, n * d)
+    columns = np.zeros((len(several), k, n, d))
+    for out, label in zip(columns, several, strict=True):
+        out[:, labels == label] = axes[:, None] / np.sqrt(sizes[label])
+    return RowCurvature(blocks, columns=columns.reshape(len(several) * k, n, d),
+                        core=np.eye(len(several) * k))
+
+
+def check_columns(kind: str, count: int, size: int) -> None:
+    """Refuse a null space that couples rows in too many directions.
+
+    Raises
+    ------
+    InputError
+        Naming the kind.
+    """
+    if count * size > MOST_ENTRIES:
+        raise InputError(
+            f"{kind} leaves {count} directions of the coordinates free, and the prior of these "
+            f"couples rows with {count * size} numbers, the limit is {MOST_ENTRIES}; use fewer "
+            "rows, or join the parts of the graph")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

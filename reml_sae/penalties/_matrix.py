@@ -86,6 +86,18 @@ class MatrixPenalty(Penalty):
         """The penalty for some of its ``n_rows`` rows."""
         return self
 
+    def null_space(self, n_rows: int) -> RowCurvature | None:
+        """Projector on the directions of an (n, d) target along which P is flat; None for none.
+
+        It is asked for where P is normalised: `log_partition` leaves these directions out.
+
+        Raises
+        ------
+        InputError
+            Where it would be too large.
+        """
+        return None
+
     def rows(self, target: Array) -> Array:
         """The target's matrix view, (n, d).
 

@@ -246,8 +246,9 @@ class ParametricAuxConditionalPriorPenalty(_HeldRows):
 
     def _in_order(self, by_column: Array) -> Array:
         """(2 + d_u, d, ..) in the order of rho, (rho_count, ..)."""
-        strengths = by_column[:2].reshape(-1, *by_column.shape[2:])
-        mu = np.moveaxis(by_column[2:], 0, 1).reshape(-1, *by_column.shape[2:])
+        (count, d), rest = by_column.shape[:2], by_column.shape[2:]
+        strengths = by_column[:2].reshape(2 * d, *rest)
+        mu = np.moveaxis(by_column[2:], 0, 1).reshape((count - 2) * d, *rest)
         return np.concatenate([strengths, mu])[: self.rho_count()]
 
     def row_values(self, target: Array, rho: Array) -> Array:

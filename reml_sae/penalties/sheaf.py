@@ -25,7 +25,14 @@ from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
-from reml_sae.penalties._edges import components, induced_edges, node_count, sum_into
+from reml_sae.penalties._edges import (
+    check_columns,
+    component_means,
+    components,
+    induced_edges,
+    node_count,
+    sum_into,
+)
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
 
@@ -167,6 +174,41 @@ class SheafConsistencyPenalty(MatrixPenalty):
         rank, log_det = self._spectrum
         value = 0.5 * (rank * (np.log(2.0 * np.pi) - np.log(self.strength(rho))) - log_det)
         return value, np.full(self.rho_count(), -0.5 * rank)
+
+    def null_space(self, n_rows: int) -> RowCurvature | None:
+        """Projector on the global sections; the graph knows its rows."""
+        return self._sections
+
+    @cached_property
+    def _sections(self) -> RowCurvature | None:
+        n, d, (labels, sizes) = self.n_rows_expected(), self.width(), self._components
+        if self._uniform:
+            values, axes = np.linalg.eigh(self.restrictions_u[0].T @ self.restrictions_u[0])
+            seen = values > RANK_TOLERANCE * values[-1]
+            within = component_means(self.KIND_TAG, labels, axes[:, seen].T)
+            unseen = axes[:, ~seen] @ axes[:, ~seen].T
+            return replace(within, blocks=within.blocks + unseen)
+        blocks = (sizes[labels] == 1)[:, None, None] * np.eye(d)
+        columns = []
+        for label in np.flatnonzero(sizes > 1):
+            rows = np.flatnonzero(labels == label)
+            values, vectors = np.linalg.eigh(self._dense(rows))
+            for vector in vectors[:, values <= RANK_TOLERANCE * values[-1]].T:
+                columns.append(np.zeros((n, d)))
+                columns[-1][rows] = vector.reshape(len(rows), d)
+                check_columns(self.KIND_TAG, len(columns), n * d)
+        if not columns and not blocks.any():
+            return None
+        return RowCurvature(blocks, columns=np.reshape(columns, (len(columns), n, d)),
+                            core=np.eye(len(columns)))
+
+    def _dense(self, rows: Index) -> Array:
+        """L of one component, (m d, m d)."""
+        unit, place = self._unit, np.full(self.n_rows_expected(), -1)
+        place[rows] = np.arange(len(rows))
+        inside = np.flatnonzero(place[unit.heads] >= 0)
+        return RowCurvature(unit.blocks[rows], place[unit.heads[inside]],
+                            place[unit.tails[inside]], unit.edges[inside]).to_dense()
 
     @cached_property
     def _spectrum(self) -> tuple[int, float]:

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._edges import EdgePenalty, components, induced_edges, node_count
+from reml_sae.penalties._curvature import RowCurvature
+from reml_sae.penalties._edges import (
+    EdgePenalty,
+    component_means,
+    components,
+    induced_edges,
+    node_count,
+)
 from reml_sae.penalties._elementwise import smooth_abs
 from reml_sae.penalties._registry import register
 from reml_sae.penalties._smooth_l1 import log_centred_partition
@@ -85,14 +92,23 @@ class TotalVariationPenalty(EdgePenalty):
         return self.edges
 
     @cached_property
+    def _components(self) -> tuple[Index, Index]:
+        """Component of every row of the graph, and the size of every component."""
+        return components(self._pairs, node_count(self._pairs, self.n_nodes))
+
+    @property
     def _sizes(self) -> Index:
-        """Sizes of the graph's components."""
-        return components(self._pairs, node_count(self._pairs, self.n_nodes))[1]
+        return self._components[1]
 
     @property
     def is_normalised(self) -> bool:
         """Where there is no cycle: a chain, a tree or a forest."""
         return self.edges is None or len(self.edges) == (self._sizes - 1).sum()
+
+    def null_space(self, n_rows: int) -> RowCurvature:
+        """Projector on what is constant within components."""
+        labels = np.zeros(n_rows, np.intp) if self.edges is None else self._components[0]
+        return component_means(self.KIND_TAG, labels, np.eye(self.latent_dim))
 
     def n_rows_expected(self) -> int | None:
         """Rows of the graph; None along a sequence."""

@@ -16,9 +16,9 @@ from reml_sae.estimators._fitting import (
     rough_fit,
     settle,
 )
+from reml_sae.estimators._flats import demote, flat_twins
 from reml_sae.estimators._moves import (
     codes_of,
-    demote,
     local_rows,
     merge_duplicates,
     remove_idle,
@@ -187,6 +187,8 @@ def test_a_circle_on_a_line_is_demoted_and_the_other_stays(kind):
     assert move.kind == "demote"
     assert found.model.atoms[move.atom] == LINE
     assert found.result.criterion == move.after < move.before == start.result.criterion
+    same, (named,) = flat_twins(start, settings(6, kind), rng())
+    assert same is start and named.atom == move.atom and not named.accepted
     labels = codes_of(found).amplitudes.argmax(axis=1)
     assert 90 < (labels == move.atom).sum() < 150
 
@@ -213,6 +215,7 @@ def test_atoms_that_are_needed_stay(kind):
     assert all(move.after > move.before + 100.0 for move in moves)
     assert merge_duplicates(start, settings(6, kind)) == (start, [])
     assert demote(start, settings(6, kind), rng()) == (start, [])
+    assert flat_twins(start, settings(6, kind), rng()) == (start, [])
 
 
 def test_rows_and_strengths_keep_their_atom():
@@ -229,7 +232,8 @@ def test_rows_and_strengths_keep_their_atom():
 def test_a_penalty_for_so_many_atoms_forbids_their_removal():
     def bind(atoms):
         penalties = [SoftmaxAssignmentSparsityPenalty(k_atoms=3)]
-        return resolve_terms(penalties, atoms, get_assignment("softmax", len(atoms)), (120, 6))
+        assignment = get_assignment("softmax", len(atoms))
+        return resolve_terms(penalties, atoms, assignment, Gaussian(), (120, 6))
 
     own = settings(6, bind=bind)
     start = fit_starts(two_circles(), 1.0, [CIRCLE] * 3, own, rng())

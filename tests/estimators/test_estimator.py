@@ -38,12 +38,14 @@ def test_fit_transform_is_fit_then_codes(model):
     assert (codes.assignments == model.codes_.assignments).all()
 
 
-def test_band_covers_the_planted_circle(model):
+def test_curve_and_band(model):
     for atom in model.atoms_:
         t = np.linspace(-np.pi, np.pi, 50)
-        low, high = atom.band(t, 0.95)
         curve = atom.curve(t)
-        assert (low <= curve).all() and (curve <= high).all()
+        narrow, wide = ([side - curve for side in atom.band(t, level)] for level in (0.5, 0.95))
+        np.testing.assert_allclose(narrow[1], -narrow[0], atol=1e-12)
+        np.testing.assert_allclose(wide[1], 1.959964 / 0.674490 * narrow[1], rtol=1e-5)
+        assert (narrow[1] > 0.0).all()
         radius = np.linalg.norm(curve, axis=1)
         assert np.abs(radius - 1.0).max() < 0.1
         with pytest.raises(InputError, match="level"):

@@ -1,6 +1,5 @@
 """Starts on planted rings and lines: labels, phases, degenerate inputs, determinism."""
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -91,9 +90,7 @@ def test_labels_and_phases(scenario, least, seed):
 @pytest.mark.parametrize("sd", [0.05, 0.3])
 def test_one_circle(sd):
     Z, _, t = planted(3, 200, 12, 1, sd)
-    began = time.perf_counter()
     starts = starts_of(Z, 1)
-    assert time.perf_counter() - began < 1.0
     assert len(starts) == 4
     assert [s.explained for s in starts] == sorted((s.explained for s in starts), reverse=True)
     assert phase_error(t, starts[0].coordinates[0][:, 0]) < 1.3 * sd + 0.02

@@ -1,5 +1,7 @@
 """Fits of every topology on its planted rows, and shapes chosen by the estimator."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -26,14 +28,40 @@ def test_planted_shape(name):
     assert apart.max() < 1e-6
 
 
-def test_a_flat_is_not_called_curved():
-    Z = gaussian_control(150, 5, rank=2, noise_sd=0.1, random_state=1)
+def no_ring(seed):
+    return gaussian_control(150, 5, rank=2, noise_sd=0.1, random_state=seed)
+
+
+@pytest.mark.parametrize("asked", ["circle", "interval"])
+def test_a_shape_that_was_asked_for_stays_and_is_named(asked):
+    named = []
+    for seed in range(3):
+        with pytest.warns(DataWarning, match="atom 0 is no better than a flat.*demote=True"):
+            model = rs.SAEManifold(n_atoms=1, topology=asked, n_init=1).fit(no_ring(seed))
+        assert model.atoms_[0].topology.name == asked
+        (check,) = [c for c in model.diagnostics_.checks if c.name == "atom 0 against its flat"]
+        assert check.status == "warn" and check.figure > -3.0
+        named.append("kept as asked" in model.summary() and check.name in model.summary())
+    assert all(named)
+
+
+def test_a_flat_is_demoted_where_that_is_asked_for():
     with pytest.warns(DataWarning, match="demote: circle"):
-        model = rs.SAEManifold(n_atoms=1).fit(Z)
+        model = rs.SAEManifold(n_atoms=1, demote=True).fit(no_ring(1))
     assert model.atoms_[0].topology.name == "euclidean"
     assert any(move.accepted for move in model.search_.moves)
-    kept = rs.SAEManifold(n_atoms=1, demote=False).fit(Z)
+    with pytest.warns(DataWarning, match="no better than a flat"):
+        kept = rs.SAEManifold(n_atoms=1).fit(no_ring(1))
     assert kept.atoms_[0].topology.name == "circle" and kept.criterion_ > model.criterion_
+
+
+def test_a_circle_is_not_named():
+    data = planted_circles(150, 5, 1, noise_sd=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        model = rs.SAEManifold(n_atoms=1, n_init=1).fit(data.Z)
+    assert not model.search_.flat_twins
+    assert not any("against its flat" in check.name for check in model.diagnostics_.checks)
 
 
 def test_shape_by_evidence(tmp_path):

@@ -6,10 +6,11 @@ import pytest
 import reml_sae as rs
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError
+from reml_sae.estimators._encode import encode
 from reml_sae.inner import solve_inner
 from reml_sae.models import bind_penalty
-from tests.models.kinds import CARRIED, REFUSED, P
-from tests.models.systems import random_direction
+from tests.models.kinds import CARRIED, REFUSED, N, P
+from tests.models.systems import build, random_direction
 from tests.models.test_derivatives import central
 
 STEP = 4e-4
@@ -45,6 +46,19 @@ def test_refused(config, atoms):
 
 
 @every
+def test_codes_are_found_without_a_change_of_the_model(kind):
+    """What is computed once of the active set would be false after a change in place."""
+    model = kind.model()
+    theta, rho, before = model.initial_theta(), model.initial_rho(), model.active.copy()
+    for search_from_state in (False, True):
+        active = encode(model, theta, rho, search_from_state=search_from_state)[1]
+        active[:] = ~active
+        np.testing.assert_array_equal(model.active, before)
+    with pytest.raises(ValueError, match="read-only"):
+        model.active[0] = True
+
+
+@every
 def test_gradient_and_hessian_product(kind):
     model, rng = kind.model(), np.random.default_rng(0)
     theta, rho = model.initial_theta(), model.initial_rho()
@@ -58,6 +72,22 @@ def test_gradient_and_hessian_product(kind):
     for column in point.gauge.columns:
         found -= point.gauge.weight * np.vdot(column, v.beta) * np.vdot(column, w.beta)
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("assignment", ["topk", "ordered_beta_bernoulli", "threshold_gate"])
+@pytest.mark.parametrize("kind", [kind for kind in CARRIED if "decoder" in kind.name],
+                         ids=lambda kind: kind.name)
+def test_decoders_beside_an_intercept(kind, assignment):
+    """Under gates beta has one more row, which no penalty on decoders may touch."""
+    terms = [term for term in kind.model().terms if term.target in ("decoder", "decoders")]
+    model = build(list(kind.atoms), n=N, p=P, extra=terms, assignment=assignment, own=False)
+    theta, rho = model.initial_theta(), model.initial_rho()
+    v = random_direction(model, np.random.default_rng(0))
+    point = model.at(theta, rho)
+    expected = central(lambda th: model.objective(th, rho), model, theta, v)
+    assert point.gradient().dot(v) == pytest.approx(expected, rel=1e-6)
+    expected = central(lambda th: model.at(th, rho).half_logdet().value, model, theta, v)
+    assert point.half_logdet().theta.dot(v) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @every

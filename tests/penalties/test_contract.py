@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError, RegistryError
+from reml_sae.penalties import MatrixPenalty, RowInverse
 from tests.penalties.cases import CASES
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -80,6 +81,25 @@ def test_random_targets_are_majorized(case):
             assert np.linalg.eigvalsh(majorizer - hessian).min() >= -1e-10 * size
             np.testing.assert_allclose(penalty.psd_majorizer_diag(target, rho),
                                        np.diagonal(majorizer), atol=1e-10 * size)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.penalty, MatrixPenalty)
+                                  and case.penalty.ROW_BLOCK_DIAGONAL
+                                  and not case.penalty.by_output()], ids=lambda case: case.name)
+def test_no_rows(case):
+    """An atom that no row uses: every sum is empty, and has its shape."""
+    n, d = case.penalty.rows(case.target).shape
+    penalty, rho = case.penalty.restrict(np.zeros(0, int), n), case.at_rho
+    none = np.zeros((0, d))
+    assert penalty.value(none, rho) == 0.0
+    assert penalty.grad_target(none, rho).shape == (0,)
+    np.testing.assert_array_equal(penalty.grad_rho(none, rho), np.zeros(len(rho)))
+    assert penalty.grad_target_rho(none, rho).shape == (len(rho), 0, d)
+    curvature = penalty.curvature(none, rho, "majorizer")
+    assert curvature.blocks.shape == (0, d, d)
+    G = RowInverse(np.zeros((0, d, d)), np.zeros((0, d, d)), np.zeros((0, 0, d)))
+    assert penalty.curvature_vjp(none, rho, G, "majorizer").shape == (0, d)
+    assert penalty.curvature_rho(none, rho, G, "majorizer").shape == (len(rho),)
 
 
 @every

@@ -1,0 +1,101 @@
+"""Every kind of penalty with every family and assignment: a whole use, or refused before any work.
+
+A fit of one outer step, then everything that a user does with it; or an `InputError` that names the
+kind and what it does not go with, before any start is looked for or any inner problem solved.
+"""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.estimators import _fitting
+from reml_sae.families import get_family
+from tests.models.kinds import CARRIED, REFUSED, Kind, N, P
+
+FAMILIES = {
+    "gaussian": ("gaussian", [-1.0]),
+    "poisson": ("poisson", []),
+    "binomial": ({"family": "binomial", "n_trials": 4}, []),
+    "gamma": ("gamma", [-1.0]),
+    "negative_binomial": ("negative_binomial", [2.0]),
+    "student_t": ("student_t", [-1.5, 1.5]),
+    "tweedie": ("tweedie", [-1.0]),
+}
+KINDS = [*CARRIED, *(Kind(config, atoms, "refused") for config, atoms in REFUSED)]
+every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+def data(family):
+    """Rows (N, P) about a circle, on the scale of the family's link."""
+    config, psi = FAMILIES[family]
+    rng = np.random.default_rng(0)
+    t = rng.uniform(-np.pi, np.pi, N)
+    frame = np.linalg.qr(rng.normal(size=(P, 2)))[0]
+    eta = 1.5 * np.column_stack([np.cos(t), np.sin(t)]) @ frame.T
+    return get_family(config).sample(rng, eta, np.array(psi))
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """A list that grows with every start that is looked for and every inner solve."""
+    done = []
+
+    def counted(function):
+        def call(*args, **kwargs):
+            done.append(function.__name__)
+            return function(*args, **kwargs)
+        return call
+
+    criterion = sys.modules["reml_sae.outer.criterion"]
+    monkeypatch.setattr(criterion, "solve_inner", counted(criterion.solve_inner))
+    monkeypatch.setattr(_fitting, "find_code_starts", counted(_fitting.find_code_starts))
+    for rounds in ("MAX_ROUNDS", "MAX_ROUGH_ROUNDS"):  # one is enough to meet every part
+        monkeypatch.setattr(_fitting, rounds, 1)
+    return done
+
+
+def use(kind, family, assignment, work):
+    Z = data(family)
+    model = rs.SAEManifold(
+        n_atoms=len(kind.atoms), topology=list(kind.atoms), assignment=assignment,
+        family=FAMILIES[family][0], penalties=[kind.config, *kind.beside], n_init=1, max_outer=1,
+        demote=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", DataWarning)
+        try:
+            model.fit(Z)
+        except InputError as error:
+            assert not work, error
+            assert kind.config["kind"] in str(error)
+            return str(error)
+        assert work
+        codes = model.transform(Z)
+        assert np.isfinite(model.predict(Z)).all() and np.isfinite(codes.objective).all()
+        assert np.isfinite(model.criterion_) and np.isfinite(model.score(Z))
+        model.build_model(Z)
+        model.summary()
+    assert len(model.rho_) == len(model.rho_names_) == (
+        sum(term.penalty.rho_count() for term in model._terms) + len(FAMILIES[family][1]))
+    return None
+
+
+@every
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(kind, family, work):
+    refusal = use(kind, family, "softmax", work)
+    if kind.variant == "refused":
+        assert refusal
+    elif refusal:  # only what names outer parameters can miss those of a family
+        assert kind.config["kind"] == "log_strength_prior" and family in refusal
+
+
+@every
+@pytest.mark.parametrize("assignment", ["topk", "ordered_beta_bernoulli", "threshold_gate"])
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_every_assignment(kind, family, assignment, work):
+    use(kind, family, assignment, work)

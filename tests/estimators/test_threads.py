@@ -1,0 +1,122 @@
+"""One BLAS thread inside every entry point, and the caller's own number afterwards."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import reml_sae as rs
+from reml_sae.datasets import gaussian_control, planted_circles
+from reml_sae.diagnostics import diagnose, laplace_certificate, plot_atoms
+from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.manifolds import Circle
+
+Z = planted_circles(40, 4, 1, noise_sd=0.1).Z
+SPIES = [(np, "einsum"), (Circle, "basis"), (Circle, "jet"),
+         *((np.linalg, name) for name in ("svd", "eigh", "slogdet", "solve", "cholesky", "qr"))]
+MOST_LOOKS = 40
+
+
+def pools():
+    return [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+
+
+def fresh():
+    return rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, max_outer=1)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fresh().fit(Z)
+
+
+def certificate(model):
+    arrow = model.build_model(Z)
+    return laplace_certificate(arrow, arrow.initial_theta(), model.rho_, n_draws=25)
+
+
+ENTRY_POINTS = {
+    "fit": lambda model: fresh().fit(Z),
+    "fit_transform": lambda model: fresh().fit_transform(Z),
+    "transform": lambda model: model.transform(Z),
+    "predict": lambda model: model.predict(Z),
+    "score": lambda model: model.score(Z),
+    "reconstruct": lambda model: model.reconstruct(model.codes_),
+    "build_model": lambda model: model.build_model(Z[:-1]),
+    "plot_atoms": lambda model: plot_atoms(model, Z),
+    "laplace_certificate": certificate,
+}
+NOT_COMPUTING = {"save", "summary"}
+
+
+def test_every_entry_point_is_here():
+    own = {name for name, value in vars(rs.SAEManifold).items()
+           if callable(value) and not name.startswith("_") and not name.startswith("set_")}
+    assert own - NOT_COMPUTING <= set(ENTRY_POINTS)
+
+
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_one_thread(name, fitted, monkeypatch):
+    seen = []
+
+    def spied(function):
+        def call(*args, **kwargs):
+            if len(seen) < MOST_LOOKS or function.__name__ == "slogdet":
+                seen.append([number for _, number in pools()])
+            return function(*args, **kwargs)
+        return call
+
+    if name == "plot_atoms":
+        pytest.importorskip("matplotlib").use("Agg")
+    with threadpool_limits(2):
+        before = pools()
+        assert any(number > 1 for _, number in before)
+        with monkeypatch.context() as patch:
+            for owner, attribute in SPIES:
+                patch.setattr(owner, attribute, spied(getattr(owner, attribute)))
+            ENTRY_POINTS[name](fitted)
+        assert set(before) <= set(pools())
+    assert seen and all(number == 1 for numbers in seen for number in numbers)
+
+
+def test_the_diagnostics_of_a_fit(fitted, monkeypatch):
+    """`diagnose` is called by a fit, and by hand."""
+    seen = []
+    checks = sys.modules["reml_sae.diagnostics.checks"]
+    inner = checks._duplicates
+
+    def spied(*args):
+        seen.append([number for _, number in pools()])
+        return inner(*args)
+
+    monkeypatch.setattr(checks, "_duplicates", spied)
+    arrow = fitted.build_model(Z)
+    result = rs.fit_reml(arrow, max_outer=1)
+    with threadpool_limits(2):
+        diagnose(arrow, result, fitted.codes_.assignments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fresh().fit(Z)
+    assert len(seen) == 2 and set(np.ravel(seen)) == {1}
+
+
+def test_the_number_of_threads_is_given_back_after_an_error(fitted):
+    with threadpool_limits(2):
+        before = pools()
+        with pytest.raises(InputError):
+            fitted.transform(Z[:, :2])
+        with pytest.raises(InputError):
+            fresh().fit(Z[:1])
+        assert pools() == before
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(DataWarning) as found:
+        fresh().fit(gaussian_control(60, 4, rank=2, noise_sd=0.1))
+        fresh().fit(np.ones((20, 3)))
+    assert {record.filename for record in found} == {__file__}
