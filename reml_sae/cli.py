@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--assignment", help="softmax, topk, ordered_beta_bernoulli, threshold_gate")
     fit.add_argument("--n-active", type=int, help="atoms that a row uses, under gates")
     fit.add_argument("--curvature", choices=("majorizer", "exact"))
+    fit.add_argument("--integration", choices=("auto", "laplace", "quadrature"))
     fit.add_argument("--max-outer", type=int)
     fit.add_argument("--max-time", type=float, help="seconds; the best state by then is kept")
     fit.add_argument("--tol", type=float)
@@ -131,8 +132,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
-    for name in ("n_atoms", "assignment", "n_active", "curvature", "max_outer", "max_time", "tol",
-                 "n_init", "random_state"):
+    for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "max_outer",
+                 "max_time", "tol", "n_init", "random_state"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     if options.topology:

@@ -27,6 +27,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.models import (
     Assignment,
     Curvature,
+    Integration,
     PenaltyTerm,
     SAEManifoldModel,
     Theta,
@@ -86,6 +87,7 @@ class Settings:
     callbacks: Sequence[Callable[[TraceRow], object]]
     family: Family
     offset: Array
+    integration: Integration = "auto"
     deadline: Deadline = field(default_factory=Deadline)
 
 
@@ -250,7 +252,7 @@ def model_from_codes(
     theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
         Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=unit,
-        family=family, offset=settings.offset,
+        family=family, offset=settings.offset, integration=settings.integration,
     )
     for term in model.terms:
         if term.target == "amplitudes" and not assignment.hard_support:

@@ -31,6 +31,7 @@ CONSTANT = 1e-12
 """Variation, relative to the mean, that is rounding."""
 OFFSET_STEPS = 20
 CURVATURES = ("majorizer", "exact")
+INTEGRATIONS = ("auto", "laplace", "quadrature")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from reml_sae.estimators._results import Codes, reconstruct
 from reml_sae.estimators._search import Structure, search
 from reml_sae.estimators._validation import (
     CURVATURES,
+    INTEGRATIONS,
     centre_and_unit,
     check_choice,
     check_integer,
@@ -39,11 +40,13 @@ from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import (
     Assignment,
+    Integration,
     PenaltyTerm,
     SAEManifoldModel,
     Theta,
     check_rows,
     get_assignment,
+    no_quadrature,
 )
 from reml_sae.models.sae_structure import without_null_priors
 from reml_sae.outer import Deadline, FitResult, TraceRow
@@ -113,6 +116,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Seconds after which the fit ends with its best state, not converged. Time is looked at
         between outer iterations, starts and candidates of the search: the step in progress is
         finished, and one is always made.
+    integration : {"auto", "laplace", "quadrature"}, default="auto"
+        How the rows' coordinates are integrated out in V. "quadrature", exact, is for one atom
+        under softmax without penalties on its coordinates; "auto" takes it wherever it exists and
+        is affordable.
 
     Attributes
     ----------
@@ -171,6 +178,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         max_atoms: int = 16,
         demote: bool = False,
         max_time: float | None = None,
+        integration: Integration = "auto",
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -189,6 +197,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.max_atoms = max_atoms
         self.demote = demote
         self.max_time = max_time
+        self.integration = integration
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -227,10 +236,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
 
-        bind(structure.atoms(least))
+        atoms, terms = structure.atoms(least), bind(structure.atoms(least))
+        reason = no_quadrature(atoms, self._assignment(least), terms)
+        if self.integration == "quadrature" and reason:
+            raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
+                             "'laplace'")
         self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
-        family = get_family(self.family)
-        family.check(data)
         self.mean_, unit = centre_and_unit(data)
         if family.has_dispersion:
             self.offset_ = self.mean_
@@ -241,6 +252,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             family=family, offset=self._model_offset(family),
             bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
+            integration=self.integration,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
             callbacks=tuple(self.callbacks), deadline=deadline,
         )
@@ -268,6 +280,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         check_positive("temperature", self.temperature)
         get_family(self.family)
         check_choice("curvature", self.curvature, CURVATURES)
+        check_choice("integration", self.integration, INTEGRATIONS)
         check_integer("max_outer", self.max_outer, 1)
         check_integer("n_init", self.n_init, 1)
         check_integer("verbose", self.verbose, 0)
@@ -447,6 +460,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             data, self._manifolds, self._terms, active, theta, self.rho_,
             assignment=assignment, unit=self.scale_, gate_counts=self._gate_counts,
             family=get_family(self.family), offset=self._model_offset(get_family(self.family)),
+            integration=self.integration,
         )
 
     def _encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:

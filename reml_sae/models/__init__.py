@@ -27,7 +27,8 @@ from reml_sae.models.mixed_results import MixedSummary, mixed_summary
 from reml_sae.models.mixed_smooths import Smooth
 from reml_sae.models.nonlinear import NonlinearMixedModel
 from reml_sae.models.nonlinear_mean import Curve
-from reml_sae.models.sae import LOG_DISPERSION, SAEManifoldModel
+from reml_sae.models.row_lattice import no_quadrature
+from reml_sae.models.sae import LOG_DISPERSION, Integration, SAEManifoldModel
 from reml_sae.models.sae_start import column_weights, solve_beta, start_psi
 from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check_rows
 
@@ -41,6 +42,7 @@ __all__ = [
     "FixedDecoders",
     "InnerModel",
     "InnerPoint",
+    "Integration",
     "LogDeterminant",
     "MixedModel",
     "MixedSummary",
@@ -60,6 +62,7 @@ __all__ = [
     "corrected_covariance",
     "get_assignment",
     "mixed_summary",
+    "no_quadrature",
     "posterior_covariance",
     "predict",
     "random_effects",

@@ -14,6 +14,7 @@ given the others their posterior is N(mu, P^-1) with P = I + X X^T / phi, X = d 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
 from reml_sae.manifolds._rules import gaussian_rule, product_rule
+from reml_sae.models.assignment import Assignment
+from reml_sae.models.terms import PenaltyTerm
 
 Array = NDArray[np.float64]
 
@@ -54,10 +57,23 @@ class Lattice:
     linear: tuple[int, ...]
 
 
+def no_quadrature(
+    atoms: Sequence[Manifold], assignment: Assignment, terms: Sequence[PenaltyTerm]
+) -> str:
+    """Why the rows of a model have no quadrature; empty where they have one."""
+    if len(atoms) > 1 or assignment.dim:
+        return "a row has more than the coordinates of one atom"
+    if any(term.on_rows for term in terms):
+        return "a penalty acts on the rows"
+    if not atoms[0].has_rule or len(atoms[0].linear_axes) > MOST_LINEAR:
+        return f"{atoms[0]!r} has no quadrature of its coordinates"
+    return ""
+
+
 def lattice(
     atom: Manifold, beta: Array, family: Family, psi: Array, reach: float
-) -> Lattice | None:
-    """Nodes for a decoder; None where the atom has no rule.
+) -> Lattice:
+    """Nodes for a decoder of an atom that has a rule.
 
     Parameters
     ----------
@@ -70,12 +86,9 @@ def lattice(
     """
     closed = family.equal_weights
     linear = atom.linear_axes if closed else ()
-    if len(linear) > MOST_LINEAR:
-        return None
     spacing = _spacing(atom, beta, family, psi, reach)
     rule = atom.rule(spacing)
-    if rule is None:
-        return None
+    assert rule is not None
     if not closed:
         for axis in atom.linear_axes:
             held, logs = rule

@@ -31,7 +31,7 @@ from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.laplace_point import LaplacePoint
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
-from reml_sae.models.row_lattice import PROBES, lattice
+from reml_sae.models.row_lattice import PROBES, lattice, no_quadrature
 from reml_sae.models.row_nodes import RowNodes
 from reml_sae.models.row_pairs import RowPairs
 from reml_sae.models.row_quadrature import RowQuadrature
@@ -56,6 +56,8 @@ Integration = Literal["auto", "laplace", "quadrature"]
 
 LOG_DISPERSION = "log_dispersion"
 DISPERSION_BOX = (-27.0, 5.0)
+QUADRATURE_BORDER, QUADRATURE_NODES = 1024, 20_000_000
+"""Largest decoder, and number of rows times nodes, of a quadrature that nobody asked for."""
 
 
 class SAEManifoldModel(SAEStructure):
@@ -139,8 +141,11 @@ class SAEManifoldModel(SAEStructure):
             )
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
-        if integration == "quadrature":
-            self._check_quadrature()
+        reason = no_quadrature(self.atoms, self.assignment, self.terms)
+        if integration == "quadrature" and reason:
+            raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
+                             "'laplace'")
+        self._can_quadrature = not reason
 
     # --- protocol ----------------------------------------------------------------------------
 
@@ -439,13 +444,27 @@ class SAEManifoldModel(SAEStructure):
 
     # --- rows integrated by quadrature -----------------------------------------------------------
 
+    @cached_property
+    def by_quadrature(self) -> bool:
+        """Whether the rows are integrated out by quadrature, not by Laplace's method.
+
+        Unasked where the decoder's curvature is small enough to be dense, and the nodes that its
+        state needs are not too many; a Laplace approximation is good where they are.
+        """
+        if self.integration == "laplace" or not self._can_quadrature:
+            return False
+        if self.integration == "quadrature":
+            return True
+        n, p = self.shape
+        if self.layout.basis_size * p > QUADRATURE_BORDER:
+            return False
+        nodes = self.row_quadrature(self._theta.beta, self._rho).lattice.log_weights
+        return n * len(nodes) <= QUADRATURE_NODES
+
     def row_quadrature(self, beta: Array, rho: Array) -> RowQuadrature:
         """The rows under a decoder."""
         psi = self.psi(rho)
         found = lattice(self.atoms[0], beta, self.family, psi, self._reach(beta))
-        if found is None:
-            raise InputError(f"{self.atoms[0]!r} has no quadrature of its coordinates; use "
-                             "integration='laplace'")
         shared = self.family.equal_weights and not found.linear
         return (RowNodes if shared else RowPairs)(self.Z, found, beta, self.offset, self.family,
                                                   psi)

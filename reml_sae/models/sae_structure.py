@@ -26,8 +26,6 @@ Mask = NDArray[np.bool_]
 
 DENSE_BORDER_LIMIT = 4096
 """Largest border that is carried where it is no product over outputs."""
-QUADRATURE_LIMIT = 1024
-"""Largest border of a quadrature of the rows that is chosen unasked; its curvature is dense."""
 
 
 class SAEStructure:
@@ -43,7 +41,6 @@ class SAEStructure:
     active_coordinates: Mask
     couples_rows: bool
     row_terms: list[PenaltyTerm]
-    integration: str
     _gate_counts: tuple[Array, int] | None
 
     @property
@@ -130,32 +127,6 @@ class SAEStructure:
     def first_integrated(self) -> int:
         """First column of xi that the decoders' mode has integrated out: all but the shares."""
         return self.assignment.dim if self.assignment.on_simplex else 0
-
-    @cached_property
-    def by_quadrature(self) -> bool:
-        """Whether the rows are integrated out by quadrature, not by Laplace's method."""
-        if self.integration == "laplace" or self._without_quadrature():
-            return False
-        return self.integration == "quadrature" or not self._too_large()
-
-    def _without_quadrature(self) -> str:
-        """Why no quadrature of the rows exists; empty where one does."""
-        if len(self.atoms) > 1 or self.assignment.dim:
-            return "a row has more than the coordinates of one atom"
-        if self.row_terms:
-            return "a penalty acts on the rows"
-        if not self.atoms[0].has_rule:
-            return f"{self.atoms[0]!r} has no quadrature of its coordinates"
-        return ""
-
-    def _too_large(self) -> bool:
-        return self.layout.basis_size * self.Z.shape[1] > QUADRATURE_LIMIT
-
-    def _check_quadrature(self) -> None:
-        reason = self._without_quadrature()
-        if reason:
-            raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
-                             "'laplace'")
 
     @property
     def log_multiplicity(self) -> float:
