@@ -110,6 +110,15 @@ class InnerPoint(Protocol):
         """Exact Hessian of F (plus the gauge terms) times a vector."""
         ...
 
+    @property
+    def has_cheap_hvp(self) -> bool:
+        """Whether `newton_hvp` is another and a cheaper product than `hvp`."""
+        ...
+
+    def newton_hvp(self, v: Theta) -> Theta:
+        """Nearly the Hessian times a vector: what Newton steps take."""
+        ...
+
 
 class ModelPoint(InnerPoint, Protocol):
     """Values and derivatives of F that the criterion asks for."""

@@ -100,6 +100,9 @@ class MixedPoint(GroupedPoint):
         """Exact Hessian of F times a vector."""
         return self._pull_back(self._weights("exact") * self._along(v)).plus(self._prior_times(v))
 
+    has_cheap_hvp = False
+    newton_hvp = hvp
+
     def _along(self, v: Theta) -> Array:
         """Change of eta along a vector, J v."""
         return self.model.design.predictor(v.xi, v.beta[:, 0])

@@ -108,6 +108,9 @@ class NonlinearPoint(GroupedPoint):
         data = self._pull_back(self._curvature_times(self._along(v)))
         return Theta(data.xi + self.effects.precision_times(v.xi), data.beta)
 
+    has_cheap_hvp = False
+    newton_hvp = hvp
+
     # --- curvature -------------------------------------------------------------------------------
 
     def group_curvature(self, curvature: Curvature) -> Array:

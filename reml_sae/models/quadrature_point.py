@@ -134,6 +134,9 @@ class QuadraturePoint:
             out += self.gauge.weight * float(np.vdot(column, v.beta)) * column
         return self._border(out)
 
+    has_cheap_hvp = False
+    newton_hvp = hvp
+
     # --- criterion -------------------------------------------------------------------------------
 
     def half_logdet(self, curvature: Curvature) -> LogDeterminant:

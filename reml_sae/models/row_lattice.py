@@ -28,6 +28,7 @@ from reml_sae.models.terms import PenaltyTerm
 
 Array = NDArray[np.float64]
 
+LADDER = 1.25
 STEP = 0.8
 """Spacing over the least posterior standard deviation; see `manifolds._rules`."""
 PROBES = 400
@@ -115,7 +116,9 @@ def _spacing(atom: Manifold, beta: Array, family: Family, psi: Array, reach: flo
     if atom.intrinsic_dim < atom.latent_dim:  # along any arc
         steep = np.repeat(np.linalg.eigvalsh(metric)[:, -1:], atom.latent_dim, axis=1)
     sharp = steep + reach * np.linalg.norm(own, axis=2)
-    return STEP / np.sqrt(1.0 + weight * sharp.max(axis=0))
+    finest = STEP / np.sqrt(1.0 + weight * sharp.max(axis=0))
+    # in steps of a ladder: a search that moves the decoder a little keeps its nodes
+    return np.asarray(LADDER ** np.floor(np.log(finest) / np.log(LADDER)), np.float64)
 
 
 def _heaviest(family: Family, atom: Manifold, grid: Array, beta: Array, psi: Array) -> float:

@@ -212,6 +212,9 @@ class SAEPoint:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
         return Theta(self.restrict(rows) + ~self.model.carried * v.xi, border)
 
+    has_cheap_hvp = False
+    newton_hvp = hvp
+
     # --- log-determinant -----------------------------------------------------------------------
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.inner import InnerSolution, preconditioned_cg, solve_inner
+from reml_sae.inner import InnerSolution, solve_hessian, solve_inner
 from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 
 Array = NDArray[np.float64]
@@ -132,8 +132,7 @@ def criterion_at(
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
     if gradient:
-        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL,
-                                    ADJOINT_ITERATIONS)
+        adjoint = solve_hessian(point, logdet.theta, ADJOINT_RTOL, ADJOINT_ITERATIONS)
         if adjoint.negative_curvature is not None:
             raise InnerConvergenceError(
                 "the exact Hessian is not positive definite at the state that the inner solve "

@@ -30,6 +30,8 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
           active_share=0.3, extra=(), own=True, stretch=1.0, family=None, assignment="softmax"):
     """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms.
 
+    Several atoms get rows that they have made themselves: a row that carries a coordinate of which
+    it knows nothing has no mode to speak of.
     ``own`` adds the atoms' roughness and the entropy of several atoms; ``stretch`` makes the circle
     an ellipse.
     """
@@ -76,6 +78,14 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
                             for term in with_amplitude_priors(chart, terms)), psi])
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
                              assignment=chart, family=family, offset=offset)
+    if k > 1:
+        dispersion = 0.02
+        model = model._with(rho=np.append(rho[:-1], np.log(dispersion)) if family is None else rho)
+        rho = model.initial_rho()
+        eta = model.scaled_basis(model.initial_theta())[1] @ beta + model.offset
+        made = (eta + np.sqrt(dispersion) * rng.normal(size=eta.shape) if family is None
+                else family.sample(rng, eta, psi))
+        model = model._with(Z=made)
     return model.with_state(solve_beta(model, model.initial_theta(), rho), rho)
 
 
