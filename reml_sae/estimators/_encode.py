@@ -98,11 +98,13 @@ def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float = HARD_SHAR
 def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
     """Laplace approximation of -log p(z_i | B), (N,), but for constants that all rows share.
 
-    Infinite where a row's curvature is singular.
+    Infinite where a row's curvature is not positive definite, so that it is not at a mode.
     """
-    carried = model.carried.sum(axis=1)
-    return (model.row_evidence(theta, rho) - 0.5 * np.log(2.0 * np.pi) * carried
-            + model.row_partitions(rho))
+    value = model.row_objective(theta, rho)
+    sign, logdet = np.linalg.slogdet(model.joint_at(theta, rho).row_hessian("majorizer"))
+    value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
+    value -= 0.5 * np.log(2.0 * np.pi) * model.carried.sum(axis=1)
+    return value + model.row_partitions(rho)
 
 
 @dataclass(frozen=True)

@@ -75,16 +75,12 @@ class LogDeterminant:
     rho : (n_rho,) gradient in rho at fixed theta
     edf : float
         Effective degrees of freedom tr(H^-1 J^T W J).
-    explicit_rho : (n_rho,) array
-        What of (1/2) log|H| of the whole arrowhead depends on rho at fixed theta: ``rho`` itself,
-        unless rows are integrated out.
     """
 
     value: float
     theta: Theta
     rho: Array
     edf: float
-    explicit_rho: Array
 
 
 class InnerPoint(Protocol):
@@ -110,15 +106,6 @@ class InnerPoint(Protocol):
         """Exact Hessian of F (plus the gauge terms) times a vector."""
         ...
 
-    @property
-    def has_cheap_hvp(self) -> bool:
-        """Whether `newton_hvp` is another and a cheaper product than `hvp`."""
-        ...
-
-    def newton_hvp(self, v: Theta) -> Theta:
-        """Nearly the Hessian times a vector: what Newton steps take."""
-        ...
-
 
 class ModelPoint(InnerPoint, Protocol):
     """Values and derivatives of F that the criterion asks for."""
@@ -134,13 +121,6 @@ class ModelPoint(InnerPoint, Protocol):
 
     def objective_rho(self) -> Array:
         """Gradient of the objective in rho at fixed parameters, (n_rho,)."""
-        ...
-
-    def energy_rho(self) -> Array:
-        """Gradient in rho of what the penalties and the loss are at the state, (n_rho,).
-
-        It is `objective_rho`, unless rows are integrated out.
-        """
         ...
 
     def normalizer_in_objective_rho(self) -> Array:

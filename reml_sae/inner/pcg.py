@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reml_sae.inner._protocol import Factor, InnerPoint, Theta
-
-NEARLY_EXACT = 1e-12
+from reml_sae.inner._protocol import Factor, Theta
 
 
 @dataclass(frozen=True)
@@ -71,33 +69,3 @@ def preconditioned_cg(
 
 def _share(square: float, first: float) -> float:
     return float(np.sqrt(max(square, 0.0) / first)) if first > 0.0 else 0.0
-
-
-class NewtonFactor:
-    """Solves with the cheap Hessian product of a point, to rounding, as a preconditioner.
-
-    Parameters
-    ----------
-    point : InnerPoint
-    """
-
-    def __init__(self, point: InnerPoint):
-        self._point, self._factor = point, point.factorize()
-
-    def solve(self, g_rows: np.ndarray, g_border: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Solve K x = g."""
-        found = preconditioned_cg(self._point.newton_hvp, self._factor, Theta(g_rows, g_border),
-                                  NEARLY_EXACT)
-        if found.negative_curvature is not None:
-            return self._factor.solve(g_rows, g_border)
-        return found.x.xi, found.x.beta
-
-    def logdet(self) -> float:
-        """Log-determinant of the factor beneath."""
-        return self._factor.logdet()
-
-
-def solve_hessian(point: InnerPoint, b: Theta, rtol: float, max_iter: int = 200) -> PCGResult:
-    """Solve with the exact Hessian of a point, by as few of its products as possible."""
-    factor = NewtonFactor(point) if point.has_cheap_hvp else point.factorize()
-    return preconditioned_cg(point.hvp, factor, b, rtol, max_iter)

@@ -26,8 +26,6 @@ Point = TypeVar("Point", bound=InnerPoint)
 MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
 FOLLOW_SWEEPS = 4
-SLOW = 0.2
-"""Fall of the decrement in a step with the cheap Hessian product above which the exact one is due."""
 
 
 class InnerStatus(Enum):
@@ -97,8 +95,7 @@ def solve_inner(
     """
     state = model.initial_theta() if theta is None else theta
     point = model.at(state, rho)
-    damping, decrement, previous = 0.0, np.inf, np.inf
-    exact = not point.has_cheap_hvp
+    damping, decrement = 0.0, np.inf
     for iteration in range(max_iter + 1):
         gradient = point.gradient()
         negative = gradient.scaled(-1.0)
@@ -114,13 +111,9 @@ def solve_inner(
         decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
         downhill: Theta | None = None
         if damping == 0.0:
-            # the cheap product converges linearly; the end is judged by the exact one
-            exact |= decrement <= tol or decrement > SLOW * previous
             result = preconditioned_cg(
-                point.hvp if exact else point.newton_hvp, factor, negative,
-                rtol=min(0.1, decrement), max_iter=60
+                point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
             )
-            previous = decrement
             step, downhill = result.x, result.negative_curvature
             if decrement <= tol and downhill is None and np.isfinite(point.objective):
                 return InnerSolution(point.theta, point, InnerStatus.CONVERGED, iteration,

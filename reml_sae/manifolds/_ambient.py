@@ -21,7 +21,6 @@ from scipy.spatial.transform import Rotation
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._harmonics import harmonic_jet, one_index, rotation_generators
 from reml_sae.manifolds._rules import Rule, sphere_rule
-from reml_sae.manifolds._volumes import sphere_ratio
 
 Array = NDArray[np.float64]
 
@@ -83,15 +82,6 @@ class UnitVectors(Manifold):
             one_index(t),
         )
         return jet[:order + 1]
-
-    @property
-    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
-        """The vector, whose radial direction has unit variance."""
-        return ((0, 1, 2),)
-
-    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
-        """That of the von Mises-Fisher distribution, within reach of the peak."""
-        return sphere_ratio(u, self.reach / np.pi)
 
     def rule(self, spacing: Array) -> Rule:
         """Gauss-Legendre in the height times even longitudes."""

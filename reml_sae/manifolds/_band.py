@@ -16,7 +16,6 @@ from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._prior import gaussian_prior_jet
 from reml_sae.manifolds._product import lattice
 from reml_sae.manifolds._rules import Rule, gaussian_rule, held_rule, periodic_rule, product_rule
-from reml_sae.manifolds._volumes import angle_ratio
 
 Array = NDArray[np.float64]
 
@@ -48,15 +47,6 @@ class Band(Manifold):
     def log_prior_volume(self) -> float:
         """Log 2 pi for the angle, (1/2) log 2 pi for the height."""
         return float(1.5 * np.log(2.0 * np.pi))
-
-    @property
-    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
-        """The angle."""
-        return ((0,),)
-
-    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
-        """That of the von Mises distribution."""
-        return angle_ratio(u)
 
     def rule(self, spacing: Array) -> Rule:
         """Even angles, times even heights where the height is not linear."""

@@ -60,28 +60,6 @@ class Manifold(ABC):
         return ()
 
     @property
-    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
-        """Coordinates of every compact factor, on which the prior is uniform."""
-        return ()
-
-    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
-        """Log ratio f(u) of a Gaussian's volume to that of its like on a compact factor.
-
-        Both have the covariance Sigma of the factor's coordinates at their peak, and
-        u = -(1/2) log|Sigma|. The ratio is bounded by exp(-u) times a constant, as the factor's
-        own volume is finite.
-
-        Parameters
-        ----------
-        u : (n,) array
-
-        Returns
-        -------
-        f and its derivative, (n,) each
-        """
-        raise NotImplementedError(f"{self!r} has no compact factor")
-
-    @property
     def has_rule(self) -> bool:
         """Whether `rule` gives a quadrature."""
         return self.rule(np.ones(self.latent_dim)) is not None

@@ -18,7 +18,6 @@ from reml_sae.manifolds._fourier import (
     wrap_angle,
 )
 from reml_sae.manifolds._rules import Rule, periodic_rule
-from reml_sae.manifolds._volumes import angle_ratio
 
 Array = NDArray[np.float64]
 
@@ -86,15 +85,6 @@ class Circle(Manifold):
     def log_multiplicity(self) -> float:
         """Log 2: the reflection t -> -t."""
         return float(np.log(2.0))
-
-    @property
-    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
-        """The angle."""
-        return ((0,),)
-
-    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
-        """That of the von Mises distribution."""
-        return angle_ratio(u)
 
     def rule(self, spacing: Array) -> Rule:
         """Evenly spaced angles."""

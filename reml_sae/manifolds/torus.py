@@ -19,7 +19,6 @@ from reml_sae.manifolds._fourier import (
 )
 from reml_sae.manifolds._product import lattice, tensor_jet
 from reml_sae.manifolds._rules import Rule, periodic_rule, product_rule
-from reml_sae.manifolds._volumes import angle_ratio
 
 Array = NDArray[np.float64]
 
@@ -84,15 +83,6 @@ class Torus(Manifold):
     def log_multiplicity(self) -> float:
         """Log 8: the reflection of either angle, and their exchange."""
         return float(np.log(8.0))
-
-    @property
-    def compact_axes(self) -> tuple[tuple[int, ...], ...]:
-        """Either angle."""
-        return ((0,), (1,))
-
-    def log_volume_ratio(self, u: Array) -> tuple[Array, Array]:
-        """That of the von Mises distribution."""
-        return angle_ratio(u)
 
     def rule(self, spacing: Array) -> Rule:
         """Lattice of angles."""

@@ -60,9 +60,6 @@ class FixedPoint:
         rows = self.point.hvp(Theta(v.xi, np.zeros_like(v.beta))).xi
         return Theta(rows, v.beta)
 
-    has_cheap_hvp = False
-    newton_hvp = hvp
-
     def factorize(self, damping: float = 0.0) -> SpanFactor:
         """Factor of the rows' curvature with a unit border."""
         matrix = self.point.curvature(damping)

@@ -100,9 +100,6 @@ class MixedPoint(GroupedPoint):
         """Exact Hessian of F times a vector."""
         return self._pull_back(self._weights("exact") * self._along(v)).plus(self._prior_times(v))
 
-    has_cheap_hvp = False
-    newton_hvp = hvp
-
     def _along(self, v: Theta) -> Array:
         """Change of eta along a vector, J v."""
         return self.model.design.predictor(v.xi, v.beta[:, 0])
@@ -189,7 +186,7 @@ class MixedPoint(GroupedPoint):
         rho[where["family"]] = 0.5 * by_psi @ h
         edf = (float(self._weights(curvature) @ h) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
-        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf, rho)
+        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
 
     def stepped_factors(self) -> list[Array]:
         """Cholesky factors (q, q) of every term's covariance after one Fellner-Schall step.
@@ -223,8 +220,6 @@ class MixedPoint(GroupedPoint):
         loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
         out[where["family"]] = loss_psi.sum(axis=1)
         return out
-
-    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: F has no part of a normaliser."""

@@ -108,9 +108,6 @@ class NonlinearPoint(GroupedPoint):
         data = self._pull_back(self._curvature_times(self._along(v)))
         return Theta(data.xi + self.effects.precision_times(v.xi), data.beta)
 
-    has_cheap_hvp = False
-    newton_hvp = hvp
-
     # --- curvature -------------------------------------------------------------------------------
 
     def group_curvature(self, curvature: Curvature) -> Array:
@@ -203,7 +200,7 @@ class NonlinearPoint(GroupedPoint):
         rho[where["family"]] = 0.5 * psi
         edf = (self.edf(curvature) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
-        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf, rho)
+        return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
 
     def edf(self, curvature: Curvature = "majorizer") -> float:
         """Effective degrees of freedom of effects and coefficients, tr(H^-1 d2 loss)."""
@@ -220,8 +217,6 @@ class NonlinearPoint(GroupedPoint):
         loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
         out[where["family"]] = loss_psi.sum(axis=1)
         return out
-
-    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: F has no part of a normaliser."""

@@ -134,9 +134,6 @@ class QuadraturePoint:
             out += self.gauge.weight * float(np.vdot(column, v.beta)) * column
         return self._border(out)
 
-    has_cheap_hvp = False
-    newton_hvp = hvp
-
     # --- criterion -------------------------------------------------------------------------------
 
     def half_logdet(self, curvature: Curvature) -> LogDeterminant:
@@ -159,8 +156,7 @@ class QuadraturePoint:
         rho[len(rho) - len(psi):] += 0.5 * psi
         spent = half[3] + self.gauge.weight * float(np.vdot(self.gauge.columns, pulled))
         edf = shape[0] * p - spent + self.rows.sums.edf
-        return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf,
-                              rho)
+        return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf)
 
     def objective_rho(self) -> Array:
         """Gradient of L in rho at fixed beta, (n_rho,)."""
@@ -168,8 +164,6 @@ class QuadraturePoint:
         own = self.rows.sums.psi
         out[len(out) - len(own):] += own
         return out
-
-    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: rows have no strengths."""

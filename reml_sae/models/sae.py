@@ -28,7 +28,6 @@ from reml_sae.inner._protocol import Theta
 from reml_sae.manifolds import Manifold
 from reml_sae.models.assignment import Amplitudes, Assignment
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
-from reml_sae.models.laplace_point import LaplacePoint
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
 from reml_sae.models.row_lattice import PROBES, lattice, no_quadrature
@@ -133,7 +132,7 @@ class SAEManifoldModel(SAEStructure):
                     Z.shape[1])
         self._theta, self._rho = theta, np.asarray(rho, float)
         self.integration: Integration = integration
-        self._last: tuple[Theta, Array, LaplacePoint | QuadraturePoint] | None = None
+        self._last: tuple[Theta, Array, SAEPoint | QuadraturePoint] | None = None
         if self._rho.shape != (len(self.rho_names),):
             raise InputError(
                 f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
@@ -196,7 +195,7 @@ class SAEManifoldModel(SAEStructure):
         """Outer parameters from which the outer loop starts."""
         return self._rho.copy()
 
-    def at(self, theta: Theta, rho: Array) -> LaplacePoint | QuadraturePoint:
+    def at(self, theta: Theta, rho: Array) -> SAEPoint | QuadraturePoint:
         """The marginal objective of the decoders at a state and outer parameters.
 
         The rows of the state are where the search for their modes starts.
@@ -204,17 +203,13 @@ class SAEManifoldModel(SAEStructure):
         rho = np.asarray(rho, float)
         if self._last is not None and self._last[0] is theta and (self._last[1] == rho).all():
             return self._last[2]
-        point: LaplacePoint | QuadraturePoint
+        point: SAEPoint | QuadraturePoint
         if self.by_quadrature:
             point = QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
         else:
-            point = self.laplace_at(theta, rho)
+            point = SAEPoint(self, theta, rho)
         self._last = theta, rho.copy(), point
         return point
-
-    def laplace_at(self, theta: Theta, rho: Array) -> LaplacePoint:
-        """The objective with the rows integrated out by Laplace's method, at a state."""
-        return LaplacePoint(self, theta, np.asarray(rho, float))
 
     def joint_at(self, theta: Theta, rho: Array) -> SAEPoint:
         """The joint objective of rows and decoders at a state and outer parameters."""
@@ -253,7 +248,7 @@ class SAEManifoldModel(SAEStructure):
         if self.couples_rows or self.by_quadrature:
             return new
         kept = Theta(old.xi, new.beta)
-        better = self.row_evidence(new, rho) < self.row_evidence(kept, rho)
+        better = self.row_objective(new, rho) < self.row_objective(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
 
     def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
@@ -377,14 +372,6 @@ class SAEManifoldModel(SAEStructure):
         loss = self.family.loss(self.Z, eta, self.psi(rho)).sum(1)
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, amplitudes)
-
-    def row_evidence(self, theta: Theta, rho: Array) -> Array:
-        """Laplace approximation of every row's -log int exp(-F_i) dxi at a state, (N,).
-
-        But for (2 pi)^(q / 2); it is least where the row is expanded best. Infinite where the
-        curvature is singular.
-        """
-        return self.row_objective(theta, rho) + self.laplace_at(theta, rho).rows.row_values
 
     def row_partitions(self, rho: Array) -> Array:
         """Log partition of the priors of every row's own parameters, (N,).

@@ -89,6 +89,9 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
     for where, prior in zip(point.model.layout.blocks, point.penalties.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
+    for where, scale in point.penalties.scales:
+        flat = slice(where.start * p, where.stop * p)
+        border[flat, flat] += scale.dense()
     if point.model.has_dense_border:
         border += point.penalties.border("exact")
     columns = point.gauge.columns.reshape(len(point.gauge), m * p)

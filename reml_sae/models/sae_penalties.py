@@ -26,6 +26,7 @@ from reml_sae.models.sae_bound import (
     bind_rows,
     manifold_priors,
 )
+from reml_sae.models.scale import Scale, metric_tensor, prior_precision
 from reml_sae.models.softmax_chart import SoftmaxAmplitudes
 from reml_sae.models.terms import PenaltyTerm
 from reml_sae.penalties import RowCurvature, RowInverse
@@ -63,6 +64,7 @@ class PenaltyPoint:
                             and not term.is_quadratic_decoder]
         self.on_gates = [bind_gates(model, term, rho) for term in model.terms
                          if term.target == "gates"]
+        self.scales = self._scales()
         self._parts: dict[Curvature, tuple[list[RowCurvature], list[RowCurvature]]] = {}
 
     def _bind_decoder(self, term: PenaltyTerm) -> Bound:
@@ -70,6 +72,38 @@ class PenaltyPoint:
         where = (slice(0, slices[-1].stop) if term.target == "decoders"
                  else slices[term.atom])
         return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
+
+    def _scales(self) -> list[tuple[slice, Scale]]:
+        """Every decoder whose coordinates are those of independent rows, and g there."""
+        out = []
+        for k, (atom, where) in enumerate(zip(self.model.atoms, self.model.layout.basis_slices,
+                                              strict=True)):
+            n = atom.intrinsic_dim / atom.latent_dim * float(self.model.active[:, k].sum())
+            if n and not self.model.always_carried[k]:
+                out.append((where, Scale(n, metric_tensor(atom), self.beta[where],
+                                         prior_precision(atom),
+                                         self.model.scale_floor(self.rho))))
+        return out
+
+    def scale_correction(self) -> tuple[float, Array, Array]:
+        """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
+        beta = np.zeros_like(self.beta)
+        for where, scale in self.scales:
+            beta[where] += scale.gradient()
+        return sum(scale.value() for _, scale in self.scales), beta, self._scale_rho()
+
+    def _scale_rho(self) -> Array:
+        """Gradient of the sum of g in rho, (n_rho,)."""
+        out = np.zeros(len(self.rho))
+        if self.model.family.has_dispersion:
+            out[-1] = sum(scale.value_rho() for _, scale in self.scales)
+        return out
+
+    def curvature_grams(self) -> list[Array]:
+        """Parts of the border that are the same for every output, block by block."""
+        scaled = {where.start: scale.gram for where, scale in self.scales}
+        return [gram + scaled.get(where.start, 0.0)
+                for where, gram in zip(self.model.layout.blocks, self.grams, strict=True)]
 
     @cached_property
     def _priors(self) -> list[ManifoldPrior]:
@@ -90,6 +124,7 @@ class PenaltyPoint:
         total = sum(bound.penalty.value(bound.target, bound.rho)
                     for bound in (*self.on_rows, *self.on_decoders, *self.on_gates))
         total += 0.5 * float(np.vdot(self.beta, self.apply_grams(self.beta)))
+        total += sum(scale.value() for _, scale in self.scales)
         total += sum(float(prior.jet[0].sum())
                      for prior in manifold_priors(self.model, self.theta, 0))
         if isinstance(self.amplitudes, SoftmaxAmplitudes) and self.chart is not None:
@@ -106,6 +141,8 @@ class PenaltyPoint:
         for bound in self.on_rows:
             rows[bound.at] += bound.penalty.row_gradient(bound.target, bound.rho)
         beta = self.apply_grams(self.beta)
+        for where, scale in self.scales:
+            beta[where] += scale.gradient()
         for bound in self.on_decoders:
             gradient = bound.penalty.grad_target(bound.target, bound.rho)
             beta[bound.where] += gradient.reshape(bound.target.shape)
@@ -184,6 +221,8 @@ class PenaltyPoint:
         for bound, parts in zip(self.on_rows, row_parts, strict=True):
             rows[bound.at] += parts.matvec(vx[bound.at])
         beta = self.apply_grams(vb)
+        for where, scale in self.scales:
+            beta[where] += scale.hvp(vb[where])
         for bound, parts in zip(self.on_decoders, decoder_parts, strict=True):
             product = parts.matvec(bound.penalty.rows(vb[bound.where]))
             beta[bound.where] += bound.penalty.flat(product).reshape(bound.target.shape)
@@ -245,12 +284,35 @@ class PenaltyPoint:
             grad_beta[bound.where] += 0.5 * pulled.reshape(bound.target.shape)
             grad_rho[bound.term.where] += 0.5 * bound.penalty.curvature_rho(*arguments)
             trace += G.inner(parts)
+        trace += self._scale_trace(which, border_trace, border, grad_beta, grad_rho)
         for term, where, derivative in self._gram_derivatives():
             grad_rho[term.where] += 0.5 * np.einsum(
                 "jab,ab->j", derivative, border_trace[where, where])
         for where, gram in zip(self.model.layout.blocks, self.grams, strict=True):
             trace += float(np.vdot(gram, border_trace[where, where]))
         return grad_x, grad_beta, grad_rho, trace
+
+    def _scale_trace(
+        self, which: Curvature, border_trace: Array, border: Array, grad_beta: Array,
+        grad_rho: Array,
+    ) -> float:
+        """Trace of G times the curvature of g; half its gradients are added in place."""
+        total, p = 0.0, self.beta.shape[1]
+        for where, scale in self.scales:
+            if which == "majorizer":
+                own = border_trace[where, where]
+                total += float(np.vdot(scale.gram, own))
+                grad_beta[where] += 0.5 * scale.gram_pull(own)
+                along = float(np.vdot(scale.gram_rho(), own))
+            else:
+                flat = slice(where.start * p, where.stop * p)
+                own = border[flat, flat]
+                total += float(np.vdot(scale.dense(), own))
+                grad_beta[where] += 0.5 * scale.dense_pull(own)
+                along = scale.dense_rho(own)
+            if self.model.family.has_dispersion:
+                grad_rho[-1] += 0.5 * along
+        return total
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
         """Every quadratic decoder term with its rows of beta and d gram / d rho."""
@@ -265,6 +327,7 @@ class PenaltyPoint:
         out = np.zeros(len(self.rho))
         for bound in (*self.on_rows, *self.on_decoders, *self.on_gates):
             out[bound.term.where] += bound.penalty.grad_rho(bound.target, bound.rho)
+        out += self._scale_rho()
         for term, where, derivative in self._gram_derivatives():
             b = self.beta[where]
             out[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, b @ b.T)
@@ -289,6 +352,9 @@ class PenaltyPoint:
             mixed = bound.penalty.grad_target_rho(bound.target, bound.rho)
             out[bound.term.where] += np.einsum(
                 "jna,na->j", mixed, bound.penalty.rows(ub[bound.where]))
+        for where, scale in self.scales:
+            if self.model.family.has_dispersion:
+                out[-1] += float(np.vdot(scale.gradient_rho(), ub[where]))
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, ub[where] @ self.beta[where].T)
         return out

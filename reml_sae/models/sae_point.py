@@ -107,7 +107,7 @@ class SAEPoint:
         """Second derivative of the loss in eta, (N, p)."""
         return self.model.family.loss_eta(self.model.Z, self.eta, self.psi, 2)
 
-    def weighted_jacobian(self, which: Curvature) -> Array:
+    def _weighted_jacobian(self, which: Curvature) -> Array:
         """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
         if self.precision is not None:
             return self.precision * self.jacobian
@@ -118,7 +118,7 @@ class SAEPoint:
 
         A parameter that the row does not carry has a unit block of its own.
         """
-        blocks = self.weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
+        blocks = self._weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
         if curvature == "exact":
             blocks -= self._score_hessian
         blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
@@ -134,10 +134,10 @@ class SAEPoint:
         if self.precision is None:
             gram = np.zeros((self.features.shape[1],) * 2)
             border = border + weighted_border(self.features, self.weight)
-            jacobians = self.restrict(self.weighted_jacobian("majorizer"))
+            jacobians = self.restrict(self._weighted_jacobian("majorizer"))
         else:
             gram = self.precision * (self.features.T @ self.features)
-        grams = self.penalties.grams
+        grams = self.penalties.curvature_grams()
         for where, prior in zip(self.model.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
@@ -212,13 +212,10 @@ class SAEPoint:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
         return Theta(self.restrict(rows) + ~self.model.carried * v.xi, border)
 
-    has_cheap_hvp = False
-    newton_hvp = hvp
-
     # --- log-determinant -----------------------------------------------------------------------
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
-        """(1/2) log|H| with the gauge volume, and its explicit gradients."""
+        """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients."""
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
         half = self.penalties.half_trace_gradients(
@@ -227,15 +224,17 @@ class SAEPoint:
         grad_x, grad_rho = data.grad_x + half[0], half[2]
         grad_beta = data.grad_beta + half[1] + gauge_gradient
         grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
+        correction, correction_beta, correction_rho = self.penalties.scale_correction()
+        grad_beta -= correction_beta
+        grad_rho -= correction_rho
         penalty_trace = half[3]
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
         edf = self.model.effective_dim - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
         grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
-        value = data.half_logdet + gauge_value
-        return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf,
-                              grad_rho)
+        value = data.half_logdet + gauge_value - correction
+        return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
     def _majorizer_trace(self) -> DataTrace:
         factor, inverse = self._factor, self._selected_inverse
@@ -272,7 +271,7 @@ class SAEPoint:
         """
         family, Z, phi = self.model.family, self.model.Z, self.features
         jacobian = self.restrict(self.jacobian)
-        weighted = self.restrict(self.weighted_jacobian("majorizer"))
+        weighted = self.restrict(self._weighted_jacobian("majorizer"))
         within = inverse.rows @ weighted
         cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
         own = np.einsum("aobo->oab", factor.border_inverse())
@@ -297,7 +296,7 @@ class SAEPoint:
         """
         where = self.model.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
-        trace = float(np.vdot(self.penalties.grams[k], border_trace[where, where]))
+        trace = float(np.vdot(self.penalties.curvature_grams()[k], border_trace[where, where]))
         p = self.model.shape[1]
         if self.model.has_dense_border:
             flat = slice(where.start * p, where.stop * p)
@@ -339,8 +338,6 @@ class SAEPoint:
         own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
         out[len(out) - len(own):] += own.sum((1, 2))
         return out
-
-    energy_rho = objective_rho
 
     def normalizer_in_objective_rho(self) -> Array:
         """What quadratic strengths have of their normaliser within F: its gradient, (n_rho,)."""

@@ -29,7 +29,7 @@ NEARLY_SINGULAR = 1e-3
 
 def refine_rows(model: SAEManifoldModel, theta: Theta, rho: Array, n_sweeps: int) -> Theta:
     """Sweeps over the rows; no row's objective increases, and settled rows drop out."""
-    xi, value = theta.xi.copy(), model.row_evidence(theta, rho)
+    xi, value = theta.xi.copy(), model.row_objective(theta, rho)
     moving = np.arange(len(xi))
     for _ in range(n_sweeps):
         part = model.rows(moving)
@@ -46,16 +46,16 @@ def _sweep(
     model: SAEManifoldModel, theta: Theta, rho: Array, value: Array
 ) -> tuple[Array, Array]:
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
-    point = model.laplace_at(theta, rho)
+    point = model.joint_at(theta, rho)
     packed = PackedRows(model.carried)
-    moves = _row_steps(packed.pack_blocks(point.joint.row_hessian("exact")),
-                       packed.pack_blocks(point.joint.row_hessian("majorizer")),
+    moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
+                       packed.pack_blocks(point.row_hessian("majorizer")),
                        packed.pack(point.gradient().xi))
     trials = [packed.unpack(move) for move in moves]
     best, improved = theta.xi, np.zeros(len(value), bool)
     for move in trials:
         candidate = model.retract(theta, Theta(move, np.zeros_like(theta.beta)))
-        trial = model.row_evidence(candidate, rho)
+        trial = model.row_objective(candidate, rho)
         better = (trial < value) & ~improved
         best = np.where(better[:, None], candidate.xi, best)
         value = np.where(better, trial, value)
@@ -67,9 +67,9 @@ def _sweep(
 
 def row_decrements(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
     """Newton decrement of every row at fixed decoders, (N,), in the square root of nats."""
-    point, packed = model.laplace_at(theta, rho), PackedRows(model.carried)
+    point, packed = model.joint_at(theta, rho), PackedRows(model.carried)
     gradient = packed.pack(point.gradient().xi)
-    blocks = packed.pack_blocks(point.joint.row_hessian("majorizer"))
+    blocks = packed.pack_blocks(point.row_hessian("majorizer"))
     square = (gradient * batched_solve_psd(blocks, gradient)).sum(axis=1)
     return np.sqrt(np.maximum(square, 0.0))
 

@@ -70,6 +70,10 @@ class SAEStructure:
         """The family's part of rho, (n_psi,)."""
         return rho[len(rho) - self.family.n_psi:]
 
+    def scale_floor(self, rho: Array) -> float:
+        """phi of `scale`: the dispersion, or one where the family has none."""
+        return self.family.dispersion(self.psi(rho)) if self.family.has_dispersion else 1.0
+
     @property
     def _dense_terms(self) -> list[PenaltyTerm]:
         return dense_terms(self.terms)
@@ -122,11 +126,6 @@ class SAEStructure:
         owned = {term.atom for term in self.terms
                  if term.target == "coordinates" and term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
-
-    @property
-    def first_integrated(self) -> int:
-        """First column of xi that the decoders' mode has integrated out: all but the shares."""
-        return self.assignment.dim if self.assignment.on_simplex else 0
 
     @property
     def log_multiplicity(self) -> float:

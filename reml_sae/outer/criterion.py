@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.inner import InnerSolution, solve_hessian, solve_inner
+from reml_sae.inner import InnerSolution, preconditioned_cg, solve_inner
 from reml_sae.models import ArrowModel, Curvature, ModelPoint, Theta
 
 Array = NDArray[np.float64]
@@ -132,7 +132,8 @@ def criterion_at(
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
     if gradient:
-        adjoint = solve_hessian(point, logdet.theta, ADJOINT_RTOL, ADJOINT_ITERATIONS)
+        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL,
+                                    ADJOINT_ITERATIONS)
         if adjoint.negative_curvature is not None:
             raise InnerConvergenceError(
                 "the exact Hessian is not positive definite at the state that the inner solve "
@@ -148,7 +149,7 @@ def criterion_at(
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
     inside = point.normalizer_in_objective_rho()
-    explicit = {"objective": point.energy_rho() - inside, "half_logdet": logdet.explicit_rho,
+    explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho + inside}
     return CriterionValue(value, total, parts, inner, logdet.edf, explicit)
 

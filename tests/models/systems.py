@@ -30,8 +30,6 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
           active_share=0.3, extra=(), own=True, stretch=1.0, family=None, assignment="softmax"):
     """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms.
 
-    Several atoms get rows that they have made themselves: a row that carries a coordinate of which
-    it knows nothing has no mode to speak of.
     ``own`` adds the atoms' roughness and the entropy of several atoms; ``stretch`` makes the circle
     an ellipse.
     """
@@ -77,15 +75,8 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     rho = np.concatenate([*(term.penalty.initial_rho()
                             for term in with_amplitude_priors(chart, terms)), psi])
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
-                             assignment=chart, family=family, offset=offset)
-    if k > 1:
-        dispersion = 0.02
-        model = model._with(rho=np.append(rho[:-1], np.log(dispersion)) if family is None else rho)
-        rho = model.initial_rho()
-        eta = model.scaled_basis(model.initial_theta())[1] @ beta + model.offset
-        made = (eta + np.sqrt(dispersion) * rng.normal(size=eta.shape) if family is None
-                else family.sample(rng, eta, psi))
-        model = model._with(Z=made)
+                             assignment=chart, family=family, offset=offset,
+                             integration="laplace")
     return model.with_state(solve_beta(model, model.initial_theta(), rho), rho)
 
 
@@ -124,9 +115,20 @@ MODELS = {
 }
 
 
-def at_mode(name, tol=1e-10):
+QUADRATURE = ("ellipse", "circle-3", "line", "cubic", "sheet", "poisson-circle", "binomial-curve",
+              "counts-circle", "heavy-tails", "sphere", "projective-plane", "torus", "interval",
+              "cylinder", "mobius", "duchon")
+"""Models whose rows can be integrated out by quadrature."""
+
+
+def by_quadrature(name):
+    """The named model with its rows integrated out by quadrature."""
+    return MODELS[name]()._with(integration="quadrature")
+
+
+def at_mode(name, tol=1e-10, build_model=None):
     """The named model moved to its mode; fails where the inner solve does not converge."""
-    model = MODELS[name]()
+    model = MODELS[name]() if build_model is None else build_model(name)
     rho = model.initial_rho()
     solution = solve_inner(model, rho, tol=tol)
     assert solution.converged, (name, solution.status)

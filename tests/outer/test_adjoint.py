@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
-from tests.models.systems import MODELS, at_mode
+from tests.models.systems import MODELS, QUADRATURE, at_mode, by_quadrature
 
 STEP = 1e-4
 TOLERANCE = 1e-6
@@ -19,10 +19,15 @@ def fourth_order(model, rho, curvature, j):
     return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * STEP)
 
 
+CASES = [*((name, None) for name in MODELS), *((name, by_quadrature) for name in QUADRATURE)]
+
+
 @pytest.mark.parametrize("curvature", ["majorizer", "exact"])
-@pytest.mark.parametrize("name", MODELS)
-def test_gradient_of_the_criterion(name, curvature):
-    model = at_mode(name)
+@pytest.mark.parametrize("name, build_model", CASES,
+                         ids=lambda value: value if isinstance(value, str) else (
+                             "quadrature" if value else "laplace"))
+def test_gradient_of_the_criterion(name, build_model, curvature):
+    model = at_mode(name, build_model=build_model)
     rho = model.initial_rho()
     found = rs.criterion(model, rho, curvature=curvature, tol=1e-10)
     assert sum(found.parts.values()) == pytest.approx(found.value, rel=1e-14)

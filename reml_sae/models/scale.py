@@ -1,0 +1,192 @@
+"""The decoders' mode with the rows' coordinates integrated out, where no quadrature does it.
+
+The joint mode of coordinates and decoders is biased, by a term that every row adds to (Neyman and
+Scott 1948): the coordinate of a row absorbs the noise along the curve, so a circle of radius r comes
+out larger by phi / 2r; and t -> t / c, B -> c B is a near symmetry of a Gaussian coordinate, which
+only the priors break. The decoders' marginal posterior has (1/2) sum_i log |D_i| beside F. With the
+rows spread over the atom as its prior spreads them, that is nearly
+
+    g(B) = (w n / 2) log |M|,   M = phi P + E[dPhi B B^T dPhi^T],   E over the coordinate prior
+
+for the n rows that carry the atom: exactly so for a linear atom, which is then probabilistic PCA
+(Tipping and Bishop 1999), and for a circle of one harmonic. P has the prior precision of Gaussian
+coordinates and, of compact ones, that of a Gaussian with the volume of the manifold, which bounds
+g; w is the intrinsic over the ambient dimension. The inner solve minimises F + g and the criterion
+takes g away again:
+
+    V = F(theta) + (1/2) log |H| ..,     theta = argmin F + g,     H of F + g
+
+With C_de = E[d_d Phi^T d_e Phi] and P_ = sum_de (M^-1)_de C_de, the gradient of g is w n P_ B;
+w n P_ on every output is the majorizer of its Hessian, the rest of which is negative semidefinite.
+g does not depend on the rows: it draws none of them to where its own curvature is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.manifolds import Manifold
+
+Array = NDArray[np.float64]
+
+GAUSS_NODES, ANGLE_NODES, AMBIENT_SPACING = 12, 24, 0.25
+
+
+@cache
+def metric_tensor(atom: Manifold) -> Array:
+    """C, (d, d, M, M), for the d coordinates of an atom."""
+    if atom.intrinsic_dim < atom.latent_dim:
+        rule = atom.rule(np.full(atom.latent_dim, AMBIENT_SPACING))
+        assert rule is not None
+        points, mass = rule[0], np.exp(rule[1])
+    else:
+        nodes, weights = np.polynomial.hermite_e.hermegauss(GAUSS_NODES)
+        angles = 2.0 * np.pi * np.arange(ANGLE_NODES) / ANGLE_NODES - np.pi
+        grids, masses = [], []
+        for axis in range(atom.latent_dim):
+            grids.append(nodes if axis in atom.gaussian_axes else angles)
+            masses.append(weights / weights.sum() if axis in atom.gaussian_axes
+                          else np.full(ANGLE_NODES, 1.0 / ANGLE_NODES))
+        points = np.stack([grid.ravel() for grid in np.meshgrid(*grids, indexing="ij")], axis=1)
+        mass = np.ones(1)
+        for factor in masses:
+            mass = np.multiply.outer(mass, factor).ravel()
+    slopes = atom.jet(points, 1)[1]
+    out: Array = np.einsum("g,gdm,gek->demk", mass, slopes, slopes, optimize=True)
+    return out
+
+
+@cache
+def prior_precision(atom: Manifold) -> Array:
+    """P, (d,)."""
+    axes = np.arange(atom.latent_dim)
+    gaussian = np.isin(axes, atom.gaussian_axes)
+    if gaussian.all():
+        return np.ones(atom.latent_dim)
+    # (2 pi / c)^(1/2) for each of the intrinsic dimensions is the volume; the prior of a normal
+    # direction has its own (2 pi)^(1/2)
+    own = atom.log_prior_volume() - 0.5 * np.log(2.0 * np.pi) * (
+        gaussian.sum() + atom.latent_dim - atom.intrinsic_dim)
+    compact = atom.intrinsic_dim - int(gaussian.sum())
+    return np.where(gaussian, 1.0, 2.0 * np.pi * np.exp(-2.0 * own / compact))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """g of one atom at its decoder.
+
+    Parameters
+    ----------
+    n : float
+        w times the rows that carry the atom.
+    C : (d, d, M, M) array
+    B : (M, p) array
+    P : (d,) array
+    floor : float
+        phi.
+    """
+
+    n: float
+    C: Array
+    B: Array
+    P: Array
+    floor: float
+
+    @cached_property
+    def _metric(self) -> Array:
+        out: Array = self.floor * np.diag(self.P) + self._form(self.B, self.B)
+        return out
+
+    @cached_property
+    def _inverse(self) -> Array:
+        return np.asarray(np.linalg.inv(self._metric), np.float64)
+
+    def _form(self, u: Array, v: Array) -> Array:
+        """u^T C_de v for (M, p) matrices, (d, d)."""
+        out: Array = np.einsum("demk,mk->de", self.C, u @ v.T)
+        return out
+
+    def _slope(self, v: Array) -> Array:
+        """Derivative of M along v (M, p)."""
+        half = self._form(self.B, v)
+        return half + half.T
+
+    def _weighted(self, x: Array) -> Array:
+        """Sum over de of x_de C_de, symmetrised, (M, M)."""
+        out = np.einsum("de,demk->mk", x, self.C)
+        return 0.5 * (out + out.T)
+
+    def value(self) -> float:
+        """g."""
+        return 0.5 * self.n * float(np.linalg.slogdet(self._metric)[1])
+
+    @cached_property
+    def gram(self) -> Array:
+        """n P_, (M, M)."""
+        return self.n * self._weighted(self._inverse)
+
+    def gradient(self) -> Array:
+        """n P_ B, (M, p)."""
+        return self.gram @ self.B
+
+    def hvp(self, v: Array) -> Array:
+        """Exact Hessian times v (M, p)."""
+        inverse = self._inverse
+        turned = self._weighted(inverse @ self._slope(v) @ inverse)
+        return self.gram @ v - self.n * turned @ self.B
+
+    def dense(self) -> Array:
+        """Exact Hessian, (M p, M p)."""
+        size = self.B.size
+        columns = [self.hvp(unit.reshape(self.B.shape)).ravel() for unit in np.eye(size)]
+        return np.array(columns)
+
+    def gram_pull(self, trace: Array) -> Array:
+        """Gradient (M, p) in B of <trace, n P_> at fixed trace (M, M)."""
+        inverse = self._inverse
+        tau = np.einsum("demk,mk->de", self.C, trace)
+        return -2.0 * self.n * self._weighted(inverse @ tau @ inverse) @ self.B
+
+    def dense_pull(self, G: Array) -> Array:
+        """Gradient (M, p) in B of <G, Hessian> at fixed symmetric G (M p, M p)."""
+        inverse = self._inverse
+        values, vectors = np.linalg.eigh(0.5 * (G + G.T))
+        bend, out = np.zeros_like(inverse), np.zeros_like(self.B)
+        for weight, vector in zip(values, vectors.T, strict=True):
+            v = vector.reshape(self.B.shape)
+            turned = inverse @ self._slope(v) @ inverse
+            bend += 2.0 * weight * (turned @ self._metric @ turned
+                                    - inverse @ self._form(v, v) @ inverse)
+            out -= 2.0 * weight * self._weighted(turned) @ v
+        return self.n * (out + self._weighted(bend) @ self.B)
+
+    # --- in log phi, where phi is the dispersion ------------------------------------------------
+
+    def value_rho(self) -> float:
+        """d g / d log phi."""
+        return 0.5 * self.n * self.floor * float(np.diagonal(self._inverse) @ self.P)
+
+    def gram_rho(self) -> Array:
+        """d n P_ / d log phi, (M, M)."""
+        inverse = self._inverse
+        return -self.n * self.floor * self._weighted(inverse * self.P @ inverse)
+
+    def gradient_rho(self) -> Array:
+        """d gradient / d log phi, (M, p)."""
+        return self.gram_rho() @ self.B
+
+    def dense_rho(self, G: Array) -> float:
+        """Derivative of <G, Hessian> in log phi at fixed symmetric G (M p, M p)."""
+        inverse = self._inverse
+        values, vectors = np.linalg.eigh(0.5 * (G + G.T))
+        total = 0.0
+        for weight, vector in zip(values, vectors.T, strict=True):
+            v = vector.reshape(self.B.shape)
+            slope = self._slope(v)
+            total += weight * float(np.trace(
+                inverse * self.P @ inverse @ (2.0 * slope @ inverse @ slope - 2.0 * self._form(v, v))))
+        return 0.5 * self.n * self.floor * total
