@@ -3,10 +3,10 @@
 The spacing follows the sharpest posterior that the decoder allows. Along a coordinate t_a the
 negative log posterior of a row has the second derivative
 
-    ( |d eta/dt_a|^2 - r . d2 eta/dt_a^2 ) / phi + prior,      r = z - eta,
+    sum_o h_o (d eta_o / dt_a)^2 - s . d2 eta / dt_a^2 + prior
 
-so with the largest residual e inside the curve's span 1 / s_a^2 is at most
-(|d eta|^2 + e |d2 eta|) / phi + 1, and a spacing of .8 s_a integrates it to rounding.
+with s = -dl/deta and h = d2l/deta2 of its loss, whose largest value where some row has mass gives
+the least standard deviation s_a; a spacing of .8 s_a integrates to rounding.
 
 Coordinates in which the basis is affine are not on the lattice where the likelihood is Gaussian:
 given the others their posterior is N(mu, P^-1) with P = I + X X^T / phi, X = d eta / dw, exactly.
@@ -31,8 +31,11 @@ Array = NDArray[np.float64]
 LADDER = 1.25
 STEP = 0.8
 """Spacing over the least posterior standard deviation; see `manifolds._rules`."""
-PROBES = 400
-"""Points of the manifold's own grid at which speeds are read."""
+PROBES = 200
+"""Points of the manifold's own grid at which curvatures are read."""
+NEAR = 40.0
+"""Nats above its best point at which a row has mass."""
+CHUNK_ELEMENTS = 2_000_000
 MOST_LINEAR = 3
 """Linear coordinates that are integrated in closed form; each multiplies the nodes by four."""
 
@@ -72,7 +75,7 @@ def no_quadrature(
 
 
 def lattice(
-    atom: Manifold, beta: Array, family: Family, psi: Array, reach: float
+    atom: Manifold, beta: Array, family: Family, psi: Array, Z: Array, offset: Array
 ) -> Lattice:
     """Nodes for a decoder of an atom that has a rule.
 
@@ -82,12 +85,13 @@ def lattice(
     beta : (M, p) array
     family : Family
     psi : (n_psi,) array
-    reach : float
-        Bound e on the residuals.
+    Z : (n, p) array
+        Rows that the nodes are for.
+    offset : (p,) array
     """
     closed = family.equal_weights
     linear = atom.linear_axes if closed else ()
-    spacing = _spacing(atom, beta, family, psi, reach)
+    spacing = _spacing(atom, beta, family, psi, Z, offset)
     rule = atom.rule(spacing)
     assert rule is not None
     if not closed:
@@ -103,25 +107,31 @@ def lattice(
     return Lattice(jets[0], slopes, log_weights, nodes, linear)
 
 
-def _spacing(atom: Manifold, beta: Array, family: Family, psi: Array, reach: float) -> Array:
+def _spacing(
+    atom: Manifold, beta: Array, family: Family, psi: Array, Z: Array, offset: Array
+) -> Array:
     """Spacing (d,) along every coordinate."""
     grid = atom.grid(PROBES)
-    _, slope, bend = atom.jet(grid, 2)
-    weight = 1.0 / family.dispersion(psi) if family.equal_weights else _heaviest(
-        family, atom, grid, beta, psi)
-    speed = slope @ beta
-    own = np.einsum("gddm->gdm", bend) @ beta
-    metric = speed @ speed.transpose(0, 2, 1)
-    steep = np.einsum("gdd->gd", metric)
+    basis, slope, bend = atom.jet(grid, 2)
+    speed, own = slope @ beta, np.einsum("gddm->gdm", bend) @ beta
     if atom.intrinsic_dim < atom.latent_dim:  # along any arc
-        steep = np.repeat(np.linalg.eigvalsh(metric)[:, -1:], atom.latent_dim, axis=1)
-    sharp = steep + reach * np.linalg.norm(own, axis=2)
-    finest = STEP / np.sqrt(1.0 + weight * sharp.max(axis=0))
+        speed = np.repeat(np.linalg.norm(speed, axis=1, keepdims=True), atom.latent_dim, axis=1)
+    curve, sharp = basis @ beta + offset, np.zeros(atom.latent_dim)
+    size = max(1, CHUNK_ELEMENTS // curve.size)
+    for rows in (Z[start:start + size] for start in range(0, len(Z), size)):
+        sharp = np.maximum(sharp, _sharpest(rows, curve, speed, own, family, psi))
+    finest = STEP / np.sqrt(1.0 + sharp)
     # in steps of a ladder: a search that moves the decoder a little keeps its nodes
     return np.asarray(LADDER ** np.floor(np.log(finest) / np.log(LADDER)), np.float64)
 
 
-def _heaviest(family: Family, atom: Manifold, grid: Array, beta: Array, psi: Array) -> float:
-    """Largest IRLS weight of an entry along the curve."""
-    eta = atom.basis(grid) @ beta
-    return float(family.weight(eta, eta, psi, 0).max())
+def _sharpest(
+    Z: Array, curve: Array, speed: Array, bend: Array, family: Family, psi: Array
+) -> Array:
+    """Bound (d,) on the second derivative of rows' losses where they have mass."""
+    z, eta = np.broadcast_arrays(Z[:, None], curve[None])
+    loss = family.loss(z, eta, psi).sum(axis=2)
+    near = loss < loss.min(axis=1, keepdims=True) + NEAR
+    steep = np.einsum("ngp,gdp->ngd", family.loss_eta(z, eta, psi, 2), speed**2)
+    steep += np.abs(np.einsum("ngp,gdp->ngd", family.loss_eta(z, eta, psi, 1), bend))
+    return np.asarray(np.where(near[:, :, None], steep, 0.0).max(axis=(0, 1), initial=0.0))

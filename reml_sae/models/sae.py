@@ -30,7 +30,7 @@ from reml_sae.models.assignment import Amplitudes, Assignment
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
-from reml_sae.models.row_lattice import PROBES, lattice, no_quadrature
+from reml_sae.models.row_lattice import lattice, no_quadrature
 from reml_sae.models.row_nodes import RowNodes
 from reml_sae.models.row_pairs import RowPairs
 from reml_sae.models.row_quadrature import RowQuadrature
@@ -451,18 +451,7 @@ class SAEManifoldModel(SAEStructure):
     def row_quadrature(self, beta: Array, rho: Array) -> RowQuadrature:
         """The rows under a decoder."""
         psi = self.psi(rho)
-        found = lattice(self.atoms[0], beta, self.family, psi, self._reach(beta))
+        found = lattice(self.atoms[0], beta, self.family, psi, self.Z, self.offset)
         shared = self.family.equal_weights and not found.linear
         return (RowNodes if shared else RowPairs)(self.Z, found, beta, self.offset, self.family,
                                                   psi)
-
-    def _reach(self, beta: Array) -> float:
-        """Largest residual of a row inside the span of its curve, from points of the curve."""
-        if not self.family.equal_weights:
-            return 0.0
-        curve = self.atoms[0].basis(self.atoms[0].grid(PROBES)) @ beta + self.offset
-        frame = np.linalg.qr(beta.T)[0]
-        rows, points = self.Z @ frame, curve @ frame
-        square = np.einsum("nr,nr->n", rows, rows)[:, None] - 2.0 * rows @ points.T
-        nearest = (square + np.einsum("gr,gr->g", points, points)).min(axis=1)
-        return float(np.sqrt(max(nearest.max(initial=0.0), 0.0)))

@@ -26,7 +26,7 @@ from reml_sae.models.sae_bound import (
     bind_rows,
     manifold_priors,
 )
-from reml_sae.models.scale import Scale, metric_tensor, prior_precision
+from reml_sae.models.scale import Scale, scale_terms
 from reml_sae.models.softmax_chart import SoftmaxAmplitudes
 from reml_sae.models.terms import PenaltyTerm
 from reml_sae.penalties import RowCurvature, RowInverse
@@ -75,14 +75,13 @@ class PenaltyPoint:
 
     def _scales(self) -> list[tuple[slice, Scale]]:
         """Every decoder whose coordinates are those of independent rows, and g there."""
-        out = []
+        out, floor = [], self.model.scale_floor(self.rho)
         for k, (atom, where) in enumerate(zip(self.model.atoms, self.model.layout.basis_slices,
                                               strict=True)):
-            n = atom.intrinsic_dim / atom.latent_dim * float(self.model.active[:, k].sum())
+            n = float(self.model.active[:, k].sum())
             if n and not self.model.always_carried[k]:
-                out.append((where, Scale(n, metric_tensor(atom), self.beta[where],
-                                         prior_precision(atom),
-                                         self.model.scale_floor(self.rho))))
+                out += [(where, Scale(w * n, C, self.beta[where], P, floor))
+                        for w, C, P in scale_terms(atom)]
         return out
 
     def scale_correction(self) -> tuple[float, Array, Array]:
@@ -101,9 +100,12 @@ class PenaltyPoint:
 
     def curvature_grams(self) -> list[Array]:
         """Parts of the border that are the same for every output, block by block."""
-        scaled = {where.start: scale.gram for where, scale in self.scales}
-        return [gram + scaled.get(where.start, 0.0)
-                for where, gram in zip(self.model.layout.blocks, self.grams, strict=True)]
+        grams = list(self.grams)
+        for k, block in enumerate(self.model.layout.blocks):
+            for where, scale in self.scales:
+                if where == block:
+                    grams[k] = grams[k] + scale.gram
+        return grams
 
     @cached_property
     def _priors(self) -> list[ManifoldPrior]:

@@ -353,8 +353,9 @@ class SAEPoint:
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
-        """Log partitions of all priors and their gradient in rho."""
-        return self.penalties.log_normalizer()
+        """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
+        value, gradient = self.penalties.log_normalizer()
+        return value - self.model.log_multiplicity, gradient
 
     # --- chart -----------------------------------------------------------------------------------
 

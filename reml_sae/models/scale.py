@@ -8,11 +8,13 @@ rows spread over the atom as its prior spreads them, that is nearly
 
     g(B) = (w n / 2) log |M|,   M = phi P + E[dPhi B B^T dPhi^T],   E over the coordinate prior
 
-for the n rows that carry the atom: exactly so for a linear atom, which is then probabilistic PCA
-(Tipping and Bishop 1999), and for a circle of one harmonic. P has the prior precision of Gaussian
-coordinates and, of compact ones, that of a Gaussian with the volume of the manifold, which bounds
-g; w is the intrinsic over the ambient dimension. The inner solve minimises F + g and the criterion
-takes g away again:
+for the n rows that carry the atom, with one such term for its Gaussian coordinates and one for its
+compact ones. Of Gaussian coordinates P = I and w = 1: exactly so for a linear atom, which is then
+probabilistic PCA (Tipping and Bishop 1999). D_i itself is dy . dy - (z - y) . d2y over phi, and its
+second term moves with B too: on a compact factor, by parts, it takes back half of what the first
+one gives, as where D of a circle is the product of its radius and the row's. So w = 1/2 there,
+times the intrinsic over the ambient dimension, and P is the precision of a Gaussian with the volume
+of the manifold, which bounds g. The inner solve minimises F + g and the criterion takes g away:
 
     V = F(theta) + (1/2) log |H| ..,     theta = argmin F + g,     H of F + g
 
@@ -23,6 +25,7 @@ g does not depend on the rows: it draws none of them to where its own curvature 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -36,9 +39,24 @@ Array = NDArray[np.float64]
 GAUSS_NODES, ANGLE_NODES, AMBIENT_SPACING = 12, 24, 0.25
 
 
+def scale_terms(atom: Manifold) -> Iterator[tuple[float, Array, Array]]:
+    """w, C (a, a, M, M) and P (a,) of the Gaussian and of the compact coordinates of an atom."""
+    gaussian = tuple(atom.gaussian_axes)
+    compact = tuple(axis for axis in range(atom.latent_dim) if axis not in gaussian)
+    if gaussian:
+        yield 1.0, metric_tensor(atom, gaussian), np.ones(len(gaussian))
+    if compact:
+        dim = atom.intrinsic_dim - len(gaussian)
+        # what is left of the volume without Gaussian coordinates and normal directions
+        log_volume = atom.log_prior_volume() - 0.5 * np.log(2.0 * np.pi) * (atom.latent_dim - dim)
+        precision = 2.0 * np.pi * np.exp(-2.0 * log_volume / dim)
+        yield (0.5 * dim / len(compact), metric_tensor(atom, compact),
+               np.full(len(compact), precision))
+
+
 @cache
-def metric_tensor(atom: Manifold) -> Array:
-    """C, (d, d, M, M), for the d coordinates of an atom."""
+def metric_tensor(atom: Manifold, axes: tuple[int, ...]) -> Array:
+    """C, (a, a, M, M), for some coordinates of an atom."""
     if atom.intrinsic_dim < atom.latent_dim:
         rule = atom.rule(np.full(atom.latent_dim, AMBIENT_SPACING))
         assert rule is not None
@@ -55,24 +73,9 @@ def metric_tensor(atom: Manifold) -> Array:
         mass = np.ones(1)
         for factor in masses:
             mass = np.multiply.outer(mass, factor).ravel()
-    slopes = atom.jet(points, 1)[1]
+    slopes = atom.jet(points, 1)[1][:, list(axes)]
     out: Array = np.einsum("g,gdm,gek->demk", mass, slopes, slopes, optimize=True)
     return out
-
-
-@cache
-def prior_precision(atom: Manifold) -> Array:
-    """P, (d,)."""
-    axes = np.arange(atom.latent_dim)
-    gaussian = np.isin(axes, atom.gaussian_axes)
-    if gaussian.all():
-        return np.ones(atom.latent_dim)
-    # (2 pi / c)^(1/2) for each of the intrinsic dimensions is the volume; the prior of a normal
-    # direction has its own (2 pi)^(1/2)
-    own = atom.log_prior_volume() - 0.5 * np.log(2.0 * np.pi) * (
-        gaussian.sum() + atom.latent_dim - atom.intrinsic_dim)
-    compact = atom.intrinsic_dim - int(gaussian.sum())
-    return np.where(gaussian, 1.0, 2.0 * np.pi * np.exp(-2.0 * own / compact))
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class Scale:
     ----------
     n : float
         w times the rows that carry the atom.
-    C : (d, d, M, M) array
+    C : (a, a, M, M) array
     B : (M, p) array
-    P : (d,) array
+    P : (a,) array
     floor : float
         phi.
     """
@@ -106,7 +109,7 @@ class Scale:
         return np.asarray(np.linalg.inv(self._metric), np.float64)
 
     def _form(self, u: Array, v: Array) -> Array:
-        """u^T C_de v for (M, p) matrices, (d, d)."""
+        """u^T C_de v for (M, p) matrices, (a, a)."""
         out: Array = np.einsum("demk,mk->de", self.C, u @ v.T)
         return out
 

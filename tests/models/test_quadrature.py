@@ -71,7 +71,7 @@ def test_logdet_gradient(name, curvature):
 def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom):
     rng = np.random.default_rng(2)
     Z, beta, psi = rng.normal(size=(40, 3)), rng.normal(size=(atom.basis_size, 3)), [np.log(0.3)]
-    arguments = (Z, lattice(atom, beta, Gaussian(), np.array(psi), 2.0), beta, np.zeros(3),
+    arguments = (Z, lattice(atom, beta, Gaussian(), np.array(psi), Z, np.zeros(3)), beta, np.zeros(3),
                  Gaussian(), np.array(psi))
     shared, own = RowNodes(*arguments), RowPairs(*arguments)
     for name in ("rows", "beta", "psi", "curvature", "complete", "energy", "edf"):
@@ -156,7 +156,7 @@ def test_the_mode_of_a_circle_is_not_biased_by_its_coordinates(sd):
     t = rng.uniform(-np.pi, np.pi, 4000)
     Z = np.column_stack([np.cos(t), np.sin(t)]) + sd * rng.normal(size=(4000, 2))
     start = Theta(t[:, None], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    # the standard error of the radius is about sd / 4000^(1/2) in a direction that half the rows see
+    # in each of its directions half of the rows see the radius
     allowed = {"quadrature": 5.0 * sd / np.sqrt(4000), "laplace": 5.0 * sd / np.sqrt(4000) + sd**4}
     for integration, bound in allowed.items():
         model = SAEManifoldModel(Z, [Circle(1)], [], np.ones((4000, 1), bool), start,

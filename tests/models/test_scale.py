@@ -16,7 +16,7 @@ from reml_sae.manifolds import (
     Torus,
 )
 from reml_sae.models import SAEManifoldModel, Theta, solve_beta
-from reml_sae.models.scale import Scale, metric_tensor, prior_precision
+from reml_sae.models.scale import Scale, scale_terms
 from reml_sae.outer import criterion
 
 ATOMS = [Euclidean(1, 1), Euclidean(2, 2), Euclidean(3, 1), Interval(6), Cylinder(1, 2), Mobius(1),
@@ -25,7 +25,8 @@ every = pytest.mark.parametrize("atom", ATOMS, ids=repr)
 
 
 def scale_at(atom, B, floor=0.3):
-    return Scale(50.0, metric_tensor(atom), B, prior_precision(atom), floor)
+    w, C, P = list(scale_terms(atom))[-1]
+    return Scale(50.0 * w, C, B, P, floor)
 
 
 def central(function, h=1e-5):
