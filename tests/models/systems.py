@@ -111,7 +111,7 @@ MODELS = {
     "threshold": lambda: build([Circle(1), Euclidean(1, 1)], assignment="threshold_gate"),
     "poisson-gates": lambda: build([Circle(1), Circle(1)], family=Poisson(),
                                    assignment="ordered_beta_bernoulli"),
-    "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)]),
+    "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)], dispersion=0.1),
 }
 
 

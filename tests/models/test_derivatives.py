@@ -10,11 +10,11 @@ STEP = 1e-5
 every = pytest.mark.parametrize("name", MODELS)
 
 
-def central(function, model, theta, v):
+def central(function, model, theta, v, step=10 * STEP):
     def at(k):
-        return function(model.retract(theta, v, 10 * k * STEP))
+        return function(model.retract(theta, v, k * step))
 
-    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (120 * STEP)
+    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
 
 
 @every
@@ -61,8 +61,9 @@ def test_logdet_gradient(name, curvature):
     value = model.at(theta, rho).half_logdet(curvature)
     for _ in range(2):
         v = random_direction(model, rng)
+        # the exact Hessian of some of these modes is nearly singular a short way off
         expected = central(lambda th: model.at(th, rho).half_logdet(curvature).value, model,
-                           theta, v)
+                           theta, v, step=STEP)
         assert value.theta.dot(v) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 

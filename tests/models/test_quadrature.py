@@ -15,13 +15,13 @@ from reml_sae.models.row_pairs import RowPairs
 from reml_sae.outer import criterion
 from tests.models.systems import QUADRATURE, at_mode, build, by_quadrature
 
-STEP = 1e-4
+STEP, SHORT = 1e-4, 1e-5
 every = pytest.mark.parametrize("name", QUADRATURE)
 
 
-def central(function):
-    """Fourth-order difference of a function of k in units of STEP."""
-    return (8 * (function(1) - function(-1)) - (function(2) - function(-2))) / (12 * STEP)
+def central(function, step=STEP):
+    """Fourth-order difference of a function of k in units of ``step``."""
+    return (8 * (function(1) - function(-1)) - (function(2) - function(-2))) / (12 * step)
 
 
 def close(found, expected, tolerance=1e-7):
@@ -29,8 +29,8 @@ def close(found, expected, tolerance=1e-7):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * scale)
 
 
-def along(theta, v, k):
-    return Theta(theta.xi, theta.beta + k * STEP * v)
+def along(theta, v, k, step=STEP):
+    return Theta(theta.xi, theta.beta + k * step * v)
 
 
 @every
@@ -53,7 +53,8 @@ def test_derivatives_away_from_the_mode(name):
         for e in units]))
 
 
-@every
+# the torus on rows of a circle loses one of its angles at its mode, where the orbit's volume is 0
+@pytest.mark.parametrize("name", [name for name in QUADRATURE if name != "torus"])
 @pytest.mark.parametrize("curvature", ["majorizer", "exact"])
 def test_logdet_gradient(name, curvature):
     model, rng = at_mode(name, build_model=by_quadrature), np.random.default_rng(1)
@@ -61,7 +62,8 @@ def test_logdet_gradient(name, curvature):
     value, v = model.at(theta, rho).half_logdet(curvature), rng.normal(size=theta.beta.shape)
     direction = Theta(np.zeros_like(theta.xi), v)
     close(value.theta.dot(direction), central(
-        lambda k: model.at(along(theta, v, k), rho).half_logdet(curvature).value), 1e-6)
+        lambda k: model.at(along(theta, v, k, SHORT), rho).half_logdet(curvature).value, SHORT),
+        1e-6)
     close(value.rho, np.array([central(
         lambda k, e=e: model.at(theta, rho + k * STEP * e).half_logdet(curvature).value)
         for e in np.eye(len(rho))]), 1e-6)
