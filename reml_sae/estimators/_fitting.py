@@ -40,6 +40,7 @@ from reml_sae.outer import OUT_OF_TIME, Deadline, FitResult, REMLTrace, TraceRow
 Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
 
+MODE_SWEEPS = 60
 MAX_ROUNDS, MAX_ROUGH_ROUNDS = 6, 12
 FEW_MOVED = 0.002
 """Share of the rows that still move when the rough rounds end."""
@@ -301,6 +302,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
             best = _best(rounds)
             return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
         rough &= moved > FEW_MOVED * len(before) and number < MAX_ROUGH_ROUNDS
+        rough &= not model.by_quadrature
         rough &= left > settings.max_outer // 2
         stage = _ROUGH if rough else {"curvature": settings.curvature, "tol": settings.tol,
                                       "valleys": False}
@@ -318,12 +320,23 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         rough &= result.criterion < lowest - 1.0
         lowest = min(lowest, result.criterion)
         halt = result.message if result.interrupted else None
+        if model.by_quadrature:  # the fit did not see the codes: they follow it, and that is all
+            rounds = [_with_codes(rounds[-1])]
+            break
         if halt is not None or len(rounds) == MAX_ROUNDS:
             break
     if not rounds:
         unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
         return unusable if halt is None else stopped(fitted, halt)
     return _best(rounds) if halt is None else stopped(_best(rounds), halt)
+
+
+def _with_codes(fitted: Fitted) -> Fitted:
+    """A fit whose rows were integrated out, with every row at its mode."""
+    rho = fitted.result.rho
+    theta = fitted.model.refine_rows(fitted.result.theta, rho, MODE_SWEEPS)
+    model, _ = reassign(fitted.model.with_state(theta, rho), theta, rho)
+    return Fitted(model, replace(fitted.result, theta=model.initial_theta()))
 
 
 def _best(rounds: Sequence[Fitted]) -> Fitted:

@@ -52,14 +52,26 @@ def fitted_atoms(
 
 
 def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
-    """Rise of the row evidence when atom k's curve is replaced by its centre."""
-    theta = result.theta
+    """Rise of the row evidence when atom k's curve is replaced by its centre.
+
+    The rows keep the centre, under gates too; what they had on the curve is integrated out with its
+    prior.
+    """
+    theta, rho = result.theta, result.rho
     beta = theta.beta.copy()
     where = model.layout.basis_slices[k]
     beta[where.start + 1 : where.stop] = 0.0
-    gates = model.active.copy()
+    if model.by_quadrature:
+        full, reduced = (model.row_quadrature(b, rho).row_values() for b in (theta.beta, beta))
+        return float(reduced.sum() - full.sum())
+    hard = model.assignment.hard_support
+    rows = np.flatnonzero(model.active[:, k]) if hard else np.arange(len(model.Z))
+    part, xi = model.rows(rows), theta.xi[rows]
+    gates = part.active.copy()
     gates[:, k] = False
-    without = model.with_state(Theta(theta.xi, beta), result.rho, gates)
-    reduced = without.refine_rows(without.initial_theta(), result.rho, 20)
-    full = row_evidence(model, theta, result.rho).sum()
-    return float(row_evidence(without, reduced, result.rho).sum() - full)
+    without = part.with_state(Theta(xi, beta), rho, gates)
+    if hard:  # a gate that is shut takes the centre away too
+        without = without.with_offset(model.offset + theta.beta[where.start])
+    refined = without.refine_rows(without.initial_theta(), rho, 20)
+    return float(row_evidence(without, refined, rho).sum()
+                 - row_evidence(part, Theta(xi, theta.beta), rho).sum())

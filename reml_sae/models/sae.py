@@ -255,6 +255,10 @@ class SAEManifoldModel(SAEStructure):
         """The same model with another start and, where given, another active set."""
         return self._with(theta=theta, rho=rho, active=self.active if active is None else active)
 
+    def with_offset(self, offset: Array) -> SAEManifoldModel:
+        """The same model with another offset, (p,)."""
+        return self._with(offset=offset)
+
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
         kept = [term for term in self.terms if not term.couples_rows]

@@ -190,6 +190,6 @@ class Scale:
         for weight, vector in zip(values, vectors.T, strict=True):
             v = vector.reshape(self.B.shape)
             slope = self._slope(v)
-            total += weight * float(np.trace(
-                inverse * self.P @ inverse @ (2.0 * slope @ inverse @ slope - 2.0 * self._form(v, v))))
+            bend = slope @ inverse @ slope - self._form(v, v)
+            total += 2.0 * weight * float(np.trace(inverse * self.P @ inverse @ bend))
         return 0.5 * self.n * self.floor * total

@@ -73,8 +73,9 @@ def test_logdet_gradient(name, curvature):
 def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom):
     rng = np.random.default_rng(2)
     Z, beta, psi = rng.normal(size=(40, 3)), rng.normal(size=(atom.basis_size, 3)), [np.log(0.3)]
-    arguments = (Z, lattice(atom, beta, Gaussian(), np.array(psi), Z, np.zeros(3)), beta, np.zeros(3),
-                 Gaussian(), np.array(psi))
+    nothing, psi = np.zeros(3), np.array(psi)
+    nodes = lattice(atom, beta, Gaussian(), psi, Z, nothing)
+    arguments = (Z, nodes, beta, nothing, Gaussian(), psi)
     shared, own = RowNodes(*arguments), RowPairs(*arguments)
     for name in ("rows", "beta", "psi", "curvature", "complete", "energy", "edf"):
         close(getattr(shared.sums, name), getattr(own.sums, name), 1e-9)
@@ -88,7 +89,7 @@ def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom):
 
 @pytest.mark.parametrize("sd", [0.02, 0.1, 0.5, 2.0])
 def test_rows_of_a_circle_have_the_bessel_integral(sd):
-    """int exp(-|z - y(t)|^2 / 2 phi) dt / 2 pi = exp(-(|z| - 1)^2 / 2 phi) I_0(|z| / phi) scaled."""
+    """E exp(-|z - y(t)|^2 / 2 phi) = exp(-(|z|^2 + 1) / 2 phi) I_0(|z| / phi)."""
     rng, phi = np.random.default_rng(3), sd**2
     t = rng.uniform(-np.pi, np.pi, 50)
     Z = np.column_stack([np.cos(t), np.sin(t)]) + sd * rng.normal(size=(50, 2))
