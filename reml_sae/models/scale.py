@@ -3,8 +3,8 @@
 The joint mode of coordinates and decoders is biased, by a term that every row adds to (Neyman and
 Scott 1948): the coordinate of a row absorbs the noise along the curve, so that a circle of radius r
 comes out larger by phi / 2r; and t -> t / c, B -> c B is a near symmetry of a Gaussian coordinate,
-which only the priors break. The decoders' marginal posterior has (1/2) sum_i log |D_i| beside F. With the
-rows spread over the atom as its prior spreads them, that is nearly
+which only the priors break. The decoders' marginal posterior has (1/2) sum_i log |D_i| beside F.
+With the rows spread over the atom as its prior spreads them, that is nearly
 
     g(B) = (w n / 2) log |M|,   M = phi P + E[dPhi B B^T dPhi^T],   E over the coordinate prior
 
