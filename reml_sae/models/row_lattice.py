@@ -129,6 +129,16 @@ def _sharpest(
     Z: Array, curve: Array, speed: Array, bend: Array, family: Family, psi: Array
 ) -> Array:
     """Bound (d,) on the second derivative of rows' losses where they have mass."""
+    if family.equal_weights:
+        phi = family.dispersion(psi)
+        square = np.einsum("np,np->n", Z, Z)[:, None] - 2.0 * Z @ curve.T
+        square += np.einsum("gp,gp->g", curve, curve)
+        near = square < square.min(axis=1, keepdims=True) + 2.0 * NEAR * phi
+        steep = np.einsum("gdp,gdp->gd", speed, speed)
+        sharp = [np.where(near, steep[:, d] + np.abs(
+            Z @ bend[:, d].T - np.einsum("gp,gp->g", curve, bend[:, d])), 0.0).max(initial=0.0)
+            for d in range(speed.shape[1])]
+        return np.array(sharp) / phi
     z, eta = np.broadcast_arrays(Z[:, None], curve[None])
     loss = family.loss(z, eta, psi).sum(axis=2)
     near = loss < loss.min(axis=1, keepdims=True) + NEAR
