@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError, NotPositiveDefiniteError
+from reml_sae.errors import InputError
 from reml_sae.families import Family, Gaussian
 from reml_sae.inner._protocol import Theta
 from reml_sae.manifolds import Manifold
@@ -196,9 +196,9 @@ class SAEManifoldModel(SAEStructure):
         return self._rho.copy()
 
     def at(self, theta: Theta, rho: Array) -> SAEPoint | QuadraturePoint:
-        """The marginal objective of the decoders at a state and outer parameters.
+        """What the inner solve minimises, at a state and outer parameters.
 
-        The rows of the state are where the search for their modes starts.
+        L of the decoders where the rows are integrated out by quadrature, F + g elsewhere.
         """
         rho = np.asarray(rho, float)
         if self._last is not None and self._last[0] is theta and (self._last[1] == rho).all():
@@ -226,11 +226,10 @@ class SAEManifoldModel(SAEStructure):
         return Theta(xi, beta)
 
     def objective(self, theta: Theta, rho: Array) -> float:
-        """The marginal objective; infinite where a row has no curvature to integrate."""
-        try:
+        """What the inner solve minimises, alone."""
+        if self.by_quadrature:
             return self.at(theta, rho).objective
-        except NotPositiveDefiniteError:
-            return np.inf
+        return self.joint_objective(theta, rho)
 
     def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""

@@ -9,7 +9,7 @@ With L_k = log a_k + 1, m = sum_r a_r L_r and scale = lambda / tau^2, per row
     G       = scale (diag(a) - a a^T): PSD and smooth but *not* a majorizer
 
 D is the majorizer of the contract. Its derivative jumps where an H_kj changes sign. There log|D|
-has a sharp minimum, in which rows would collect, so the engine (`row_majorizer`, behind
+has a sharp minimum, in which a search stalls, so the engine (`row_majorizer`, behind
 `curvature`) uses
 
     S_kk = sum_j sqrt(H_kj^2 + delta^2 G_kj^2),      delta = 0.1

@@ -77,8 +77,10 @@ def test_groups_of_a_mixed_model_against_quadrature(family):
 
 
 def test_the_diagnostics_report_it():
-    model = rs.SAEManifold(n_atoms=1).fit(planted_circles(60, 6, 1, noise_sd=0.05).Z)
-    check = next(c for c in model.diagnostics_.checks if c.name == "row integrals")
-    assert check.status == "pass"
-    assert abs(check.figure) < 0.05
-    assert "nats a row" in check.message
+    for n_atoms, message in ((1, "exact"), (2, "nats a row")):
+        plant = planted_circles(60, 6, n_atoms, noise_sd=0.05)
+        model = rs.SAEManifold(n_atoms=n_atoms).fit(plant.Z)
+        check = next(c for c in model.diagnostics_.checks if c.name == "row integrals")
+        assert check.status == "pass"
+        assert abs(check.figure) < 0.25
+        assert message in check.message
