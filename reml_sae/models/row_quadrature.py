@@ -32,7 +32,7 @@ from reml_sae.models.row_lattice import Lattice
 
 Array = NDArray[np.float64]
 
-CHUNK_ELEMENTS = 4_000_000
+CHUNK_ELEMENTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class RowQuadrature(ABC):
     def _chunks(self) -> Iterator[slice]:
         """Rows whose whole lattice fits into memory."""
         wide = len(self.lattice.log_weights) * (1 + self.lattice.slopes.shape[1])
-        if not self.family.equal_weights:
-            wide *= self.Z.shape[1]
+        p = self.Z.shape[1]
+        wide = max(wide * (1 if self.family.equal_weights else p), p * p, self.beta.size)
         size = max(1, CHUNK_ELEMENTS // wide)
         for start in range(0, len(self.Z), size):
             yield slice(start, min(start + size, len(self.Z)))

@@ -30,7 +30,7 @@ NEARLY_SINGULAR = 1e-3
 def refine_rows(model: SAEManifoldModel, theta: Theta, rho: Array, n_sweeps: int) -> Theta:
     """Sweeps over the rows; no row's objective increases, and settled rows drop out."""
     xi, value = theta.xi.copy(), model.row_objective(theta, rho)
-    moving = np.arange(len(xi))
+    moving = np.flatnonzero(np.isfinite(value))
     for _ in range(n_sweeps):
         part = model.rows(moving)
         new_xi, new_value = _sweep(part, Theta(xi[moving], theta.beta), rho, value[moving])
@@ -121,6 +121,11 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
     diagonal = np.einsum("nqq->nq", majorizer)
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
     metric = scale[:, :, None] * scale[:, None, :]
+    # a row out of the range of floats stays where it is
+    regular = np.isfinite(exact / metric).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1)
+    exact = np.where(regular[:, None, None], exact, metric)
+    majorizer = np.where(regular[:, None, None], majorizer, metric)
+    gradient = np.where(regular[:, None], gradient, 0.0)
     values, vectors = np.linalg.eigh(exact / metric)
     lowest = values[:, 0]
     blocks = np.where((lowest > NEARLY_SINGULAR)[:, None, None], exact, majorizer) / metric

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import block_diag
 
 import reml_sae as rs
 from reml_sae import penalties as pen
@@ -181,7 +182,11 @@ def dense_curvature(point):
         penalty = term.penalty
         if term.target == "coordinates":
             penalty = model.restricted(term, rows).penalty
-        B = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in np.eye(target.size)])
+        if term.target == "logits":  # its smooth majorizer has a name of its own
+            scale = penalty.strength(rho) / penalty.temperature**2
+            B = block_diag(*penalty.row_smooth_majorizer(target, scale))
+        else:
+            B = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in np.eye(target.size)])
         dense[np.ix_(places, places)] += lift.T @ B @ lift
     return dense
 
