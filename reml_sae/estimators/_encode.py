@@ -104,7 +104,7 @@ def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
     sign, logdet = np.linalg.slogdet(model.joint_at(theta, rho).row_hessian("majorizer"))
     value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
     value -= 0.5 * np.log(2.0 * np.pi) * model.carried.sum(axis=1)
-    return value + model.row_partitions(rho)
+    return value + model.row_partitions(theta, rho)
 
 
 @dataclass(frozen=True)

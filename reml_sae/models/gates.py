@@ -26,7 +26,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, log_ndtr
 
 from reml_sae.errors import InputError
 from reml_sae.models.assignment import Assignment, ElementwiseAmplitudes
@@ -138,6 +138,17 @@ class ThresholdGate(Assignment):
         g3 = (g2 * (1.0 - 2.0 * g0) - 2.0 * g1**2) / self.width
         z = logits
         return ElementwiseAmplitudes(z * g0, g0 + z * g1, 2.0 * g1 + z * g2, 3.0 * g2 + z * g3)
+
+    def shut_cost(self, precision: float) -> tuple[float, float]:
+        """-log P(z < threshold) of z ~ N(0, 1 / precision), and d / d log precision.
+
+        A shut gate rests at z = 0, where Laplace's method counts the whole Gaussian; beyond the
+        threshold the likelihood has cut it off.
+        """
+        x = self.threshold * np.sqrt(precision)
+        log_mass = float(log_ndtr(x))
+        density = np.exp(-0.5 * x**2 - log_mass) / np.sqrt(2.0 * np.pi)
+        return -log_mass, -0.5 * x * float(density)
 
     def start(self, support: Mask, amplitudes: Array) -> Array:
         """Pre-activations: the amplitudes above the threshold, zero off the support."""

@@ -27,6 +27,7 @@ from reml_sae.families import Family, Gaussian
 from reml_sae.inner._protocol import Theta
 from reml_sae.manifolds import Manifold
 from reml_sae.models.assignment import Amplitudes, Assignment
+from reml_sae.models.gates import ThresholdGate
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
@@ -376,7 +377,12 @@ class SAEManifoldModel(SAEStructure):
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, amplitudes)
 
-    def row_partitions(self, rho: Array) -> Array:
+    def shut_gates(self, theta: Theta) -> Mask:
+        """Rows and atoms (N, K) whose threshold gate is shut: no coordinate, and below half."""
+        assert isinstance(self.assignment, ThresholdGate)
+        return ~self.active & (self.logits(theta) < 0.5 * self.assignment.threshold)
+
+    def row_partitions(self, theta: Theta, rho: Array) -> Array:
         """Log partition of the priors of every row's own parameters, (N,).
 
         What the priors of coordinates, amplitudes and logits have in `log_normalizer`, row by row;
@@ -391,11 +397,23 @@ class SAEManifoldModel(SAEStructure):
                 continue
             for k in range(len(self.atoms)) if term.atom < 0 else (term.atom,):
                 rows = self.is_open[:, k] if term.target == "amplitudes" else self.active[:, k]
-                partition = term.penalty.restrict(np.zeros(1, np.intp), len(self.Z)).log_partition(
-                    term.rho(rho), 1)
-                if partition is not None:
-                    out[rows] += partition[0]
+                out[rows] += self._partition_of_rows(term, np.flatnonzero(rows), rho)
+            if term.target == "amplitudes" and isinstance(self.assignment, ThresholdGate):
+                cost, _ = self.assignment.shut_cost(float(term.penalty.strengths(term.rho(rho))[0]))
+                out += cost * self.shut_gates(theta)[:, term.atom]
         return out
+
+    def _partition_of_rows(
+        self, term: PenaltyTerm, rows: NDArray[np.intp], rho: Array
+    ) -> float | Array:
+        """Log partition of a term on rows, for one row or for every one of them."""
+        own = term.rho(rho)
+        one = term.penalty.restrict(np.zeros(1, np.intp), len(self.Z))
+        if one is term.penalty:
+            return float(one.log_partition(own, 1)[0])
+        each = [term.penalty.restrict(row, len(self.Z)).log_partition(own, 1)[0]
+                for row in rows[:, None]]
+        return np.array(each)
 
     def row_sampler(self, theta: Theta, rho: Array) -> SAERowSampler:
         """Draws of the rows around a mode."""

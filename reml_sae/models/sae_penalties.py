@@ -17,6 +17,7 @@ from scipy.linalg import block_diag
 
 from reml_sae.inner._protocol import Curvature, Theta
 from reml_sae.models.assignment import Amplitudes
+from reml_sae.models.gates import ThresholdGate
 from reml_sae.models.sae_bound import (
     NOWHERE,
     Bound,
@@ -371,6 +372,13 @@ class PenaltyPoint:
             if partition is not None:
                 value += partition[0]
                 gradient[bound.term.where] += partition[1]
+        for bound in self.on_rows:
+            if bound.term.target == "amplitudes" and isinstance(model.assignment, ThresholdGate):
+                cost, slope = model.assignment.shut_cost(
+                    float(bound.penalty.strengths(bound.rho)[0]))
+                shut = int(model.shut_gates(self.theta)[:, bound.term.atom].sum())
+                value += shut * cost
+                gradient[bound.term.where] += shut * slope
         on_simplex = any(bound.term.target == "logits" and bound.penalty.is_normalised
                          for bound in self.on_rows)
         if self.chart is not None and not on_simplex:

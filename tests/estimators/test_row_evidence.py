@@ -8,7 +8,7 @@ from reml_sae import penalties as pen
 from reml_sae.datasets import planted_manifolds
 from reml_sae.estimators._encode import row_evidence
 from reml_sae.manifolds import Circle, Euclidean, Interval
-from reml_sae.models import PenaltyTerm
+from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, get_assignment
 from reml_sae.outer import criterion
 from tests.models.systems import build
 
@@ -20,6 +20,7 @@ CASES = {
                                             ard=True),
     "softmax": lambda: build([Circle(1), Circle(1)], temperature=1.7, seed=5),
     "topk": lambda: build([Circle(1), Circle(2)], assignment="topk", seed=7),
+    "threshold gates": lambda: build([Circle(1), Euclidean(1, 1)], assignment="threshold_gate"),
     "amplitudes of several atoms": lambda: build(
         [Circle(1), Euclidean(1, 1), Circle(1)], dispersion=0.5, seed=5,
         assignment={"assignment": "topk", "n_active": 2}),
@@ -40,7 +41,7 @@ def test_row_evidence_adds_up_to_the_criterion(name):
     scale, _, _ = point.penalties.scale_correction()
     decoders = point.objective - model.row_objective(theta, rho).sum() - scale
     nobody = model.rows(np.zeros(0, np.intp))
-    partition = nobody.joint_at(type(theta)(theta.xi[:0], theta.beta), rho).penalties
+    partition = nobody.joint_at(Theta(theta.xi[:0], theta.beta), rho).penalties
     shared = len(model.Z) * model.assignment.log_patterns()
     for term in model.terms:
         if term.target == "logits":
@@ -84,4 +85,25 @@ def test_a_penalty_on_coordinates_counts_once():
     assert isinstance(own, PenaltyTerm)
     assert isinstance(own.penalty, pen.ARDPenalty)
     expected = own.penalty.log_partition(own.rho(rho), 1)[0]
-    np.testing.assert_allclose(model.row_partitions(rho), model.active[:, 0] * expected)
+    np.testing.assert_allclose(model.row_partitions(model.initial_theta(), rho),
+                               model.active[:, 0] * expected)
+
+
+@pytest.mark.parametrize("log_precision", [-1.0, 1.0, 3.0])
+def test_a_shut_threshold_gate_has_the_mass_below_its_threshold(log_precision):
+    """Against a sum over the pre-activation, of rows that an open gate cannot explain."""
+    precision, phi = np.exp(log_precision), 1e-3
+    gate = get_assignment({"assignment": "threshold_gate", "threshold": 0.5, "width": 0.02}, 1)
+    beta = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0.0, 0.0]])  # a circle, and the intercept
+    model = SAEManifoldModel(np.zeros((3, 2)), [Circle(1)], [], np.zeros((3, 1), bool),
+                             Theta(np.zeros((3, 2)), beta), np.array([log_precision, np.log(phi)]),
+                             assignment=gate)
+    z = np.linspace(-12.0, 12.0, 48001) / np.sqrt(precision)
+    a = gate.amplitudes(z[:, None], np.ones((len(z), 1), bool)).a[:, 0]
+    # with the angle integrated out the loss of a row at the centre depends on the amplitude alone
+    log_density = -0.5 * (4.0 * a) ** 2 / phi - 0.5 * precision * z**2
+    mass = np.log(np.exp(log_density).sum() * (z[1] - z[0]) * np.sqrt(precision / (2.0 * np.pi)))
+    exact = np.log(2.0 * np.pi * phi) - mass
+    found = row_evidence(model, model.initial_theta(), model.initial_rho())
+    # the gate opens over a width of .02 about the threshold
+    np.testing.assert_allclose(found, exact, atol=0.05)
