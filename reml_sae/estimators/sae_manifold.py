@@ -44,9 +44,9 @@ from reml_sae.models import (
     PenaltyTerm,
     SAEManifoldModel,
     Theta,
+    check_integration,
     check_rows,
     get_assignment,
-    no_quadrature,
 )
 from reml_sae.models.sae_structure import without_null_priors
 from reml_sae.outer import Deadline, FitResult, TraceRow
@@ -236,11 +236,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
 
-        atoms, terms = structure.atoms(least), bind(structure.atoms(least))
-        reason = no_quadrature(atoms, self._assignment(least), terms)
-        if self.integration == "quadrature" and reason:
-            raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
-                             "'laplace'")
+        atoms = structure.atoms(least)
+        check_integration(self.integration, atoms, self._assignment(least), bind(atoms))
         self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
         self.mean_, unit = centre_and_unit(data)
         if family.has_dispersion:

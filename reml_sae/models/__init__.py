@@ -27,7 +27,7 @@ from reml_sae.models.mixed_results import MixedSummary, mixed_summary
 from reml_sae.models.mixed_smooths import Smooth
 from reml_sae.models.nonlinear import NonlinearMixedModel
 from reml_sae.models.nonlinear_mean import Curve
-from reml_sae.models.row_lattice import no_quadrature
+from reml_sae.models.row_lattice import check_integration
 from reml_sae.models.sae import LOG_DISPERSION, Integration, SAEManifoldModel
 from reml_sae.models.sae_start import column_weights, solve_beta, start_psi
 from reml_sae.models.terms import PenaltyTerm, bind_penalty, check_priors, check_rows
@@ -56,13 +56,13 @@ __all__ = [
     "Smooth",
     "Theta",
     "bind_penalty",
+    "check_integration",
     "check_priors",
     "check_rows",
     "column_weights",
     "corrected_covariance",
     "get_assignment",
     "mixed_summary",
-    "no_quadrature",
     "posterior_covariance",
     "predict",
     "random_effects",

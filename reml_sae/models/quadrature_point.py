@@ -65,9 +65,7 @@ class QuadraturePoint:
 
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, rows: RowQuadrature):
         self.model, self.theta, self.rho, self.rows = model, theta, rho, rows
-        empty = model.rows(np.zeros(0, np.intp))
-        nobody = Theta(theta.xi[:0], theta.beta)
-        self.psi = model.psi(rho)
+        empty, nobody = model.without_rows, Theta(theta.xi[:0], theta.beta)
         self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0])
         self.gauge = Gauge(model.layout, model.symmetries, theta.beta, float(model.shape[0]))
 

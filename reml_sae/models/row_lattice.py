@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.errors import InputError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
 from reml_sae.manifolds._rules import gaussian_rule, product_rule
@@ -72,6 +73,23 @@ def no_quadrature(
     if not atoms[0].has_rule or len(atoms[0].linear_axes) > MOST_LINEAR:
         return f"{atoms[0]!r} has no quadrature of its coordinates"
     return ""
+
+
+def check_integration(
+    integration: str, atoms: Sequence[Manifold], assignment: Assignment,
+    terms: Sequence[PenaltyTerm],
+) -> None:
+    """Refuse a quadrature that a model does not have.
+
+    Raises
+    ------
+    InputError
+        Saying why.
+    """
+    reason = no_quadrature(atoms, assignment, terms)
+    if integration == "quadrature" and reason:
+        raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
+                         "'laplace'")
 
 
 def lattice(

@@ -31,7 +31,7 @@ from reml_sae.models.gates import ThresholdGate
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
-from reml_sae.models.row_lattice import lattice, no_quadrature
+from reml_sae.models.row_lattice import check_integration, lattice, no_quadrature
 from reml_sae.models.row_nodes import RowNodes
 from reml_sae.models.row_pairs import RowPairs
 from reml_sae.models.row_quadrature import RowQuadrature
@@ -141,11 +141,7 @@ class SAEManifoldModel(SAEStructure):
             )
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
-        reason = no_quadrature(self.atoms, self.assignment, self.terms)
-        if integration == "quadrature" and reason:
-            raise InputError(f"integration='quadrature' cannot be used: {reason}; use 'auto' or "
-                             "'laplace'")
-        self._can_quadrature = not reason
+        check_integration(integration, self.atoms, self.assignment, self.terms)
 
     # --- protocol ----------------------------------------------------------------------------
 
@@ -274,6 +270,11 @@ class SAEManifoldModel(SAEStructure):
                           family=self.family.restrict(index, self.shape),
                           symmetries=self.symmetries, gate_counts=self.gate_counts,
                           theta=Theta(self._theta.xi[index], self._theta.beta))
+
+    @cached_property
+    def without_rows(self) -> SAEManifoldModel:
+        """The model of none of the rows: what belongs to the decoders alone."""
+        return self.rows(np.zeros(0, np.intp))
 
     def with_gate_counts(self, counts: tuple[Array, int]) -> SAEManifoldModel:
         """The model with these counts of the gates, whatever its active set."""
@@ -459,7 +460,7 @@ class SAEManifoldModel(SAEStructure):
         Unasked where the decoder's curvature is small enough to be dense, and the nodes that its
         state needs are not too many; a Laplace approximation is good where they are.
         """
-        if self.integration == "laplace" or not self._can_quadrature:
+        if self.integration == "laplace" or no_quadrature(self.atoms, self.assignment, self.terms):
             return False
         if self.integration == "quadrature":
             return True
