@@ -320,7 +320,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         rough &= result.criterion < lowest - 1.0
         lowest = min(lowest, result.criterion)
         halt = result.message if result.interrupted else None
-        if model.by_quadrature:  # the fit did not see the codes: they follow it, and that is all
+        if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
             rounds = [_with_codes(rounds[-1])]
             break
         if halt is not None or len(rounds) == MAX_ROUNDS:

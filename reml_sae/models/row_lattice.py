@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError
+from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
 from reml_sae.manifolds._rules import gaussian_rule, product_rule
@@ -34,6 +34,8 @@ STEP = 0.8
 """Spacing over the least posterior standard deviation; see `manifolds._rules`."""
 PROBES = 200
 """Points of the manifold's own grid at which curvatures are read."""
+MOST_NODES, MOST_PAIRS = 40_000, 40_000_000
+"""Nodes, and rows times nodes, beyond which a quadrature is refused."""
 NEAR = 40.0
 """Nats above its best point at which a row has mass."""
 CHUNK_ELEMENTS = 2_000_000
@@ -106,12 +108,22 @@ def lattice(
     Z : (n, p) array
         Rows that the nodes are for.
     offset : (p,) array
+
+    Raises
+    ------
+    InnerConvergenceError
+        Where the noise is so small that the nodes are too many.
     """
     closed = family.equal_weights
-    linear = atom.linear_axes if closed else ()
     spacing = _spacing(atom, beta, family, psi, Z, offset)
-    rule = atom.rule(spacing)
-    assert rule is not None
+    linear = atom.linear_axes if closed else ()
+    finest = spacing[[a for a in range(atom.latent_dim) if a not in linear]][:atom.intrinsic_dim]
+    # the product of unit lengths over spacings first: a rule far too fine is not even made
+    rule = atom.rule(spacing) if np.prod(1.0 / finest) <= MOST_NODES else None
+    if rule is None or len(rule[1]) > MOST_NODES or len(Z) * len(rule[1]) > MOST_PAIRS:
+        raise InnerConvergenceError(
+            "the noise is so small beside an atom that a quadrature of the rows needs too many "
+            "nodes; use integration='laplace', which is good there")
     if not closed:
         for axis in atom.linear_axes:
             held, logs = rule

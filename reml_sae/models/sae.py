@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.errors import InputError
+from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.families import Family, Gaussian
 from reml_sae.inner._protocol import Theta
 from reml_sae.manifolds import Manifold
@@ -56,8 +56,8 @@ Integration = Literal["auto", "laplace", "quadrature"]
 
 LOG_DISPERSION = "log_dispersion"
 DISPERSION_BOX = (-27.0, 5.0)
-QUADRATURE_BORDER, QUADRATURE_NODES = 1024, 20_000_000
-"""Largest decoder, and number of rows times nodes, of a quadrature that nobody asked for."""
+QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 10_000, 10_000_000
+"""Largest decoder, nodes, and rows times nodes, of a quadrature that nobody asked for."""
 
 
 class SAEManifoldModel(SAEStructure):
@@ -225,7 +225,10 @@ class SAEManifoldModel(SAEStructure):
     def objective(self, theta: Theta, rho: Array) -> float:
         """What the inner solve minimises, alone."""
         if self.by_quadrature:
-            return self.at(theta, rho).objective
+            try:
+                return self.at(theta, rho).objective
+            except InnerConvergenceError:  # a decoder far out of reach
+                return np.inf
         return self.joint_objective(theta, rho)
 
     def joint_objective(self, theta: Theta, rho: Array) -> float:
@@ -467,8 +470,11 @@ class SAEManifoldModel(SAEStructure):
         n, p = self.shape
         if self.layout.basis_size * p > QUADRATURE_BORDER:
             return False
-        nodes = self.row_quadrature(self._theta.beta, self._rho).lattice.log_weights
-        return n * len(nodes) <= QUADRATURE_NODES
+        try:
+            nodes = len(self.row_quadrature(self._theta.beta, self._rho).lattice.nodes)
+        except InnerConvergenceError:
+            return False
+        return nodes <= QUADRATURE_NODES and n * nodes <= QUADRATURE_PAIRS
 
     def row_quadrature(self, beta: Array, rho: Array) -> RowQuadrature:
         """The rows under a decoder."""
