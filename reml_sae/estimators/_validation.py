@@ -186,7 +186,7 @@ def centre_and_unit(data: Array) -> tuple[Array, float]:
     if not unit > CONSTANT * size:
         warnings.warn(
             "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-            DataWarning, stacklevel=3,
+            DataWarning, stacklevel=4,
         )
         return mean, max(size, 1.0)
     if unit < SMALLEST:

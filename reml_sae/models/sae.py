@@ -468,8 +468,8 @@ class SAEManifoldModel(SAEStructure):
         if self.integration == "quadrature":
             return True
         n, p = self.shape
-        if self.layout.basis_size * p > QUADRATURE_BORDER:
-            return False
+        if self.layout.basis_size * p > QUADRATURE_BORDER or self.dense_terms:
+            return False  # the observed curvature beside a penalty with none need not be definite
         try:
             nodes = len(self.row_quadrature(self._theta.beta, self._rho).lattice.nodes)
         except InnerConvergenceError:

@@ -122,7 +122,8 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
     metric = scale[:, :, None] * scale[:, None, :]
     # a row out of the range of floats stays where it is
-    regular = np.isfinite(exact / metric).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        regular = np.isfinite(exact / metric).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1)
     exact = np.where(regular[:, None, None], exact, metric)
     majorizer = np.where(regular[:, None, None], majorizer, metric)
     gradient = np.where(regular[:, None], gradient, 0.0)

@@ -75,7 +75,8 @@ class SAEStructure:
         return self.family.dispersion(self.psi(rho)) if self.family.has_dispersion else 1.0
 
     @property
-    def _dense_terms(self) -> list[PenaltyTerm]:
+    def dense_terms(self) -> list[PenaltyTerm]:
+        """Decoder penalties that are no quadratic form of every output alike."""
         return dense_terms(self.terms)
 
     @property
@@ -84,12 +85,12 @@ class SAEStructure:
 
         A decoder penalty may differ between outputs, or the family's weights.
         """
-        return bool(self._dense_terms) or not self.family.equal_weights
+        return bool(self.dense_terms) or not self.family.equal_weights
 
     @property
     def has_gaussian_decoder(self) -> list[bool]:
         """Which decoders have the Gaussian prior, not that of a penalty that is itself proper."""
-        owned = {term.atom for term in self._dense_terms if term.penalty.is_normalised}
+        owned = {term.atom for term in self.dense_terms if term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
 
     @property

@@ -103,7 +103,8 @@ def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     fit(FEW, **KINDS[kind], max_time=1e9)
     n_looks = next(looks)
     assert n_looks > 10
-    for late in np.unique(np.geomspace(1, n_looks - 1, 3).astype(int)):
+    # the last looks may come when nothing is left to do
+    for late in np.unique(np.geomspace(1, 0.8 * n_looks, 3).astype(int)):
         found = fit(FEW, **KINDS[kind], max_time=late - 0.5)
         assert not found.converged_ and found.message_ == OUT_OF_TIME, (late, found.message_)
         assert_usable(found, FEW)
