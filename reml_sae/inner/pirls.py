@@ -98,6 +98,7 @@ def solve_inner(
     damping, decrement = 0.0, np.inf
     for iteration in range(max_iter + 1):
         gradient = point.gradient()
+        rows_move = bool(gradient.xi.any())  # not where they have been integrated out
         negative = gradient.scaled(-1.0)
         try:
             factor = point.factorize(damping)
@@ -126,7 +127,7 @@ def solve_inner(
                 return InnerSolution(point.theta, point, InnerStatus.SADDLE, iteration, decrement,
                                      damping)
         else:
-            moved = _accept(model, point, rho, step, -0.5 * gradient.dot(step))
+            moved = _accept(model, point, rho, step, -0.5 * gradient.dot(step), rows_move)
         if moved is None:
             if damping >= MAX_DAMPING:
                 return InnerSolution(point.theta, point, InnerStatus.STALLED, iteration, decrement,
@@ -136,14 +137,15 @@ def solve_inner(
         state = moved
         damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
         # one row near a saddle can force a damping that stops all others: it moves by itself
-        if decrement > 1.0 or damping > 0.0:
+        if rows_move and (decrement > 1.0 or damping > 0.0):
             state = model.refine_rows(state, rho)
         point = model.at(state, rho)
     return InnerSolution(point.theta, point, InnerStatus.MAX_ITER, max_iter, decrement, damping)
 
 
 def _accept(
-    model: InnerModel[Point], point: Point, rho: np.ndarray, step: Theta, predicted: float
+    model: InnerModel[Point], point: Point, rho: np.ndarray, step: Theta, predicted: float,
+    rows_move: bool,
 ) -> Theta | None:
     """The longest of a few steps that decreases F enough; None if there is none."""
     slack = 1e-14 * (1.0 + abs(point.objective)) * 10.0
@@ -153,6 +155,8 @@ def _accept(
         enough = 1e-4 * factor * max(predicted, 0.0)
         if value <= point.objective - enough + slack:
             return trial
+    if not rows_move:
+        return None
     # one row near a saddle would damp all others: rows follow the new border by themselves
     trial = model.merge_rows(point.theta, model.retract(point.theta, step), rho)
     trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)

@@ -48,10 +48,11 @@ def _sweep(
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
     point = model.joint_at(theta, rho)
     packed = PackedRows(model.carried)
-    moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
-                       packed.pack_blocks(point.row_hessian("majorizer")),
-                       packed.pack(point.gradient().xi))
-    trials = [packed.unpack(move) for move in moves]
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows out of the range of floats
+        moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
+                           packed.pack_blocks(point.row_hessian("majorizer")),
+                           packed.pack(point.gradient().xi))
+    trials = [packed.unpack(np.where(np.isfinite(move), move, 0.0)) for move in moves]
     best, improved = theta.xi, np.zeros(len(value), bool)
     for move in trials:
         candidate = model.retract(theta, Theta(move, np.zeros_like(theta.beta)))
@@ -122,8 +123,7 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
     metric = scale[:, :, None] * scale[:, None, :]
     # a row out of the range of floats stays where it is
-    with np.errstate(over="ignore", invalid="ignore"):
-        regular = np.isfinite(exact / metric).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1)
+    regular = np.isfinite(exact / metric).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1)
     exact = np.where(regular[:, None, None], exact, metric)
     majorizer = np.where(regular[:, None, None], majorizer, metric)
     gradient = np.where(regular[:, None], gradient, 0.0)
