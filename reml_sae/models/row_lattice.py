@@ -34,10 +34,10 @@ STEP = 0.8
 """Spacing over the least posterior standard deviation; see `manifolds._rules`."""
 PROBES = 200
 """Points of the manifold's own grid at which curvatures are read."""
-MOST_NODES, MOST_PAIRS = 40_000, 40_000_000
+MOST_NODES, MOST_PAIRS = 40_000, 60_000_000
 """Nodes, and rows times nodes, beyond which a quadrature is refused."""
-NEAR = 40.0
-"""Nats above its best point at which a row has mass."""
+NEAR = 10.0
+"""Nats above its best point within which a row has mass to speak of."""
 CHUNK_ELEMENTS = 2_000_000
 MOST_LINEAR = 3
 """Linear coordinates that are integrated in closed form; each multiplies the nodes by four."""

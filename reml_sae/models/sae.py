@@ -56,7 +56,7 @@ Integration = Literal["auto", "laplace", "quadrature"]
 
 LOG_DISPERSION = "log_dispersion"
 DISPERSION_BOX = (-27.0, 5.0)
-QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 10_000, 10_000_000
+QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 20_000, 25_000_000
 """Largest decoder, nodes, and rows times nodes, of a quadrature that nobody asked for."""
 
 
