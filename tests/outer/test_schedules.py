@@ -54,7 +54,7 @@ def test_the_slowest_of_several_schedules_ends_the_annealing():
 
 
 ENTROPY = replace(KINDS["softmax_assignment_sparsity"], options={
-    **KINDS["softmax_assignment_sparsity"].options, "dispersion": 0.05})
+    **KINDS["softmax_assignment_sparsity"].options, "dispersion": 0.1})
 
 
 @pytest.mark.parametrize("changes", [
