@@ -9,7 +9,6 @@ from reml_sae.linalg._batched import (
     batched_solve_lower,
     batched_solve_psd,
     batched_solve_upper,
-    factor_logdet,
 )
 from reml_sae.linalg._dense import DenseCholesky
 from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
@@ -44,7 +43,6 @@ __all__ = [
     "batched_solve_lower",
     "batched_solve_psd",
     "batched_solve_upper",
-    "factor_logdet",
     "graded_sum",
     "single_threaded",
 ]

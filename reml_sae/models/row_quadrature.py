@@ -130,17 +130,6 @@ class RowQuadrature(ABC):
             out[where] = -(top[:, 0] + np.log(np.exp(joint - top).sum(axis=1)))
         return out
 
-    def modes(self) -> Array:
-        """Coordinates (n, d) of the best node of every row, linear ones at their mean."""
-        out = np.empty((len(self.Z), self.lattice.nodes.shape[1]))
-        for where in self._chunks():
-            joint, mean = self._log_joint(self.Z[where])
-            best = joint.argmax(axis=1)
-            found = self.lattice.nodes[best].copy()
-            found[:, list(self.lattice.linear)] = mean[np.arange(len(best)), best]
-            out[where] = found
-        return out
-
     @property
     @abstractmethod
     def sums(self) -> QuadratureSums:

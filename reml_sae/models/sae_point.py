@@ -175,10 +175,7 @@ class SAEPoint:
         return self._factorized(0.0)
 
     def _factorized(self, damping: float) -> SpanFactor:
-        return self.factor_of(self.curvature(damping))
-
-    def factor_of(self, matrix: SpanArrowMatrix) -> SpanFactor:
-        """Factor of a matrix with the rows of this point, and their low-rank part."""
+        matrix = self.curvature(damping)
         packed = PackedRows(self.model.carried)
         alone = not len(matrix.edges) and not packed.is_whole
         return self.with_low_rank(PackedFactor(matrix, packed) if alone else matrix.factorize())
