@@ -239,6 +239,7 @@ def model_from_codes(
     unit : float
     atoms : sequence of Manifold
     settings : Settings
+        Under hard gates its integration waits for the supports (`integrate_rows`).
     codes : Candidate
     known : mapping, optional
         Outer parameters by name; the others start where searches start.
@@ -253,7 +254,8 @@ def model_from_codes(
     theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
         Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=unit,
-        family=family, offset=settings.offset, integration=settings.integration,
+        family=family, offset=settings.offset,
+        integration="laplace" if assignment.hard_support else settings.integration,
     )
     for term in model.terms:
         if term.target == "amplitudes" and not assignment.hard_support:
@@ -329,6 +331,35 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
         return unusable if halt is None else stopped(fitted, halt)
     return _best(rounds) if halt is None else stopped(_best(rounds), halt)
+
+
+def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit with its rows integrated out by quadrature where only their supports were in the way.
+
+    Supports are chosen by Laplace's method, which knows the rows' modes and is many times faster;
+    the last REML fit, with every support held, has the exact V.
+
+    Raises
+    ------
+    InnerConvergenceError, NotPositiveDefiniteError
+        Where quadrature was asked for by name and leads to no usable state.
+    """
+    result = fitted.result
+    model = fitted.model.with_integration(settings.integration).with_state(result.theta, result.rho)
+    left = settings.max_outer - result.trace.n_counted
+    if fitted.model.by_quadrature or not model.by_quadrature or not result.converged or left <= 0:
+        return fitted
+    try:
+        result = fit_reml(model, curvature=settings.curvature, tol=settings.tol, valleys=False,
+                          max_outer=left, max_time=settings.deadline.left,
+                          callbacks=settings.callbacks, trace=REMLTrace(list(result.trace)))
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        if settings.integration == "quadrature":
+            raise
+        logger.info("the rows are left to Laplace's method: %s", error)
+        return fitted
+    theta = model.refine_rows(result.theta, result.rho, MODE_SWEEPS)
+    return Fitted(model.with_state(theta, result.rho), replace(result, theta=theta))
 
 
 def _with_codes(fitted: Fitted) -> Fitted:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KIND = "SAEManifold"
 SCALARS = ("scale_", "dispersion_", "criterion_", "edf_", "converged_", "message_", "n_iter_",
-           "n_features_in_", "data_digest_")
+           "n_features_in_", "data_digest_", "integration_")
 ARRAYS = ("mean_", "offset_", "intercept_", "rho_", "gradient_")
 
 
@@ -81,8 +81,9 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
     parameters = dict(metadata["parameters"])
     parameters["topology"] = [get_manifold(item) for item in parameters["topology"]]
     model = SAEManifold(**parameters)
-    # None for a fit that was saved before digests were kept
-    for name, value in {"data_digest_": None, **metadata["scalars"]}.items():
+    # of a fit that was saved before they were kept
+    absent = {"data_digest_": None, "integration_": "laplace"}
+    for name, value in {**absent, **metadata["scalars"]}.items():
         setattr(model, name, value)
     for name in ARRAYS:
         setattr(model, name, tensors[name])

@@ -29,6 +29,7 @@ from reml_sae.estimators._fitting import (
     Fitted,
     Settings,
     fit_starts,
+    integrate_rows,
     model_from_codes,
     reassign,
     rough_fit,
@@ -165,7 +166,8 @@ def search(
         fitted = settle(fitted, settings)
         fitted, found = _improve(fitted, structure, choices, settings, rng)
         moves += found
-    return fitted, SearchRecord(tuple(table), tuple(choices), tuple(moves))
+    record = SearchRecord(tuple(table), tuple(choices), tuple(moves))
+    return integrate_rows(fitted, settings), record
 
 
 def _shape(

@@ -117,9 +117,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         between outer iterations, starts and candidates of the search: the step in progress is
         finished, and one is always made.
     integration : {"auto", "laplace", "quadrature"}, default="auto"
-        How the rows' coordinates are integrated out in V. "quadrature", exact, is for one atom
-        under softmax without penalties on its coordinates; "auto" takes it wherever it exists and
-        is affordable.
+        How the rows' own parameters are integrated out in V. "quadrature", exact, is for rows that
+        use one atom, without penalties on its coordinates: one atom under softmax, any number
+        under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
+        family; the search chooses the supports by Laplace's method, the last REML fit is exact).
+        "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
 
     Attributes
     ----------
@@ -144,6 +146,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     trace_ : REMLTrace
     diagnostics_ : Diagnostics
     assignment_ : Assignment
+    integration_ : {"laplace", "quadrature"}
+        How the rows' own parameters were integrated out in V.
     search_ : SearchRecord
         Numbers of atoms, topologies and changes of structure that were tried, with their V.
     mean_ : (p,) array
@@ -237,7 +241,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
 
         atoms = structure.atoms(least)
-        check_integration(self.integration, atoms, self._assignment(least), bind(atoms))
+        check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
         self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
         self.mean_, unit = centre_and_unit(data)
         if family.has_dispersion:
@@ -316,6 +320,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _store(self, model: SAEManifoldModel, result: FitResult) -> None:
         self._manifolds = model.atoms
         self.assignment_ = model.assignment
+        self.integration_: Integration = "quadrature" if model.by_quadrature else "laplace"
         self._theta_beta = result.theta.beta
         self._terms = without_null_priors(model.terms)
         self.rho_, self.rho_names_ = result.rho, model.rho_names
@@ -457,7 +462,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             data, self._manifolds, self._terms, active, theta, self.rho_,
             assignment=assignment, unit=self.scale_, gate_counts=self._gate_counts,
             family=get_family(self.family), offset=self._model_offset(get_family(self.family)),
-            integration=self.integration,
+            integration=self.integration_,
         )
 
     def _encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:

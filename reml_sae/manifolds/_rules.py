@@ -28,6 +28,10 @@ EDGE = 9.0
 LEAST_NODES = 8
 EXTRA_NODES = 6
 """Nodes of a Gauss-Legendre panel beyond those that the spacing asks for."""
+SAFETY = 2.0
+"""Of the precision in amplitudes: where prior and Gaussian meet, both make the posterior sharp."""
+LEAST_PRECISION = 8.0
+TABLE, NEWTON_STEPS = 256, 6
 
 
 def periodic_rule(spacing: float) -> Rule:
@@ -54,6 +58,42 @@ def broken_gaussian_rule(spacing: float, breaks: Array) -> Rule:
         points.append(low + 0.5 * (high - low) * (nodes + 1.0))
         logs.append(np.log(0.5 * (high - low) * weights) - 0.5 * points[-1] ** 2)
     return np.concatenate(points)[:, None], _normalised(np.concatenate(logs))
+
+
+def log_amplitude_rule(
+    alpha: float, length: float, step: float, low: float, high: float
+) -> Rule:
+    """Points u (G,) of [low, high] under N(0, 1 / alpha), for f with a Gaussian in exp(u).
+
+    Evenly spaced in s with ds / du = w, w^2 = r^2 + c exp(2 u): in the standard deviations of the
+    prior where it decides, and in those of the Gaussian, 1 / sqrt(length), where that does. The map
+    is analytic only within r pi / 2 of the real line, so that r must not be small.
+
+    Parameters
+    ----------
+    alpha : float
+    length : float
+        Precision of the Gaussian in exp(u).
+    step : float
+        Spacing in standard deviations.
+    low, high : float
+        Beyond which f vanishes.
+    """
+    root, c = np.sqrt(max(alpha, LEAST_PRECISION)), SAFETY * length
+
+    def length_of(u: Array) -> tuple[Array, Array]:
+        w = np.sqrt(root**2 + c * np.exp(2.0 * u))
+        return w - root * (np.log(w + root) - 0.5 * np.log(c) - u), w
+
+    table = np.linspace(low, high, TABLE)
+    ends = length_of(table)[0] / step
+    s = step * np.arange(np.ceil(ends[0]), np.floor(ends[-1]) + 1.0)
+    u = np.interp(s, step * ends, table)
+    for _ in range(NEWTON_STEPS):
+        found, w = length_of(u)
+        u = u - (found - s) / w
+    w = length_of(u)[1]
+    return u, np.log(step / w) - 0.5 * alpha * u**2 + 0.5 * np.log(alpha / (2.0 * np.pi))
 
 
 def sphere_rule(spacing: float) -> Rule:

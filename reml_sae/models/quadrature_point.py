@@ -2,8 +2,8 @@
 
     L(beta) = sum_i l_i(beta) + priors of beta,    V = min L + (1/2) log|d2L| + gauge + ..
 
-with l_i, its derivatives and its curvature from `row_quadrature`. The rows have no parameters;
-their coordinates are carried along as codes.
+with l_i, its derivatives and its curvature from `row_parts`. The rows have no parameters; their
+coordinates are carried along as codes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from reml_sae.inner._protocol import LogDeterminant, Theta
 from reml_sae.linalg import DenseCholesky
 from reml_sae.models.gauge import Gauge
-from reml_sae.models.row_quadrature import RowQuadrature
+from reml_sae.models.row_parts import RowParts
+from reml_sae.models.sae_bound import bind_gates
 from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.penalties import Curvature
 
@@ -54,19 +55,23 @@ class DenseBorderFactor:
 
 
 class QuadraturePoint:
-    """L of an `SAEManifoldModel` of one atom at its decoder.
+    """L of an `SAEManifoldModel` whose rows use one atom each, at its decoders.
 
     Parameters
     ----------
     model : SAEManifoldModel
     theta : Theta
     rho : (n_rho,) array
+    rows : RowParts
+        The rows under these decoders.
     """
 
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, rows: RowQuadrature):
+    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, rows: RowParts):
         self.model, self.theta, self.rho, self.rows = model, theta, rho, rows
         empty, nobody = model.without_rows, Theta(theta.xi[:0], theta.beta)
         self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0])
+        self.gates = [bind_gates(model, term, rho) for term in model.terms
+                      if term.target == "gates"]
         self.gauge = Gauge(model.layout, model.symmetries, theta.beta, float(model.shape[0]))
 
     @cached_property
@@ -74,7 +79,8 @@ class QuadraturePoint:
         """L."""
         n, p = self.model.shape
         rows = float(self.rows.row_values().sum()) + n * p * np.log(self.model.unit)
-        return rows + self.penalties.value()
+        gates = sum(bound.penalty.value(bound.target, bound.rho) for bound in self.gates)
+        return rows + gates + self.penalties.value()
 
     def _border(self, beta: Array) -> Theta:
         return Theta(np.zeros_like(self.theta.xi), beta)
@@ -145,22 +151,21 @@ class QuadraturePoint:
         half = self.penalties.half_trace_gradients(
             curvature, np.zeros((0, width, width)), np.zeros((0, width, width)),
             np.zeros((0, 0, width)), trace, inverse)
-        beta, psi = self.rows.curvature_pullback(inverse)
+        beta, outer = self.rows.curvature_pullback(inverse)
         volume, volume_beta = self.gauge.volume()
         pulled = (self._orbits @ inverse).reshape(self.gauge.columns.shape)
         grad_beta = 0.5 * beta + half[1] + volume_beta
         grad_beta += self.gauge.weight * self.gauge.pull_back(pulled)
-        rho = half[2].copy()
-        rho[len(rho) - len(psi):] += 0.5 * psi
+        rho = half[2] + 0.5 * outer
         spent = half[3] + self.gauge.weight * float(np.vdot(self.gauge.columns, pulled))
         edf = shape[0] * p - spent + self.rows.sums.edf
         return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf)
 
     def objective_rho(self) -> Array:
         """Gradient of L in rho at fixed beta, (n_rho,)."""
-        out = self.penalties.value_rho()
-        own = self.rows.sums.psi
-        out[len(out) - len(own):] += own
+        out = self.penalties.value_rho() + self.rows.sums.outer
+        for bound in self.gates:
+            out[bound.term.where] += bound.penalty.grad_rho(bound.target, bound.rho)
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
@@ -169,14 +174,18 @@ class QuadraturePoint:
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad L / d rho_m, (n_rho,)."""
-        out = self.penalties.gradient_rho_dot(np.zeros((0, self.penalties.width)), u.beta)
-        own = self.rows.gradient_psi_dot(u.beta)
-        out[len(out) - len(own):] += own
-        return out
+        return self.penalties.gradient_rho_dot(
+            np.zeros((0, self.penalties.width)), u.beta) + self.rows.gradient_outer_dot(u.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of the decoders' priors, less the log number of equal modes."""
         value, gradient = self.penalties.log_normalizer()
+        value += len(self.model.Z) * self.model.assignment.log_patterns()
+        for bound in self.gates:
+            partition = bound.penalty.log_partition(bound.rho, len(bound.target))
+            if partition is not None:
+                value += partition[0]
+                gradient[bound.term.where] += partition[1]
         return value - self.model.log_multiplicity, gradient
 
     def decoder_posterior(self, k: int) -> tuple[float, Array]:

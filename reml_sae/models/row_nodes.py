@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.models.row_lattice import squares
 from reml_sae.models.row_quadrature import QuadratureSums, RowQuadrature
 
 Array = NDArray[np.float64]
@@ -54,11 +55,6 @@ class RowNodes(RowQuadrature):
         crossed = (mean[:, :, None] * Z[:, None, :]).reshape(len(Z), -1)
         return (r @ self._levers - crossed) / self._dispersion
 
-    def _squares(self, Z: Array) -> Array:
-        """|e_ig|^2, (n, G)."""
-        out = np.einsum("np,np->n", Z, Z)[:, None] - 2.0 * Z @ self._eta.T
-        return out + np.einsum("gp,gp->g", self._eta, self._eta)
-
     @cached_property
     def sums(self) -> QuadratureSums:
         """Value, gradients and curvature in one pass."""
@@ -74,30 +70,31 @@ class RowNodes(RowQuadrature):
             second += r.T @ (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), p * p)
             slopes = self._mean_slopes(Z, r)
             products += slopes.T @ slopes
-            energy += 0.5 * float(np.vdot(r, self._squares(Z))) / phi
+            energy += 0.5 * float(np.vdot(r, squares(Z, self._eta))) / phi
             mean = r @ eta
             known += float((r @ np.einsum("gp,gp->g", eta, eta)).sum() - np.vdot(mean, mean))
         residual = first - mass[:, None] * eta
         spread = second.reshape(size, p, p) - first[:, :, None] * eta[:, None, :]
         spread -= eta[:, :, None] * residual[:, None, :]
         pairs = (basis[:, :, None] * basis[:, None, :]).reshape(size, m * m)
-        squares = (pairs.T @ spread.reshape(size, p * p)).reshape(m, m, p, p) / phi**2
-        missing = squares.transpose(0, 2, 1, 3).reshape(m * p, m * p) - products
+        together = (pairs.T @ spread.reshape(size, p * p)).reshape(m, m, p, p) / phi**2
+        missing = together.transpose(0, 2, 1, 3).reshape(m * p, m * p) - products
         gram = basis.T @ (mass[:, None] * basis) / phi
         complete = np.asarray(np.kron(gram, np.eye(p)), np.float64)
-        psi = np.array([0.5 * self.Z.size - energy])
-        return QuadratureSums(rows, -basis.T @ residual / phi, psi, complete - missing, complete,
+        outer = np.array([0.5 * self.Z.size - energy, *(self.lattice.prior_slopes @ mass)])
+        return QuadratureSums(rows, -basis.T @ residual / phi, outer, complete - missing, complete,
                               energy, known / phi)
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
-        """Gradient in beta (M, p) and psi (1,) of <G, curvature> at symmetric G (M p, M p)."""
+        """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
         (m, p), phi, basis, eta = self.beta.shape, self._dispersion, self.lattice.basis, self._eta
         size = len(basis)
         inner = np.einsum("gm,mokq,gk->goq", basis, G.reshape(m, p, m, p), basis, optimize=True)
         turned = np.einsum("goq,gq->go", inner, eta)
         level = np.einsum("goo->g", inner) / phi - np.einsum("go,go->g", turned, eta) / phi**2
         beta, psi = np.zeros((m, p)), 0.0
-        first, mass, levers = np.zeros((size, p)), np.zeros(size), np.zeros((size, m * p))
+        first, levers = np.zeros((size, p)), np.zeros((size, m * p))
+        mass, weights = np.zeros(size), np.zeros(size)
         for _, Z, _, r in self._posterior():
             slopes = self._mean_slopes(Z, r)
             u = slopes @ G
@@ -112,23 +109,28 @@ class RowNodes(RowQuadrature):
             psi += 2.0 * (curved - own) - 2.0 * mean - curved
             c += 2.0 * lever
             weight = -r * (c - (r * c).sum(axis=1, keepdims=True))
-            psi -= 0.5 * float(np.vdot(weight, self._squares(Z))) / phi
-            beta -= basis.T @ (weight.T @ Z - weight.sum(axis=0)[:, None] * eta) / phi
+            psi -= 0.5 * float(np.vdot(weight, squares(Z, self._eta))) / phi
+            weights += weight.sum(axis=0)
+            beta -= basis.T @ (weight.T @ Z) / phi
             first += r.T @ Z
             mass += r.sum(axis=0)
             levers += r.T @ u
         residual = first - mass[:, None] * eta
         moved = np.einsum("gm,gmp->gp", basis, levers.reshape(size, m, p))
         moved += np.einsum("goq,gq->go", inner, residual) / phi
-        return beta + 2.0 * basis.T @ moved / phi, np.array([psi])
+        beta += basis.T @ (weights[:, None] * eta + 2.0 * moved) / phi
+        return beta, np.array([psi, *(self.lattice.prior_slopes @ weights)])
 
-    def gradient_psi_dot(self, u: Array) -> Array:
-        """Inner product of u (M, p) with d gradient / d psi, (1,)."""
-        phi, along = self._dispersion, self.lattice.basis @ u
+    def gradient_outer_dot(self, u: Array) -> Array:
+        """Inner products of u (M, p) with d gradient / d outer."""
+        phi, along, priors = self._dispersion, self.lattice.basis @ u, self.lattice.prior_slopes
         total = -float(np.vdot(self.sums.beta, u))
+        others = np.zeros(len(priors))
         for _, Z, _, r in self._posterior():
             slope = (np.einsum("gp,gp->g", along, self._eta) - Z @ along.T) / phi
-            energy = -0.5 * self._squares(Z) / phi
+            energy = -0.5 * squares(Z, self._eta) / phi
             centred = energy - (r * energy).sum(axis=1, keepdims=True)
             total -= float(np.vdot(r * centred, slope))
-        return np.array([total])
+            apart = r * (slope - (r * slope).sum(axis=1, keepdims=True))
+            others -= priors @ apart.sum(axis=0)
+        return np.array([total, *others])

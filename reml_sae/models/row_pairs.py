@@ -49,6 +49,10 @@ class RowPairs(RowQuadrature):
                 yield inside, values[own], self._pairs(self.Z[inside], mass[own], kept[own],
                                                        mean[own])
 
+    @property
+    def _n_outer(self) -> int:
+        return len(self.psi) + len(self.lattice.prior_slopes)
+
     @cached_property
     def _hermite(self) -> tuple[Array, Array]:
         """Standard normal nodes (J, m) of the linear coordinates, and their weights (J,)."""
@@ -63,6 +67,7 @@ class RowPairs(RowQuadrature):
     def _pairs(self, Z: Array, mass: Array, kept: NDArray[np.bool_], mean: Array) -> Pairs:
         rows, nodes = np.nonzero(kept)
         r, phi = mass[rows, nodes], self.lattice.basis[nodes]
+        prior = self.lattice.prior_slopes[:, nodes]
         if mean.shape[2]:
             points, weights = self._hermite
             upper = np.linalg.inv(batched_cholesky(self._lines[1])).transpose(0, 2, 1)
@@ -71,7 +76,8 @@ class RowPairs(RowQuadrature):
             phi = phi.reshape(-1, phi.shape[2])
             r = (r[:, None] * weights).ravel()
             rows = np.repeat(rows, len(weights))
-        return Pairs(Z, rows, r, phi, self)
+            prior = np.repeat(prior, len(weights), axis=1)
+        return Pairs(Z, rows, r, phi, prior, self)
 
     # --- sums --------------------------------------------------------------------------------
 
@@ -80,14 +86,14 @@ class RowPairs(RowQuadrature):
         """Value, gradients and curvature in one pass."""
         m, p = self.beta.shape
         rows, beta = np.empty(len(self.Z)), np.zeros((m, p))
-        psi, complete = np.zeros(len(self.psi)), np.zeros((m, p, m, p))
+        outer, complete = np.zeros(self._n_outer), np.zeros((m, p, m, p))
         spread = np.zeros((m * p, m * p))
         energy = edf = 0.0
         outputs = np.arange(p)
         for where, values, pairs in self._posterior():
             rows[where] = values
             beta -= pairs.phi.T @ (pairs.r[:, None] * pairs.s)
-            psi += pairs.loss_psi() @ pairs.r
+            outer += pairs.loss_outer() @ pairs.r
             blocks = np.einsum("am,ao,ak->omk", pairs.phi, pairs.r[:, None] * pairs.h, pairs.phi,
                                optimize=True)
             complete[:, outputs, :, outputs] += blocks
@@ -96,13 +102,14 @@ class RowPairs(RowQuadrature):
             energy += float(pairs.r @ pairs.energy())
             edf += pairs.information()
         known = complete.reshape(m * p, m * p)
-        return QuadratureSums(rows, beta, psi, known - spread, known, energy, edf)
+        return QuadratureSums(rows, beta, outer, known - spread, known, energy, edf)
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
-        """Gradient in beta (M, p) and psi (n_psi,) of <G, curvature> at symmetric G (M p, M p)."""
+        """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
         m, p = self.beta.shape
         own = np.einsum("aobo->oab", G.reshape(m, p, m, p))
-        beta, psi = np.zeros((m, p)), np.zeros(len(self.psi))
+        beta, outer = np.zeros((m, p)), np.zeros(self._n_outer)
+        psi = outer[:len(self.psi)]
         for _, _, a in self._posterior():
             q = np.einsum("am,omk,ak->ao", a.phi, own, a.phi, optimize=True)
             turned = a.slopes @ G
@@ -114,19 +121,19 @@ class RowPairs(RowQuadrature):
             w = np.einsum("am,amo->ao", a.phi, v)
             beta += a.phi.T @ (a.r[:, None] * (a.h * w + a.loss_eta(3) * q)
                                - weight[:, None] * a.s)
-            psi += a.loss_psi() @ weight
+            outer += a.loss_outer() @ weight
             psi += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * w)
             psi += np.einsum("jao,ao->j", a.loss_eta_psi(2), a.r[:, None] * q)
-        return beta, psi
+        return beta, outer
 
-    def gradient_psi_dot(self, u: Array) -> Array:
-        """Inner products of u (M, p) with d gradient / d psi, (n_psi,)."""
-        out = np.zeros(len(self.psi))
+    def gradient_outer_dot(self, u: Array) -> Array:
+        """Inner products of u (M, p) with d gradient / d outer, (n_outer,)."""
+        out = np.zeros(self._n_outer)
         for _, _, a in self._posterior():
             along = a.slopes @ u.ravel()
             moved = a.phi @ u
-            out += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * moved)
-            out -= a.loss_psi() @ (a.r * (along - a.mean(along)[a.rows]))
+            out[:len(self.psi)] += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * moved)
+            out -= a.loss_outer() @ (a.r * (along - a.mean(along)[a.rows]))
         return out
 
 
@@ -141,8 +148,8 @@ class Pairs:
     s, h : (a, p) score -dl/deta and curvature d2l/deta2 of the entries
     """
 
-    def __init__(self, Z: Array, rows: Index, r: Array, phi: Array, of: RowPairs):
-        self.rows, self.r, self.phi = rows, r, phi
+    def __init__(self, Z: Array, rows: Index, r: Array, phi: Array, prior: Array, of: RowPairs):
+        self.rows, self.r, self.phi, self._prior = rows, r, phi, prior
         self._z, self._of = Z[rows], of
         self._eta = phi @ of.beta + of.offset
         self._starts = np.searchsorted(rows, np.arange(len(Z)))
@@ -157,9 +164,10 @@ class Pairs:
         """Its derivative in psi, (n_psi, a, p)."""
         return self._of.family.loss_eta_psi(self._z, self._eta, self._of.psi, order)
 
-    def loss_psi(self) -> Array:
-        """Derivative of the rows' loss in psi, (n_psi, a)."""
-        return self._of.family.loss_psi(self._z, self._eta, self._of.psi).sum(axis=2)
+    def loss_outer(self) -> Array:
+        """Derivative of F in the outer parameters, (n_outer, a)."""
+        loss = self._of.family.loss_psi(self._z, self._eta, self._of.psi).sum(axis=2)
+        return np.concatenate([loss, self._prior])
 
     def energy(self) -> Array:
         """Half the deviance over the dispersion, (a,)."""

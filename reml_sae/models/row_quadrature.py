@@ -14,7 +14,8 @@ from dr_ig = -r_ig (dF_ig - E_i[dF]) with c = <G, H> - g^T G g + 2 g^T G E_i[g]:
 
     dT = -sum_ig r_ig (c - E_i[c]) dF_ig + sum_ig r_ig ( 2 (G E_i[g] - G g)^T dg + <G, dH> ).
 
-`row_nodes` sums over nodes that all rows share, `row_pairs` over nodes of each row's own.
+`row_nodes` sums over nodes that all rows share, `row_pairs` over nodes of each row's own, and
+`row_parts` adds up rows of different atoms.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.families import Family
-from reml_sae.models.row_lattice import Lattice
+from reml_sae.models.row_lattice import Lattice, squares
 
 Array = NDArray[np.float64]
 
@@ -43,7 +44,8 @@ class QuadratureSums:
     ----------
     rows : (n,) l_i
     beta : (M, p) gradient in the decoders
-    psi : (n_psi,) gradient in the family's outer parameters
+    outer : (n_outer,) gradient in the outer parameters: the family's psi, and those of the prior
+        of the nodes
     curvature : (M p, M p) second derivative in the decoders
     complete : (M p, M p) sum of E_i[H], what it would be at known coordinates
     energy : float
@@ -54,7 +56,7 @@ class QuadratureSums:
 
     rows: Array
     beta: Array
-    psi: Array
+    outer: Array
     curvature: Array
     complete: Array
     energy: float
@@ -99,9 +101,7 @@ class RowQuadrature(ABC):
             loss = family.loss(Z[:, None], np.broadcast_to(centre, (n, *centre.shape)), self.psi)
             return lattice.log_weights - loss.sum(axis=2), np.zeros((n, size, 0))
         phi = family.dispersion(self.psi)
-        square = np.einsum("np,np->n", Z, Z)[:, None] - 2.0 * Z @ centre.T
-        square += np.einsum("gp,gp->g", centre, centre)
-        out = lattice.log_weights - 0.5 * square / phi - float(
+        out = lattice.log_weights - 0.5 * squares(Z, centre) / phi - float(
             family.saturated_loss(Z[:1], self.psi).sum())
         m = lattice.slopes.shape[1]
         if not m:
@@ -137,8 +137,8 @@ class RowQuadrature(ABC):
 
     @abstractmethod
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
-        """Gradient in beta (M, p) and psi (n_psi,) of <G, curvature> at symmetric G (M p, M p)."""
+        """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
 
     @abstractmethod
-    def gradient_psi_dot(self, u: Array) -> Array:
-        """Inner products of u (M, p) with d gradient / d psi, (n_psi,)."""
+    def gradient_outer_dot(self, u: Array) -> Array:
+        """Inner products of u (M, p) with d gradient / d outer, (n_outer,)."""

@@ -31,10 +31,8 @@ from reml_sae.models.gates import ThresholdGate
 from reml_sae.models.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.mixture import Layout, Mixture
 from reml_sae.models.quadrature_point import QuadraturePoint
-from reml_sae.models.row_lattice import check_integration, lattice, no_quadrature
-from reml_sae.models.row_nodes import RowNodes
-from reml_sae.models.row_pairs import RowPairs
-from reml_sae.models.row_quadrature import RowQuadrature
+from reml_sae.models.row_lattice import check_integration, no_quadrature
+from reml_sae.models.row_parts import RowParts
 from reml_sae.models.sae_bound import bind_rows, manifold_priors
 from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.models.sae_point import SAEPoint
@@ -141,7 +139,7 @@ class SAEManifoldModel(SAEStructure):
             )
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
-        check_integration(integration, self.atoms, self.assignment, self.terms)
+        check_integration(integration, self.atoms, self.assignment, self.terms, self.family)
 
     # --- protocol ----------------------------------------------------------------------------
 
@@ -257,6 +255,10 @@ class SAEManifoldModel(SAEStructure):
     def with_offset(self, offset: Array) -> SAEManifoldModel:
         """The same model with another offset, (p,)."""
         return self._with(offset=offset)
+
+    def with_integration(self, integration: Integration) -> SAEManifoldModel:
+        """The same model with its rows integrated out in another way."""
+        return self._with(integration=integration)
 
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
@@ -463,23 +465,21 @@ class SAEManifoldModel(SAEStructure):
         Unasked where the decoder's curvature is small enough to be dense, and the nodes that its
         state needs are not too many; a Laplace approximation is good where they are.
         """
-        if self.integration == "laplace" or no_quadrature(self.atoms, self.assignment, self.terms):
+        if self.integration == "laplace" or no_quadrature(
+                self.atoms, self.assignment, self.terms, self.family):
+            return False
+        if self.assignment.hard_support and (self.active.sum(axis=1) > 1).any():
             return False
         if self.integration == "quadrature":
             return True
-        n, p = self.shape
-        if self.layout.basis_size * p > QUADRATURE_BORDER or self.dense_terms:
+        if self.layout.basis_size * self.shape[1] > QUADRATURE_BORDER or self.dense_terms:
             return False  # the observed curvature beside a penalty with none need not be definite
         try:
-            nodes = len(self.row_quadrature(self._theta.beta, self._rho).lattice.nodes)
+            rows = self.row_quadrature(self._theta.beta, self._rho)
         except InnerConvergenceError:
             return False
-        return nodes <= QUADRATURE_NODES and n * nodes <= QUADRATURE_PAIRS
+        return rows.n_nodes <= QUADRATURE_NODES and rows.n_pairs <= QUADRATURE_PAIRS
 
-    def row_quadrature(self, beta: Array, rho: Array) -> RowQuadrature:
+    def row_quadrature(self, beta: Array, rho: Array) -> RowParts:
         """The rows under a decoder."""
-        psi = self.psi(rho)
-        found = lattice(self.atoms[0], beta, self.family, psi, self.Z, self.offset)
-        shared = self.family.equal_weights and not found.linear
-        return (RowNodes if shared else RowPairs)(self.Z, found, beta, self.offset, self.family,
-                                                  psi)
+        return RowParts(self, beta, rho)

@@ -20,6 +20,9 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, get_assignment
 from reml_sae.models.sae_structure import with_amplitude_priors
 from reml_sae.models.softmax_chart import SoftmaxChart
 
+LOG_PRECISION = 4.0
+"""Of log amplitudes, where rows are integrated out."""
+
 
 def roughness_terms(atoms):
     return [PenaltyTerm(pen.QuadraticPenalty(S=atom.roughness()), "decoder", k)
@@ -27,11 +30,12 @@ def roughness_terms(atoms):
 
 
 def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=False, seed=1,
-          active_share=0.3, extra=(), own=True, stretch=1.0, family=None, assignment="softmax"):
+          active_share=0.3, extra=(), own=True, stretch=1.0, family=None, assignment="softmax",
+          apart=False):
     """A noisy circle seen by any atoms, at a random state; rows carry a random set of atoms.
 
     ``own`` adds the atoms' roughness and the entropy of several atoms; ``stretch`` makes the circle
-    an ellipse.
+    an ellipse; under gates ``apart`` gives every row one atom or none.
     """
     rng = np.random.default_rng(seed)
     t = rng.uniform(-np.pi, np.pi, n)
@@ -60,6 +64,9 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     width = sum(atom.latent_dim for atom in atoms)
     if not chart.on_simplex:  # the circle is the first atom, the others are sometimes added
         active[:, 0] = True
+    if apart:
+        kinds = k if chart.least_active else k + 1
+        active = np.eye(kinds, k, dtype=bool)[rng.integers(0, kinds, n)]
     xi = np.concatenate([0.5 * rng.normal(size=(n, chart.dim)), rng.normal(size=(n, width))],
                         axis=1)
     if not chart.hard_support and not chart.on_simplex:
@@ -77,6 +84,8 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
                              assignment=chart, family=family, offset=offset,
                              integration="laplace")
+    if apart:
+        rho[["amplitudes" in name for name in model.rho_names]] = LOG_PRECISION
     return model.with_state(solve_beta(model, model.initial_theta(), rho), rho)
 
 
@@ -109,6 +118,9 @@ MODELS = {
                                assignment={"assignment": "topk", "n_active": 2}),
     "gates": lambda: build([Circle(1), Circle(2)], assignment="ordered_beta_bernoulli"),
     "threshold": lambda: build([Circle(1), Euclidean(1, 1)], assignment="threshold_gate"),
+    "topk-apart": lambda: build([Circle(1), Circle(2)], assignment="topk", seed=7, apart=True),
+    "gates-apart": lambda: build([Circle(1), Euclidean(1, 1)], dispersion=0.5,
+                                 assignment="ordered_beta_bernoulli", apart=True),
     "poisson-gates": lambda: build([Circle(1), Circle(1)], family=Poisson(),
                                    assignment="ordered_beta_bernoulli"),
     "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)], dispersion=0.1),
@@ -117,7 +129,7 @@ MODELS = {
 
 QUADRATURE = ("ellipse", "circle-3", "line", "cubic", "sheet", "poisson-circle", "binomial-curve",
               "counts-circle", "heavy-tails", "sphere", "projective-plane", "torus", "interval",
-              "cylinder", "mobius", "duchon")
+              "cylinder", "mobius", "duchon", "topk-apart", "gates-apart")
 """Models whose rows can be integrated out by quadrature."""
 
 

@@ -77,14 +77,14 @@ def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom):
     nodes = lattice(atom, beta, Gaussian(), psi, Z, nothing)
     arguments = (Z, nodes, beta, nothing, Gaussian(), psi)
     shared, own = RowNodes(*arguments), RowPairs(*arguments)
-    for name in ("rows", "beta", "psi", "curvature", "complete", "energy", "edf"):
+    for name in ("rows", "beta", "outer", "curvature", "complete", "energy", "edf"):
         close(getattr(shared.sums, name), getattr(own.sums, name), 1e-9)
     G = rng.normal(size=(beta.size, beta.size))
     for one, other in zip(shared.curvature_pullback(G + G.T), own.curvature_pullback(G + G.T),
                           strict=True):
         close(one, other, 1e-9)
     u = rng.normal(size=beta.shape)
-    close(shared.gradient_psi_dot(u), own.gradient_psi_dot(u), 1e-9)
+    close(shared.gradient_outer_dot(u), own.gradient_outer_dot(u), 1e-9)
 
 
 @pytest.mark.parametrize("sd", [0.02, 0.1, 0.5, 2.0])

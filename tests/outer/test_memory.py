@@ -33,7 +33,7 @@ def test_quadrature(n, p):
     fitted = rs.SAEManifold(n_atoms=1, n_init=1).fit(data.Z)
     model = fitted.build_model(data.Z)
     assert model.by_quadrature
-    nodes = len(model.row_quadrature(model.initial_theta().beta, fitted.rho_).lattice.nodes)
+    nodes = model.row_quadrature(model.initial_theta().beta, fitted.rho_).n_nodes
     tracemalloc.start()
     rs.criterion(model, fitted.rho_)
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,0 +1,181 @@
+"""Rows of one atom each under hard gates, with coordinate and log amplitude integrated out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.datasets import planted_manifolds
+from reml_sae.errors import InputError
+from reml_sae.families import Gaussian, Poisson
+from reml_sae.inner import solve_inner
+from reml_sae.manifolds import Circle, Cylinder, Euclidean
+from reml_sae.models import SAEManifoldModel, Theta, get_assignment, solve_beta
+from reml_sae.models.row_lattice import amplitude_lattice
+from reml_sae.models.row_nodes import RowNodes
+from reml_sae.outer import criterion
+from tests.models.systems import build
+from tests.reference.brute_gates import GatedRows
+
+ATOMS = [Circle(1), Circle(1)]
+
+
+def planted(n, sd, spread, seed, p=4):
+    """Standardised rows of two circles, and a model of them at the planted state."""
+    plant = planted_manifolds(n, p, ["circle"] * 2, noise_sd=sd, offset=1.0, amplitude_sd=spread,
+                              random_state=seed)
+    Z = plant.Z - plant.Z.mean(0)
+    unit = float(np.sqrt((Z**2).mean()))
+    assignment = get_assignment("topk", 2)
+    xi = np.concatenate([assignment.start(plant.support, plant.amplitudes), *plant.coordinates], 1)
+    rho = np.array([-2.0 * np.log(spread), 2.0 * np.log(sd / unit)])
+    model = SAEManifoldModel(Z / unit, ATOMS, [], plant.support, Theta(xi, np.zeros((7, p))), rho,
+                             assignment=assignment, unit=unit, integration="quadrature")
+    return model.with_state(solve_beta(model, model.initial_theta(), rho), rho), plant
+
+
+@pytest.mark.parametrize("alpha", [0.5, 4.0, 100.0, 2000.0])
+@pytest.mark.parametrize("sd", [0.1, 0.3, 1.0])
+def test_rows_have_the_integral_of_a_double_sum(alpha, sd):
+    """Rows of a circle on a grid of angles and log amplitudes that is far too fine."""
+    rng, psi = np.random.default_rng(0), np.log([sd**2])
+    t = rng.uniform(-np.pi, np.pi, 40)
+    u = np.clip(rng.normal(size=40) / np.sqrt(alpha), -2.0, 1.0)
+    Z = np.exp(u)[:, None] * np.column_stack([np.cos(t), np.sin(t), 0.3 * np.sin(t)])
+    beta = np.array([[0.1, 0.0, 0.2], [1.0, 0.0, 0.1], [0.0, 1.1, 0.3], [0.3, -0.2, 0.1]])
+    Z += beta[0] + beta[3] + sd * rng.normal(size=Z.shape)
+    nodes = amplitude_lattice(Circle(1), beta, Gaussian(), psi, Z, np.zeros(3), alpha)
+    found = RowNodes(Z, nodes, beta, np.zeros(3), Gaussian(), psi).row_values()
+
+    angle = np.linspace(-np.pi, np.pi, 400, endpoint=False)
+    height = np.linspace(-9.0, 9.0, 2001) / np.sqrt(alpha)
+    height = height[height < np.log(12.0)]  # where the likelihood of every row has long vanished
+    curve = np.column_stack([np.cos(angle), np.sin(angle)]) @ beta[1:3]
+    squares = ((Z - beta[0] - beta[3]) ** 2).sum(1)
+    density = np.exp(-0.5 * alpha * height**2) * np.sqrt(alpha / (2.0 * np.pi)) * (
+        height[1] - height[0]) / 400
+    top, total = np.full(len(Z), -np.inf), np.zeros(len(Z))
+    for a, weight in zip(np.exp(height), density, strict=True):
+        log_p = (a * (Z - beta[0] - beta[3]) @ curve.T
+                 - 0.5 * a**2 * (curve**2).sum(1)) / sd**2
+        new = np.maximum(top, log_p.max(1))
+        total = total * np.exp(top - new) + weight * np.exp(log_p - new[:, None]).sum(1)
+        top = new
+    exact = 0.5 * squares / sd**2 - top - np.log(total) + 1.5 * np.log(2.0 * np.pi * sd**2)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-10)
+
+
+def test_a_known_amplitude_is_an_atom_without_gates():
+    """At a large prior precision rows have no amplitude: the rows of one atom, whole."""
+    model, _ = planted(60, 0.2, 1e-4, seed=1)
+    beta, rho = model.initial_theta().beta, model.initial_rho()
+    values = model.row_quadrature(beta, rho).row_values()
+    for k, where in enumerate(model.layout.basis_slices):
+        own = beta[where].copy()
+        own[0] += beta[-1]
+        rows = model.active[:, k]
+        alone = SAEManifoldModel(model.Z[rows], [ATOMS[k]], [], np.ones((rows.sum(), 1), bool),
+                                 Theta(np.zeros((rows.sum(), 1)), own), rho[-1:])
+        np.testing.assert_allclose(values[rows], alone.row_quadrature(own, rho[-1:]).row_values(),
+                                   rtol=1e-5)
+
+
+@pytest.mark.parametrize("atom", [Euclidean(1, 1), Cylinder(1, 1)], ids=repr)
+def test_linear_coordinates_in_closed_form_under_an_amplitude(atom):
+    """Against the mean over amplitudes of the rows of an atom that is stretched by each of them."""
+    rng, psi, alpha = np.random.default_rng(2), np.log([0.5]), 25.0
+    beta = 0.8 * rng.normal(size=(atom.basis_size + 1, 3))
+    Z = rng.normal(size=(12, 3))
+    nodes = amplitude_lattice(atom, beta, Gaussian(), psi, Z, np.zeros(3), alpha)
+    model = build([atom], assignment="topk", n=12, p=3)
+    place = model.rho_names.index("ard.amplitudes")
+    rho = np.insert(np.zeros(len(model.rho_names) - 1), place, np.log(alpha))
+    rho[-1] = psi[0]
+    gated = model._with(Z=Z, integration="quadrature")
+    found = gated.row_quadrature(beta, rho).row_values()
+    assert nodes.linear
+
+    height = np.linspace(-8.0, 8.0, 600) / np.sqrt(alpha)
+    weights = np.exp(-0.5 * alpha * height**2) * np.sqrt(alpha / (2.0 * np.pi)) * (
+        height[1] - height[0])
+    logs = []
+    for a in np.exp(height):
+        own = a * beta[:-1]
+        own[0] = beta[0] + beta[-1]
+        alone = SAEManifoldModel(Z, [atom], [], np.ones((12, 1), bool),
+                                 Theta(np.zeros((12, atom.latent_dim)), own), psi,
+                                 integration="quadrature")
+        logs.append(-alone.row_quadrature(own, psi).row_values())
+    log_p = np.array(logs)
+    top = log_p.max(0)
+    exact = -top - np.log(weights @ np.exp(log_p - top))
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "sd"), [(24, 0.2), (300, 0.2), (300, 0.05)])
+def test_the_criterion_is_the_truth_at_every_number_of_rows(n, sd):
+    """V against Laplace's method over decoders alone, about their mode, by independent code."""
+    model, plant = planted(n, sd, 0.1, seed=3)
+    rho = model.initial_rho()
+    V = criterion(model, rho, gradient=False, tol=1e-9).value
+    nodes = (48, 14) if sd > 0.1 else (160, 48)
+    rows = GatedRows(model.Z, ATOMS, plant.support, 100.0, float(np.exp(rho[-1])), *nodes)
+    truth = rows.truth(rows.least_squares(plant.coordinates, plant.amplitudes))
+    constant = model.Z.size * np.log(model.unit) - truth.log_multiplicity - np.log(2.0)
+    assert abs(V - truth.value - constant) < 1e-3
+
+
+def test_gates_that_are_shut_leave_the_intercept():
+    """Rows without an atom are Gaussian about the intercept, and pay for no gate."""
+    model = build([Circle(1), Euclidean(1, 1)], assignment="ordered_beta_bernoulli", apart=True)
+    shut = ~model.active.any(axis=1)
+    assert 0 < shut.sum() < len(shut)
+    model, rho = model.with_integration("quadrature"), model.initial_rho()
+    beta, phi = model.initial_theta().beta, np.exp(rho[-1])
+    values = model.row_quadrature(beta, rho).row_values()[shut]
+    apart = model.Z[shut] - model.offset - beta[-1]
+    exact = 0.5 * (apart**2).sum(1) / phi + 0.5 * apart.shape[1] * np.log(2.0 * np.pi * phi)
+    np.testing.assert_allclose(values, exact, rtol=1e-12)
+
+
+def test_a_fixed_strength_has_no_outer_parameter():
+    model = build([Circle(1), Circle(1)], assignment="topk", apart=True, own=False)
+    fixed = [replace(term, penalty=replace(term.penalty, learnable=False, weight=50.0))
+             for term in model.terms]
+    model = model._with(terms=fixed, rho=model.initial_rho()[-1:], integration="quadrature")
+    found = solve_inner(model, model.initial_rho(), tol=1e-9)
+    assert found.converged
+    at = criterion(model, model.initial_rho(), theta=found.theta, tol=1e-9)
+    step = 1e-4
+    sides = [criterion(model, model.initial_rho() + s * step, theta=found.theta, tol=1e-10).value
+             for s in (1.0, -1.0)]
+    assert at.gradient[0] == pytest.approx((sides[0] - sides[1]) / (2.0 * step), rel=1e-5)
+
+
+@pytest.mark.parametrize("assignment", ["topk", "ordered_beta_bernoulli"])
+def test_the_last_fit_of_the_estimator_is_exact(assignment):
+    """V is that of a quadrature at the fitted state, stationary, and the same when it is read back.
+    """
+    plant = planted_manifolds(240, 4, ["circle"] * 2, noise_sd=0.15, amplitude_sd=0.1,
+                              random_state=4)
+    fit = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=assignment,
+                         n_init=1).fit(plant.Z)
+    assert fit.converged_ and fit.integration_ == "quadrature"
+    assert "exact" in str(fit.diagnostics_.summary())
+    model = fit.build_model(plant.Z)
+    assert model.by_quadrature
+    at = criterion(model, fit.rho_, tol=1e-8)
+    assert at.value == pytest.approx(fit.criterion_, abs=1e-4)
+    laplace = criterion(model.with_integration("laplace"), fit.rho_, gradient=False).value
+    assert abs(laplace - at.value) > 0.2
+
+
+def test_what_has_no_quadrature_is_refused_by_name():
+    with pytest.raises(InputError, match="more than the coordinates of one atom"):
+        build([Circle(1)] * 3, assignment={"assignment": "topk", "n_active": 2})._with(
+            integration="quadrature")
+    with pytest.raises(InputError, match="more than the coordinates of one atom"):
+        build([Circle(1)], assignment="threshold_gate")._with(integration="quadrature")
+    with pytest.raises(InputError, match="poisson family has no quadrature of a row's amplitude"):
+        build([Circle(1)], assignment="topk", family=Poisson())._with(integration="quadrature")
