@@ -188,7 +188,8 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
     rows = np.unique(np.linspace(0, n - 1, min(n, CERTIFIED_ROWS)).astype(np.intp))
     found = laplace_certificate(model.rows(rows), Theta(result.theta.xi[rows], result.theta.beta),
                                 result.rho)
-    error, doubtful = float(found.log_ratio.mean()), float(found.untrusted.mean())
+    error = float((found.log_ratio - model.shut_gain[rows]).mean())
+    doubtful = float(found.untrusted.mean())
     status = "warn" if abs(error) > LARGE_ERROR else "pass"
     return Check("row integrals", status, error,
                  "error of Laplace's method in nats a row, which V has too; heavy tails (Pareto k "

@@ -392,9 +392,10 @@ class SAEManifoldModel(SAEStructure):
         """Log partition of the priors of every row's own parameters, (N,).
 
         What the priors of coordinates, amplitudes and logits have in `log_normalizer`, row by row;
-        what is the same for all rows whatever they carry is left out.
+        with what Laplace's method loses of shares near zero; what is the same for all rows whatever
+        they carry is left out.
         """
-        out = np.zeros(len(self.Z))
+        out = -self.shut_gain
         for k, (atom, own) in enumerate(zip(self.atoms, self.has_manifold_prior, strict=True)):
             if own:
                 out[self.active[:, k]] += atom.log_prior_volume()

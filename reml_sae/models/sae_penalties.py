@@ -383,7 +383,7 @@ class PenaltyPoint:
                          for bound in self.on_rows)
         if self.chart is not None and not on_simplex:
             value -= n * float(np.sum(np.log(np.arange(1, self.k_atoms))))
-        value += n * model.assignment.log_patterns()
+        value += n * model.assignment.log_patterns() - float(model.shut_gain.sum())
         for k, atom in enumerate(model.atoms):
             if model.has_manifold_prior[k]:
                 value += int(model.active[:, k].sum()) * atom.log_prior_volume()

@@ -119,7 +119,9 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
     """
     if exact.shape[1] == 0:
         return [gradient]
-    diagonal = np.einsum("nqq->nq", majorizer)
+    # a majorizer may be far smaller than a block of negative curvature
+    diagonal = np.maximum(np.einsum("nqq->nq", majorizer),
+                          np.abs(exact).max(axis=2))
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
     metric = scale[:, :, None] * scale[:, None, :]
     # a row out of the range of floats stays where it is

@@ -17,7 +17,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.models.assignment import Assignment
 from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
-from reml_sae.models.softmax_chart import SoftmaxChart
+from reml_sae.models.softmax_chart import SHUT_SHARE, SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm
 from reml_sae.penalties import ARDPenalty, NullSpacePrior, OrderedBetaBernoulliPenalty
 
@@ -120,6 +120,16 @@ class SAEStructure:
         opens = (self.active if self.assignment.hard_support
                  else np.ones((len(self.active), self.assignment.dim), bool))
         return np.concatenate([opens, self.active_coordinates], axis=1)
+
+    @property
+    def shut_gain(self) -> Array:
+        """Nats (N,) that Laplace's method loses of shares near zero, which V counts.
+
+        A share is taken to be one where the row lacks its atom's coordinate.
+        """
+        if self.simplex is None:
+            return np.zeros(len(self.active))
+        return SHUT_SHARE * np.minimum((~self.active).sum(axis=1), len(self.atoms) - 1)
 
     @property
     def has_manifold_prior(self) -> list[bool]:

@@ -148,13 +148,15 @@ def _curvature_figures(
 
 
 def _excess(penalty: MatrixPenalty, target: Array, rho: Array, parts: RowCurvature) -> float:
-    """How far the engine's B leaves the contract's, [B, B + slack], relatively."""
+    """How far the engine's B is from one that majorizes H, is PSD, and below the contract's + slack.
+    """
     eye = np.eye(penalty.rows(target).size)
     contract = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in eye])
     engine = np.array([penalty.flat(parts.matvec(penalty.rows(e))) for e in eye])
     scale = max(float(np.abs(contract).max()), np.finfo(float).tiny)
     slack = np.diag(penalty.majorizer_slack(target, rho))
-    room = (engine - contract, contract + slack - engine)
+    exact = np.array([penalty.hvp(target, rho, e) for e in eye])
+    room = (engine - exact, engine, contract + slack - engine)
     return max(0.0, -min(map(_lowest, room)) / scale)
 
 

@@ -9,14 +9,23 @@ With L_k = log a_k + 1, m = sum_r a_r L_r and scale = lambda / tau^2, per row
     G       = scale (diag(a) - a a^T): PSD and smooth but *not* a majorizer
 
 D is the majorizer of the contract. Its derivative jumps where an H_kj changes sign. There log|D|
-has a sharp minimum, in which a search stalls, so the engine (`row_majorizer`, behind
-`curvature`) uses
+has a sharp minimum, in which a search stalls. Without jumps is
 
     S_kk = sum_j sqrt(H_kj^2 + delta^2 G_kj^2),      delta = 0.1
 
 Every root is between |H_kj| and |H_kj| + delta |G_kj|, and the rows of |G| sum to twice its
 diagonal, so D <= S <= D + 2 delta diag(G), whatever K. Where a row is nearly hard H exceeds G by
 the log of the small share, and S is D to a few parts in a thousand.
+
+A diagonal is far from H, though, where H itself is positive: log|D| of a row of three atoms is half
+a nat too large, and so would V be, for every row. The engine (`row_majorizer`, behind `curvature`)
+therefore takes the positive part of H, in the scale of S and without the kink at zero:
+
+    T = R f(R^-1 H R^-1) R,      R^2 = S,      f(m) = (m + sqrt(m^2 + epsilon^2)) / 2
+
+As H - S and -H - S are negative semidefinite the eigenvalues m lie in [-1, 1], and f >= max(m, 0)
+with an excess of epsilon / 2 at most: T >= H, T >= 0 and T <= H_+ + (epsilon / 2) S, where H_+ is
+the positive part in the same scale.
 """
 
 from __future__ import annotations
@@ -37,6 +46,10 @@ Array = NDArray[np.float64]
 
 SMOOTHING = 0.1
 """delta of the smooth majorizer."""
+ROUNDING = 0.05
+"""epsilon of the tight majorizer."""
+LEAST_ENTRY = 1e-200
+"""Of S at scale 1; a share below it is zero to the tight majorizer."""
 LEAST_LOG_SHARE = -800.0
 """Log of a share whose exponential is zero: below it only the share matters."""
 
@@ -137,6 +150,15 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
                                                          self.row_fisher_metric))
         return self._diagonal(np.hypot(H, SMOOTHING * G).sum(-1))
 
+    def row_tight_majorizer(self, row_logits: Array, scale: float) -> Array:
+        """T, the smooth positive part of H in the scale of S: (K, K) or (n, K, K)."""
+        scale = _fields.non_negative("scale", scale)
+        return scale * self._tight(row_logits).matrix
+
+    def _tight(self, row_logits: Array) -> _Tight:
+        return _Tight(self.row_dense_hessian(row_logits, 1.0),
+                      self.row_smooth_majorizer(row_logits, 1.0))
+
     def row_fisher_metric(self, row_logits: Array, scale: float) -> Array:
         """G, (K, K) or (n, K, K): a conditioning reference, not a majorizer."""
         a, _, scale, shape = self._state(row_logits, scale)
@@ -209,8 +231,8 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return self.row_dense_hessian(self.rows(target), self._scale(rho))
 
     def row_majorizer(self, target: Array, rho: Array) -> Array:
-        """The smooth majorizer S, diagonal blocks (n, K, K)."""
-        return self.row_smooth_majorizer(self.rows(target), self._scale(rho))
+        """The tight majorizer T, (n, K, K)."""
+        return self.row_tight_majorizer(self.rows(target), self._scale(rho))
 
     def row_blocks_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
         """Gradient (n, K) of sum_kj W_kj H_kj, for W that need not be symmetric."""
@@ -228,11 +250,17 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return self._scale(rho) / self.temperature * grad
 
     def row_majorizer_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
-        """Gradient (n, K) of sum_k W_kk S_kk."""
+        """Gradient (n, K) of <W, T>, for W that need not be symmetric."""
+        by_h, by_s = self._tight(self.rows(target)).pull_back(
+            0.5 * (weights + weights.transpose(0, 2, 1)))
+        return self.row_blocks_vjp(target, rho, by_h) + self._smooth_vjp(target, rho, by_s)
+
+    def _smooth_vjp(self, target: Array, rho: Array, weights: Array) -> Array:
+        """Gradient (n, K) of sum_k w_k S_kk at weights (n, K)."""
         rows, scale = self.rows(target), self._scale(rho)
         H, G = self.row_dense_hessian(rows, scale), self.row_fisher_metric(rows, scale)
         root = np.hypot(H, SMOOTHING * G)
-        by_root = np.einsum("nkk->nk", weights)[:, :, None] / np.where(root > 0.0, root, 1.0)
+        by_root = weights[:, :, None] / np.where(root > 0.0, root, 1.0)
         by_h, by_g = by_root * H, SMOOTHING**2 * by_root * G
         # G = scale (diag(a) - a a^T), and da_k = a_k (e_k - a) dz / tau
         a = self._softmax(rows)[0]
@@ -250,6 +278,43 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         """N_rows log Z_K(lambda) on the simplex, and its gradient in rho."""
         value, slope = log_simplex_partition(self.k_atoms, self.strength(rho))
         return n_rows * value, np.full(self.rho_count(), n_rows * slope)
+
+
+class _Tight:
+    """T of Hessians H and diagonal majorizers S, (n, K, K) or (K, K)."""
+
+    def __init__(self, H: Array, S: Array):
+        s = np.einsum("...kk->...k", S)
+        self._safe = np.where(s > LEAST_ENTRY, s, 1.0)
+        self._r = np.sqrt(s)
+        self._inverse = np.where(s > LEAST_ENTRY, 1.0 / np.sqrt(self._safe), 0.0)
+        self._m = _scaled(H, self._inverse)
+        self._values, self._vectors = np.linalg.eigh(self._m)
+        self._roots = np.hypot(self._values, ROUNDING)
+
+    @property
+    def matrix(self) -> Array:
+        """T."""
+        part = self._vectors * (0.5 * (self._values + self._roots))[..., None, :]
+        return _scaled(part @ np.swapaxes(self._vectors, -1, -2), self._r)
+
+    def pull_back(self, W: Array) -> tuple[Array, Array]:
+        """Gradients of <W, T>, W symmetric, in H and in the diagonal of S.
+
+        d<A, f(M)> = <V (V^T A V o F) V^T, dM> with the divided differences F of f (Daleckii and
+        Krein), and R enters on both sides of f and of H.
+        """
+        V, values, roots = self._vectors, self._values, self._roots
+        sums, distances = (x[..., :, None] + x[..., None, :] for x in (values, roots))
+        turned = np.swapaxes(V, -1, -2) @ _scaled(W, self._r) @ V
+        by_m = V @ (turned * 0.5 * (1.0 + sums / distances)) @ np.swapaxes(V, -1, -2)
+        by_s = ((W * self.matrix).sum(-1) - (by_m * self._m).sum(-1)) / self._safe
+        return _scaled(by_m, self._inverse), by_s
+
+
+def _scaled(matrix: Array, x: Array) -> Array:
+    """diag(x) matrix diag(x) of every row, one side after the other: products stay in range."""
+    return np.asarray(matrix * x[..., :, None] * x[..., None, :], np.float64)
 
 
 def _symmetric(x: Array, y: Array) -> Array:

@@ -123,7 +123,8 @@ MODELS = {
                                  assignment="ordered_beta_bernoulli", apart=True),
     "poisson-gates": lambda: build([Circle(1), Circle(1)], family=Poisson(),
                                    assignment="ordered_beta_bernoulli"),
-    "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)], dispersion=0.1),
+    "three-shapes": lambda: build([Circle(1), Euclidean(1, 2), Euclidean(2, 1)], dispersion=0.02,
+                                  noise=0.5),
 }
 
 

@@ -182,9 +182,9 @@ def dense_curvature(point):
         penalty = term.penalty
         if term.target == "coordinates":
             penalty = model.restricted(term, rows).penalty
-        if term.target == "logits":  # its smooth majorizer has a name of its own
+        if term.target == "logits":  # its tight majorizer has a name of its own
             scale = penalty.strength(rho) / penalty.temperature**2
-            B = block_diag(*penalty.row_smooth_majorizer(target, scale))
+            B = block_diag(*penalty.row_tight_majorizer(target, scale))
         else:
             B = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in np.eye(target.size)])
         dense[np.ix_(places, places)] += lift.T @ B @ lift

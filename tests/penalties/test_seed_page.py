@@ -268,8 +268,33 @@ def test_the_contract_is_hard_and_the_engine_is_smooth():
     v = np.random.default_rng(2).normal(size=z.size)
     np.testing.assert_allclose(penalty.psd_majorizer_hvp(z, RHO, v), hard.ravel() * v, rtol=1e-14)
     engine = penalty.curvature(z, RHO, "majorizer").blocks
-    np.testing.assert_array_equal(engine, penalty.row_smooth_majorizer(z, scale))
-    assert (np.einsum("nkk->nk", engine) > hard).all()
+    np.testing.assert_array_equal(engine, penalty.row_tight_majorizer(z, scale))
+    assert (np.einsum("nkk->nk", engine) < hard).all()
+
+
+@pytest.mark.parametrize("k", [2, 3, 5, 10, 64])
+def test_the_tight_majorizer_is_the_positive_part_but_for_its_rounding(k):
+    """H <= T and 0 <= T by eigenvalues, and T <= H_+ + (epsilon / 2) S in the scale of S."""
+    penalty, z = SoftmaxAssignmentSparsityPenalty(k, 0.9), hostile_rows(k, 4 + 400 // k)
+    H, T = penalty.row_dense_hessian(z, 1.3), penalty.row_tight_majorizer(z, 1.3)
+    S = np.einsum("nkk->nk", penalty.row_smooth_majorizer(z, 1.3))
+    kept = (S > 1e-150).all(axis=1)
+    assert kept.sum() > len(z) // 2
+    H, T, S = H[kept], T[kept], S[kept]
+    scaled = 1.0 / np.sqrt(S[:, :, None] * S[:, None, :])
+    values, vectors = np.linalg.eigh(H * scaled)
+    positive = (vectors * np.maximum(values, 0.0)[:, None]) @ vectors.transpose(0, 2, 1)
+    for gap in (T * scaled - H * scaled, T * scaled, positive + 0.025 * np.eye(k) - T * scaled):
+        assert np.linalg.eigvalsh(gap)[:, 0].min() >= -1e-12
+
+
+def test_the_tight_majorizer_is_the_hessian_of_a_hard_row():
+    """Where H is positive on all that is not its null space, ones; the diagonal is far above it."""
+    penalty, z = SoftmaxAssignmentSparsityPenalty(4, 1.0), 5.0 * np.eye(4)
+    chart = np.linalg.svd(np.ones((1, 4)))[2][1:]
+    exact, tight, hard = (np.linalg.slogdet(chart @ matrix(z, 1.0) @ chart.T)[1] for matrix in (
+        penalty.row_dense_hessian, penalty.row_tight_majorizer, penalty.row_psd_majorizer))
+    assert (tight > exact).all() and (tight < exact + 0.1).all() and (hard > exact + 1.0).all()
 
 
 def crossing():
@@ -332,7 +357,8 @@ def test_no_nan_at_any_finite_logits(tau):
                penalty.hessian_diag(EXTREME, RHO), penalty.hvp(EXTREME, RHO, np.ones(27)),
                penalty.psd_majorizer_diag(EXTREME, RHO),
                penalty.psd_majorizer_hvp(EXTREME, RHO, np.ones(27)),
-               penalty.row_smooth_majorizer(EXTREME, 1.0), penalty.grad_rho(EXTREME, RHO),
+               penalty.row_smooth_majorizer(EXTREME, 1.0),
+               penalty.row_tight_majorizer(EXTREME, 1.0), penalty.grad_rho(EXTREME, RHO),
                penalty.row_majorizer_vjp(EXTREME, RHO, np.ones((9, 3, 3)))]
     for name in MATRICES:
         results.append(getattr(penalty, name)(EXTREME, 1.0))
@@ -345,7 +371,8 @@ def test_no_nan_at_any_finite_logits(tau):
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
 def test_no_square_of_an_entry_leaves_the_range_of_a_float(scale):
     penalty, z = SoftmaxAssignmentSparsityPenalty(3, 1.0), logits(3)
-    for method in (penalty.row_smooth_majorizer, penalty.row_psd_majorizer):
+    for method in (penalty.row_smooth_majorizer, penalty.row_psd_majorizer,
+                   penalty.row_tight_majorizer):
         np.testing.assert_allclose(method(z, scale) / scale, method(z, 1.0), rtol=1e-12)
 
 
