@@ -148,8 +148,7 @@ def _curvature_figures(
 
 
 def _excess(penalty: MatrixPenalty, target: Array, rho: Array, parts: RowCurvature) -> float:
-    """How far the engine's B is from one that majorizes H, is PSD, and below the contract's + slack.
-    """
+    """How far the engine's B is from H <= B, 0 <= B and B <= the contract's + slack, relatively."""
     eye = np.eye(penalty.rows(target).size)
     contract = np.array([penalty.psd_majorizer_hvp(target, rho, e) for e in eye])
     engine = np.array([penalty.flat(parts.matvec(penalty.rows(e))) for e in eye])
