@@ -119,16 +119,17 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
     """
     if exact.shape[1] == 0:
         return [gradient]
+    # a row out of the range of floats stays where it is
+    regular = np.isfinite(exact).all(axis=(1, 2)) & np.isfinite(majorizer).all(axis=(1, 2))
+    regular &= np.isfinite(gradient).all(axis=1)
+    one = np.eye(exact.shape[1])
+    exact = np.where(regular[:, None, None], exact, one)
+    majorizer = np.where(regular[:, None, None], majorizer, one)
+    gradient = np.where(regular[:, None], gradient, 0.0)
     # a majorizer may be far smaller than a block of negative curvature
-    diagonal = np.maximum(np.einsum("nqq->nq", majorizer),
-                          np.abs(exact).max(axis=2))
+    diagonal = np.maximum(np.einsum("nqq->nq", majorizer), np.abs(exact).max(axis=2))
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
     metric = scale[:, :, None] * scale[:, None, :]
-    # a row out of the range of floats stays where it is
-    regular = np.isfinite(exact / metric).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1)
-    exact = np.where(regular[:, None, None], exact, metric)
-    majorizer = np.where(regular[:, None, None], majorizer, metric)
-    gradient = np.where(regular[:, None], gradient, 0.0)
     values, vectors = np.linalg.eigh(exact / metric)
     lowest = values[:, 0]
     blocks = np.where((lowest > NEARLY_SINGULAR)[:, None, None], exact, majorizer) / metric
