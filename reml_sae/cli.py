@@ -25,7 +25,7 @@ from reml_sae.diagnostics import (
     plot_atoms,
     write_html,
 )
-from reml_sae.errors import InputError, MissingDependencyError, RemlSaeError
+from reml_sae.errors import InputError, MissingDependencyError, RemlSaeError, require
 from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
 from reml_sae.penalties._schema import describe, listing, schema
 
@@ -199,16 +199,23 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
-    figures = []
     try:
-        figures.append(model.trace_.plot())
-        if Z is not None:
-            figures.append(plot_atoms(model, Z))
+        figures = _figures(model, Z)
     except MissingDependencyError as error:
+        figures = []
         print(f"the report has no figures: {error}", file=sys.stderr)
     text = model.summary()
     write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
     write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_, figures)
+
+
+def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:
+    """Figures of a report; not of pyplot, which would keep those of every report of a process."""
+    new = require("matplotlib.figure", "plot", "a figure").Figure
+    figures = [model.trace_.plot(new(figsize=(10, 3.6), layout="constrained").subplots(1, 2))]
+    if Z is not None:
+        figures.append(plot_atoms(model, Z, figure=new(layout="constrained")))
+    return figures
 
 
 def _compare(options: argparse.Namespace) -> None:
