@@ -1,16 +1,7 @@
 """Arrow-Schur REML: fits SAE-manifold models end to end."""
 
-from reml_sae import datasets, errors, families, linalg, manifolds, models, penalties
-from reml_sae.estimators import Atom, Codes, SAEManifold, load
-from reml_sae.outer import (
-    CriterionValue,
-    FitResult,
-    REMLTrace,
-    criterion,
-    fit_reml,
-    grid_criterion,
-    profile_criterion,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -24,6 +15,7 @@ __all__ = [
     "__version__",
     "criterion",
     "datasets",
+    "diagnostics",
     "errors",
     "families",
     "fit_reml",
@@ -35,3 +27,53 @@ __all__ = [
     "penalties",
     "profile_criterion",
 ]
+
+# What is named here is imported when it is first used (PEP 562), so that `reml-sae --help` does not
+# wait for scipy and scikit-learn. The two branches say the same, to type checkers and to Python.
+if TYPE_CHECKING:
+    from reml_sae import (
+        datasets,
+        diagnostics,
+        errors,
+        families,
+        linalg,
+        manifolds,
+        models,
+        penalties,
+    )
+    from reml_sae.estimators import Atom, Codes, SAEManifold, load
+    from reml_sae.outer import (
+        CriterionValue,
+        FitResult,
+        REMLTrace,
+        criterion,
+        fit_reml,
+        grid_criterion,
+        profile_criterion,
+    )
+else:
+    _MODULES = ("datasets", "diagnostics", "errors", "estimators", "families", "inner", "io",
+                "linalg", "manifolds", "models", "outer", "penalties")
+    _HOMES = {
+        "Atom": "estimators",
+        "Codes": "estimators",
+        "CriterionValue": "outer",
+        "FitResult": "outer",
+        "REMLTrace": "outer",
+        "SAEManifold": "estimators",
+        "criterion": "outer",
+        "fit_reml": "outer",
+        "grid_criterion": "outer",
+        "load": "estimators",
+        "profile_criterion": "outer",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +38,24 @@ def test_fit_writes_what_load_reads(folder):
 def test_report(folder, capsys):
     assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
     assert "outer convergence" in capsys.readouterr().out
+
+
+def test_reports_leave_no_figures_open(folder, capsys):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.figure()
+    before = pyplot.get_fignums()
+    for _ in range(3):
+        assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
+    assert (folder / "out" / "report.html").read_text().count("data:image/png") == 2
+    assert pyplot.get_fignums() == before, "the reports' own are gone, and the caller's is not"
+
+
+def test_a_report_without_matplotlib_has_no_figures(folder, tmp_path, monkeypatch, capsys):
+    bare = with_digest(folder / "out", tmp_path / "bare", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["report", bare]) == 0
+    assert "pip install 'reml-sae[plot]'" in capsys.readouterr().err
+    assert "data:image/png" not in (tmp_path / "bare" / "report.html").read_text()
 
 
 def test_encode(folder, capsys):

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import reml_sae as rs
+
 
 def test_layers():
     pytest.importorskip("importlinter")
@@ -13,11 +15,33 @@ def test_layers():
     assert found.returncode == 0, found.stdout
 
 
-def test_import_needs_the_core_only():
-    code = ("import sys, reml_sae; "
-            "print([m for m in ('matplotlib', 'torch', 'jax') if m in sys.modules])")
+def imported(code, among):
+    """Which of some packages a fresh interpreter has imported after the code."""
+    code += f"\nimport sys; print('imported:', *sorted({set(among)} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    return found.stdout.rpartition("imported:")[2].split()
+
+
+def test_import_needs_the_core_only():
+    assert imported("from reml_sae import *\nimport reml_sae.commands",
+                    ["matplotlib", "torch", "jax", "scipy"]) == ["scipy"]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["fit", "--help"]])
+def test_the_command_line_imports_nothing_to_answer_what_it_is(arguments):
+    code = f"from reml_sae.cli import main\ntry: main({arguments})\nexcept SystemExit: pass"
+    assert imported(code, ["numpy", "scipy", "sklearn", "argparse"]) == ["argparse"]
+
+
+def test_public_names():
+    """Each is imported on first use, and known before."""
+    assert imported("import reml_sae\nassert dir(reml_sae) == sorted(reml_sae.__all__)",
+                    ["numpy"]) == []
+    for name in rs.__all__:
+        assert getattr(rs, name) is not None
+    assert rs.criterion is rs.outer.criterion and rs.load.__module__.startswith("reml_sae")
+    with pytest.raises(AttributeError, match="no attribute 'SAEManifolds'"):
+        _ = rs.SAEManifolds
 
 
 def test_missing_extra_says_the_command():

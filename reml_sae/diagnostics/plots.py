@@ -17,7 +17,7 @@ MAX_POINTS = 4000
 
 
 @single_threaded
-def plot_atoms(model: Any, Z: Array, max_atoms: int = 12) -> Any:
+def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) -> Any:
     """Every atom in the plane of its own two main directions, with the rows that belong to it.
 
     Parameters
@@ -27,17 +27,21 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12) -> Any:
         Rows to show, in the units of the fit.
     max_atoms : int
         The atoms with the largest shares are shown.
+    figure : matplotlib Figure, optional
+        Where to draw; it is sized to fit. By default a new one of pyplot, which keeps it until it
+        is closed.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    pyplot = require("matplotlib.pyplot", "plot", "plot_atoms")
+    if figure is None:
+        figure = require("matplotlib.pyplot", "plot", "plot_atoms").figure(layout="constrained")
     order = np.argsort([-atom.share for atom in model.atoms_], kind="stable")[:max_atoms]
     columns = min(4, len(order))
     lines = -(-len(order) // columns)
-    figure, axes = pyplot.subplots(lines, columns, figsize=(3.4 * columns, 3.4 * lines),
-                                   squeeze=False, layout="constrained")
+    figure.set_size_inches(3.4 * columns, 3.4 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False)
     codes = model.transform(Z)
     residual = None if model.assignment_.on_simplex else (
         np.asarray(Z, float) - model.reconstruct(codes))

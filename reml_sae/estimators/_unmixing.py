@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,15 +63,22 @@ class Blocks:
     shell: Mask
     share: float
 
-    @property
+    @cached_property
     def first(self) -> Index:
+        """First dimension of each."""
         return np.concatenate([[0], np.cumsum(self.dims)[:-1]])
+
+    @cached_property
+    def log_areas(self) -> Array:
+        """Log areas (K,) of unit spheres."""
+        d = self.dims
+        return np.asarray(np.log(2.0) + 0.5 * d * np.log(np.pi) - gammaln(0.5 * d))
 
     def log_parts(self, r: Array, width: float) -> tuple[Array, Array]:
         """Log densities (N, K) of radii r in rows that use the atoms, and in the others."""
         d = self.dims
-        area = np.log(2.0) + 0.5 * d * np.log(np.pi) - gammaln(0.5 * d)
-        log_shell = -((r - 1.0) ** 2) / (2.0 * width**2) - area - 0.5 * LOG_2PI - np.log(width)
+        log_shell = (-((r - 1.0) ** 2) / (2.0 * width**2) - self.log_areas - 0.5 * LOG_2PI
+                     - np.log(width))
         log_flat = -0.5 * r**2 - 0.5 * d * LOG_2PI
         log_on = np.log(self.share) + np.where(self.shell, log_shell, log_flat)
         log_off = (np.log1p(-self.share) - r**2 / (2.0 * width**2)

@@ -6,11 +6,12 @@ bits the same everywhere.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,7 +21,16 @@ def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
     """The function with every BLAS and OpenMP pool held to one thread while it runs."""
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with threadpool_limits(1):
+        with _pools(len(sys.modules)).limit(limits=1):
             return function(*args, **kwargs)
 
     return limited
+
+
+@lru_cache(maxsize=1)
+def _pools(n_modules: int) -> ThreadpoolController:
+    """The pools of all libraries that are loaded, looked for anew where modules have been imported.
+
+    To look takes 3 ms, and an import is what loads a library: CHOLMOD's, within a fit.
+    """
+    return ThreadpoolController()

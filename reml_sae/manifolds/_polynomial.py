@@ -7,7 +7,6 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import perm
 
 Array = NDArray[np.float64]
 
@@ -29,6 +28,10 @@ def monomial_jet(t: Array, exponents: NDArray[np.intp], order: int) -> tuple[Arr
     powers = np.ones((int(exponents.max(initial=0)) + 1, d, n))
     for e in range(1, len(powers)):
         powers[e] = powers[e - 1] * t.T
+    # e (e - 1) .. (e - times + 1), which is 0 where the power would be negative
+    falling = [np.ones_like(exponents)]
+    for times in range(order):
+        falling.append(falling[-1] * (exponents - times))
     out = []
     for m in range(order + 1):
         values = np.empty((n,) + (d,) * m + (len(exponents),))
@@ -36,8 +39,7 @@ def monomial_jet(t: Array, exponents: NDArray[np.intp], order: int) -> tuple[Arr
             product = np.ones((len(exponents), n))
             for a, e in enumerate(exponents.T):
                 times = axes.count(a)
-                # e (e - 1) .. (e - times + 1), which is 0 where the power would be negative
-                product *= perm(e, times)[:, None] * powers[np.maximum(e - times, 0), a]
+                product *= falling[times][:, [a]] * powers[np.maximum(e - times, 0), a]
             for index in set(permutations(axes)):
                 where: tuple[slice | int, ...] = (slice(None), *index)
                 values[where] = product.T

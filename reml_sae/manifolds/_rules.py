@@ -14,6 +14,7 @@ trapezium rule does once their own nodes are at most h apart.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -54,7 +55,7 @@ def broken_gaussian_rule(spacing: float, breaks: Array) -> Rule:
     points, logs = [], []
     for low, high in pairwise(np.concatenate([[-EDGE], inside, [EDGE]])):
         n = EXTRA_NODES + int(np.ceil(0.5 * np.pi * (high - low) / min(spacing, 0.8)))
-        nodes, weights = np.polynomial.legendre.leggauss(n)
+        nodes, weights = _gauss_legendre(n)
         points.append(low + 0.5 * (high - low) * (nodes + 1.0))
         logs.append(np.log(0.5 * (high - low) * weights) - 0.5 * points[-1] ** 2)
     return np.concatenate(points)[:, None], _normalised(np.concatenate(logs))
@@ -99,7 +100,7 @@ def log_amplitude_rule(
 def sphere_rule(spacing: float) -> Rule:
     """Unit vectors: Gauss-Legendre in the height, evenly spaced in longitude."""
     n = max(LEAST_NODES, int(np.ceil(np.pi / spacing)))
-    height, weights = np.polynomial.legendre.leggauss(n)
+    height, weights = _gauss_legendre(n)
     longitude = periodic_rule(np.pi / n)[0][:, 0]
     z, angle = np.repeat(height, len(longitude)), np.tile(longitude, n)
     radius = np.sqrt(1.0 - z**2)
@@ -117,6 +118,12 @@ def product_rule(first: Rule, second: Rule) -> Rule:
 def held_rule(width: int = 1) -> Rule:
     """The origin alone, for axes that are integrated in closed form."""
     return np.zeros((1, width)), np.zeros(1)
+
+
+@lru_cache
+def _gauss_legendre(n: int) -> tuple[Array, Array]:
+    """Nodes and weights on [-1, 1], remembered: numpy solves an eigenproblem of size n for them."""
+    return np.polynomial.legendre.leggauss(n)
 
 
 def _normalised(log_weights: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, combinations_with_replacement
 from math import lgamma, log, pi
 from typing import Any, ClassVar
@@ -53,7 +54,7 @@ class Euclidean(Manifold):
         if self.degree not in (1, 2, 3):
             raise InputError(f"degree must be 1, 2 or 3, got {self.degree!r}")
 
-    @property
+    @cached_property
     def exponents(self) -> NDArray[np.intp]:
         """(M, d) exponents of the monomials, the constant first."""
         rows = []
@@ -62,7 +63,7 @@ class Euclidean(Manifold):
                 rows.append([chosen.count(a) for a in range(self.dim)])
         return np.array(rows)
 
-    @property
+    @cached_property
     def factors(self) -> Array:
         """(M,) factor (|e|! / e!)^(1/2) of every monomial."""
         e = self.exponents
@@ -85,8 +86,7 @@ class Euclidean(Manifold):
 
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
         """Monomials and their derivatives."""
-        factors = self.factors
-        return tuple(part * factors for part in monomial_jet(t, self.exponents, order))
+        return tuple(part * self.factors for part in monomial_jet(t, self.exponents, order))
 
     def roughness(self) -> Array | None:
         """E ||Hess f||_F^2 as a quadratic form in the coefficients; None for degree 1."""

@@ -111,14 +111,14 @@ class REMLTrace:
         Parameters
         ----------
         axes : pair of matplotlib Axes, optional
-            New ones by default.
+            By default those of a new figure of pyplot, which keeps it until it is closed.
 
         Returns
         -------
         matplotlib.figure.Figure
         """
-        pyplot = require("matplotlib.pyplot", "plot", "REMLTrace.plot")
         if axes is None:
+            pyplot = require("matplotlib.pyplot", "plot", "REMLTrace.plot")
             _, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
         left, right = axes
         steps = [row.iteration for row in self.rows]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
-from reml_sae.datasets import planted_circles
+from reml_sae.datasets import planted_circles, planted_manifolds
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators import _search
 from reml_sae.manifolds import Circle, Euclidean
 from reml_sae.outer import OUT_OF_TIME, deadline
 
 Z, FEW = planted_circles(60, 4, 1, noise_sd=0.2).Z, planted_circles(36, 3, 1, noise_sd=0.2).Z
+PAIRS = planted_manifolds(36, 4, ["circle"] * 2, n_active=2, noise_sd=0.2).Z
 FEW_TOPOLOGIES = (Euclidean(1, 1), Euclidean(2, 1), Circle(1))
 KINDS = {
     "circle": {"n_atoms": 1},
@@ -100,14 +101,15 @@ def looks(monkeypatch):
 def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     """Whichever look at the clock is the first that is too late, the fit keeps its best state."""
     monkeypatch.setattr(_search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
-    fit(FEW, **KINDS[kind], max_time=1e9)
+    data = PAIRS if kind == "two of two" else FEW
+    fit(data, **KINDS[kind], max_time=1e9)
     n_looks = next(looks)
     assert n_looks > 10
     # the last looks may come when nothing is left to do
     for late in np.unique(np.geomspace(1, 0.8 * n_looks, 3).astype(int)):
-        found = fit(FEW, **KINDS[kind], max_time=late - 0.5)
+        found = fit(data, **KINDS[kind], max_time=late - 0.5)
         assert not found.converged_ and found.message_ == OUT_OF_TIME, (late, found.message_)
-        assert_usable(found, FEW)
+        assert_usable(found, data)
 
 
 def test_no_limit_changes_nothing():

@@ -13,8 +13,7 @@ N, P = 250, 10
 FAMILIES = [("poisson", []), ({"family": "binomial", "n_trials": 6}, []),
             ("gamma", [np.log(0.2)]), ("negative_binomial", [2.0]),
             ({"family": "student_t", "df": 4.0}, [-1.5])]
-families = pytest.mark.parametrize(("family", "psi"), FAMILIES,
-                                   ids=lambda value: str(value)[:12])
+NAMES = [get_family(family).name for family, _ in FAMILIES]
 
 
 def planted(family, psi, seed=0, size=3.0):
@@ -25,10 +24,17 @@ def planted(family, psi, seed=0, size=3.0):
     return t, frame, eta, get_family(family).sample(rng, eta, np.array(psi))
 
 
-@families
-def test_a_planted_circle(family, psi):
-    t, frame, eta, Z = planted(family, psi)
-    model = rs.SAEManifold(n_atoms=1, topology=Circle(1), family=family).fit(Z)
+@pytest.fixture(scope="module", params=FAMILIES, ids=NAMES)
+def fitted(request):
+    """A family, its psi, the plant and its fit."""
+    family, psi = request.param
+    plant = planted(family, psi)
+    model = rs.SAEManifold(n_atoms=1, topology=Circle(1), family=family)
+    return family, psi, plant, model.fit(plant[-1])
+
+
+def test_a_planted_circle(fitted):
+    family, psi, (t, frame, eta, Z), model = fitted
     assert model.converged_, model.message_
     angles = align_angles(model.codes_.coordinates[0][:, 0], t)
     error = np.sqrt(np.mean(np.angle(np.exp(1j * (angles - t))) ** 2))
@@ -41,10 +47,8 @@ def test_a_planted_circle(family, psi):
         assert model.rho_[model.rho_names_.index(name)] == pytest.approx(value, abs=0.3)
 
 
-@families
-def test_codes_mean_and_file(family, psi, tmp_path):
-    _, _, eta, Z = planted(family, psi)
-    model = rs.SAEManifold(n_atoms=1, topology=Circle(1), family=family).fit(Z)
+def test_codes_mean_and_file(fitted, tmp_path):
+    family, _, (_, _, eta, Z), model = fitted
     codes = model.transform(Z)
     same = np.abs(np.angle(np.exp(1j * (codes.coordinates[0] - model.codes_.coordinates[0]))))
     assert np.mean(same < 1e-6) > 0.95  # a row of small counts can have two equal places

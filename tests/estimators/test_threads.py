@@ -5,12 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 import reml_sae as rs
 from reml_sae.datasets import gaussian_control, planted_circles
 from reml_sae.diagnostics import diagnose, laplace_certificate, plot_atoms
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.linalg import _threads, single_threaded
 from reml_sae.manifolds import Circle
 
 Z = planted_circles(40, 4, 1, noise_sd=0.1).Z
@@ -113,6 +114,26 @@ def test_the_number_of_threads_is_given_back_after_an_error(fitted):
         with pytest.raises(InputError):
             fresh().fit(Z[:1])
         assert pools() == before
+
+
+def test_pools_are_looked_for_after_imports_alone(monkeypatch):
+    looks = []
+
+    class Counted(ThreadpoolController):
+        def __init__(self):
+            looks.append(len(sys.modules))
+            super().__init__()
+
+    monkeypatch.setattr(_threads, "ThreadpoolController", Counted)
+    _threads._pools.cache_clear()
+    inner = single_threaded(lambda: None)
+    outer = single_threaded(inner)
+    outer()
+    outer()
+    assert len(looks) == 1
+    monkeypatch.setitem(sys.modules, "a library", sys)
+    outer()
+    assert len(looks) == 2
 
 
 def test_warnings_point_at_the_caller():

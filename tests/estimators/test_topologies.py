@@ -16,7 +16,7 @@ SHAPES = {"sphere": "sphere", "torus": "torus", "cylinder": "cylinder", "mobius"
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_planted_shape(name):
-    data = planted_manifolds(250, 7, [name], noise_sd=0.05)
+    data = planted_manifolds(150, 6, [name], noise_sd=0.05)
     model = rs.SAEManifold(n_atoms=1, topology=SHAPES[name]).fit(data.Z)
     assert model.converged_
     assert model.atoms_[0].topology == rs.manifolds.get_manifold(SHAPES[name])

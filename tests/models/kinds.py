@@ -22,7 +22,7 @@ MAPS = np.eye(2) + 0.3 * RNG.normal(size=(2, N, 2, 2))
 RING_GRAPH = [[i, (i + 1) % N] for i in range(N)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """A configuration with the atoms that it is fitted on."""
 

@@ -1,5 +1,7 @@
 """Small SAE-manifold models of every shape, for tests of derivatives and of the criterion."""
 
+from functools import cache
+
 import numpy as np
 
 from reml_sae import penalties as pen
@@ -139,8 +141,9 @@ def by_quadrature(name):
     return MODELS[name]()._with(integration="quadrature")
 
 
+@cache
 def at_mode(name, tol=1e-10, build_model=None):
-    """The named model moved to its mode; fails where the inner solve does not converge."""
+    """The named model moved to its mode, once; fails where the inner solve does not converge."""
     model = MODELS[name]() if build_model is None else build_model(name)
     rho = model.initial_rho()
     solution = solve_inner(model, rho, tol=tol)

@@ -20,6 +20,7 @@ from reml_sae.models import (
 )
 from reml_sae.models.nonlinear_jets import DERIVATIVES
 from reml_sae.models.nonlinear_mean import check_mean
+from tests.models.differences import check_gradient_of_the_criterion
 from tests.models.mixed_systems import FAMILIES, PSI, family_of, typical_rho
 
 curvatures = pytest.mark.parametrize("curvature", ["majorizer", "exact"])
@@ -165,21 +166,9 @@ def test_derivatives_in_rho(name):
 
 
 @every
-@curvatures
-def test_gradient_of_the_criterion(name, curvature):
+def test_gradient_of_the_criterion(name):
     model = MODELS[name]()
-    rho = typical_rho(model)
-    found = rs.criterion(model, rho, curvature=curvature, tol=1e-11)
-    assert found.inner.converged
-
-    def value(moved):
-        return rs.criterion(model, moved, theta=found.inner.theta, curvature=curvature,
-                            gradient=False, tol=1e-11).value
-
-    expected = np.array([central(lambda t, unit=unit: value(rho + t * unit), 2e-3)
-                         for unit in np.eye(len(rho))])
-    scale = np.maximum(np.abs(expected), 1e-3 * np.abs(expected).max())
-    assert (np.abs(found.gradient - expected) <= 1e-6 * scale).all(), (found.gradient, expected)
+    check_gradient_of_the_criterion(model, typical_rho(model), step=2e-3, tol=1e-11, warm=True)
 
 
 @curvatures

@@ -27,10 +27,11 @@ def test_criterion(n, p, k):
 
 
 @pytest.mark.parametrize(("n", "p"), [(1000, 20), (8000, 20), (2000, 100)])
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
 def test_quadrature(n, p):
     """Chunks over rows and nodes, arrays of (M p)^2 and of nodes times p^2, whatever N is."""
     data = planted_circles(n, p, 1, noise_sd=0.1)
-    fitted = rs.SAEManifold(n_atoms=1, n_init=1).fit(data.Z)
+    fitted = rs.SAEManifold(n_atoms=1, max_outer=1, n_init=1).fit(data.Z)
     model = fitted.build_model(data.Z)
     assert model.by_quadrature
     nodes = model.row_quadrature(model.initial_theta().beta, fitted.rho_).n_nodes

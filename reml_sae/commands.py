@@ -1,0 +1,169 @@
+"""What the commands of the command line do; `reml_sae.cli` reads their options."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import json
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import reml_sae as rs
+from reml_sae import datasets
+from reml_sae import penalties as pen
+from reml_sae.diagnostics import align_angles, circular_correlation, plot_atoms, write_html
+from reml_sae.errors import InputError, MissingDependencyError, require
+from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
+from reml_sae.penalties._schema import describe, listing, schema
+
+FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
+OPTIONS = tuple(inspect.signature(rs.SAEManifold).parameters)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Fit the bundled calendar data and show where the weekdays sit."""
+    data = datasets.load_weekdays()
+    print(f"Fitting one circle to {data.description}:\n{len(data.Z)} rows of 7 weekdays in 20 "
+          "sentences, each sentence's mean taken out.\n")
+    begun = time.perf_counter()
+    circle = rs.manifolds.Circle(n_harmonics=1)
+    model = rs.SAEManifold(n_atoms=1, topology=circle, verbose=1).fit(data.Z)
+    seconds = time.perf_counter() - begun
+    print(model.summary())
+    angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
+    means = np.array([np.angle(np.exp(1j * angles[data.labels == day]).mean())
+                      for day in range(7)])
+    print("\nWhere the weekdays sit on the circle:")
+    for name, angle in zip(datasets.WEEKDAYS, np.degrees(means) % 360.0, strict=True):
+        print(f"  {name:<10} {angle:6.1f} degrees  {' ' * round(angle / 8.0)}*")
+    truth = 2.0 * np.pi * np.arange(7.0) / 7.0
+    print(f"circular correlation with the calendar: {circular_correlation(means, truth):.3f}"
+          f"   ({seconds:.1f} s)")
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Fit a matrix and write the artifact, the summary and a report."""
+    arguments: dict[str, Any] = _config(options.config) if options.config else {}
+    for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "max_outer",
+                 "max_time", "tol", "n_init", "random_state"):
+        if getattr(options, name) is not None:
+            arguments[name] = getattr(options, name)
+    if options.topology:
+        arguments["topology"] = (options.topology[0] if len(options.topology) == 1
+                                 else options.topology)
+    Z = read_matrix(options.data, "data")
+    model = rs.SAEManifold(**{"verbose": 1, **arguments}).fit(Z)
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(folder / FIT_FILE)
+    _write_report(model, folder, Z)
+    print(model.summary())
+    print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+
+
+def _config(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"--config={name!r}: there is no such file")
+    try:
+        values = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text())
+    except ValueError as error:
+        raise InputError(f"--config={name!r} cannot be read: {error}") from error
+    unknown = sorted(set(values) - set(OPTIONS))
+    if unknown:
+        raise InputError(f"--config={name!r}: unknown name {unknown[0]!r}; allowed: "
+                         f"{', '.join(OPTIONS)}")
+    return dict(values)
+
+
+def encode(options: argparse.Namespace) -> None:
+    """Write the codes of rows under a fitted model."""
+    model = _load(options.folder)
+    codes = model.transform(read_matrix(options.data, "data"))
+    arrays = {"assignments": codes.assignments, "gates": codes.gates,
+              "objective": codes.objective, "converged": codes.converged}
+    arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
+    path = Path(options.out)
+    if path.suffix != ".npz":
+        raise InputError(f"--out={options.out!r} must end in .npz")
+    _write_npz(path, arrays)
+    print(f"wrote the codes of {len(codes)} rows to {path}")
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes_atomically(path, buffer.getvalue())
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the summary and the checks, and write the HTML report."""
+    model = _load(options.folder)
+    Z = read_matrix(options.data, "--data") if options.data else None
+    if Z is not None:
+        check_same_rows({options.folder: model.data_digest_,
+                         f"--data={options.data}": matrix_digest(Z)})
+    print(model.summary())
+    print()
+    print(model.diagnostics_.summary())
+    _write_report(model, Path(options.folder), Z)
+    print(f"\nwrote {Path(options.folder) / REPORT_FILE}")
+
+
+def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
+    try:
+        figures = _figures(model, Z)
+    except MissingDependencyError as error:
+        figures = []
+        print(f"the report has no figures: {error}", file=sys.stderr)
+    text = model.summary()
+    write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
+    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_, figures)
+
+
+def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:
+    """Figures of a report; not of pyplot, which would keep those of every report of a process."""
+    new = require("matplotlib.figure", "plot", "a figure").Figure
+    figures = [model.trace_.plot(new(figsize=(10, 3.6), layout="constrained").subplots(1, 2))]
+    if Z is not None:
+        figures.append(plot_atoms(model, Z, figure=new(layout="constrained")))
+    return figures
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print fits of the same rows in the order of V."""
+    models = {name: _load(name) for name in options.folders}
+    check_same_rows({name: model.data_digest_ for name, model in models.items()})
+    best = min(model.criterion_ for model in models.values())
+    print(f"{'fit':<32}{'atoms':>6}{'V':>18}{'above best':>14}{'edf':>10}  status")
+    for name, model in sorted(models.items(), key=lambda item: item[1].criterion_):
+        print(f"{name:<32}{len(model.atoms_):>6}{model.criterion_:>18.3f}"
+              f"{model.criterion_ - best:>14.3f}{model.edf_:>10.1f}  "
+              f"{'converged' if model.converged_ else model.message_}")
+
+
+def penalties(options: argparse.Namespace) -> None:
+    """List the penalty kinds, or describe one."""
+    kinds = [options.kind] if options.kind else pen.registered_kinds()
+    if options.json:
+        schemas = [schema(kind) for kind in kinds]
+        print(json.dumps(schemas[0] if options.kind else schemas, indent=2))
+    elif options.kind:
+        print(describe(options.kind))
+    else:
+        print("\n".join(listing(kind) for kind in kinds))
+
+
+def _load(folder: str) -> rs.SAEManifold:
+    path = Path(folder)
+    return rs.load(path / FIT_FILE if path.is_dir() else path)
+
+
+COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "compare": compare,
+            "penalties": penalties}
