@@ -120,8 +120,8 @@ def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
     if exact.shape[1] == 0:
         return [gradient]
     # a row out of the range of floats stays where it is
-    regular = np.isfinite(exact).all(axis=(1, 2)) & np.isfinite(majorizer).all(axis=(1, 2))
-    regular &= np.isfinite(gradient).all(axis=1)
+    regular = np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1)
+                      for part in (exact, majorizer, gradient)], axis=0)
     one = np.eye(exact.shape[1])
     exact = np.where(regular[:, None, None], exact, one)
     majorizer = np.where(regular[:, None, None], majorizer, one)
