@@ -31,8 +31,9 @@ COVERAGE_BINS, COVERAGE_BINS_SURFACE, BULK = 12, 48, 1.2
 """Cells of a curve and of a surface; the bulk is within so many nats of the prior's mode."""
 CERTIFIED_ROWS, LARGE_ERROR = 200, 0.25
 """Rows whose Laplace approximation is checked; the mean error, in nats, that is warned of."""
-EXACT_ENTRIES = 4_000_000
-"""V under the exact curvature is reported where its dense coupling has at most so many entries."""
+EXACT_ENTRIES, EXACT_BORDER = 4_000_000, 512
+"""Entries of the dense coupling, and decoder parameters, up to which the exact curvature's V is
+reported: beyond them it would take longer than the fit."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ def _figures(model: SAEManifoldModel, result: FitResult) -> dict[str, Any]:
         figures["sparse backend"] = backend
     n, q = result.theta.xi.shape
     for curvature in ("majorizer", "exact"):
-        if curvature == "exact" and n * q * result.theta.beta.size > EXACT_ENTRIES:
+        size = result.theta.beta.size
+        if curvature == "exact" and (size > EXACT_BORDER or n * q * size > EXACT_ENTRIES):
             continue
         try:
             value = criterion_at(model, result.inner, curvature=curvature, gradient=False).value
