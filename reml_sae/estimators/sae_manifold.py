@@ -92,7 +92,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         set, is not counted; nor are other starts and models that the search tries, whose budgets
         are their own and no larger.
     tol : float, default=1e-6
-        The gradient of the criterion V must fall below ``tol * (1 + N p)``.
+        The gradient of the criterion V must fall below ``tol * min(1 + N p, 5000)``.
     n_init : int, default=4
         Number of starts, ranked by V.
     random_state : int or None, default=0

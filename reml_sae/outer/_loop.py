@@ -18,6 +18,10 @@ Array = NDArray[np.float64]
 Callback = Callable[[TraceRow], object]
 logger = logging.getLogger("reml_sae")
 
+LARGEST_SIZE = 5000.0
+"""Entries of the data with which the tolerance of the gradient grows: V may be flat in a strength
+however many there are."""
+
 
 class Loop:
     """State that the stages share: the best point so far, the trace, the budgets, the clock."""
@@ -70,7 +74,7 @@ class Loop:
         return float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0))
 
     def stationary(self, rho: Array, value: CriterionValue) -> bool:
-        small = self.slope(rho, value) <= self.tol * self.size
+        small = self.slope(rho, value) <= self.tol * min(self.size, LARGEST_SIZE)
         return small and value.inner.converged
 
     def record(self, stage: str, rho: Array, value: CriterionValue) -> None:

@@ -116,8 +116,9 @@ def fit_reml(
         made, so that there is a state to return.
     tol : float
         The projected gradient of V must fall below ``tol`` times the number of entries of the data
-        (V is of that order, up to a constant that depends on their units); where V is too flat for
-        that, a Newton step must lower it by less than 1e-3 nats.
+        (V is of that order, up to a constant that depends on their units), of 5000 at most: in a
+        strength V may be flat whatever that number is. Where V is too flat for that, a Newton
+        step must lower it by less than 1e-3 nats.
     inner_tol : float
         Newton decrement of every inner solve. V is not stationary in theta, so its error is of
         the first order in the decrement and must lie below what a last step of the search gains.
