@@ -55,6 +55,11 @@ class Manifold(ABC):
         return tuple(range(self.latent_dim)) if self.is_euclidean else ()
 
     @property
+    def has_ends(self) -> bool:
+        """Whether t is one coordinate that stands for a uniform position between two ends."""
+        return False
+
+    @property
     def linear_axes(self) -> tuple[int, ...]:
         """Coordinates with the prior N(0, 1) in which, all together, the basis is affine."""
         return ()

@@ -49,6 +49,11 @@ class Interval(Manifold):
         return 1
 
     @property
+    def has_ends(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def basis_size(self) -> int:
         """``n_basis``."""
         return self.n_basis

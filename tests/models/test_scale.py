@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from reml_sae.inner import solve_inner
 from reml_sae.manifolds import (
@@ -15,9 +16,10 @@ from reml_sae.manifolds import (
     Sphere,
     Torus,
 )
-from reml_sae.models import SAEManifoldModel, Theta, solve_beta
+from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, solve_beta
 from reml_sae.models.scale import Scale, scale_terms
 from reml_sae.outer import criterion
+from reml_sae.penalties import QuadraticPenalty
 
 ATOMS = [Euclidean(1, 1), Euclidean(2, 2), Euclidean(3, 1), Interval(6), Cylinder(1, 2), Mobius(1),
          Duchon(2, 6), Circle(2), Torus(1), Sphere(2), ProjectivePlane(2)]
@@ -70,6 +72,28 @@ def test_gram_majorizes(atom):
     scale = scale_at(atom, B)
     rest = np.kron(scale.gram, np.eye(3)) - scale.dense()
     assert np.linalg.eigvalsh(rest).min() > -1e-9 * np.abs(rest).max()
+
+
+@pytest.mark.parametrize("sd", [0.1, 0.3])
+def test_v_of_an_interval_by_laplace_is_near_that_of_its_rows(sd):
+    """Nats a row between V of a bent segment by Laplace's method and by quadrature; .5 along t."""
+    rng = np.random.default_rng(3)
+    s, n = rng.uniform(size=300), 300
+    Z = np.column_stack([2.0 * s - 1.0, 2.0 * (s - 0.5) ** 2, np.zeros(n)])
+    Z += sd * rng.normal(size=Z.shape)
+    atom = Interval(6)
+    start = Theta(norm.ppf(s)[:, None], np.zeros((6, 3)))
+    roughness = PenaltyTerm(QuadraticPenalty(S=atom.roughness()), "decoder", 0)
+    values = []
+    for integration in ("laplace", "quadrature"):
+        model = SAEManifoldModel(Z, [atom], [roughness], np.ones((n, 1), bool), start,
+                                 np.array([0.0, 2.0 * np.log(sd)]), integration=integration)
+        rho = model.initial_rho()
+        model = model.with_state(solve_beta(model, start, rho), rho)
+        found = criterion(model, rho, gradient=False, tol=1e-7)
+        assert found.inner.converged
+        values.append(found.value)
+    assert -0.05 < (values[0] - values[1]) / n < 0.2
 
 
 def linear_model(n=300, p=6, d=2, noise=0.3, seed=0):
