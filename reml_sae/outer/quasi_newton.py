@@ -35,6 +35,9 @@ LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
 SPENT = "the outer iteration budget ran out; raise max_outer"
 STATIONARY = "the gradient of the criterion is below tolerance"
+NEAR_LIMIT, RUNNING = 0.1, 0.25
+"""A larger such share, at which the balance of data and prior hardly changes any more, and the part
+of the pull to the limit that the data must leave: then V falls all the way."""
 NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
 """Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
 FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
@@ -122,7 +125,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
     There V falls as 1 / strength, which a Newton step in the log strength follows for ever.
     """
     value, rho = loop.found, loop.best_rho
-    flat = [j for j in np.flatnonzero(_is_infinite(value, np.arange(len(rho))))
+    flat = [j for j in np.flatnonzero(_runs_off(value))
             if j not in refused and value.gradient[j] < 0.0
             and rho[j] < loop.bounds[j, 1] < np.inf]
     return np.array(flat, np.intp)
@@ -226,8 +229,18 @@ def limits(loop: Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, st
     return tuple(found)
 
 
-def _is_infinite(value: CriterionValue, index: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether the prior alone sets the strengths' part of H."""
+def _runs_off(value: CriterionValue) -> NDArray[np.bool_]:
+    """Whether V falls towards the infinite end of the strengths, by what it does here."""
+    every = np.arange(len(value.gradient))
+    pull = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
+    near = _is_infinite(value, every, NEAR_LIMIT) & (-value.gradient > RUNNING * pull)
+    return _is_infinite(value, every) | near
+
+
+def _is_infinite(
+    value: CriterionValue, index: NDArray[np.intp], share: float = LIMIT_BALANCE
+) -> NDArray[np.bool_]:
+    """Whether the prior alone, but for a share, sets the strengths' part of H."""
     normalizer = value.explicit["log_normalizer"][index]
     balance = np.abs(normalizer + value.explicit["half_logdet"][index])
-    return (np.abs(normalizer) > 0) & (balance < LIMIT_BALANCE * np.abs(normalizer))
+    return (np.abs(normalizer) > 0) & (balance < share * np.abs(normalizer))
