@@ -54,6 +54,9 @@ _ROUGH: dict[str, Any] = {"curvature": "majorizer", "rough": True, "max_fellner_
 """Options of `fit_reml` for a rough fit."""
 UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
+LEAST_LEFT = 0.25
+"""Share of the noise that residuals are taken to have where rows have hardly more columns than
+codes."""
 STIFF = {"decoder": 3.0, "amplitudes": 4.0}
 """What the log strengths of a stiff start are above those of others."""
 STIFF_TURNS, STIFF_SWEEPS = 3, 3
@@ -266,9 +269,21 @@ def model_from_codes(
         rho[number] = rho[number] if known is None else known.get(name, rho[number])
     theta = solve_beta(model, theta, rho)
     rho[len(rho) - family.n_psi:] = start_psi(model, theta)
+    if family.has_dispersion:
+        rho[-1] -= np.log(_left_to_noise(model))
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))
+
+
+def _left_to_noise(model: SAEManifoldModel) -> float:
+    """Share of the noise that rows placed on their atoms leave in the residuals.
+
+    Each takes the noise along its atoms into its codes. Started below what it is, the noise holds
+    the rows to codes that are all noise, and decoders bend after them.
+    """
+    taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
+    return max(1.0 - float(taken.mean()) / model.shape[1], LEAST_LEFT)
 
 
 def reassign(
