@@ -31,10 +31,10 @@ from reml_sae.estimators._fitting import (
     fit_starts,
     model_from_codes,
     rough_fit,
-    settle,
     stopped,
 )
 from reml_sae.estimators._pursuit import Candidate, atom_grid
+from reml_sae.estimators._settle import settle
 from reml_sae.estimators._validation import default_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold

@@ -53,10 +53,14 @@ TINY = 1e-12
 def restart_rough(
     fitted: Fitted, settings: Settings, rng: np.random.Generator
 ) -> tuple[Fitted, list[Move]]:
-    """Fit every rough atom again from its simplest shape; keep what has the lower V."""
+    """Fit every rough atom again from its simplest shape; keep what has the lower V.
+
+    A fit that has not converged, and says so, is left as it is.
+    """
     moves: list[Move] = []
     n_atoms = len(fitted.model.atoms)
-    if all(rough_share(fitted, k) < ROUGH_SHARE for k in range(n_atoms)):
+    smooth = all(rough_share(fitted, k) < ROUGH_SHARE for k in range(n_atoms))
+    if smooth or not fitted.result.converged:
         return fitted, moves
     found = judged(fitted, settings)
     for k in range(n_atoms):
