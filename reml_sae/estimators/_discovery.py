@@ -42,7 +42,6 @@ from reml_sae.estimators._fitting import (
     Settings,
     model_from_codes,
     rough_fit,
-    settle,
 )
 from reml_sae.estimators._latent_grid import nearest_coordinates
 from reml_sae.estimators._moves import (
@@ -57,6 +56,7 @@ from reml_sae.estimators._moves import (
     uninterrupted,
 )
 from reml_sae.estimators._pursuit import Candidate
+from reml_sae.estimators._settle import settle
 from reml_sae.manifolds import (
     Circle,
     Cylinder,

@@ -1,11 +1,9 @@
-"""From standardised data to a fitted model: starts, their ranking, and the final fit.
+"""From standardised data to a rough fit: starts and their ranking.
 
 1. Starts: subspace clustering gives labels and coordinates (DESIGN A7, the linear relaxation).
 2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V; where rows seem to mix
    several atoms, a start of mixed assignments competes too.
-3. The best is fitted by REML. Between REML fits the rows search for better local minima and the
-   active set is chosen again; both are discrete, so they stay frozen inside a fit. The loop ends
-   when neither changes, or when its iterations or the time run out.
+3. The best is fitted on (`_settle`).
 """
 
 from __future__ import annotations
@@ -41,19 +39,17 @@ Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
 
 MODE_SWEEPS = 60
-MAX_ROUNDS, MAX_ROUGH_ROUNDS = 6, 12
-FEW_MOVED = 0.002
-"""Share of the rows that still move when the rough rounds end."""
 START_SHARE_OF_VARIANCE = 0.5
 START_LOG_STRENGTHS = {"logits": 4.0, "amplitudes": 2.0}
 """Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
 of all rows melt together before REML can set its strength. Amplitudes start near one."""
 START_LOG_PRECISION = 0.0
 """Of pre-activations: a higher one would pull them below the threshold, and the decoders up."""
-_ROUGH: dict[str, Any] = {"curvature": "majorizer", "rough": True, "max_fellner_schall": 4}
+ROUGH: dict[str, Any] = {"curvature": "majorizer", "rough": True, "max_fellner_schall": 4}
 """Options of `fit_reml` for a rough fit."""
-UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
-UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
+LEAST_LEFT = 0.25
+"""Share of the noise that residuals are taken to have where rows have hardly more columns than
+codes."""
 STIFF = {"decoder": 3.0, "amplitudes": 4.0}
 """What the log strengths of a stiff start are above those of others."""
 STIFF_TURNS, STIFF_SWEEPS = 3, 3
@@ -180,7 +176,7 @@ def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
 def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     try:
-        result = fit_reml(model, **_ROUGH, max_outer=settings.max_outer,
+        result = fit_reml(model, **ROUGH, max_outer=settings.max_outer,
                           max_time=settings.deadline.left, callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)
@@ -266,9 +262,21 @@ def model_from_codes(
         rho[number] = rho[number] if known is None else known.get(name, rho[number])
     theta = solve_beta(model, theta, rho)
     rho[len(rho) - family.n_psi:] = start_psi(model, theta)
+    if family.has_dispersion:
+        rho[-1] -= np.log(_left_to_noise(model))
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))
+
+
+def _left_to_noise(model: SAEManifoldModel) -> float:
+    """Share of the noise that rows placed on their atoms leave in the residuals.
+
+    Each takes the noise along its atoms into its codes. Started below what it is, the noise holds
+    the rows to codes that are all noise, and decoders bend after them.
+    """
+    taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
+    return max(1.0 - float(taken.mean()) / model.shape[1], LEAST_LEFT)
 
 
 def reassign(
@@ -278,59 +286,6 @@ def reassign(
     found, active, moved = encode(model, theta, rho, search_from_state=True)
     active[~moved] = active_set(model, theta, rho)[~moved]
     return model.with_state(found, rho, active), int(moved.sum())
-
-
-def settle(fitted: Fitted, settings: Settings) -> Fitted:
-    """REML fits alternating with the discrete choices, until those no longer change.
-
-    While many rows move, a few Fellner-Schall steps stand in for a REML fit. The best converged
-    fit is returned, or the best of all where none converged; the one given in where no other
-    reached a usable state. Where iterations or time ran out first, it is marked not converged.
-    """
-    trace = REMLTrace(list(fitted.result.trace))
-    rounds: list[Fitted] = []
-    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    rough, lowest, halt = True, np.inf, None
-    for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
-        if settings.deadline.passed:
-            halt = OUT_OF_TIME
-            break
-        before = model.active
-        model, moved = reassign(model, theta, rho)
-        if rounds and not moved and (model.active == before).all():
-            break
-        left = max(settings.max_outer - trace.n_counted, 0)
-        if rounds and not left:
-            best = _best(rounds)
-            return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
-        rough &= moved > FEW_MOVED * len(before) and number < MAX_ROUGH_ROUNDS
-        rough &= not model.by_quadrature
-        rough &= left > settings.max_outer // 2
-        stage = _ROUGH if rough else {"curvature": settings.curvature, "tol": settings.tol,
-                                      "valleys": False}
-        try:
-            result = fit_reml(model, **stage, max_outer=left, max_time=settings.deadline.left,
-                              callbacks=settings.callbacks, trace=trace)
-        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
-            logger.info("round %d was given up: %s", number, error)
-            break
-        theta, rho = result.theta, result.rho
-        model = model.with_state(theta, rho)
-        logger.info("round %d: %d rows moved, V = %.6f", number, moved, result.criterion)
-        if not rough or result.interrupted:
-            rounds.append(Fitted(model, result))
-        rough &= result.criterion < lowest - 1.0
-        lowest = min(lowest, result.criterion)
-        halt = result.message if result.interrupted else None
-        if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
-            rounds = [_with_codes(rounds[-1])]
-            break
-        if halt is not None or len(rounds) == MAX_ROUNDS:
-            break
-    if not rounds:
-        unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
-        return unusable if halt is None else stopped(fitted, halt)
-    return _best(rounds) if halt is None else stopped(_best(rounds), halt)
 
 
 def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
@@ -360,15 +315,3 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
         return fitted
     theta = model.refine_rows(result.theta, result.rho, MODE_SWEEPS)
     return Fitted(model.with_state(theta, result.rho), replace(result, theta=theta))
-
-
-def _with_codes(fitted: Fitted) -> Fitted:
-    """A fit whose rows were integrated out, with every row at its mode."""
-    rho = fitted.result.rho
-    theta = fitted.model.refine_rows(fitted.result.theta, rho, MODE_SWEEPS)
-    model, _ = reassign(fitted.model.with_state(theta, rho), theta, rho)
-    return Fitted(model, replace(fitted.result, theta=model.initial_theta()))
-
-
-def _best(rounds: Sequence[Fitted]) -> Fitted:
-    return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))

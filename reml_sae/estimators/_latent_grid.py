@@ -17,7 +17,7 @@ n_starts < 1 raise InputError. The atom's grid must be even in its coordinates: 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +140,42 @@ def latent_grid_starts(
         starts.append(GridStart(t, decoder, float(1.0 - squares.mean()),
                                 objective + fine.size * float(np.log(unit))))
     return starts
+
+
+@single_threaded
+def simplest_coordinates(X: Array, atom: Manifold, rng: np.random.Generator) -> Array:
+    """Coordinates (n, d) of rows on the atom without its rough functions.
+
+    Those that are left map to few principal directions, so a few runs without eigenmaps find them.
+
+    Parameters
+    ----------
+    X : (n, r) array
+    atom : Manifold
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    InputError
+        Where X is not a finite matrix with rows and columns.
+    """
+    X = _checked(X)
+    centre = X.mean(axis=0)
+    unit = float(np.sqrt(((X - centre) ** 2).sum(axis=1).mean()))
+    grid = make_grid(atom, COARSE_GRID)
+    if not unit > TINY * np.abs(X).max():
+        return np.repeat(grid.points[:1], len(X), axis=0)
+    Y = (X - centre) / unit
+    few = _sample(Y, COARSE_ROWS, rng)
+    smooth = smooth_functions(grid)
+    free = np.vstack([np.eye(1, atom.basis_size), smooth])
+    m = len(free)
+    simple = replace(grid, basis=grid.basis @ free.T, roughness=np.zeros((m, m)),
+                     rough_values=np.zeros(m))
+    states = [anneal(few, simple, begin)
+              for begin, _ in _first_states(few, np.eye(m - 1, m, 1), 0, rng)]
+    best = min(states, key=lambda state: responsibilities(few, simple, state)[1])
+    return _locate(Y, atom, free.T @ best.decoder, make_grid(atom, FINE_GRID), best.variance)[0]
 
 
 @single_threaded

@@ -31,10 +31,10 @@ from reml_sae.estimators._fitting import (
     fit_starts,
     model_from_codes,
     rough_fit,
-    settle,
     stopped,
 )
 from reml_sae.estimators._pursuit import Candidate, atom_grid
+from reml_sae.estimators._settle import settle
 from reml_sae.estimators._validation import default_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
@@ -66,7 +66,7 @@ class Move:
     Attributes
     ----------
     kind : str
-        "demote", "flat twin", "reshape", "merge" or "remove".
+        "restart", "demote", "flat twin", "reshape", "merge" or "remove".
     atom : int
         Number of the atom in the model that was changed.
     before, after : float
@@ -239,13 +239,14 @@ def judged(fitted: Fitted, settings: Settings) -> Fitted:
     return stopped(fitted, again.result.message) if again.result.interrupted else again
 
 
-def _known(fitted: Fitted) -> dict[str, float]:
+def known_of(fitted: Fitted) -> dict[str, float]:
+    """Outer parameters by name."""
     return dict(zip(fitted.model.rho_names, map(float, fitted.result.rho), strict=True))
 
 
 def known_without(fitted: Fitted, k: int) -> dict[str, float]:
     """Outer parameters by name, without those of atom k."""
-    return {name: value for name, value in _known(fitted).items() if f"[{k}]" not in name}
+    return {name: value for name, value in known_of(fitted).items() if f"[{k}]" not in name}
 
 
 def try_change(
@@ -299,7 +300,7 @@ def _remove(
     move = Move(kind, k, fitted.result.criterion, np.nan, False,
                 f"{topology_label(fitted.model.atoms[k])}, {detail}")
     atoms = [atom for j, atom in enumerate(fitted.model.atoms) if j != k]
-    known = renumbered(_known(fitted), k)
+    known = renumbered(known_of(fitted), k)
     try:
         codes = _codes_without(fitted, settings, atoms, k, known)
     except InputError as error:

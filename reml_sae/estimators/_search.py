@@ -4,9 +4,9 @@
 2. Topologies: given, or chosen atom by atom from a joint fit with circles (`choose_topologies`).
 3. REML fit with its discrete choices (`settle`).
 4. Rivals of the chosen topologies are tried in the joint model; atoms that explain the same are
-   merged and idle ones removed, where their number is free; a curved atom that is no better than a
-   flat is demoted where that was asked for or shapes are free, else named. A fit that changed is
-   settled again.
+   merged and idle ones removed, where their number is free; rough atoms are fitted again from their
+   simplest shape; a curved atom that is no better than a flat is demoted where that was asked for
+   or shapes are free, else named. A fit that changed is settled again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from reml_sae.estimators._fitting import (
     model_from_codes,
     reassign,
     rough_fit,
-    settle,
     stopped,
     working_scale,
 )
@@ -41,6 +40,8 @@ from reml_sae.estimators._flats import demote, flat_twins
 from reml_sae.estimators._moves import Move, merge_duplicates, remove_idle
 from reml_sae.estimators._n_atoms import choose_n_atoms
 from reml_sae.estimators._reshape import choose_topologies, reshape
+from reml_sae.estimators._settle import settle
+from reml_sae.estimators._simplest import restart_rough
 from reml_sae.manifolds import Circle, Manifold, get_manifold
 from reml_sae.outer import reason
 
@@ -199,7 +200,7 @@ def _improve(
     fitted: Fitted, structure: Structure, choices: Sequence[TopologyChoice], settings: Settings,
     rng: np.random.Generator,
 ) -> tuple[Fitted, list[Move]]:
-    """Try other shapes, and remove what does not earn its place; then settle a fit that changed."""
+    """Try other shapes and charts, and remove what does not earn its place; then settle again."""
     moves: list[Move] = []
     before = fitted
     if len(choices) > 1:
@@ -208,6 +209,9 @@ def _improve(
         for step in (merge_duplicates, remove_idle):
             fitted, found = step(fitted, settings)
             moves += found
+    if not fitted.result.interrupted:
+        fitted, found = restart_rough(fitted, settings, rng)
+        moves += found
     if not fitted.result.interrupted:
         flatten = demote if structure.demote or structure.topology is None else flat_twins
         fitted, found = flatten(fitted, settings, rng)

@@ -294,7 +294,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _report_structure(self) -> None:
         """Warn of atoms that changed, that are no better than a flat, or that carry nothing."""
         for move in self.search_.moves:
-            if move.accepted and move.kind != "reshape":
+            if move.accepted and move.kind not in ("reshape", "restart"):
                 warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
                               f"{move.after:.4f}", DataWarning, stacklevel=4)
         for move in self.search_.flat_twins:

@@ -35,6 +35,8 @@ LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
 SPENT = "the outer iteration budget ran out; raise max_outer"
 STATIONARY = "the gradient of the criterion is below tolerance"
+NEAR_LIMIT = 0.1
+"""A larger such share, from which it is foretold whether V falls all the way."""
 NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
 """Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
 FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
@@ -122,7 +124,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
     There V falls as 1 / strength, which a Newton step in the log strength follows for ever.
     """
     value, rho = loop.found, loop.best_rho
-    flat = [j for j in np.flatnonzero(_is_infinite(value, np.arange(len(rho))))
+    flat = [j for j in np.flatnonzero(_runs_off(value, loop.model.quadratic_rho))
             if j not in refused and value.gradient[j] < 0.0
             and rho[j] < loop.bounds[j, 1] < np.inf]
     return np.array(flat, np.intp)
@@ -226,8 +228,24 @@ def limits(loop: Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, st
     return tuple(found)
 
 
-def _is_infinite(value: CriterionValue, index: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether the prior alone sets the strengths' part of H."""
+def _runs_off(value: CriterionValue, quadratic: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether V falls all the way to the infinite end of the strengths.
+
+    Where the data set a share u of a quadratic prior's part of H, and all its functions alike, the
+    slope of V is -(1 - c + c u) times that part, with one c along the way: V falls to the end where
+    c < 1.
+    """
+    every = np.arange(len(value.gradient))
+    normalizer = np.abs(value.explicit["log_normalizer"])
+    part = np.abs(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
+    falls = quadratic & (-value.gradient * normalizer > part**2)
+    return _is_infinite(value, every) | (_is_infinite(value, every, NEAR_LIMIT) & falls)
+
+
+def _is_infinite(
+    value: CriterionValue, index: NDArray[np.intp], share: float = LIMIT_BALANCE
+) -> NDArray[np.bool_]:
+    """Whether the prior alone, but for a share, sets the strengths' part of H."""
     normalizer = value.explicit["log_normalizer"][index]
     balance = np.abs(normalizer + value.explicit["half_logdet"][index])
-    return (np.abs(normalizer) > 0) & (balance < LIMIT_BALANCE * np.abs(normalizer))
+    return (np.abs(normalizer) > 0) & (balance < share * np.abs(normalizer))

@@ -14,7 +14,6 @@ from reml_sae.estimators._fitting import (
     fit_starts,
     model_from_codes,
     rough_fit,
-    settle,
 )
 from reml_sae.estimators._flats import demote, flat_twins
 from reml_sae.estimators._moves import (
@@ -27,6 +26,7 @@ from reml_sae.estimators._moves import (
 )
 from reml_sae.estimators._n_atoms import choose_n_atoms
 from reml_sae.estimators._reshape import choose_topologies, reshape
+from reml_sae.estimators._settle import settle
 from reml_sae.estimators._validation import default_terms, resolve_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Euclidean, Interval

@@ -14,7 +14,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.diagnostics import checks
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
-from reml_sae.estimators import _fitting
+from reml_sae.estimators import _fitting, _settle
 from reml_sae.families import get_family
 from tests.models.kinds import CARRIED, REFUSED, Kind, N, P
 
@@ -57,7 +57,7 @@ def work(monkeypatch):
     monkeypatch.setattr(criterion, "solve_inner", counted(criterion.solve_inner))
     monkeypatch.setattr(_fitting, "find_code_starts", counted(_fitting.find_code_starts))
     for rounds in ("MAX_ROUNDS", "MAX_ROUGH_ROUNDS"):  # one is enough to meet every part
-        monkeypatch.setattr(_fitting, rounds, 1)
+        monkeypatch.setattr(_settle, rounds, 1)
     certificate = partial(checks.laplace_certificate, n_draws=FEW_DRAWS)
     monkeypatch.setattr(checks, "laplace_certificate", certificate)
     return done

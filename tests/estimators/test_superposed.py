@@ -6,9 +6,10 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, planted_mixed_rows, planted_mixture
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.estimators import _fitting
+from reml_sae.estimators import _fitting, _settle
 from reml_sae.estimators._encode import encode, row_evidence
-from reml_sae.estimators._fitting import _is_overdispersed, fit_starts, rough_fit, settle
+from reml_sae.estimators._fitting import _is_overdispersed, fit_starts, rough_fit
+from reml_sae.estimators._settle import settle
 from tests.estimators.test_discovery import rng, settings, standardised
 
 
@@ -55,7 +56,7 @@ def test_a_rough_fit_is_kept_where_reml_reaches_no_state(monkeypatch):
     def fail(*_, **__):
         raise InnerConvergenceError("no state")
 
-    monkeypatch.setattr(_fitting, "fit_reml", fail)
+    monkeypatch.setattr(_settle, "fit_reml", fail)
     kept = settle(start, settings(5))
     assert kept.model is start.model
     assert not kept.result.converged and "no usable state" in kept.result.message

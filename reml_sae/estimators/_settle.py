@@ -1,0 +1,154 @@
+"""REML fits that alternate with the discrete choices of a model, until those no longer change.
+
+Between REML fits the rows search for better local minima and the active set is chosen again. Both
+are discrete, so they stay frozen inside a fit, and may lead up: V of what is returned is not above
+that of the fit that was given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.estimators._fitting import (
+    MODE_SWEEPS,
+    ROUGH,
+    Fitted,
+    Settings,
+    reassign,
+    stopped,
+)
+from reml_sae.outer import OUT_OF_TIME, REMLTrace, criterion_at, fit_reml
+
+logger = logging.getLogger("reml_sae")
+
+MAX_ROUNDS, MAX_ROUGH_ROUNDS = 6, 12
+FEW_MOVED = 0.002
+"""Share of the rows that still move when the rough and loose rounds end."""
+LOOSE_TOL = 1e-4
+"""Gradient tolerance of a loose round."""
+SLACK = 0.1
+"""Nats within which a V of loose inner solves says nothing."""
+UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
+UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
+
+
+def settle(fitted: Fitted, settings: Settings) -> Fitted:
+    """REML fits alternating with the discrete choices, until those no longer change.
+
+    While many rows move, a few Fellner-Schall steps stand in for a REML fit, and then a loose one.
+    The best converged fit is returned, or the best of all where none converged; the one given in
+    where no other reached a usable state. Where iterations or time ran out first, it is marked not
+    converged. V is not above that of the fit given in, nor of a loose one: where choices have led
+    up, the lowest is fitted on as it is.
+    """
+    trace = REMLTrace(list(fitted.result.trace))
+    rounds: list[Fitted] = []
+    met = [fitted]
+    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
+    rough, loose, lowest, halt = True, False, np.inf, None
+    for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
+        if settings.deadline.passed:
+            halt = OUT_OF_TIME
+            break
+        before = model.active
+        model, moved = reassign(model, theta, rho)
+        if rounds and not loose and not moved and (model.active == before).all():
+            break
+        left = max(settings.max_outer - trace.n_counted, 0)
+        if rounds and not left:
+            break
+        many = moved > FEW_MOVED * len(before) and not model.by_quadrature
+        rough &= many and number < MAX_ROUGH_ROUNDS and left > settings.max_outer // 2
+        loose = many and not rough and len(rounds) < MAX_ROUNDS - 1
+        try:
+            result = fit_reml(
+                model, **(ROUGH if rough else _final(settings, loose)), max_outer=left,
+                max_time=settings.deadline.left, callbacks=settings.callbacks, trace=trace)
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.info("round %d was given up: %s", number, error)
+            break
+        theta, rho = result.theta, result.rho
+        model = model.with_state(theta, rho)
+        logger.info("round %d: %d rows moved, V = %.6f", number, moved, result.criterion)
+        if loose:
+            result = replace(result, converged=False)
+            met.append(Fitted(model, result))
+        if not rough or result.interrupted:
+            rounds.append(Fitted(model, result))
+        rough &= result.criterion < lowest - 1.0
+        lowest = min(lowest, result.criterion)
+        halt = result.message if result.interrupted else None
+        if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
+            rounds = [_with_codes(rounds[-1])]
+            break
+        if halt is not None or len(rounds) == MAX_ROUNDS:
+            break
+    if not rounds:
+        unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
+        return unusable if halt is None else stopped(fitted, halt)
+    best = _not_above(_best(rounds), met, settings, trace)
+    if halt is not None:
+        return stopped(best, halt)
+    if settings.max_outer <= trace.n_counted and (moved or loose):
+        return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
+    return best
+
+
+def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:
+    """Options of `fit_reml` for a fit that ends at an optimum, or near it."""
+    return {"curvature": settings.curvature, "valleys": False,
+            "tol": max(settings.tol, LOOSE_TOL) if loose else settings.tol}
+
+
+def _not_above(
+    best: Fitted, met: Sequence[Fitted], settings: Settings, trace: REMLTrace
+) -> Fitted:
+    """The best fit, or one from the lowest state that was met, if that is lower."""
+    values = [_criterion_of(found, settings)
+              if found.model.by_quadrature == best.model.by_quadrature else np.inf for found in met]
+    lowest = met[int(np.argmin(values))]
+    if best.result.criterion <= min(values) + SLACK:
+        return best
+    left = settings.max_outer - trace.n_counted
+    if left <= 0 or settings.deadline.passed:
+        return lowest
+    logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
+    model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
+    try:
+        result = fit_reml(model, **_final(settings), max_outer=left,
+                          max_time=settings.deadline.left, callbacks=settings.callbacks,
+                          trace=trace)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.info("it was given up: %s", error)
+        return lowest
+    found = Fitted(model.with_state(result.theta, result.rho), result)
+    return _with_codes(found) if model.by_quadrature else found
+
+
+def _criterion_of(fitted: Fitted, settings: Settings) -> float:
+    """V of a fit by the curvature of the settings; infinite where it has none."""
+    if settings.curvature == "majorizer":
+        return fitted.result.criterion
+    try:
+        return criterion_at(fitted.model, fitted.result.inner, curvature=settings.curvature,
+                            gradient=False).value
+    except (InnerConvergenceError, NotPositiveDefiniteError):
+        return np.inf
+
+
+def _with_codes(fitted: Fitted) -> Fitted:
+    """A fit whose rows were integrated out, with every row at its mode."""
+    rho = fitted.result.rho
+    theta = fitted.model.refine_rows(fitted.result.theta, rho, MODE_SWEEPS)
+    model, _ = reassign(fitted.model.with_state(theta, rho), theta, rho)
+    return Fitted(model, replace(fitted.result, theta=model.initial_theta()))
+
+
+def _best(rounds: Sequence[Fitted]) -> Fitted:
+    return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))
