@@ -33,7 +33,7 @@ from reml_sae.models import (
     start_psi,
 )
 from reml_sae.models.sae_structure import with_amplitude_priors
-from reml_sae.outer import OUT_OF_TIME, Deadline, FitResult, REMLTrace, TraceRow, fit_reml
+from reml_sae.outer import OUT_OF_TIME, Deadline, FitResult, TraceRow, fit_reml
 
 Array = NDArray[np.float64]
 logger = logging.getLogger("reml_sae")
@@ -235,7 +235,7 @@ def model_from_codes(
     unit : float
     atoms : sequence of Manifold
     settings : Settings
-        Under hard gates its integration waits for the supports (`integrate_rows`).
+        Under hard gates its integration waits for the supports (`_settle.integrate_rows`).
     codes : Candidate
     known : mapping, optional
         Outer parameters by name; the others start where searches start.
@@ -286,32 +286,3 @@ def reassign(
     found, active, moved = encode(model, theta, rho, search_from_state=True)
     active[~moved] = active_set(model, theta, rho)[~moved]
     return model.with_state(found, rho, active), int(moved.sum())
-
-
-def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
-    """The fit with its rows integrated out by quadrature where only their supports were in the way.
-
-    Supports are chosen by Laplace's method, which knows the rows' modes and is many times faster;
-    the last REML fit, with every support held, has the exact V.
-
-    Raises
-    ------
-    InnerConvergenceError, NotPositiveDefiniteError
-        Where quadrature was asked for by name and leads to no usable state.
-    """
-    result = fitted.result
-    model = fitted.model.with_integration(settings.integration).with_state(result.theta, result.rho)
-    left = settings.max_outer - result.trace.n_counted
-    if fitted.model.by_quadrature or not model.by_quadrature or not result.converged or left <= 0:
-        return fitted
-    try:
-        result = fit_reml(model, curvature=settings.curvature, tol=settings.tol, valleys=False,
-                          max_outer=left, max_time=settings.deadline.left,
-                          callbacks=settings.callbacks, trace=REMLTrace(list(result.trace)))
-    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
-        if settings.integration == "quadrature":
-            raise
-        logger.info("the rows are left to Laplace's method: %s", error)
-        return fitted
-    theta = model.refine_rows(result.theta, result.rho, MODE_SWEEPS)
-    return Fitted(model.with_state(theta, result.rho), replace(result, theta=theta))

@@ -29,7 +29,6 @@ from reml_sae.estimators._fitting import (
     Fitted,
     Settings,
     fit_starts,
-    integrate_rows,
     model_from_codes,
     reassign,
     rough_fit,
@@ -40,7 +39,7 @@ from reml_sae.estimators._flats import demote, flat_twins
 from reml_sae.estimators._moves import Move, merge_duplicates, remove_idle
 from reml_sae.estimators._n_atoms import choose_n_atoms
 from reml_sae.estimators._reshape import choose_topologies, reshape
-from reml_sae.estimators._settle import settle
+from reml_sae.estimators._settle import integrate_rows, settle
 from reml_sae.estimators._simplest import restart_rough
 from reml_sae.manifolds import Circle, Manifold, get_manifold
 from reml_sae.outer import reason

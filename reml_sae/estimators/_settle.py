@@ -3,6 +3,8 @@
 Between REML fits the rows search for better local minima and the active set is chosen again. Both
 are discrete, so they stay frozen inside a fit, and may lead up: V of what is returned is not above
 that of the fit that was given.
+
+`integrate_rows` ends a search whose rows were left to Laplace's method only for these choices.
 """
 
 from __future__ import annotations
@@ -98,6 +100,35 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
     if settings.max_outer <= trace.n_counted and (moved or loose):
         return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
     return best
+
+
+def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit with its rows integrated out by quadrature where only their supports were in the way.
+
+    Supports are chosen by Laplace's method, which knows the rows' modes and is many times faster;
+    the last REML fit, with every support held, has the exact V.
+
+    Raises
+    ------
+    InnerConvergenceError, NotPositiveDefiniteError
+        Where quadrature was asked for by name and leads to no usable state.
+    """
+    result = fitted.result
+    model = fitted.model.with_integration(settings.integration).with_state(result.theta, result.rho)
+    left = settings.max_outer - result.trace.n_counted
+    if fitted.model.by_quadrature or not model.by_quadrature or not result.converged or left <= 0:
+        return fitted
+    try:
+        result = fit_reml(model, **_final(settings), max_outer=left,
+                          max_time=settings.deadline.left, callbacks=settings.callbacks,
+                          trace=REMLTrace(list(result.trace)))
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        if settings.integration == "quadrature":
+            raise
+        logger.info("the rows are left to Laplace's method: %s", error)
+        return fitted
+    theta = model.refine_rows(result.theta, result.rho, MODE_SWEEPS)
+    return Fitted(model.with_state(theta, result.rho), replace(result, theta=theta))
 
 
 def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:
