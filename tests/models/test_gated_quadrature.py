@@ -179,3 +179,33 @@ def test_what_has_no_quadrature_is_refused_by_name():
         build([Circle(1)], assignment="threshold_gate")._with(integration="quadrature")
     with pytest.raises(InputError, match="poisson family has no quadrature of a row's amplitude"):
         build([Circle(1)], assignment="topk", family=Poisson())._with(integration="quadrature")
+
+
+def idle_atom():
+    """A model of two circles of which no row uses the second, and its outer parameters."""
+    model, _ = planted(24, 0.2, 0.1, seed=3)
+    rows = np.flatnonzero(model.active[:, 0])
+    used, rho = model.rows(rows), model.initial_rho()
+    theta = used.initial_theta()
+    return used.with_state(solve_beta(used, theta, rho), rho), rho
+
+
+def test_an_atom_that_no_row_uses_costs_nothing():
+    """Beside the choice that every row had, and the place that the used atom has among two."""
+    two, rho = idle_atom()
+    xi, beta = two.initial_theta().xi, two.initial_theta().beta
+    one = SAEManifoldModel(two.Z, ATOMS[:1], [], two.active[:, :1],
+                           Theta(xi[:, [0, 2]], beta[[0, 1, 2, -1]]), rho, unit=two.unit,
+                           assignment=get_assignment("topk", 1), integration="quadrature")
+    values = [criterion(model, rho, gradient=False, tol=1e-9).value for model in (two, one)]
+    assert values[0] - values[1] == pytest.approx((len(two.Z) - 1.0) * np.log(2.0), abs=1e-6)
+
+
+def test_the_posterior_of_a_decoder_is_its_own():
+    model, rho = idle_atom()
+    theta = solve_inner(model, rho, tol=1e-9).theta
+    point = model.at(theta, rho)
+    found = [point.decoder_posterior(k) for k in range(2)]
+    assert [covariance.shape for _, covariance in found] == [(4, 3, 3)] * 2
+    assert 4.0 < found[0][0] < 12.0
+    assert found[1][0] == pytest.approx(0.0, abs=1e-9)
