@@ -72,7 +72,10 @@ class QuadraturePoint:
         self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0])
         self.gates = [bind_gates(model, term, rho) for term in model.terms
                       if term.target == "gates"]
-        self.gauge = Gauge(model.layout, model.symmetries, theta.beta, float(model.shape[0]))
+        # an atom without rows has no orbit; without gates all rows use the one atom
+        used = [item for item in model.symmetries
+                if not model.assignment.hard_support or model.active[:, item[0]].any()]
+        self.gauge = Gauge(model.layout, used, theta.beta, float(model.shape[0]))
 
     @cached_property
     def objective(self) -> float:
@@ -189,10 +192,11 @@ class QuadraturePoint:
         return value - self.model.log_multiplicity, gradient
 
     def decoder_posterior(self, k: int) -> tuple[float, Array]:
-        """Effective degrees of freedom of the decoder, and its covariance (p, M, M)."""
-        m, p = self.theta.beta.shape
-        inverse = self._factor.inverse()
-        edf = m * p - float(np.vdot(inverse, self._prior("majorizer")))
+        """Effective degrees of freedom of decoder k, and its covariance (p, M_k, M_k)."""
+        where, p = self.model.layout.basis_slices[k], self.model.shape[1]
+        m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
+        inverse = self._factor.inverse()[flat, flat]
+        edf = m * p - float(np.vdot(inverse, self._prior("majorizer")[flat, flat]))
         return edf, np.einsum("aobo->oab", inverse.reshape(m, p, m, p))
 
     @property

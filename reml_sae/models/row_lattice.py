@@ -38,6 +38,10 @@ Array = NDArray[np.float64]
 LADDER = 1.25
 STEP = 0.8
 """Spacing over the least posterior standard deviation; see `manifolds._rules`."""
+LINEAR_STEP = 0.18, 0.5
+"""Spacing of log amplitudes where all coordinates are linear: of themselves, for the density of a
+row without these is analytic and bounded within pi / 4 of the real line, and over the prior's
+standard deviation."""
 PROBES = 200
 """Points of the manifold's own grid at which curvatures are read."""
 MOST_NODES, MOST_PAIRS = 40_000, 60_000_000
@@ -161,8 +165,9 @@ def amplitude_lattice(
     curve[0] = 0.0
     needs = _stretched(_Probes(atom, curve, np.zeros_like(offset)), family.dispersion(psi),
                        Z - centre, alpha)
-    u, logs = log_amplitude_rule(alpha, needs.length, STEP, needs.low, needs.high)
     linear, pieces, total = atom.linear_axes, [], 0
+    u, logs = (_linear_amplitudes(alpha) if len(linear) == atom.latent_dim else
+               log_amplitude_rule(alpha, needs.length, STEP, needs.low, needs.high))
     for each, log_weight in zip(u, logs, strict=True):
         spacing = needs.spacing(float(np.exp(each)))
         nodes, log_weights = _affordable(atom, spacing, linear, len(Z), total)
@@ -302,6 +307,19 @@ class _Stretched:
         """Spacing (d,) of coordinates at an amplitude."""
         near = self.reach >= min(a, self.reach.max())
         return _ladder(1.0 + (a**2 * self.steep + a * self.bent)[near].max(axis=0))
+
+
+def _linear_amplitudes(alpha: float) -> tuple[Array, Array]:
+    """Log amplitudes and log weights where all coordinates are linear.
+
+    Without its coordinates a row is no Gaussian in the amplitude: it varies with the logarithm
+    alone, and has no end but the prior's, as a coordinate near zero makes up for any amplitude.
+    """
+    root = float(np.sqrt(alpha))
+    points, logs = gaussian_rule(min(LINEAR_STEP[0] * root, LINEAR_STEP[1]))
+    u = points[:, 0] / root
+    near = np.abs(u) < FARTHEST
+    return u[near], logs[near]
 
 
 def _stretched(probes: _Probes, phi: float, Z: Array, alpha: float) -> _Stretched:

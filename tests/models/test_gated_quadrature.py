@@ -14,6 +14,7 @@ from reml_sae.manifolds import Circle, Cylinder, Euclidean
 from reml_sae.models import SAEManifoldModel, Theta, get_assignment, solve_beta
 from reml_sae.models.row_lattice import amplitude_lattice
 from reml_sae.models.row_nodes import RowNodes
+from reml_sae.models.row_pairs import RowPairs
 from reml_sae.outer import criterion
 from tests.models.systems import build
 from tests.reference.brute_gates import GatedRows
@@ -179,3 +180,56 @@ def test_what_has_no_quadrature_is_refused_by_name():
         build([Circle(1)], assignment="threshold_gate")._with(integration="quadrature")
     with pytest.raises(InputError, match="poisson family has no quadrature of a row's amplitude"):
         build([Circle(1)], assignment="topk", family=Poisson())._with(integration="quadrature")
+
+
+def idle_atom():
+    """A model of two circles of which no row uses the second, and its outer parameters."""
+    model, _ = planted(24, 0.2, 0.1, seed=3)
+    rows = np.flatnonzero(model.active[:, 0])
+    used, rho = model.rows(rows), model.initial_rho()
+    theta = used.initial_theta()
+    return used.with_state(solve_beta(used, theta, rho), rho), rho
+
+
+def test_an_atom_that_no_row_uses_costs_nothing():
+    """Beside the choice that every row had, and the place that the used atom has among two."""
+    two, rho = idle_atom()
+    xi, beta = two.initial_theta().xi, two.initial_theta().beta
+    one = SAEManifoldModel(two.Z, ATOMS[:1], [], two.active[:, :1],
+                           Theta(xi[:, [0, 2]], beta[[0, 1, 2, -1]]), rho, unit=two.unit,
+                           assignment=get_assignment("topk", 1), integration="quadrature")
+    values = [criterion(model, rho, gradient=False, tol=1e-9).value for model in (two, one)]
+    assert values[0] - values[1] == pytest.approx((len(two.Z) - 1.0) * np.log(2.0), abs=1e-6)
+
+
+def test_the_posterior_of_a_decoder_is_its_own():
+    model, rho = idle_atom()
+    theta = solve_inner(model, rho, tol=1e-9).theta
+    point = model.at(theta, rho)
+    found = [point.decoder_posterior(k) for k in range(2)]
+    assert [covariance.shape for _, covariance in found] == [(4, 3, 3)] * 2
+    assert 4.0 < found[0][0] < 12.0
+    assert found[1][0] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 4.0, 400.0])
+@pytest.mark.parametrize(("d", "sd"), [(1, 0.01), (2, 0.01), (2, 0.3)])
+def test_linear_atoms_at_any_amplitude(d, sd, alpha):
+    """Rows are Gaussian given the amplitude, near which no coordinate need be where probes are."""
+    rng, psi, atom = np.random.default_rng(0), np.log([sd**2]), Euclidean(d, 1)
+    beta = rng.normal(size=(d + 2, 3))
+    u = rng.normal(size=(30, 1)) / np.sqrt(alpha)
+    centre, lines = beta[0] + beta[-1], beta[1:-1]
+    Z = centre + np.exp(u) * rng.normal(size=(30, d)) @ lines + sd * rng.normal(size=(30, 3))
+    nodes = amplitude_lattice(atom, beta, Gaussian(), psi, Z, np.zeros(3), alpha)
+    assert len(nodes.nodes) < 200
+    found = RowPairs(Z, nodes, beta, np.zeros(3), Gaussian(), psi).row_values()
+
+    height = np.linspace(-12.0, 12.0, 8001) / np.sqrt(alpha)
+    lengths, axes = np.linalg.eigh(lines.T @ lines)
+    variance = sd**2 + np.exp(2.0 * height)[:, None] * np.maximum(lengths, 0.0)
+    squares = (((Z - centre) @ axes) ** 2)[:, None]
+    log_p = -0.5 * (squares / variance + np.log(2.0 * np.pi * variance)).sum(2)
+    log_p += -0.5 * alpha * height**2 + 0.5 * np.log(alpha / (2.0 * np.pi)) + np.log(
+        height[1] - height[0])
+    np.testing.assert_allclose(found, -np.logaddexp.reduce(log_p, axis=1), rtol=1e-7, atol=1e-7)
