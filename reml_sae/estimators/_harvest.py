@@ -61,12 +61,12 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     beta = theta.beta.copy()
     where = model.layout.basis_slices[k]
     beta[where.start + 1 : where.stop] = 0.0
-    if model.by_quadrature:
-        full, reduced = (model.row_quadrature(b, rho).row_values() for b in (theta.beta, beta))
-        return float(reduced.sum() - full.sum())
     hard = model.assignment.hard_support
     rows = np.flatnonzero(model.active[:, k]) if hard else np.arange(len(model.Z))
     part, xi = model.rows(rows), theta.xi[rows]
+    if model.by_quadrature:
+        full, reduced = (part.row_quadrature(b, rho).row_values() for b in (theta.beta, beta))
+        return float(reduced.sum() - full.sum())
     gates = part.active.copy()
     gates[:, k] = False
     without = part.with_state(Theta(xi, beta), rho, gates)

@@ -22,6 +22,7 @@ from reml_sae.models.sae_structure import (
     with_amplitude_priors,
     with_null_priors,
 )
+from reml_sae.models.softmax_chart import SoftmaxChart
 
 Array = NDArray[np.float64]
 
@@ -128,9 +129,9 @@ def resolve_terms(
 def default_terms(atoms: Sequence[Manifold], assignment: Assignment) -> list[PenaltyTerm]:
     """Entropy of assignments on the simplex and roughness of every atom that can be rough."""
     terms: list[PenaltyTerm] = []
-    if len(atoms) > 1 and assignment.on_simplex:
-        terms.append(
-            PenaltyTerm(pen.SoftmaxAssignmentSparsityPenalty(k_atoms=len(atoms)), "logits"))
+    if len(atoms) > 1 and isinstance(assignment, SoftmaxChart):
+        terms.append(PenaltyTerm(pen.SoftmaxAssignmentSparsityPenalty(
+            k_atoms=len(atoms), temperature=assignment.temperature), "logits"))
     for k, atom in enumerate(atoms):
         roughness = atom.roughness()
         if roughness is None:

@@ -19,7 +19,12 @@ from reml_sae.models.gates import OrderedBetaBernoulli
 from reml_sae.models.mixture import Layout
 from reml_sae.models.softmax_chart import SHUT_SHARE, SoftmaxChart
 from reml_sae.models.terms import PenaltyTerm
-from reml_sae.penalties import ARDPenalty, NullSpacePrior, OrderedBetaBernoulliPenalty
+from reml_sae.penalties import (
+    ARDPenalty,
+    NullSpacePrior,
+    OrderedBetaBernoulliPenalty,
+    SoftmaxAssignmentSparsityPenalty,
+)
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -249,6 +254,14 @@ def check_terms(
         )
     names = outer_names(terms, family)
     for term in terms:
+        if isinstance(assignment, SoftmaxChart) and isinstance(
+                term.penalty, SoftmaxAssignmentSparsityPenalty
+                ) and term.penalty.temperature != assignment.temperature:
+            raise InputError(
+                f"{term.penalty.KIND_TAG} has temperature={term.penalty.temperature:g}, but the "
+                f"rows' shares have {assignment.temperature:g}: its normaliser would be that of "
+                "other shares; give both the same"
+            )
         if term.target == "outer" and not len(term.penalty.select(names)):
             raise InputError(
                 f"{term.penalty.KIND_TAG} selects no outer parameter by names="

@@ -260,8 +260,10 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         rows, scale = self.rows(target), self._scale(rho)
         H, G = self.row_dense_hessian(rows, scale), self.row_fisher_metric(rows, scale)
         root = np.hypot(H, SMOOTHING * G)
-        by_root = weights[:, :, None] / np.where(root > 0.0, root, 1.0)
-        by_h, by_g = by_root * H, SMOOTHING**2 * by_root * G
+        # ratios of at most one and ten first: a root may be far too small to divide a weight by
+        root = np.where(root > 0.0, root, 1.0)
+        by_h = weights[:, :, None] * (H / root)
+        by_g = weights[:, :, None] * (SMOOTHING**2 * (G / root))
         # G = scale (diag(a) - a a^T), and da_k = a_k (e_k - a) dz / tau
         a = self._softmax(rows)[0]
         by_a = np.einsum("nkk->nk", by_g) - np.einsum("nkj,nj->nk",

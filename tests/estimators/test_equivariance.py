@@ -60,3 +60,8 @@ def test_same_seed_same_bits(plain):
     assert again.criterion_ == plain.criterion_
     assert (again.rho_ == plain.rho_).all()
     assert (again.codes_.assignments == plain.codes_.assignments).all()
+
+
+def test_temperature(plain):
+    """The temperature is a unit of the logits."""
+    assert_same(rs.SAEManifold(n_atoms=2, tol=1e-8, temperature=0.2).fit(DATA.Z), plain)

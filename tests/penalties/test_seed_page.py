@@ -429,3 +429,14 @@ def test_the_normaliser_of_two_atoms_by_quadrature():
 def test_the_whole_contract_by_its_own_check(k, tau):
     report = pen.check_penalty(SoftmaxAssignmentSparsityPenalty(k, tau), logits(k), RHO)
     assert report.passed, str(report)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("spread", [300.0, 700.0, 745.0])
+def test_shares_near_the_least_number_have_a_finite_pull_back(spread):
+    """Products of two shares underflow to a number by which no weight can be divided."""
+    rng = np.random.default_rng(0)
+    penalty = SoftmaxAssignmentSparsityPenalty(k_atoms=3)
+    z, weights = rng.uniform(-spread, spread, (200, 3)), rng.normal(size=(200, 3, 3))
+    pulled = penalty.row_majorizer_vjp(z.ravel(), np.zeros(1), weights)
+    assert np.abs(pulled).max() < 100.0
