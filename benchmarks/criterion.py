@@ -79,7 +79,7 @@ def model_at(Z, unit, atom, coordinates, sd):
 def engine_value(model):
     """V, the decoders at its mode, and what is to be said of it; NaN where there is none."""
     try:
-        found = rs.criterion(model, model.initial_rho(), gradient=False, tol=1e-8)
+        found = rs.criterion(model, model.initial_rho(), gradient=False, tol=1e-8, max_inner=400)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         return np.nan, None, type(error).__name__
     note = "" if found.inner.converged else found.inner.status.name.lower()
