@@ -175,6 +175,7 @@ def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
 
 def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
+    model = decided(model, settings)
     try:
         result = fit_reml(model, **ROUGH, max_outer=settings.max_outer,
                           max_time=settings.deadline.left, callbacks=settings.callbacks)
@@ -235,7 +236,6 @@ def model_from_codes(
     unit : float
     atoms : sequence of Manifold
     settings : Settings
-        Under hard gates its integration waits for the supports (`_settle.integrate_rows`).
     codes : Candidate
     known : mapping, optional
         Outer parameters by name; the others start where searches start.
@@ -251,7 +251,7 @@ def model_from_codes(
     model = SAEManifoldModel(
         Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=unit,
         family=family, offset=settings.offset,
-        integration="laplace" if assignment.hard_support else settings.integration,
+        integration=_integration(assignment, settings),
     )
     for term in model.terms:
         if term.target == "amplitudes" and not assignment.hard_support:
@@ -277,6 +277,16 @@ def _left_to_noise(model: SAEManifoldModel) -> float:
     """
     taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
     return max(1.0 - float(taken.mean()) / model.shape[1], LEAST_LEFT)
+
+
+def decided(model: SAEManifoldModel, settings: Settings) -> SAEManifoldModel:
+    """The model with its integration decided anew, at its present state, for the next fit."""
+    return model.with_integration(_integration(model.assignment, settings)).decided()
+
+
+def _integration(assignment: Assignment, settings: Settings) -> Integration:
+    """That of the settings; under hard gates it waits for the supports (`integrate_rows`)."""
+    return "laplace" if assignment.hard_support else settings.integration
 
 
 def reassign(

@@ -22,6 +22,7 @@ from reml_sae.estimators._fitting import (
     ROUGH,
     Fitted,
     Settings,
+    decided,
     reassign,
     stopped,
 )
@@ -60,6 +61,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
             break
         before = model.active
         model, moved = reassign(model, theta, rho)
+        model = decided(model, settings)
         if rounds and not loose and not moved and (model.active == before).all():
             break
         left = max(settings.max_outer - trace.n_counted, 0)
@@ -114,7 +116,8 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
         Where quadrature was asked for by name and leads to no usable state.
     """
     result = fitted.result
-    model = fitted.model.with_integration(settings.integration).with_state(result.theta, result.rho)
+    model = fitted.model.with_integration(settings.integration).with_state(
+        result.theta, result.rho).decided()
     left = settings.max_outer - result.trace.n_counted
     if fitted.model.by_quadrature or not model.by_quadrature or not result.converged or left <= 0:
         return fitted

@@ -260,6 +260,13 @@ class SAEManifoldModel(SAEStructure):
         """The same model with its rows integrated out in another way."""
         return self._with(integration=integration)
 
+    def decided(self) -> SAEManifoldModel:
+        """The same model with "auto" decided at its present state, whatever state it moves to.
+
+        What is affordable depends on the state; V before and after a fit must be the same V.
+        """
+        return self.with_integration("quadrature" if self.by_quadrature else "laplace")
+
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
         kept = [term for term in self.terms if not term.couples_rows]

@@ -233,3 +233,20 @@ def test_linear_atoms_at_any_amplitude(d, sd, alpha):
     log_p += -0.5 * alpha * height**2 + 0.5 * np.log(alpha / (2.0 * np.pi)) + np.log(
         height[1] - height[0])
     np.testing.assert_allclose(found, -np.logaddexp.reduce(log_p, axis=1), rtol=1e-7, atol=1e-7)
+
+
+def test_a_fit_and_what_is_read_back_of_it_have_one_integration():
+    """A state near the limit of what is affordable: deciding again after the fit gave another V."""
+    rng = np.random.default_rng(1)
+    t = rng.uniform(-3.0, 3.0, 40)
+    Z = np.column_stack([np.cos(t), np.sin(t), 0.5 * np.cos(2.0 * t)])
+    fit = rs.SAEManifold(n_atoms=1, topology="torus", n_init=2, max_outer=5).fit(
+        Z + 0.03 * rng.normal(size=Z.shape))
+    assert fit.integration_ in ("laplace", "quadrature")
+    model = build([Circle(1)])._with(integration="auto")
+    fixed, moved = model.decided(), model.initial_theta()
+    assert fixed.by_quadrature and fixed.with_state(moved, model.initial_rho()).by_quadrature
+    cold = model.initial_rho()
+    cold[-1] = -25.0
+    assert not model.with_state(moved, cold).by_quadrature
+    assert fixed.with_state(moved, cold).by_quadrature
