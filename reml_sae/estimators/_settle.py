@@ -151,7 +151,7 @@ def _not_above(
         return best
     left = settings.max_outer - trace.n_counted
     if left <= 0 or settings.deadline.passed:
-        return lowest
+        return _as_it_was(lowest, UNSETTLED)
     logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
     model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
     try:
@@ -160,9 +160,17 @@ def _not_above(
                           trace=trace)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("it was given up: %s", error)
-        return lowest
+        return _as_it_was(lowest, UNUSABLE)
     found = Fitted(model.with_state(result.theta, result.rho), result)
     return _with_codes(found) if model.by_quadrature else found
+
+
+def _as_it_was(fitted: Fitted, message: str) -> Fitted:
+    """A fit of loose inner solves, not converged, with every row at its mode."""
+    rho = fitted.result.rho
+    theta = fitted.model.refine_rows(fitted.result.theta, rho, MODE_SWEEPS)
+    return Fitted(fitted.model.with_state(theta, rho),
+                  replace(fitted.result, theta=theta, converged=False, message=message))
 
 
 def _criterion_of(fitted: Fitted, settings: Settings) -> float:
