@@ -40,7 +40,8 @@ class Certificate:
     Attributes
     ----------
     log_ratio : (n,) log of the integral over its Laplace approximation, in nats
-    standard_error : (n,) of ``log_ratio``
+        Of a row whose draws all leave a compact manifold, a bound from above.
+    standard_error : (n,) of ``log_ratio``, infinite of such a row
     pareto_k : (n,) shape of the weights' tail
     """
 
@@ -99,10 +100,14 @@ def laplace_certificate(
         moved, log_volume = sampler.move(noise)
         draw[:] = at_mode - model.row_objective(moved, rho) + 0.5 * (noise**2).sum(axis=1)
         draw += log_volume
-    log_ratio = logsumexp(log_weights, axis=0) - np.log(n_draws)
+    # where no draw stays on a compact manifold the integral is less than one draw's share
+    lost = np.isneginf(log_weights).all(axis=0)
+    log_weights[:, lost] = 0.0
+    log_ratio = np.where(lost, 0.0, logsumexp(log_weights, axis=0)) - np.log(n_draws)
     relative = np.exp(log_weights - log_ratio)
     error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0) / n_draws)
-    return Certificate(log_ratio, error, pareto_shape(log_weights))
+    return Certificate(log_ratio, np.where(lost, np.inf, error),
+                       np.where(lost, np.inf, pareto_shape(log_weights)))
 
 
 def pareto_shape(log_weights: Array) -> Array:

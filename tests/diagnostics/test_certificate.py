@@ -43,6 +43,29 @@ def test_a_circle_against_quadrature():
     assert np.abs(integral - laplace).max() > 0.005  # there is something to see
 
 
+class FlatRow:
+    """Rows of which the second knows nothing of its angle: no draw stays on the circle."""
+
+    carried = np.ones((2, 1), bool)
+
+    def row_objective(self, theta, rho):
+        return 0.5 * theta.xi[:, 0] ** 2
+
+    def row_sampler(self, theta, rho):
+        return self
+
+    def move(self, noise):
+        return Theta(noise, np.zeros((0, 1))), np.array([0.0, -np.inf])
+
+
+def test_a_row_whose_draws_all_leave_the_manifold_is_bounded_and_not_trusted():
+    found = laplace_certificate(FlatRow(), Theta(np.zeros((2, 1)), np.zeros((0, 1))), np.zeros(0),
+                                n_draws=100)
+    np.testing.assert_allclose(found.log_ratio, [0.0, -np.log(100)], atol=1e-12)
+    assert np.isinf(found.standard_error[1])
+    np.testing.assert_array_equal(found.untrusted, [False, True])
+
+
 def test_seeds_repeat():
     model = at_mode("two-circles")
     arguments = model, model.initial_theta(), model.initial_rho()
