@@ -97,7 +97,7 @@ def test_linear_coordinates_in_closed_form_under_an_amplitude(atom):
     found = gated.row_quadrature(beta, rho).row_values()
     assert nodes.linear
 
-    height = np.linspace(-8.0, 8.0, 600) / np.sqrt(alpha)
+    height = np.linspace(-7.0, 7.0, 300) / np.sqrt(alpha)
     weights = np.exp(-0.5 * alpha * height**2) * np.sqrt(alpha / (2.0 * np.pi)) * (
         height[1] - height[0])
     logs = []
