@@ -26,7 +26,8 @@ from reml_sae.estimators._fitting import (
     reassign,
     stopped,
 )
-from reml_sae.outer import OUT_OF_TIME, REMLTrace, criterion_at, fit_reml
+from reml_sae.models import SAEManifoldModel
+from reml_sae.outer import OUT_OF_TIME, FitResult, REMLTrace, criterion_at, fit_reml
 
 logger = logging.getLogger("reml_sae")
 
@@ -71,9 +72,8 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         rough &= many and number < MAX_ROUGH_ROUNDS and left > settings.max_outer // 2
         loose = many and not rough and len(rounds) < MAX_ROUNDS - 1
         try:
-            result = fit_reml(
-                model, **(ROUGH if rough else _final(settings, loose)), max_outer=left,
-                max_time=settings.deadline.left, callbacks=settings.callbacks, trace=trace)
+            result = _fit(model, settings, left, trace,
+                          ROUGH if rough else _final(settings, loose))
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("round %d was given up: %s", number, error)
             break
@@ -116,22 +116,30 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
         Where quadrature was asked for by name and leads to no usable state.
     """
     result = fitted.result
+    left = settings.max_outer - result.trace.n_counted
+    if fitted.model.by_quadrature or not result.converged or left <= 0:
+        return fitted
     model = fitted.model.with_integration(settings.integration).with_state(
         result.theta, result.rho).decided()
-    left = settings.max_outer - result.trace.n_counted
-    if fitted.model.by_quadrature or not model.by_quadrature or not result.converged or left <= 0:
+    if not model.by_quadrature:
         return fitted
     try:
-        result = fit_reml(model, **_final(settings), max_outer=left,
-                          max_time=settings.deadline.left, callbacks=settings.callbacks,
-                          trace=REMLTrace(list(result.trace)))
+        result = _fit(model, settings, left, REMLTrace(list(result.trace)), _final(settings))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         if settings.integration == "quadrature":
             raise
         logger.info("the rows are left to Laplace's method: %s", error)
         return fitted
-    theta = model.refine_rows(result.theta, result.rho, MODE_SWEEPS)
-    return Fitted(model.with_state(theta, result.rho), replace(result, theta=theta))
+    return _at_modes(Fitted(model, result))
+
+
+def _fit(
+    model: SAEManifoldModel, settings: Settings, left: int, trace: REMLTrace,
+    options: dict[str, Any],
+) -> FitResult:
+    """A REML fit of one stage, within what is left of the budgets."""
+    return fit_reml(model, **options, max_outer=left, max_time=settings.deadline.left,
+                    callbacks=settings.callbacks, trace=trace)
 
 
 def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:
@@ -155,9 +163,7 @@ def _not_above(
     logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
     model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
     try:
-        result = fit_reml(model, **_final(settings), max_outer=left,
-                          max_time=settings.deadline.left, callbacks=settings.callbacks,
-                          trace=trace)
+        result = _fit(model, settings, left, trace, _final(settings))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("it was given up: %s", error)
         return _as_it_was(lowest, UNUSABLE)
@@ -167,10 +173,15 @@ def _not_above(
 
 def _as_it_was(fitted: Fitted, message: str) -> Fitted:
     """A fit of loose inner solves, not converged, with every row at its mode."""
-    rho = fitted.result.rho
-    theta = fitted.model.refine_rows(fitted.result.theta, rho, MODE_SWEEPS)
-    return Fitted(fitted.model.with_state(theta, rho),
-                  replace(fitted.result, theta=theta, converged=False, message=message))
+    found = _at_modes(fitted)
+    return replace(found, result=replace(found.result, converged=False, message=message))
+
+
+def _at_modes(fitted: Fitted) -> Fitted:
+    """The same fit with every row at its mode."""
+    theta = fitted.model.refine_rows(fitted.result.theta, fitted.result.rho, MODE_SWEEPS)
+    return Fitted(fitted.model.with_state(theta, fitted.result.rho),
+                  replace(fitted.result, theta=theta))
 
 
 def _criterion_of(fitted: Fitted, settings: Settings) -> float:
@@ -185,11 +196,10 @@ def _criterion_of(fitted: Fitted, settings: Settings) -> float:
 
 
 def _with_codes(fitted: Fitted) -> Fitted:
-    """A fit whose rows were integrated out, with every row at its mode."""
-    rho = fitted.result.rho
-    theta = fitted.model.refine_rows(fitted.result.theta, rho, MODE_SWEEPS)
-    model, _ = reassign(fitted.model.with_state(theta, rho), theta, rho)
-    return Fitted(model, replace(fitted.result, theta=model.initial_theta()))
+    """A fit whose rows were integrated out, with every row at its best mode."""
+    found = _at_modes(fitted)
+    model, _ = reassign(found.model, found.result.theta, found.result.rho)
+    return Fitted(model, replace(found.result, theta=model.initial_theta()))
 
 
 def _best(rounds: Sequence[Fitted]) -> Fitted:

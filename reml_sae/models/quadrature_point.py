@@ -18,7 +18,6 @@ from reml_sae.inner._protocol import LogDeterminant, Theta
 from reml_sae.linalg import DenseCholesky
 from reml_sae.models.gauge import Gauge
 from reml_sae.models.row_parts import RowParts
-from reml_sae.models.sae_bound import bind_gates
 from reml_sae.models.sae_penalties import PenaltyPoint
 from reml_sae.penalties import Curvature
 
@@ -69,9 +68,7 @@ class QuadraturePoint:
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, rows: RowParts):
         self.model, self.theta, self.rho, self.rows = model, theta, rho, rows
         empty, nobody = model.without_rows, Theta(theta.xi[:0], theta.beta)
-        self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0])
-        self.gates = [bind_gates(model, term, rho) for term in model.terms
-                      if term.target == "gates"]
+        self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0], model)
         # an atom without rows has no orbit; without gates all rows use the one atom
         used = [item for item in model.symmetries
                 if not model.assignment.hard_support or model.active[:, item[0]].any()]
@@ -82,8 +79,7 @@ class QuadraturePoint:
         """L."""
         n, p = self.model.shape
         rows = float(self.rows.row_values().sum()) + n * p * np.log(self.model.unit)
-        gates = sum(bound.penalty.value(bound.target, bound.rho) for bound in self.gates)
-        return rows + gates + self.penalties.value()
+        return rows + self.penalties.value()
 
     def _border(self, beta: Array) -> Theta:
         return Theta(np.zeros_like(self.theta.xi), beta)
@@ -166,10 +162,7 @@ class QuadraturePoint:
 
     def objective_rho(self) -> Array:
         """Gradient of L in rho at fixed beta, (n_rho,)."""
-        out = self.penalties.value_rho() + self.rows.sums.outer
-        for bound in self.gates:
-            out[bound.term.where] += bound.penalty.grad_rho(bound.target, bound.rho)
-        return out
+        return self.penalties.value_rho() + self.rows.sums.outer
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: rows have no strengths."""
@@ -181,14 +174,9 @@ class QuadraturePoint:
             np.zeros((0, self.penalties.width)), u.beta) + self.rows.gradient_outer_dot(u.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
-        """Log partitions of the decoders' priors, less the log number of equal modes."""
+        """Log partitions of decoders and gates, less the log number of equal modes."""
         value, gradient = self.penalties.log_normalizer()
         value += len(self.model.Z) * self.model.assignment.log_patterns()
-        for bound in self.gates:
-            partition = bound.penalty.log_partition(bound.rho, len(bound.target))
-            if partition is not None:
-                value += partition[0]
-                gradient[bound.term.where] += partition[1]
         return value - self.model.log_multiplicity, gradient
 
     def decoder_posterior(self, k: int) -> tuple[float, Array]:

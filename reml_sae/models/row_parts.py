@@ -36,7 +36,8 @@ class Part:
     decoder : (M_k,) rows of beta that their predictor has
     border : (M_k p,) their places in the flat beta
     outer : (n_outer,) places in rho of the outer parameters that they have
-    sums : RowQuadrature
+    quadrature : RowQuadrature
+        Their sums.
     """
 
     rows: Index

@@ -48,10 +48,13 @@ class PenaltyPoint:
     theta : Theta
     rho : (n_rho,) array
     amplitudes : Amplitudes
+    gated : SAEManifoldModel, optional
+        Whose pattern of open gates has the prior, where the model itself is of none of its rows.
     """
 
     def __init__(
-        self, model: SAEManifoldModel, theta: Theta, rho: Array, amplitudes: Amplitudes
+        self, model: SAEManifoldModel, theta: Theta, rho: Array, amplitudes: Amplitudes,
+        gated: SAEManifoldModel | None = None,
     ):
         self.model, self.rho, self.amplitudes = model, rho, amplitudes
         self.chart = model.simplex
@@ -63,7 +66,7 @@ class PenaltyPoint:
         self.on_decoders = [self._bind_decoder(term) for term in model.terms
                             if term.target in ("decoder", "decoders")
                             and not term.is_quadratic_decoder]
-        self.on_gates = [bind_gates(model, term, rho) for term in model.terms
+        self.on_gates = [bind_gates(gated or model, term, rho) for term in model.terms
                          if term.target == "gates"]
         self.scales = self._scales()
         self._parts: dict[Curvature, tuple[list[RowCurvature], list[RowCurvature]]] = {}

@@ -148,7 +148,7 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         """S, diagonal (K, K) or (n, K, K): D <= S <= D + 2 `SMOOTHING` diag(G), without jumps."""
         H, G = (matrix(row_logits, scale) for matrix in (self.row_dense_hessian,
                                                          self.row_fisher_metric))
-        return self._diagonal(np.hypot(H, SMOOTHING * G).sum(-1))
+        return self._diagonal(_smooth_sums(H, G))
 
     def row_tight_majorizer(self, row_logits: Array, scale: float) -> Array:
         """T, the smooth positive part of H in the scale of S: (K, K) or (n, K, K)."""
@@ -156,8 +156,8 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
         return scale * self._tight(row_logits).matrix
 
     def _tight(self, row_logits: Array) -> _Tight:
-        return _Tight(self.row_dense_hessian(row_logits, 1.0),
-                      self.row_smooth_majorizer(row_logits, 1.0))
+        H = self.row_dense_hessian(row_logits, 1.0)
+        return _Tight(H, _smooth_sums(H, self.row_fisher_metric(row_logits, 1.0)))
 
     def row_fisher_metric(self, row_logits: Array, scale: float) -> Array:
         """G, (K, K) or (n, K, K): a conditioning reference, not a majorizer."""
@@ -283,10 +283,9 @@ class SoftmaxAssignmentSparsityPenalty(RowPenalty):
 
 
 class _Tight:
-    """T of Hessians H and diagonal majorizers S, (n, K, K) or (K, K)."""
+    """T of Hessians H, (n, K, K) or (K, K), and the diagonals s of S."""
 
-    def __init__(self, H: Array, S: Array):
-        s = np.einsum("...kk->...k", S)
+    def __init__(self, H: Array, s: Array):
         self._safe = np.where(s > LEAST_ENTRY, s, 1.0)
         self._r = np.sqrt(s)
         self._inverse = np.where(s > LEAST_ENTRY, 1.0 / np.sqrt(self._safe), 0.0)
@@ -312,6 +311,11 @@ class _Tight:
         by_m = V @ (turned * 0.5 * (1.0 + sums / distances)) @ np.swapaxes(V, -1, -2)
         by_s = ((W * self.matrix).sum(-1) - (by_m * self._m).sum(-1)) / self._safe
         return _scaled(by_m, self._inverse), by_s
+
+
+def _smooth_sums(H: Array, G: Array) -> Array:
+    """Diagonal of S."""
+    return np.asarray(np.hypot(H, SMOOTHING * G).sum(-1), np.float64)
 
 
 def _scaled(matrix: Array, x: Array) -> Array:
