@@ -20,10 +20,13 @@ from pathlib import Path
 import numpy as np
 
 import reml_sae as rs
+from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
+from reml_sae.engine import Theta
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Mobius, Sphere, Torus
-from reml_sae.models import PenaltyTerm, SAEManifoldModel, Theta, get_assignment, solve_beta
+from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.start import solve_beta
 from reml_sae.penalties import QuadraticPenalty
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 import reml_sae as rs
+from reml_sae.engine.criterion import rho_differences
 from reml_sae.families import get_family
 from reml_sae.models import MixedModel, Smooth, corrected_covariance, mixed_summary
-from reml_sae.outer.criterion import rho_differences
 
 SEEDS, N, K = 100, 200, 20
 GRID = np.linspace(0.0, 1.0, 101)

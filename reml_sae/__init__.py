@@ -41,8 +41,7 @@ if TYPE_CHECKING:
         models,
         penalties,
     )
-    from reml_sae.estimators import Atom, Codes, SAEManifold, load
-    from reml_sae.outer import (
+    from reml_sae.engine import (
         CriterionValue,
         FitResult,
         REMLTrace,
@@ -51,21 +50,23 @@ if TYPE_CHECKING:
         grid_criterion,
         profile_criterion,
     )
+    from reml_sae.estimators import Atom, Codes, SAEManifold, load
 else:
-    _MODULES = ("datasets", "diagnostics", "errors", "estimators", "families", "inner", "io",
-                "linalg", "manifolds", "models", "outer", "penalties")
+    _MODULES = ("assignments", "datasets", "diagnostics", "discovery", "engine", "errors",
+                "estimators", "families", "io", "linalg", "manifolds", "models", "penalties",
+                "relaxations")
     _HOMES = {
         "Atom": "estimators",
         "Codes": "estimators",
-        "CriterionValue": "outer",
-        "FitResult": "outer",
-        "REMLTrace": "outer",
+        "CriterionValue": "engine",
+        "FitResult": "engine",
+        "REMLTrace": "engine",
         "SAEManifold": "estimators",
-        "criterion": "outer",
-        "fit_reml": "outer",
-        "grid_criterion": "outer",
+        "criterion": "engine",
+        "fit_reml": "engine",
+        "grid_criterion": "engine",
         "load": "estimators",
-        "profile_criterion": "outer",
+        "profile_criterion": "engine",
     }
 
     def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ def test_public_names():
                     ["numpy"]) == []
     for name in rs.__all__:
         assert getattr(rs, name) is not None
-    assert rs.criterion is rs.outer.criterion and rs.load.__module__.startswith("reml_sae")
+    assert rs.criterion is rs.engine.criterion and rs.load.__module__.startswith("reml_sae")
     with pytest.raises(AttributeError, match="no attribute 'SAEManifolds'"):
         _ = rs.SAEManifolds
 

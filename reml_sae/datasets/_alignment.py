@@ -20,10 +20,9 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 UNIMODULAR = [
     np.array(m, float).reshape(2, 2)

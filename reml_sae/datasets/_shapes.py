@@ -27,10 +27,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 ELLIPSE_AXES = (1.0, 0.6)
 ARC = 1.5 * np.pi

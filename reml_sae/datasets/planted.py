@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from reml_sae.datasets._shapes import SHAPES
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

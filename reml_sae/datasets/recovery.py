@@ -17,8 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from reml_sae.datasets import _alignment as align
 from reml_sae.datasets.planted import Planted
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 _FLAT = ("linear", "plane", "euclidean", "duchon")
 

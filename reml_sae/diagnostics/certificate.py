@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from reml_sae.engine import RowSampler, Theta
 from reml_sae.linalg import single_threaded
-from reml_sae.models import RowSampler, Theta
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 TRUSTED_K = 0.7
 NEGLIGIBLE = 0.02

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
+from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
-from reml_sae.models import Assignment, SAEManifoldModel, Theta
-from reml_sae.outer import FitResult, REMLTrace, criterion_at
-
-Array = NDArray[np.float64]
+from reml_sae.models import SAEManifoldModel
+from reml_sae.typing import Array
 
 EMPTY_ROWS = 2
 LOW_COVERAGE, LOWEST_COVERAGE = 0.5, 0.1

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def circular_correlation(a: Array, b: Array) -> float:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import require
 from reml_sae.linalg import single_threaded
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 CURVE_POINTS = 200
 MAX_POINTS = 4000

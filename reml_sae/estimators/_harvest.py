@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reml_sae.estimators._encode import row_evidence
+from reml_sae.discovery.encode import row_evidence
+from reml_sae.engine import FitResult, Theta
 from reml_sae.estimators._results import Atom, Codes
-from reml_sae.models import SAEManifoldModel, Theta
-from reml_sae.models.sae_rows import row_decrements
-from reml_sae.outer import FitResult
-
-Array = NDArray[np.float64]
+from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.rows import row_decrements
+from reml_sae.typing import Array
 
 ROW_TOLERANCE = 1e-4
 """Newton decrement, in the square root of nats, below which a row's code has converged."""

@@ -10,15 +10,15 @@ import numpy as np
 
 from reml_sae import penalties as pen
 from reml_sae.diagnostics import Diagnostics
+from reml_sae.discovery.encode import Remembered
+from reml_sae.discovery.search import SearchRecord
+from reml_sae.engine import REMLTrace, TraceRow
 from reml_sae.errors import InputError
-from reml_sae.estimators._encode import Remembered
 from reml_sae.estimators._results import Atom, Codes
-from reml_sae.estimators._search import SearchRecord
 from reml_sae.families import get_family
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
 from reml_sae.models import PenaltyTerm
-from reml_sae.outer import REMLTrace, TraceRow
 
 if TYPE_CHECKING:
     from reml_sae.estimators.sae_manifold import SAEManifold

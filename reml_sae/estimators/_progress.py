@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from reml_sae.outer import TraceRow
+from reml_sae.engine import TraceRow
 
 
 @contextmanager

@@ -11,8 +11,7 @@ from scipy.special import ndtri
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae import penalties as pen
+from reml_sae.assignments import Assignment
 from reml_sae.errors import DataWarning, InputError, located
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold, get_manifold
-from reml_sae.models import Assignment, PenaltyTerm, bind_penalty, check_priors, check_rows
-from reml_sae.models.sae_structure import (
+from reml_sae.models import PenaltyTerm, bind_penalty
+from reml_sae.models.sae.defaults import default_terms
+from reml_sae.models.sae.structure import (
     check_terms,
     with_amplitude_priors,
     with_null_priors,
 )
-from reml_sae.models.softmax_chart import SoftmaxChart
-
-Array = NDArray[np.float64]
+from reml_sae.models.sae.terms import check_priors, check_rows
+from reml_sae.typing import Array
 
 LARGEST, SMALLEST = 1e140, 1e-140
 """Entries and scales of data whose squares, and sums of them, float64 can hold."""
@@ -123,22 +123,6 @@ def resolve_terms(
         check_terms(with_amplitude_priors(assignment, terms), atoms, assignment, family, shape[1])
     except InputError as error:
         raise InputError(f"penalties: {error}") from None
-    return terms
-
-
-def default_terms(atoms: Sequence[Manifold], assignment: Assignment) -> list[PenaltyTerm]:
-    """Entropy of assignments on the simplex and roughness of every atom that can be rough."""
-    terms: list[PenaltyTerm] = []
-    if len(atoms) > 1 and isinstance(assignment, SoftmaxChart):
-        terms.append(PenaltyTerm(pen.SoftmaxAssignmentSparsityPenalty(
-            k_atoms=len(atoms), temperature=assignment.temperature), "logits"))
-    for k, atom in enumerate(atoms):
-        roughness = atom.roughness()
-        if roughness is None:
-            continue
-        penalty = (pen.HarmonicRoughnessPenalty(period=atom.basis_size) if atom.name == "circle"
-                   else pen.QuadraticPenalty(S=roughness))
-        terms.append(PenaltyTerm(penalty, "decoder", k))
     return terms
 
 

@@ -9,18 +9,19 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.diagnostics import diagnose, summary_text
+from reml_sae.discovery.encode import encode, remember
+from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.search import Structure, search
+from reml_sae.engine import Deadline, FitResult, Theta, TraceRow
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators import _persistence
-from reml_sae.estimators._encode import encode, remember
-from reml_sae.estimators._fitting import Settings
 from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes, reconstruct
-from reml_sae.estimators._search import Structure, search
 from reml_sae.estimators._validation import (
     CURVATURES,
     INTEGRATIONS,
@@ -38,21 +39,13 @@ from reml_sae.families import Family, get_family
 from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
-from reml_sae.models import (
-    Assignment,
-    Integration,
-    PenaltyTerm,
-    SAEManifoldModel,
-    Theta,
-    check_integration,
-    check_rows,
-    get_assignment,
-)
-from reml_sae.models.sae_structure import without_null_priors
-from reml_sae.outer import Deadline, FitResult, TraceRow
+from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.model import Integration
+from reml_sae.models.sae.quadrature.lattice import check_integration
+from reml_sae.models.sae.structure import without_null_priors
+from reml_sae.models.sae.terms import check_rows
 from reml_sae.penalties import Penalty
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 class SAEManifold(TransformerMixin, BaseEstimator):

@@ -22,7 +22,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 LOG_DISPERSION = "log_dispersion"
 UNIT_FREE_BOX = (-50.0, 50.0)

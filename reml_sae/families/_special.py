@@ -12,10 +12,10 @@ with terms B_2k / (2k (2k - 1) x^(2k - 1)) and B_2k / (2k x^2k), B_2k the Bernou
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import digamma, gammaln
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 

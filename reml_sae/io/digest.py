@@ -6,11 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def matrix_digest(data: Array) -> str:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SUFFIXES = (".npy", ".safetensors")
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.linalg._batched import (
@@ -30,8 +29,8 @@ from reml_sae.linalg._batched import (
 )
 from reml_sae.linalg._checks import real_array, row_groups, symmetric_border
 from reml_sae.linalg._dense import DenseCholesky
+from reml_sae.typing import Array
 
-Array = NDArray[np.float64]
 Rows = TypeVar("Rows", bound=Array | list[Array])
 """Row data: one stack (N, ..), or a list of stacks (n_g, ..), one for each group."""
 

@@ -6,11 +6,9 @@ Every function takes an (N, q, q) stack and allows N = 0 and q = 0.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import NotPositiveDefiniteError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def batched_cholesky(blocks: Array, first_row: int = 0) -> Array:

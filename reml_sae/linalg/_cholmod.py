@@ -26,8 +26,8 @@ from scipy.sparse.linalg import splu
 
 from reml_sae.errors import InputError, NotPositiveDefiniteError, require
 from reml_sae.linalg._ordering import dissection_of_band, postorder
+from reml_sae.typing import Array
 
-Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 LAPLACIAN_SHIFT = 1e-9

@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 RANK_TOLERANCE = 1e-9
 """Eigenvalues below this share of the largest are the null space of a matrix."""

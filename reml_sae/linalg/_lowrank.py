@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.linalg._span_factor import (
@@ -32,8 +31,7 @@ from reml_sae.linalg._span_factor import (
     solve_bordered,
     towards_border,
 )
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 class LowRankUpdate:

@@ -12,13 +12,10 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.linalg._span import SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanFactor, SpanSelectedInverse
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from reml_sae.typing import Array, Mask
 
 
 class PackedRows:

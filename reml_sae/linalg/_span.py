@@ -12,14 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor
 from reml_sae.linalg._span_sparse import SparseSpanFactor
-
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
+from reml_sae.typing import Array, Index
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.linalg._batched import (
     batched_cholesky,
@@ -33,11 +32,11 @@ from reml_sae.linalg._batched import (
     factor_logdet,
 )
 from reml_sae.linalg._dense import DenseCholesky
+from reml_sae.typing import Array
 
 if TYPE_CHECKING:
     from reml_sae.linalg._span import SpanArrowMatrix
 
-Array = NDArray[np.float64]
 
 CHUNK_ELEMENTS = 4_000_000
 

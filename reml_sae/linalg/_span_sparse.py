@@ -23,11 +23,10 @@ from reml_sae.linalg._span_factor import (
     SpanSelectedInverse,
 )
 from reml_sae.linalg._sparse import SparseCholesky
+from reml_sae.typing import Array
 
 if TYPE_CHECKING:
     from reml_sae.linalg._span import SpanArrowMatrix
-
-Array = NDArray[np.float64]
 
 
 class SparseSpanFactor(BorderedFactor):

@@ -26,8 +26,8 @@ from reml_sae.linalg._cholmod import (
     with_sorted_indices,
 )
 from reml_sae.linalg._takahashi import Schedule, closed_pattern, contains, merged
+from reml_sae.typing import Array
 
-Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 PATTERNS_KEPT = 4

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
+
 Index = NDArray[np.int64]
 
 CHUNK_ELEMENTS = 4_000_000

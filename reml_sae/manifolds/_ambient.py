@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.spatial.transform import Rotation
 
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._harmonics import harmonic_jet, one_index, rotation_generators
 from reml_sae.manifolds._rules import Rule, sphere_rule
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 class UnitVectors(Manifold):

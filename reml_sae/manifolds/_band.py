@@ -10,14 +10,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._prior import gaussian_prior_jet
 from reml_sae.manifolds._product import lattice
 from reml_sae.manifolds._rules import Rule, gaussian_rule, held_rule, periodic_rule, product_rule
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 class Band(Manifold):

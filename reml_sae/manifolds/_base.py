@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.manifolds._rules import Rule
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 class Manifold(ABC):

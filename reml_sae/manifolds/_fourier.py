@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def wrap_angle(t: Array) -> Array:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.manifolds._polynomial import monomial_jet
+from reml_sae.typing import Array
 
-Array = NDArray[np.float64]
 Polynomial = dict[tuple[int, int, int], float]
 
 TINY = 1e-12

@@ -8,7 +8,7 @@ from math import factorial
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def monomial_jet(t: Array, exponents: NDArray[np.intp], order: int) -> tuple[Array, ...]:

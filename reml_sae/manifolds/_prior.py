@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def gaussian_prior_jet(t: Array, order: int, precisions: Array | None = None) -> tuple[Array, ...]:

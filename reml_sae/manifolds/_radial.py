@@ -17,14 +17,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh, null_space
 from scipy.special import ndtri
 from scipy.stats.qmc import Halton
 
 from reml_sae.manifolds._harmonics import one_index
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SPACING, EDGE = {1: 0.01, 2: 0.1, 3: 0.3}, 6.5
 """Lattice of the quadrature, by the dimension, and the radius beyond which N(0, I) has no mass."""

@@ -18,9 +18,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
+
 Rule = tuple[Array, Array]
 """Nodes (G, d) and log weights (G,)."""
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 from scipy.linalg import eigh, null_space, solve_triangular
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 DEGREE = 4
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.manifolds._band import Band, band_roughness
 from reml_sae.manifolds._checks import check_integer
@@ -19,8 +18,7 @@ from reml_sae.manifolds._fourier import (
 )
 from reml_sae.manifolds._polynomial import hermite_derivatives
 from reml_sae.manifolds._product import tensor_jet
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.manifolds._base import Manifold
@@ -14,8 +13,7 @@ from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
 from reml_sae.manifolds._radial import cubic_jet, radial_basis
 from reml_sae.manifolds._rules import Rule, broken_gaussian_rule
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

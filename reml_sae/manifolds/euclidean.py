@@ -22,8 +22,7 @@ from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._polynomial import monomial_jet
 from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
 from reml_sae.manifolds._rules import Rule, gaussian_rule, held_rule, product_rule
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

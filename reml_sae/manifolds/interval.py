@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from reml_sae.manifolds._base import Manifold
@@ -14,8 +13,7 @@ from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._prior import gaussian_prior_jet
 from reml_sae.manifolds._rules import Rule, broken_gaussian_rule
 from reml_sae.manifolds._spline import DEGREE, natural_splines, spline_breaks
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

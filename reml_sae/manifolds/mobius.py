@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from reml_sae.manifolds._band import Band, band_roughness
@@ -20,8 +19,7 @@ from reml_sae.manifolds._fourier import (
     rotation_generator,
 )
 from reml_sae.manifolds._product import product_jet
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds._checks import check_integer
@@ -19,8 +18,7 @@ from reml_sae.manifolds._fourier import (
 )
 from reml_sae.manifolds._product import lattice, tensor_jet
 from reml_sae.manifolds._rules import Rule, periodic_rule, product_rule
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

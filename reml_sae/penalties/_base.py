@@ -18,16 +18,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError, RegistryError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._schedule import ScalarWeightSchedule
+from reml_sae.typing import Array
 
 if TYPE_CHECKING:
     from reml_sae.penalties.composite import CompositePenalty
 
-Array = NDArray[np.float64]
 Curvature = Literal["majorizer", "exact"]
 """Which operator: the positive semidefinite majorizer B or the exact Hessian."""
 

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.penalties._base import Curvature, Penalty
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 STEP = 1e-5
 N_DIRECTIONS = 4

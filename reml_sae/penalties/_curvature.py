@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
+from reml_sae.typing import Array, Index
 
 
 def _none() -> Index:

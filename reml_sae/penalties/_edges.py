@@ -13,7 +13,6 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -22,9 +21,7 @@ from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
-
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
+from reml_sae.typing import Array, Index
 
 MOST_ENTRIES = 50_000_000
 """Numbers that the columns of a null space may hold."""

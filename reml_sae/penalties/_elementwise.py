@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature, PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import Held, MatrixPenalty, RowPenalty
 from reml_sae.penalties._smooth_l1 import log_centred_partition
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def smooth_abs(t: Array, eps: float, order: int) -> Array:

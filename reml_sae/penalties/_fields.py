@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 def positive(name: str, value: object, above: float = 0.0) -> float:

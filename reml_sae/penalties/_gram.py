@@ -24,13 +24,13 @@ from typing import Self, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from reml_sae.penalties._base import Array, Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
+from reml_sae.typing import Index
 
-Index = NDArray[np.intp]
 Matrix: TypeAlias = Array | sp.csr_array
 """(d, d) or (c, c): dense, or sparse where the kind touches few entries."""
 

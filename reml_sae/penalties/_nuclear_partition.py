@@ -29,11 +29,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import legendre
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import multigammaln
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 CUT = 90.0
 PANELS = 64

@@ -17,12 +17,10 @@ from math import log
 
 import numpy as np
 from numpy.polynomial import chebyshev
-from numpy.typing import NDArray
 from scipy.special import digamma, gammaln, log_expit, logsumexp
 
 from reml_sae.errors import InputError
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SMALLEST = 1e-8
 LARGEST = 1e9

@@ -18,10 +18,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Polynomial
-from numpy.typing import NDArray
 from scipy.special import k0e, k1e, kve
 
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SMALL_ARGUMENT, LARGE_ARGUMENT = 1e-8, 1e4
 HANKEL = np.array([3.0 / 8.0, -15.0 / 128.0, 105.0 / 1024.0])

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._elementwise import HeldElementwise
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @register

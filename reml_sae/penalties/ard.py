@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowInverse
 from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
-
+from reml_sae.typing import Array
 
 AXIS_SPREAD = 0.25
 

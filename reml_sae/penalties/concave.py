@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.penalties import _fields
 from reml_sae.penalties._elementwise import HeldElementwise, smooth_abs
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @register

@@ -39,8 +39,7 @@ from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import Held, MatrixPenalty
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SMOOTHING = 0.1
 """delta of the majorizer; gbar is 1."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from reml_sae.errors import InputError
@@ -20,8 +19,7 @@ from reml_sae.penalties import _fields
 from reml_sae.penalties._edges import EdgePenalty
 from reml_sae.penalties._matrix import Held
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @register

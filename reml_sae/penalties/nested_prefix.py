@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
@@ -27,8 +26,7 @@ from reml_sae.penalties._elementwise import (
     smooth_abs,
 )
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 @register

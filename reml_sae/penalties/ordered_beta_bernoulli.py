@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import digamma, expit, gammaln, log_expit, logsumexp, polygamma
 
 from reml_sae.penalties import _fields
@@ -32,8 +31,7 @@ from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SMOOTHING = 0.1
 """delta of the majorizer, in nats, the unit of F'."""

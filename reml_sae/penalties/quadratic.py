@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._base import Penalty, PenaltyTier
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 RANK_TOLERANCE = 1e-10
 

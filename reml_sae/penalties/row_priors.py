@@ -29,8 +29,7 @@ from reml_sae.penalties._elementwise import diagonal_blocks
 from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
 from reml_sae.penalties.ard import axis_spread
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 
 class _HeldRows(RowPenalty):

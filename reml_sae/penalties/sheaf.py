@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csc_array
 from scipy.sparse.linalg import splu
 
@@ -35,9 +34,7 @@ from reml_sae.penalties._edges import (
 )
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
+from reml_sae.typing import Array, Index
 
 RANK_TOLERANCE = 1e-10
 DENSE_LIMIT = 2000

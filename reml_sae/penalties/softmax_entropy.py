@@ -34,15 +34,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
 from reml_sae.penalties._simplex import log_simplex_partition
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 SMOOTHING = 0.1
 """delta of the smooth majorizer."""

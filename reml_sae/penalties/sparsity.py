@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln, psi
 
 from reml_sae.errors import InputError
@@ -38,8 +37,7 @@ from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._elementwise import Entrywise, Placed, log_smooth_abs_partition, smooth_abs
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
-
-Array = NDArray[np.float64]
+from reml_sae.typing import Array
 
 VANISHING = 1e-140
 """Norm below which a target counts as zero: squares of inverses must not overflow."""

@@ -18,7 +18,6 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
@@ -33,9 +32,7 @@ from reml_sae.penalties._edges import (
 from reml_sae.penalties._elementwise import smooth_abs
 from reml_sae.penalties._registry import register
 from reml_sae.penalties._smooth_l1 import log_centred_partition
-
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
+from reml_sae.typing import Array, Index
 
 
 @register

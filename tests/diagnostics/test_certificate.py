@@ -8,9 +8,9 @@ from scipy.stats import genpareto
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import laplace_certificate, pareto_shape
-from reml_sae.inner import solve_inner
-from reml_sae.models import MixedModel, Theta
-from tests.models.systems import at_mode
+from reml_sae.engine import Theta, solve_inner
+from reml_sae.models import MixedModel
+from tests.models.sae.systems import at_mode
 
 
 @pytest.mark.parametrize("shape", [-0.3, 0.2, 0.5, 0.9])

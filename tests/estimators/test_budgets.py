@@ -9,10 +9,10 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles, planted_manifolds
+from reml_sae.discovery import search
+from reml_sae.engine import OUT_OF_TIME, deadline
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
-from reml_sae.estimators import _search
 from reml_sae.manifolds import Circle, Euclidean
-from reml_sae.outer import OUT_OF_TIME, deadline
 
 Z, FEW = planted_circles(60, 4, 1, noise_sd=0.2).Z, planted_circles(36, 3, 1, noise_sd=0.2).Z
 PAIRS = planted_manifolds(36, 4, ["circle"] * 2, n_active=2, noise_sd=0.2).Z
@@ -100,7 +100,7 @@ def looks(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     """Whichever look at the clock is the first that is too late, the fit keeps its best state."""
-    monkeypatch.setattr(_search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
+    monkeypatch.setattr(search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
     data = PAIRS if kind == "two of two" else FEW
     fit(data, **KINDS[kind], max_time=1e9)
     n_looks = next(looks)

@@ -13,10 +13,10 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.diagnostics import checks
+from reml_sae.discovery import fitting, settle
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
-from reml_sae.estimators import _fitting, _settle
 from reml_sae.families import get_family
-from tests.models.kinds import CARRIED, REFUSED, Kind, N, P
+from tests.models.sae.kinds import CARRIED, REFUSED, Kind, N, P
 
 FAMILIES = {
     "gaussian": ("gaussian", [-1.0]),
@@ -53,11 +53,11 @@ def work(monkeypatch):
             return function(*args, **kwargs)
         return call
 
-    criterion = sys.modules["reml_sae.outer.criterion"]
+    criterion = sys.modules["reml_sae.engine.criterion"]
     monkeypatch.setattr(criterion, "solve_inner", counted(criterion.solve_inner))
-    monkeypatch.setattr(_fitting, "find_code_starts", counted(_fitting.find_code_starts))
+    monkeypatch.setattr(fitting, "find_code_starts", counted(fitting.find_code_starts))
     for rounds in ("MAX_ROUNDS", "MAX_ROUGH_ROUNDS"):  # one is enough to meet every part
-        monkeypatch.setattr(_settle, rounds, 1)
+        monkeypatch.setattr(settle, rounds, 1)
     certificate = partial(checks.laplace_certificate, n_draws=FEW_DRAWS)
     monkeypatch.setattr(checks, "laplace_certificate", certificate)
     return done

@@ -9,8 +9,8 @@ import reml_sae as rs
 from reml_sae import penalties as pen
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Euclidean
-from tests.models.kinds import CARRIED, N, P
-from tests.models.test_kinds import level
+from tests.models.sae.kinds import CARRIED, N, P
+from tests.models.sae.test_kinds import level
 
 RNG = np.random.default_rng(0)
 ANGLES = np.linspace(-np.pi, np.pi, N, endpoint=False)
@@ -45,7 +45,7 @@ def test_the_fit_converges_and_encodes_its_own_rows(kind):
 @single
 def test_a_larger_weight_moves_the_fit(kind):
     if kind.config["kind"] == "log_strength_prior":
-        pytest.skip("acts on rho: tests/outer/test_hyperprior.py")
+        pytest.skip("acts on rho: tests/engine/test_hyperprior.py")
     measure = kind.penalty(weight=1.0, learnable=False)
     levels = []
     for weight in (0.1, 5.0):

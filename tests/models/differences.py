@@ -3,8 +3,7 @@
 import numpy as np
 
 import reml_sae as rs
-from reml_sae.inner import solve_inner
-from reml_sae.outer import criterion_at
+from reml_sae.engine import criterion_at, solve_inner
 
 CURVATURES = ("majorizer", "exact")
 WEIGHTS = {4: (8 / 12, -1 / 12), 6: (45 / 60, -9 / 60, 1 / 60)}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
+from reml_sae.engine.criterion import rho_differences
 from reml_sae.models import (
     MixedModel,
     Smooth,
@@ -18,7 +19,6 @@ from reml_sae.models import (
     posterior_covariance,
     predict,
 )
-from reml_sae.outer.criterion import rho_differences
 from tests.reference import load
 
 NAMES = load.names("mgcv")

@@ -1,0 +1,55 @@
+"""Names of assignments."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from reml_sae.assignments._base import Assignment
+from reml_sae.assignments.gates import OrderedBetaBernoulli, ThresholdGate, TopK
+from reml_sae.assignments.softmax import SoftmaxChart
+from reml_sae.errors import InputError, RegistryError
+
+ASSIGNMENTS: dict[str, type[Assignment]] = {
+    kind.name: kind for kind in (SoftmaxChart, OrderedBetaBernoulli, ThresholdGate, TopK)
+}
+
+
+def get_assignment(
+    assignment: str | Mapping[str, Any], n_atoms: int, **defaults: Any
+) -> Assignment:
+    """Assignment of K atoms from a name or a configuration.
+
+    Parameters
+    ----------
+    assignment : str or mapping
+        ``"topk"``, or with parameters ``{"assignment": "threshold_gate", "width": 0.2}``.
+    n_atoms : int
+    **defaults
+        Parameters for the assignments that have them, where the configuration does not say.
+
+    Raises
+    ------
+    RegistryError
+        Where the name is unknown; names the near ones.
+    InputError
+        Where a parameter is unknown or wrong.
+    """
+    config = (dict(assignment) if isinstance(assignment, Mapping)
+              else {"assignment": assignment})
+    name = config.pop("assignment", None)
+    if not isinstance(name, str) or name not in ASSIGNMENTS:
+        near = difflib.get_close_matches(str(name), ASSIGNMENTS, n=1, cutoff=0.3)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RegistryError(f"assignment={name!r} is unknown; {hint}allowed: "
+                            f"{', '.join(sorted(ASSIGNMENTS))}")
+    kind = ASSIGNMENTS[name]
+    known = {item.name for item in fields(kind)} - {"n_atoms"}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise InputError(f"assignment {name!r} has no parameter {unknown[0]!r}; it has "
+                         f"{', '.join(sorted(known)) or 'none'}")
+    own = {key: value for key, value in defaults.items() if key in known}
+    return kind(n_atoms, **{**own, **config})

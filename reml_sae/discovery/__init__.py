@@ -1,0 +1,1 @@
+"""The search for codes and structure: starts, moves, and V that judges them."""

@@ -1,0 +1,303 @@
+"""Codes of rows under fixed decoders: the search over each row's local minima.
+
+The fit and `transform` share this code. On the simplex every row tries the best point of the best
+few atoms, found on a grid, and a mixture of the two atoms that it points along most; elsewhere it
+tries what matching pursuit finds. It refines each candidate with the exact row Newton steps of the
+inner solve, and keeps the one with the best row evidence, the Laplace approximation of
+-log p(z_i | B):
+
+    v_i = f_i + (1/2) log|D_i| - (q_i / 2) log 2 pi + log C_i
+
+which is comparable between candidates that carry different coordinates, while f_i is not.
+
+Where a penalty couples the rows they are encoded without it first, and then solved together with
+it; the present codes are kept unless the result has a lower objective as a whole.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from reml_sae.discovery.pursuit import Candidate, atom_grid, pursue
+from reml_sae.engine import Theta, solve_inner
+from reml_sae.errors import ConvergenceWarning
+from reml_sae.models import FixedDecoders, SAEManifoldModel
+from reml_sae.models.sae.start import column_weights
+from reml_sae.typing import Array, Mask
+
+INFORMATION = 25.0
+"""A second atom's coordinate is carried where its expected information is above this (nats/rad^2):
+a posterior standard deviation below 0.2, where a Gaussian approximation is good."""
+LEAST_INFORMATION = 1e-6
+"""Below it a row's own atom is a point, which has no coordinate."""
+N_CANDIDATES = 3
+ENCODE_SWEEPS = 60
+SCREEN_SWEEPS, HOPELESS = 5, 40.0
+"""Candidates whose objective is so many nats above the best evidence after so many sweeps are not
+refined further."""
+HARD_SHARE, SOFT_SHARE = 0.95, 0.7
+"""Shares of the first atom from which a row is refined; they can lead to different minima."""
+IMPROVEMENT = 1e-6
+SAME_CODE = 1e-7
+TOGETHER_TOL = 1e-8
+UNSOUND, SLACK = 1e6, 4.0
+"""Added to the evidence of a row whose active set is not, within a factor, the one that its state
+calls for: its last resort."""
+
+
+def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
+    """Which coordinates each row carries, (N, K).
+
+    All that it can resolve, those that a penalty couples between rows, and on the simplex its first
+    atom's. A hard support stays as it is.
+    """
+    if model.assignment.hard_support:
+        return model.active
+    a, information = _information(model, theta, rho)
+    active = information > INFORMATION
+    if model.assignment.on_simplex:
+        first = np.arange(len(a)), a.argmax(1)
+        active[first] = information[first] > LEAST_INFORMATION
+    return active | model.always_carried
+
+
+def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Array, Array]:
+    """Assignments (N, K) and the expected information (N, K) on every atom's coordinate."""
+    a = model.assignment.amplitudes(model.logits(theta), model.is_open).a
+    return a, a**2 * squared_speeds(model, theta.beta, column_weights(model, theta, rho))
+
+
+def squared_speeds(model: SAEManifoldModel, beta: Array, weights: Array) -> Array:
+    """Mean squared length of the smallest tangent of each atom's curve, (K,).
+
+    Lengths are in the metric diag(weights), (p,).
+    """
+    speeds = np.empty(len(model.atoms))
+    for k, atom in enumerate(model.atoms):
+        slope = atom.jet(atom_grid(atom), 1)[1] @ beta[model.layout.basis_slices[k]]
+        metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
+        speeds[k] = np.linalg.eigvalsh(metric)[0]
+    return speeds
+
+
+def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float = HARD_SHARE) -> Array:
+    """Shares (N, K) of rows that belong to one atom with this share."""
+    if n_atoms == 1:
+        return np.ones((len(labels), 1))
+    a = np.full((len(labels), n_atoms), (1.0 - share) / (n_atoms - 1))
+    a[np.arange(len(labels)), labels] = share
+    return a
+
+
+def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
+    """Laplace approximation of -log p(z_i | B), (N,), but for constants that all rows share.
+
+    Infinite where a row's curvature is not positive definite, so that it is not at a mode.
+    """
+    value = model.row_objective(theta, rho)
+    sign, logdet = np.linalg.slogdet(model.joint_at(theta, rho).row_hessian("majorizer"))
+    value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
+    value -= 0.5 * np.log(2.0 * np.pi) * model.carried.sum(axis=1)
+    return value + model.row_partitions(theta, rho)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Training rows whose codes a search from nothing does not find.
+
+    Attributes
+    ----------
+    Z : (m, p) array
+        Standardised rows.
+    xi : (m, q) array
+        Their codes.
+    active : (m, K) bool
+    """
+
+    Z: Array
+    xi: Array
+    active: Mask
+
+    def start(self, Z: Array) -> tuple[Array, Mask]:
+        """Codes of the nearest remembered row of each row."""
+        nearest = NearestNeighbors(n_neighbors=1).fit(self.Z).kneighbors(
+            Z, return_distance=False)[:, 0]
+        return self.xi[nearest], self.active[nearest]
+
+
+def remember(model: SAEManifoldModel, theta: Theta, rho: Array) -> Remembered:
+    """Find the rows of a fit that `encode` must remember, so that it gives every row its code."""
+    found, active, _ = encode(model, theta, rho, search_from_state=False)
+    same = (active == model.active).all(axis=1)
+    apart = np.abs(model.assignment.amplitudes(model.logits(theta), model.is_open).a
+                   - model.assignment.amplitudes(model.logits(found), model.is_open).a)
+    same &= apart.max(axis=1) <= SAME_CODE
+    for k, atom in enumerate(model.atoms):
+        rows, where = np.flatnonzero(model.active[:, k]), model.coordinate_columns(k)
+        same[rows] &= atom.distance(theta.xi[rows, where], found.xi[rows, where]) <= SAME_CODE
+    lost = np.flatnonzero(~same)
+    if model.couples_rows:
+        lost = lost[:0]
+    return Remembered(model.Z[lost], theta.xi[lost], model.active[lost])
+
+
+def encode(
+    model: SAEManifoldModel, theta: Theta, rho: Array, *, search_from_state: bool,
+    remembered: Remembered | None = None,
+) -> tuple[Theta, Mask, NDArray[np.bool_]]:
+    """Best row parameters under fixed decoders.
+
+    Parameters
+    ----------
+    model : SAEManifoldModel
+        Its data are the rows to encode.
+    theta : Theta
+        Holds the decoders and, where ``search_from_state``, the present codes.
+    rho : (n_rho,) array
+    search_from_state : bool
+        Whether the present codes are a candidate; a row is then moved only where another
+        candidate is better by more than rounding.
+    remembered : Remembered, optional
+        Codes that are tried first.
+
+    Returns
+    -------
+    theta : Theta
+    active : (N, K) bool
+    moved : (N,) bool
+    """
+    if model.couples_rows:
+        return _encode_together(model, theta, rho, search_from_state)
+    n = len(model.active)
+    model = model.with_gate_counts(model.gate_counts)
+    best_value = np.full(n, np.inf)
+    best_xi = theta.xi.copy()
+    best_active = model.active.copy()
+    moved = np.zeros(n, bool)
+    if search_from_state:
+        best_value = row_evidence(model, theta, rho)
+    find = _simplex_candidates if model.assignment.on_simplex else pursue
+    starts = [(np.concatenate([model.assignment.start(found.support, found.amplitudes),
+                               found.coordinates], axis=1), found.support)
+              for found in find(model, theta, rho)]
+    if remembered is not None and len(remembered.Z):
+        starts.insert(0, remembered.start(model.Z))
+    for xi, support in starts:
+        rough = model.with_state(Theta(xi, theta.beta), rho, support)
+        xi = rough.refine_rows(Theta(xi, theta.beta), rho, SCREEN_SWEEPS).xi
+        hopeful = np.flatnonzero(
+            rough.row_objective(Theta(xi, theta.beta), rho) < best_value + HOPELESS)
+        if not hopeful.size:
+            continue
+        trial, trial_model, sound = _settle(
+            model.rows(hopeful), Theta(xi[hopeful], theta.beta), rho, support[hopeful])
+        value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
+        better = value < best_value[hopeful] - IMPROVEMENT * (1.0 + np.abs(value))
+        rows = hopeful[better]
+        best_value[rows], best_xi[rows] = value[better], trial.xi[better]
+        best_active[rows] = trial_model.active[better]
+        moved[rows] = True
+    return Theta(best_xi, theta.beta), best_active, moved
+
+
+def _simplex_candidates(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]:
+    """The best few atoms of each row, and a mixture of two."""
+    n, n_atoms = model.active.shape
+    labels, nearest = _grid_candidates(model, theta)
+    chosen = [(labels[:, [j]], HARD_SHARE, nearest) for j in range(labels.shape[1])]
+    if n_atoms > 1:
+        pairs, aligned = _mixed_candidates(model, theta)
+        chosen += [(labels[:, [0]], SOFT_SHARE, nearest), (pairs, SOFT_SHARE, aligned)]
+    out = []
+    for atoms, share, coordinates in chosen:
+        support = np.zeros((n, n_atoms), bool)
+        np.put_along_axis(support, atoms, True, axis=1)
+        out.append(Candidate(support, hard_shares(atoms[:, 0], n_atoms, share), coordinates))
+    return out
+
+
+def _encode_together(
+    model: SAEManifoldModel, theta: Theta, rho: Array, search_from_state: bool
+) -> tuple[Theta, Mask, NDArray[np.bool_]]:
+    alone, own = model.uncoupled(rho)
+    start, active, _ = encode(alone, theta, own, search_from_state=False)
+    together = model.with_state(start, rho, active)
+    solution = solve_inner(FixedDecoders(together), rho, tol=TOGETHER_TOL)
+    if search_from_state:
+        present = model.joint_objective(theta, rho)
+        if solution.point.objective > present - IMPROVEMENT * (1.0 + abs(present)):
+            return theta, model.active.copy(), np.zeros(len(model.Z), bool)
+    elif not solution.converged:
+        warnings.warn(
+            f"the joint encoding of rows that a penalty couples stopped early: "
+            f"{solution.status.value}", ConvergenceWarning, stacklevel=2)
+    return solution.theta, together.active.copy(), np.ones(len(model.Z), bool)
+
+
+def _settle(
+    model: SAEManifoldModel, theta: Theta, rho: Array, active: Mask
+) -> tuple[Theta, SAEManifoldModel, Mask]:
+    """Refine rows to a minimum, letting the active set follow the assignments once.
+
+    The last return value says which rows ended with an active set that their state supports; the
+    evidence of the others is not a number to compare.
+    """
+    trial_model = model.with_state(theta, rho, active)
+    theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
+    if model.assignment.hard_support:
+        return theta, trial_model, np.ones(len(active), bool)
+    settled = active_set(trial_model, theta, rho)
+    if (settled != active).any():
+        trial_model = model.with_state(theta, rho, settled)
+        theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
+    a, information = _information(trial_model, theta, rho)
+    sound = np.where(settled, information > INFORMATION / SLACK, information < INFORMATION * SLACK)
+    if model.assignment.on_simplex:
+        sound[np.arange(len(a)), a.argmax(1)] = True
+    return theta, trial_model, np.asarray(sound.all(axis=1))
+
+
+def _grid_candidates(
+    model: SAEManifoldModel, theta: Theta
+) -> tuple[NDArray[np.intp], Array]:
+    """Labels (N, C) of the nearest atoms, and coordinates (N, D) of the nearest grid points."""
+    n = len(model.Z)
+    distance = np.empty((n, len(model.atoms)))
+    nearest = np.empty((n, model.layout.n_coordinates))
+    for k, atom in enumerate(model.atoms):
+        grid = atom_grid(atom)
+        points = atom.basis(grid) @ theta.beta[model.layout.basis_slices[k]]
+        squares = np.einsum("gp,gp->g", points, points) - 2.0 * model.working @ points.T
+        index = squares.argmin(1)
+        distance[:, k] = squares[np.arange(n), index]
+        nearest[:, model.layout.coordinate_slices[k]] = grid[index]
+    order = np.argsort(distance, axis=1, kind="stable")[:, :N_CANDIDATES]
+    return order, nearest
+
+
+def _mixed_candidates(
+    model: SAEManifoldModel, theta: Theta
+) -> tuple[NDArray[np.intp], Array]:
+    """The two atoms (N, 2) that a row points along most, and coordinates (N, D) by direction.
+
+    A row that mixes atoms lies inside all of them, so the nearest point of a curve says little;
+    the direction of the row, seen from the atom's centre, says where on the curve it is.
+    """
+    n = len(model.Z)
+    along = np.empty((n, len(model.atoms)))
+    aligned = np.empty((n, model.layout.n_coordinates))
+    for k, atom in enumerate(model.atoms):
+        grid = atom_grid(atom)
+        b = theta.beta[model.layout.basis_slices[k]]
+        spokes = (atom.basis(grid) - atom.prior_mean_basis()) @ b
+        length = np.sqrt(np.einsum("gp,gp->g", spokes, spokes))
+        reach = model.working @ (spokes / np.maximum(length, 1e-300)[:, None]).T
+        index = reach.argmax(1)
+        along[:, k] = reach[np.arange(n), index]
+        aligned[:, model.layout.coordinate_slices[k]] = grid[index]
+    return np.argsort(-along, axis=1, kind="stable")[:, :2], aligned

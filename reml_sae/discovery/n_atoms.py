@@ -1,0 +1,92 @@
+"""How many atoms a model has, judged by V.
+
+Contract. An interrupt returns the best fit so far.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from reml_sae.discovery.fitting import Fitted, Settings, fit_starts, stopped
+from reml_sae.discovery.moves import MARGIN, Move, remove_idle
+from reml_sae.errors import InnerConvergenceError, InputError
+from reml_sae.manifolds import Manifold
+from reml_sae.typing import Array
+
+logger = logging.getLogger("reml_sae")
+
+PATIENCE = 2
+"""Numbers of atoms in a row that do not lower V, after which no more are tried."""
+
+
+def choose_n_atoms(
+    Z: Array, unit: float, topology_for: Callable[[int], Sequence[Manifold]], settings: Settings,
+    most: int, rng: np.random.Generator,
+) -> tuple[Fitted, list[tuple[int, float]], list[Move]]:
+    """Choose the number of atoms: more of them while V falls, and then none that V does not need.
+
+    Parameters
+    ----------
+    Z : (N, p) standardised data
+    unit : float
+    topology_for : callable
+        Atoms of a model with K of them.
+    settings : Settings
+        Numbers of atoms that its assignment does not allow are passed over.
+    most : int
+        Largest number that is tried.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    fitted : Fitted
+        Rough; the caller fits it on.
+    table : list of (K, V)
+        V in nats of the best rough fit of every number tried; infinite where none was usable.
+    moves : list of Move
+        Removals tried after the search.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Where no number of atoms leads to a usable state.
+    """
+    best: Fitted | None = None
+    table: list[tuple[int, float]] = []
+    since = 0
+    for n_atoms in range(_fewest(settings, most), min(most, len(Z) - 1) + 1):
+        try:
+            found = fit_starts(Z, unit, topology_for(n_atoms), settings, rng)
+        except InnerConvergenceError as error:
+            logger.info("%d atoms were given up: %s", n_atoms, error)
+            table.append((n_atoms, np.inf))
+            since += 1
+        else:
+            table.append((n_atoms, found.result.criterion))
+            lower = best is None or found.result.criterion < best.result.criterion - MARGIN
+            best, since = (found, 0) if lower else (best, since + 1)
+            if found.result.interrupted:
+                return stopped(best or found, found.result.message), table, []
+        if since == PATIENCE:
+            break
+    if best is None:
+        raise InnerConvergenceError(
+            f"no fit with {', '.join(str(n) for n, _ in table)} atoms reached a usable state; name "
+            "n_atoms, or try another topology"
+        )
+    fitted, moves = remove_idle(best, settings)
+    return fitted, table, moves
+
+
+def _fewest(settings: Settings, most: int) -> int:
+    """Smallest number of atoms that the assignment allows."""
+    for n_atoms in range(1, most):
+        try:
+            settings.assign(n_atoms)
+        except InputError:
+            continue
+        return n_atoms
+    return most

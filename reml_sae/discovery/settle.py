@@ -1,0 +1,206 @@
+"""REML fits that alternate with the discrete choices of a model, until those no longer change.
+
+Between REML fits the rows search for better local minima and the active set is chosen again. Both
+are discrete, so they stay frozen inside a fit, and may lead up: V of what is returned is not above
+that of the fit that was given.
+
+`integrate_rows` ends a search whose rows were left to Laplace's method only for these choices.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from reml_sae.discovery.fitting import (
+    MODE_SWEEPS,
+    ROUGH,
+    Fitted,
+    Settings,
+    decided,
+    reassign,
+    stopped,
+)
+from reml_sae.engine import OUT_OF_TIME, FitResult, REMLTrace, criterion_at, fit_reml
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.models import SAEManifoldModel
+
+logger = logging.getLogger("reml_sae")
+
+MAX_ROUNDS, MAX_ROUGH_ROUNDS = 6, 12
+FEW_MOVED = 0.002
+"""Share of the rows that still move when the rough and loose rounds end."""
+LOOSE_TOL = 1e-4
+"""Gradient tolerance of a loose round."""
+SLACK = 0.1
+"""Nats within which a V of loose inner solves says nothing."""
+UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
+UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
+
+
+def settle(fitted: Fitted, settings: Settings) -> Fitted:
+    """REML fits alternating with the discrete choices, until those no longer change.
+
+    While many rows move, a few Fellner-Schall steps stand in for a REML fit, and then a loose one.
+    The best converged fit is returned, or the best of all where none converged; the one given in
+    where no other reached a usable state. Where iterations or time ran out first, it is marked not
+    converged. V is not above that of the fit given in, nor of a loose one: where choices have led
+    up, the lowest is fitted on as it is.
+    """
+    trace = REMLTrace(list(fitted.result.trace))
+    rounds: list[Fitted] = []
+    met = [fitted]
+    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
+    rough, loose, lowest, halt = True, False, np.inf, None
+    for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
+        if settings.deadline.passed:
+            halt = OUT_OF_TIME
+            break
+        before = model.active
+        model, moved = reassign(model, theta, rho)
+        model = decided(model, settings)
+        if rounds and not loose and not moved and (model.active == before).all():
+            break
+        left = max(settings.max_outer - trace.n_counted, 0)
+        if rounds and not left:
+            break
+        many = moved > FEW_MOVED * len(before) and not model.by_quadrature
+        rough &= many and number < MAX_ROUGH_ROUNDS and left > settings.max_outer // 2
+        loose = many and not rough and len(rounds) < MAX_ROUNDS - 1
+        try:
+            result = _fit(model, settings, left, trace,
+                          ROUGH if rough else _final(settings, loose))
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.info("round %d was given up: %s", number, error)
+            break
+        theta, rho = result.theta, result.rho
+        model = model.with_state(theta, rho)
+        logger.info("round %d: %d rows moved, V = %.6f", number, moved, result.criterion)
+        if loose:
+            result = replace(result, converged=False)
+            met.append(Fitted(model, result))
+        if not rough or result.interrupted:
+            rounds.append(Fitted(model, result))
+        rough &= result.criterion < lowest - 1.0
+        lowest = min(lowest, result.criterion)
+        halt = result.message if result.interrupted else None
+        if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
+            rounds = [_with_codes(rounds[-1])]
+            break
+        if halt is not None or len(rounds) == MAX_ROUNDS:
+            break
+    if not rounds:
+        unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
+        return unusable if halt is None else stopped(fitted, halt)
+    best = _not_above(_best(rounds), met, settings, trace)
+    if halt is not None:
+        return stopped(best, halt)
+    if settings.max_outer <= trace.n_counted and (moved or loose):
+        return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
+    return best
+
+
+def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit with its rows integrated out by quadrature where only their supports were in the way.
+
+    Supports are chosen by Laplace's method, which knows the rows' modes and is many times faster;
+    the last REML fit, with every support held, has the exact V.
+
+    Raises
+    ------
+    InnerConvergenceError, NotPositiveDefiniteError
+        Where quadrature was asked for by name and leads to no usable state.
+    """
+    result = fitted.result
+    left = settings.max_outer - result.trace.n_counted
+    if fitted.model.by_quadrature or not result.converged or left <= 0:
+        return fitted
+    model = fitted.model.with_integration(settings.integration).with_state(
+        result.theta, result.rho).decided()
+    if not model.by_quadrature:
+        return fitted
+    try:
+        result = _fit(model, settings, left, REMLTrace(list(result.trace)), _final(settings))
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        if settings.integration == "quadrature":
+            raise
+        logger.info("the rows are left to Laplace's method: %s", error)
+        return fitted
+    return _at_modes(Fitted(model, result))
+
+
+def _fit(
+    model: SAEManifoldModel, settings: Settings, left: int, trace: REMLTrace,
+    options: dict[str, Any],
+) -> FitResult:
+    """A REML fit of one stage, within what is left of the budgets."""
+    return fit_reml(model, **options, max_outer=left, max_time=settings.deadline.left,
+                    callbacks=settings.callbacks, trace=trace)
+
+
+def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:
+    """Options of `fit_reml` for a fit that ends at an optimum, or near it."""
+    return {"curvature": settings.curvature, "valleys": False,
+            "tol": max(settings.tol, LOOSE_TOL) if loose else settings.tol}
+
+
+def _not_above(
+    best: Fitted, met: Sequence[Fitted], settings: Settings, trace: REMLTrace
+) -> Fitted:
+    """The best fit, or one from the lowest state that was met, if that is lower."""
+    values = [_criterion_of(found, settings)
+              if found.model.by_quadrature == best.model.by_quadrature else np.inf for found in met]
+    lowest = met[int(np.argmin(values))]
+    if best.result.criterion <= min(values) + SLACK:
+        return best
+    left = settings.max_outer - trace.n_counted
+    if left <= 0 or settings.deadline.passed:
+        return _as_it_was(lowest, UNSETTLED)
+    logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
+    model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
+    try:
+        result = _fit(model, settings, left, trace, _final(settings))
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.info("it was given up: %s", error)
+        return _as_it_was(lowest, UNUSABLE)
+    found = Fitted(model.with_state(result.theta, result.rho), result)
+    return _with_codes(found) if model.by_quadrature else found
+
+
+def _as_it_was(fitted: Fitted, message: str) -> Fitted:
+    """A fit of loose inner solves, not converged, with every row at its mode."""
+    found = _at_modes(fitted)
+    return replace(found, result=replace(found.result, converged=False, message=message))
+
+
+def _at_modes(fitted: Fitted) -> Fitted:
+    """The same fit with every row at its mode."""
+    theta = fitted.model.refine_rows(fitted.result.theta, fitted.result.rho, MODE_SWEEPS)
+    return Fitted(fitted.model.with_state(theta, fitted.result.rho),
+                  replace(fitted.result, theta=theta))
+
+
+def _criterion_of(fitted: Fitted, settings: Settings) -> float:
+    """V of a fit by the curvature of the settings; infinite where it has none."""
+    if settings.curvature == "majorizer":
+        return fitted.result.criterion
+    try:
+        return criterion_at(fitted.model, fitted.result.inner, curvature=settings.curvature,
+                            gradient=False).value
+    except (InnerConvergenceError, NotPositiveDefiniteError):
+        return np.inf
+
+
+def _with_codes(fitted: Fitted) -> Fitted:
+    """A fit whose rows were integrated out, with every row at its best mode."""
+    found = _at_modes(fitted)
+    model, _ = reassign(found.model, found.result.theta, found.result.rho)
+    return Fitted(model, replace(found.result, theta=model.initial_theta()))
+
+
+def _best(rounds: Sequence[Fitted]) -> Fitted:
+    return min(rounds, key=lambda found: (not found.result.converged, found.result.criterion))

@@ -1,0 +1,112 @@
+"""What the stages of the REML loop share: the best point so far, the trace, the clock."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from reml_sae.engine.criterion import CriterionValue, criterion
+from reml_sae.engine.deadline import Deadline
+from reml_sae.engine.protocol import ArrowModel, Curvature
+from reml_sae.engine.trace import ANNEAL, REMLTrace, TraceRow
+from reml_sae.families._base import LOG_DISPERSION
+from reml_sae.typing import Array
+
+Callback = Callable[[TraceRow], object]
+logger = logging.getLogger("reml_sae")
+
+LARGEST_SIZE = 5000.0
+"""Entries of the data with which the tolerance of the gradient grows: V may be flat in a strength
+however many there are."""
+
+
+class Loop:
+    """State that the stages share: the best point so far, the trace, the budgets, the clock."""
+
+    def __init__(self, model: ArrowModel, curvature: Curvature, tol: float, inner_tol: float,
+                 callbacks: Sequence[Callback], trace: REMLTrace, max_outer: int,
+                 deadline: Deadline):
+        self.model, self.curvature, self.tol, self.inner_tol = model, curvature, tol, inner_tol
+        self.callbacks, self.trace = callbacks, trace
+        self.left, self.deadline = max_outer, deadline
+        self.bounds = model.rho_bounds
+        # V is of the order of the number of entries, up to a constant that the units set
+        self.size = 1.0 + float(np.prod(model.shape))
+        self.start = time.perf_counter()
+        self.best: CriterionValue | None = None
+        self.best_rho = np.clip(model.initial_rho(), self.bounds[:, 0], self.bounds[:, 1])
+        self.theta = model.initial_theta()
+
+    @property
+    def found(self) -> CriterionValue:
+        """V at the best point."""
+        assert self.best is not None
+        return self.best
+
+    def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
+        """V at rho; raises `OutOfTime` once there is a state to keep and no time is left."""
+        if self.best is not None:
+            self.deadline.check()
+        return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
+                         gradient=gradient, tol=self.inner_tol if tol is None else tol)
+
+    def keep(self, rho: Array, value: CriterionValue) -> None:
+        """Take a state as the best so far, from which the next solve starts."""
+        self.best, self.best_rho, self.theta = value, rho.copy(), value.inner.theta
+
+    def projected(self, rho: Array, gradient: Array) -> Array:
+        """The gradient without what points out of the box."""
+        low, high = self.bounds[:, 0], self.bounds[:, 1]
+        blocked = ((rho <= low) & (gradient > 0)) | ((rho >= high) & (gradient < 0))
+        return np.where(blocked, 0.0, gradient)
+
+    def improves(self, rho: Array, value: CriterionValue, rounding: float) -> bool:
+        """Whether V is lower than the best, or the same to its rounding and flatter."""
+        assert self.best is not None
+        slack = rounding * self.size
+        if abs(value.value - self.best.value) > slack:
+            return value.value < self.best.value
+        return self.slope(rho, value) < self.slope(self.best_rho, self.best)
+
+    def slope(self, rho: Array, value: CriterionValue) -> float:
+        """Largest absolute dV/drho inside the box."""
+        return float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0))
+
+    def stationary(self, rho: Array, value: CriterionValue) -> bool:
+        """Whether the gradient of V is below the tolerance, at a mode that was reached."""
+        small = self.slope(rho, value) <= self.tol * min(self.size, LARGEST_SIZE)
+        return small and value.inner.converged
+
+    def record(self, stage: str, rho: Array, value: CriterionValue) -> None:
+        """Add a row to the trace, log it and show it to the callbacks."""
+        names = self.model.rho_names
+        self.left -= stage != ANNEAL
+        row = TraceRow(
+            iteration=len(self.trace), stage=stage, criterion=value.value, parts=value.parts,
+            gradient_norm=float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0)),
+            rho=dict(zip(names, rho.tolist(), strict=True)),
+            strengths=self.model.strengths(rho), weights=self.model.weights(),
+            edf=value.edf, inner_iterations=value.inner.n_iter,
+            inner_status=value.inner.status.name.lower(), damping=value.inner.damping,
+            seconds=time.perf_counter() - self.start,
+        )
+        self.trace.append(row)
+        logger.info("outer %d %s: V = %.6f, |gradient| = %.3g, inner %d (%s)", row.iteration,
+                    stage, row.criterion, row.gradient_norm, row.inner_iterations,
+                    row.inner_status)
+        for callback in self.callbacks:
+            callback(row)
+
+
+def dispersion_place(model: ArrowModel) -> int | None:
+    """Place of a log dispersion that scales the squares of the data fit; None without one.
+
+    A family whose dispersion does more than that does not count it among `quadratic_rho`.
+    """
+    for j, (name, quadratic) in enumerate(zip(model.rho_names, model.quadratic_rho, strict=True)):
+        if name == LOG_DISPERSION and quadratic:
+            return j
+    return None

@@ -1,0 +1,250 @@
+"""The last stage of the REML loop: a trust-region quasi-Newton search with the exact gradient.
+
+A strength without a finite optimum is moved to the end of its box once the prior alone sets its
+part of H. Where V has lost the digits that tell a better rho, Newton steps on the gradient end the
+search.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.engine.criterion import CriterionValue
+from reml_sae.engine.loop import Loop, dispersion_place, logger
+from reml_sae.engine.trust_region import boxed_step, predicted_change
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.typing import Array
+
+FIRST_RADIUS, MAX_RADIUS, LEAST_RADIUS = 0.5, 1.0, 1e-5
+POOR, GOOD, SHORTER = 0.25, 0.75, 0.25
+"""Shares of the foretold change of V below and above which the radius changes, and its factor."""
+FLATTEST = 0.05
+"""Least curvature of V in a log strength that a search starts from."""
+DIFFERENCE = 1e-3
+MAX_RESTARTS = 6
+MAX_STALLS = 2
+"""Iterations without a gain after which the quasi-Newton Hessian is made anew."""
+OLD = 5
+"""As many iterations, and one for each parameter, after which it is made anew all the same."""
+MAX_POLISH = 8
+ROUNDING, VALUE_ERROR = 1e-12, 1e-10
+"""Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
+LIMIT_BALANCE = 5e-3
+"""Share of a prior's part of H that the data set, below which its strength is at its limit."""
+SPENT = "the outer iteration budget ran out; raise max_outer"
+STATIONARY = "the gradient of the criterion is below tolerance"
+NEAR_LIMIT = 0.1
+"""A larger such share, from which it is foretold whether V falls all the way."""
+NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
+"""Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
+FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
+
+
+def quasi_newton(loop: Loop) -> str:
+    """Trust-region SR1 on V inside the box; returns why it ended."""
+    value = loop.evaluate(loop.best_rho, gradient=True)
+    loop.keep(loop.best_rho, value)
+    if loop.stationary(loop.best_rho, value):
+        if loop.left > 0:
+            loop.record("trust-region", loop.best_rho, value)
+        return STATIONARY
+    if loop.left <= 0:
+        return SPENT
+    hessian = _first_hessian(loop, value)
+    radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
+    refused: set[int] = set()
+    stalls = restarts = age = 0
+    level = value.value
+    while loop.left > 0:
+        best = loop.found
+        radius = min(_move(loop, hessian, radius), widest)
+        moved = loop.found is not best
+        stalls = 0 if moved else stalls + 1
+        loop.record("trust-region", loop.best_rho, loop.found)
+        if loop.stationary(loop.best_rho, loop.found):
+            return STATIONARY
+        age += 1
+        if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
+            continue
+        jumped = _jump_to_limits(loop, refused)
+        if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
+            continue
+        if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
+            return "the outer search stalled: V fell no further, but its gradient has not vanished"
+        # where the search stops early its Hessian was wrong; a new one often ends it in a step
+        hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
+        if jumped:
+            continue
+        gain, level = level - loop.found.value, loop.found.value
+        restarts += gain <= NEGLIGIBLE
+        _polish(loop, hessian)
+        if loop.stationary(loop.best_rho, loop.found):
+            return STATIONARY
+        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
+            return FLAT
+        if not loop.found.inner.converged:
+            return f"the inner solve did not converge: {loop.found.inner.status.value}"
+    return SPENT
+
+
+def _frame(loop: Loop) -> Array:
+    """Directions with one scale at the best point, as columns; see `ArrowModel.rho_frame`."""
+    return loop.model.rho_frame(loop.theta, loop.best_rho)
+
+
+def _move(loop: Loop, hessian: Array, radius: float) -> float:
+    """Try a step, learn from it, and return the next radius."""
+    best, rho, frame = loop.found, loop.best_rho, _frame(loop)
+    scale = np.diagonal(frame)
+    gradient = frame.T @ best.gradient
+    step = boxed_step(gradient, hessian, radius, (loop.bounds[:, 0] - rho) / scale,
+                      (loop.bounds[:, 1] - rho) / scale)
+    predicted = predicted_change(gradient, hessian, step)
+    trial = np.clip(rho + frame @ step, loop.bounds[:, 0], loop.bounds[:, 1])
+    try:
+        found = loop.evaluate(trial, gradient=True)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.debug("outer trial refused: %s", error)
+        return SHORTER * radius
+    _update_sr1(hessian, step, frame.T @ (found.gradient - best.gradient))
+    if found.inner.converged and loop.improves(trial, found, ROUNDING):
+        loop.keep(trial, found)
+    share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
+    length = float(np.linalg.norm(step))
+    if share < POOR or not found.inner.converged:
+        return SHORTER * min(radius, max(length, SHORTER * radius))
+    return 2.0 * radius if share > GOOD and length > 0.9 * radius else radius
+
+
+def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
+    """Strengths on a flat stretch of V inside the box, which falls towards its end.
+
+    There V falls as 1 / strength, which a Newton step in the log strength follows for ever.
+    """
+    value, rho = loop.found, loop.best_rho
+    flat = [j for j in np.flatnonzero(_runs_off(value, loop.model.quadratic_rho))
+            if j not in refused and value.gradient[j] < 0.0
+            and rho[j] < loop.bounds[j, 1] < np.inf]
+    return np.array(flat, np.intp)
+
+
+def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
+    """Move strengths that are running to infinity to the end of the box, where V does not rise."""
+    index = _at_limit(loop, refused)
+    if not index.size or loop.left <= 0:
+        return False
+    refused.update(index.tolist())
+    trial = loop.best_rho.copy()
+    trial[index] = loop.bounds[index, 1]
+    try:
+        value = loop.evaluate(trial, gradient=True)
+    except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+        logger.debug("jump to a limit refused: %s", error)
+        return False
+    if not value.inner.converged or value.value > loop.found.value:
+        return False
+    loop.keep(trial, value)
+    loop.record("trust-region", trial, value)
+    return True
+
+
+def _polish(loop: Loop, hessian: Array) -> None:
+    """Newton steps with a fixed Hessian, judged by the gradient.
+
+    The last gain of a search is about g^2 / V'', which sinks below the rounding of V, and below its
+    error by the inner decrement, while the gradient g is still far above its own.
+    """
+    for _ in range(min(MAX_POLISH, loop.left)):
+        best, rho, frame = loop.found, loop.best_rho, _frame(loop)
+        if loop.stationary(rho, best):
+            return
+        gradient = frame.T @ loop.projected(rho, best.gradient)
+        free = gradient != 0.0
+        step = np.zeros_like(rho)
+        step[free] = -np.linalg.lstsq(hessian[np.ix_(free, free)], gradient[free], rcond=None)[0]
+        if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
+            return
+        trial = np.clip(rho + frame @ step, loop.bounds[:, 0], loop.bounds[:, 1])
+        value = loop.evaluate(trial, gradient=True)
+        if not value.inner.converged or not loop.improves(trial, value, VALUE_ERROR):
+            return
+        loop.keep(trial, value)
+        loop.record("trust-region", trial, value)
+
+
+def _predicted_fall(loop: Loop, hessian: Array) -> float:
+    """Fall of V in a Newton step inside the box; infinite where it curves downwards."""
+    gradient = _frame(loop).T @ loop.projected(loop.best_rho, loop.found.gradient)
+    free = np.flatnonzero(gradient)
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    if not loop.found.inner.converged or values[0] < -LEAST_CURVATURE:
+        return np.inf
+    along = vectors.T @ gradient[free]
+    return float(0.5 * (along**2 / np.maximum(values, LEAST_CURVATURE)).sum())
+
+
+def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
+    """Symmetric rank-one update in place, skipped where its denominator vanishes."""
+    residual = change - hessian @ step
+    denominator = float(residual @ step)
+    if abs(denominator) > 1e-8 * float(np.linalg.norm(residual) * np.linalg.norm(step)):
+        hessian += np.outer(residual, residual) / denominator
+
+
+def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Array:
+    """Start of the quasi-Newton Hessian of V, in the directions of the frame.
+
+    Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. A
+    dispersion and the other strengths, strongly coupled, have columns by differences of gradients;
+    with ``whole``, all that are not at a limit have.
+    """
+    rho, frame = loop.best_rho, _frame(loop)
+    energy = np.abs(value.explicit["objective"])
+    # where a strength runs to infinity, V falls as its inverse: the curvature is the slope
+    hessian = np.diag(np.maximum(np.maximum(energy, -value.gradient), FLATTEST))
+    differenced = ~loop.model.quadratic_rho
+    dispersion = dispersion_place(loop.model)
+    if dispersion is not None:
+        differenced[dispersion] = True
+    if whole:
+        differenced[:] = rho < loop.bounds[:, 1]
+    for j in np.flatnonzero(differenced):
+        step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.bounds[j, 1] else -DIFFERENCE
+        moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient
+        hessian[j, :] = hessian[:, j] = frame.T @ (moved - value.gradient) / step
+    return hessian
+
+
+def limits(loop: Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, str], ...]:
+    """Strengths on a flat stretch of V: the prior alone sets their part of H, or nothing does."""
+    found = []
+    for j, name in enumerate(loop.model.rho_names):
+        if rho[j] >= loop.bounds[j, 1] or _is_infinite(value, np.array([j]))[0]:
+            found.append((name, "infinite"))
+        elif rho[j] <= loop.bounds[j, 0]:
+            found.append((name, "zero"))
+    return tuple(found)
+
+
+def _runs_off(value: CriterionValue, quadratic: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether V falls all the way to the infinite end of the strengths.
+
+    Where the data set a share u of a quadratic prior's part of H, and all its functions alike, the
+    slope of V is -(1 - c + c u) times that part, with one c along the way: V falls to the end where
+    c < 1.
+    """
+    every = np.arange(len(value.gradient))
+    normalizer = np.abs(value.explicit["log_normalizer"])
+    part = np.abs(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
+    falls = quadratic & (-value.gradient * normalizer > part**2)
+    return _is_infinite(value, every) | (_is_infinite(value, every, NEAR_LIMIT) & falls)
+
+
+def _is_infinite(
+    value: CriterionValue, index: NDArray[np.intp], share: float = LIMIT_BALANCE
+) -> NDArray[np.bool_]:
+    """Whether the prior alone, but for a share, sets the strengths' part of H."""
+    normalizer = value.explicit["log_normalizer"][index]
+    balance = np.abs(normalizer + value.explicit["half_logdet"][index])
+    return (np.abs(normalizer) > 0) & (balance < share * np.abs(normalizer))

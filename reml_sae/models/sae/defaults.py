@@ -1,0 +1,26 @@
+"""The penalties of a fit that was given none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reml_sae import penalties as pen
+from reml_sae.assignments import Assignment, SoftmaxChart
+from reml_sae.manifolds import Manifold
+from reml_sae.models.sae.terms import PenaltyTerm
+
+
+def default_terms(atoms: Sequence[Manifold], assignment: Assignment) -> list[PenaltyTerm]:
+    """Entropy of assignments on the simplex and roughness of every atom that can be rough."""
+    terms: list[PenaltyTerm] = []
+    if len(atoms) > 1 and isinstance(assignment, SoftmaxChart):
+        terms.append(PenaltyTerm(pen.SoftmaxAssignmentSparsityPenalty(
+            k_atoms=len(atoms), temperature=assignment.temperature), "logits"))
+    for k, atom in enumerate(atoms):
+        roughness = atom.roughness()
+        if roughness is None:
+            continue
+        penalty = (pen.HarmonicRoughnessPenalty(period=atom.basis_size) if atom.name == "circle"
+                   else pen.QuadraticPenalty(S=roughness))
+        terms.append(PenaltyTerm(penalty, "decoder", k))
+    return terms

@@ -1,0 +1,158 @@
+"""The gauge of an SAE-manifold, integrated exactly (DESIGN A4).
+
+A rotation of an atom's coordinates, undone by its decoder, leaves F as it is: theta moves along an
+orbit with border tangent C_a = R_a B. The orbit is integrated exactly:
+
+    int exp(-F) dtheta = vol(orbit group) |det C^T C| * int over the slice C^T (beta - b) = 0,
+
+and the slice's determinant is that of H + w C C^T divided by w for each direction. It is exact for
+any w where H is singular along the orbit, as the exact Hessian is at a mode.
+
+A penalty that changes along an orbit breaks that symmetry; which ones a model keeps is found by
+differentiating its penalties along them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy.linalg import expm
+
+from reml_sae.manifolds import Manifold
+from reml_sae.models.sae.mixture import Layout
+from reml_sae.models.sae.terms import PenaltyTerm
+from reml_sae.typing import Array
+
+Symmetry = tuple[int, int, Array]
+"""Atom k, number of the generator among the atom's, and its matrix R (M_k, M_k)."""
+
+TOLERANCE = 1e-9
+LARGEST_TURN = 1.0
+"""Radians."""
+LEAST_ORBIT = 1e-12
+"""Squared length that the orbit of a decoder has where it vanishes, so that V stays finite."""
+
+
+def kept_symmetries(
+    layout: Layout, terms: Sequence[PenaltyTerm], n_rows: int, n_outputs: int
+) -> list[Symmetry]:
+    """Continuous symmetries of the atoms that no penalty breaks."""
+    rng = np.random.default_rng(0)
+    return [
+        (k, number, generator)
+        for k, atom in enumerate(layout.atoms)
+        for number, generator in enumerate(atom.gauge_generators())
+        if not any(_breaks(term, layout, k, number, generator, n_rows, n_outputs, rng)
+                   for term in terms)
+    ]
+
+
+def _breaks(
+    term: PenaltyTerm, layout: Layout, k: int, number: int, generator: Array, n_rows: int,
+    n_outputs: int, rng: np.random.Generator,
+) -> bool:
+    """Whether the term's penalty changes along a symmetry, at a random target."""
+    if term.target not in ("coordinates", "decoder", "decoders"):
+        return False
+    if term.atom != k and term.target != "decoders":
+        return False
+    if term.target == "coordinates":
+        target = rng.normal(size=(n_rows, layout.atoms[k].latent_dim))
+        direction = layout.atoms[k].gauge_field(target)[number]
+    else:
+        where = layout.basis_slices[k]
+        target = rng.normal(size=(layout.basis_slices[-1].stop, n_outputs))
+        direction = np.zeros_like(target)
+        direction[where] = generator @ target[where]
+        if term.target == "decoder":
+            target, direction = target[where], direction[where]
+    rho = term.penalty.initial_rho() + 0.3 * rng.normal(size=term.penalty.rho_count())
+    gradient = term.penalty.grad_target(target, rho)
+    slope = abs(float(gradient @ direction.ravel()))
+    return bool(slope > TOLERANCE * np.linalg.norm(gradient) * np.linalg.norm(direction))
+
+
+def log_volume(atoms: Sequence[Manifold], symmetries: Iterable[Symmetry]) -> float:
+    """Log volume of the group of the given symmetries."""
+    kept: dict[int, list[int]] = {}
+    for k, number, _ in symmetries:
+        kept.setdefault(k, []).append(number)
+    return sum(atoms[k].log_gauge_volume(numbers) for k, numbers in kept.items())
+
+
+def move_atom(
+    atom: Manifold, t: Array, b: Array, step_t: Array, step_b: Array
+) -> tuple[Array, Array]:
+    """Move the coordinates and the decoder of an atom along a step, its rotation along the orbit.
+
+    Where a penalty breaks the gauge weakly, F is a narrow valley along the orbit, which a straight
+    step leaves. So the part of the step along the orbit, read off the decoder by least squares, is
+    taken as a finite rotation; to the first order the move is the step. A step that would turn the
+    atom round, as where its decoder nearly vanishes, is taken straight.
+
+    Parameters
+    ----------
+    atom : Manifold
+    t, step_t : (N, d) coordinates and their step
+    b, step_b : (M_k, p) decoder and its step
+
+    Returns
+    -------
+    (N, d) and (M_k, p)
+    """
+    generators = atom.gauge_generators()
+    tangents = (generators @ b).reshape(len(generators), b.size)
+    if not step_b.any() or not tangents.any():
+        return atom.retract(t, step_t), b + step_b
+    c: Array = np.asarray(np.linalg.lstsq(tangents.T, step_b.ravel(), rcond=None)[0], float)
+    if np.abs(c).max() > LARGEST_TURN:
+        return atom.retract(t, step_t), b + step_b
+    rest_t = step_t - np.tensordot(c, atom.gauge_field(t), 1)
+    rest_b = step_b - (c @ tangents).reshape(b.shape)
+    rotation = expm(np.tensordot(c, generators, 1))
+    return atom.gauge_move(atom.retract(t, rest_t), c), rotation @ (b + rest_b)
+
+
+class Gauge:
+    """The gauge at one state of the decoders.
+
+    Parameters
+    ----------
+    layout : Layout
+    symmetries : list of Symmetry
+        Those of atoms that some row uses.
+    beta : (M, p) array
+    weight : float
+        w > 0.
+    """
+
+    def __init__(self, layout: Layout, symmetries: list[Symmetry], beta: Array, weight: float):
+        self.layout, self.symmetries, self.weight = layout, symmetries, weight
+        self.columns: Array = np.zeros((len(symmetries), *beta.shape))
+        """C_a, (c, M, p)."""
+        for column, (k, _, generator) in zip(self.columns, symmetries, strict=True):
+            where = layout.basis_slices[k]
+            column[where] = generator @ beta[where]
+
+    def __len__(self) -> int:
+        return len(self.symmetries)
+
+    def pull_back(self, columns: Array) -> Array:
+        """Gradient (M, p) in beta of sum_a <W_a, C_a> for fixed W (c, M, p)."""
+        out = np.zeros(self.columns.shape[1:])
+        for column, (k, _, generator) in zip(columns, self.symmetries, strict=True):
+            where = self.layout.basis_slices[k]
+            out[where] += generator.T @ column[where]
+        return out
+
+    def volume(self) -> tuple[float, Array]:
+        """The gauge's part of V and its gradient in beta (M, p)."""
+        if not self.symmetries:
+            return 0.0, self.pull_back(self.columns)
+        flat = self.columns.reshape(len(self), -1)
+        gram = flat @ flat.T + LEAST_ORBIT * np.eye(len(self))
+        value = -0.5 * len(self) * np.log(self.weight / (2.0 * np.pi))
+        value -= float(np.linalg.slogdet(gram)[1])
+        value -= log_volume(self.layout.atoms, self.symmetries)
+        return value, -2.0 * self.pull_back(np.tensordot(np.linalg.inv(gram), self.columns, 1))

@@ -1,0 +1,1 @@
+"""Rows that use one atom, integrated out by quadrature (DESIGN A8)."""

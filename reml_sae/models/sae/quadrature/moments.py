@@ -1,0 +1,142 @@
+"""Rows integrated out by quadrature: value, gradient and curvature of their sum (DESIGN A8).
+
+For a row with F_i(t, beta) = loss and density of its prior at nodes t_g,
+
+    l_i      = -log sum_g exp(w_g - F_ig),            r_ig = exp(w_g - F_ig + l_i)
+    dl_i     = E_i[g],                                 g = dF_i / dbeta = -phi (x) s
+    d2l_i    = E_i[H] - Var_i[g],                      H = phi phi^T (x) diag(h)      (Louis 1982)
+
+with s = -dl/deta and h = d2l/deta2 of the entries' loss l, E_i over the row's own posterior r_i.
+With one node it is Laplace's arrow; with the exact posterior, its moments stand for D_i^-1.
+
+The derivative of T = <G, sum_i d2l_i> at fixed G, which the gradient of log|d2L| needs, follows
+from dr_ig = -r_ig (dF_ig - E_i[dF]) with c = <G, H> - g^T G g + 2 g^T G E_i[g]:
+
+    dT = -sum_ig r_ig (c - E_i[c]) dF_ig + sum_ig r_ig ( 2 (G E_i[g] - G g)^T dg + <G, dH> ).
+
+`row_nodes` sums over nodes that all rows share, `row_pairs` over nodes of each row's own, and
+`row_parts` adds up rows of different atoms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from reml_sae.families import Family
+from reml_sae.models.sae.quadrature.lattice import Lattice, squares
+from reml_sae.typing import Array
+
+CHUNK_ELEMENTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class QuadratureSums:
+    """Sums over rows.
+
+    Attributes
+    ----------
+    rows : (n,) l_i
+    beta : (M, p) gradient in the decoders
+    outer : (n_outer,) gradient in the outer parameters: the family's psi, and those of the prior
+        of the nodes
+    curvature : (M p, M p) second derivative in the decoders
+    complete : (M p, M p) sum of E_i[H], what it would be at known coordinates
+    energy : float
+        E of half the deviance over the dispersion.
+    edf : float
+        Sum over rows of tr(W Var_i[eta]), what their coordinates spend.
+    """
+
+    rows: Array
+    beta: Array
+    outer: Array
+    curvature: Array
+    complete: Array
+    energy: float
+    edf: float
+
+
+class RowQuadrature(ABC):
+    """Rows of one atom at one decoder.
+
+    Parameters
+    ----------
+    Z : (n, p) array
+    lattice : Lattice
+    beta : (M, p) array
+    offset : (p,) array
+    family : Family
+    psi : (n_psi,) array
+    """
+
+    def __init__(self, Z: Array, lattice: Lattice, beta: Array, offset: Array, family: Family,
+                 psi: Array):
+        self.Z, self.lattice, self.beta, self.offset = Z, lattice, beta, offset
+        self.family, self.psi = family, psi
+
+    # --- posterior of the rows ---------------------------------------------------------------
+
+    def _chunks(self) -> Iterator[slice]:
+        """Rows whose whole lattice fits into memory."""
+        wide = len(self.lattice.log_weights) * (1 + self.lattice.slopes.shape[1])
+        p = self.Z.shape[1]
+        wide = max(wide * (1 if self.family.equal_weights else p), p * p, self.beta.size)
+        size = max(1, CHUNK_ELEMENTS // wide)
+        for start in range(0, len(self.Z), size):
+            yield slice(start, min(start + size, len(self.Z)))
+
+    def _log_joint(self, Z: Array) -> tuple[Array, Array]:
+        """w_g - F_ig (n, G) without the linear coordinates, and the means (n, G, m) of these."""
+        family, lattice = self.family, self.lattice
+        centre = lattice.basis @ self.beta + self.offset
+        n, size = len(Z), len(centre)
+        if not family.equal_weights:
+            loss = family.loss(Z[:, None], np.broadcast_to(centre, (n, *centre.shape)), self.psi)
+            return lattice.log_weights - loss.sum(axis=2), np.zeros((n, size, 0))
+        phi = family.dispersion(self.psi)
+        out = lattice.log_weights - 0.5 * squares(Z, centre) / phi - float(
+            family.saturated_loss(Z[:1], self.psi).sum())
+        m = lattice.slopes.shape[1]
+        if not m:
+            return out, np.zeros((n, size, 0))
+        lines, precision = self._lines
+        pull = (Z @ lines.reshape(-1, lines.shape[2]).T).reshape(n, size, m)
+        pull -= np.einsum("gmp,gp->gm", lines, centre)
+        pull /= phi
+        mean = np.einsum("gab,ngb->nga", np.linalg.inv(precision), pull)
+        out += 0.5 * np.einsum("nga,nga->ng", pull, mean) - 0.5 * np.linalg.slogdet(precision)[1]
+        return out, mean
+
+    @cached_property
+    def _lines(self) -> tuple[Array, Array]:
+        """X = d eta / dw (G, m, p), and the precision P of the linear coordinates (G, m, m)."""
+        lines = self.lattice.slopes @ self.beta
+        phi = self.family.dispersion(self.psi)
+        return lines, np.eye(lines.shape[1]) + lines @ lines.transpose(0, 2, 1) / phi
+
+    def row_values(self) -> Array:
+        """l_i (n,), the negative log marginal density of every row given the decoders."""
+        out = np.empty(len(self.Z))
+        for where in self._chunks():
+            joint = self._log_joint(self.Z[where])[0]
+            top = joint.max(axis=1, keepdims=True)
+            out[where] = -(top[:, 0] + np.log(np.exp(joint - top).sum(axis=1)))
+        return out
+
+    @property
+    @abstractmethod
+    def sums(self) -> QuadratureSums:
+        """Value, gradients and curvature, in one pass."""
+
+    @abstractmethod
+    def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
+        """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
+
+    @abstractmethod
+    def gradient_outer_dot(self, u: Array) -> Array:
+        """Inner products of u (M, p) with d gradient / d outer, (n_outer,)."""

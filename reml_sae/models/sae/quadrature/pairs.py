@@ -1,0 +1,193 @@
+"""Quadrature of rows at nodes of each row's own: any likelihood, and linear coordinates.
+
+Only nodes that hold some of the row's mass are kept, in one flat list of (row, node) pairs, sorted
+by row, so that the cost follows the posterior, not the lattice. A linear coordinate given the
+others is Gaussian: four Gauss-Hermite nodes of that Gaussian are exact for every moment of
+`row_quadrature`, which are polynomials of degree six in it at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.linalg import batched_cholesky
+from reml_sae.models.sae.quadrature.moments import CHUNK_ELEMENTS, QuadratureSums, RowQuadrature
+from reml_sae.typing import Array, Index
+
+NEGLIGIBLE = 38.0
+"""Nats below its best node at which a node of a row is dropped; exp(-38) is 3e-17."""
+HERMITE = np.polynomial.hermite_e.hermegauss(4)
+
+
+class RowPairs(RowQuadrature):
+    """See `RowQuadrature`."""
+
+    def _posterior(self) -> Iterator[tuple[slice, Array, Pairs]]:
+        """Chunks of rows with their l_i and their pairs of rows and nodes."""
+        width = self.beta.size + self.Z.shape[1]
+        for where in self._chunks():
+            joint, mean = self._log_joint(self.Z[where])
+            top = joint.max(axis=1, keepdims=True)
+            mass = np.exp(joint - top)
+            total = mass.sum(axis=1, keepdims=True)
+            kept = joint > top - NEGLIGIBLE
+            values = -(top + np.log(total))[:, 0]
+            mass /= total
+            # rows in pieces, so that what the pairs carry fits into memory too
+            counts = kept.sum(axis=1) * len(self._hermite[0])
+            piece = np.cumsum(counts) * width // CHUNK_ELEMENTS
+            for number in np.unique(piece):
+                rows = np.flatnonzero(piece == number)
+                own = slice(int(rows[0]), int(rows[-1]) + 1)
+                inside = slice(where.start + own.start, where.start + own.stop)
+                yield inside, values[own], self._pairs(self.Z[inside], mass[own], kept[own],
+                                                       mean[own])
+
+    @property
+    def _n_outer(self) -> int:
+        return len(self.psi) + len(self.lattice.prior_slopes)
+
+    @cached_property
+    def _hermite(self) -> tuple[Array, Array]:
+        """Standard normal nodes (J, m) of the linear coordinates, and their weights (J,)."""
+        m = self.lattice.slopes.shape[1]
+        axes = np.meshgrid(*[HERMITE[0]] * m, indexing="ij")
+        points = np.stack([a.ravel() for a in axes], axis=1) if m else np.zeros((1, 0))
+        weights = np.ones(1)
+        for _ in range(m):
+            weights = np.multiply.outer(weights, HERMITE[1] / HERMITE[1].sum()).ravel()
+        return points, weights
+
+    def _pairs(self, Z: Array, mass: Array, kept: NDArray[np.bool_], mean: Array) -> Pairs:
+        rows, nodes = np.nonzero(kept)
+        r, phi = mass[rows, nodes], self.lattice.basis[nodes]
+        prior = self.lattice.prior_slopes[:, nodes]
+        if mean.shape[2]:
+            points, weights = self._hermite
+            upper = np.linalg.inv(batched_cholesky(self._lines[1])).transpose(0, 2, 1)
+            w = mean[rows, nodes][:, None] + np.einsum("gab,jb->gja", upper, points)[nodes]
+            phi = phi[:, None] + w @ self.lattice.slopes[nodes]
+            phi = phi.reshape(-1, phi.shape[2])
+            r = (r[:, None] * weights).ravel()
+            rows = np.repeat(rows, len(weights))
+            prior = np.repeat(prior, len(weights), axis=1)
+        return Pairs(Z, rows, r, phi, prior, self)
+
+    # --- sums --------------------------------------------------------------------------------
+
+    @cached_property
+    def sums(self) -> QuadratureSums:
+        """Value, gradients and curvature in one pass."""
+        m, p = self.beta.shape
+        rows, beta = np.empty(len(self.Z)), np.zeros((m, p))
+        outer, complete = np.zeros(self._n_outer), np.zeros((m, p, m, p))
+        spread = np.zeros((m * p, m * p))
+        energy = edf = 0.0
+        outputs = np.arange(p)
+        for where, values, pairs in self._posterior():
+            rows[where] = values
+            beta -= pairs.phi.T @ (pairs.r[:, None] * pairs.s)
+            outer += pairs.loss_outer() @ pairs.r
+            blocks = np.einsum("am,ao,ak->omk", pairs.phi, pairs.r[:, None] * pairs.h, pairs.phi,
+                               optimize=True)
+            complete[:, outputs, :, outputs] += blocks
+            slopes = pairs.slopes
+            spread += (slopes * pairs.r[:, None]).T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
+            energy += float(pairs.r @ pairs.energy())
+            edf += pairs.information()
+        known = complete.reshape(m * p, m * p)
+        return QuadratureSums(rows, beta, outer, known - spread, known, energy, edf)
+
+    def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
+        """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
+        m, p = self.beta.shape
+        own = np.einsum("aobo->oab", G.reshape(m, p, m, p))
+        beta, outer = np.zeros((m, p)), np.zeros(self._n_outer)
+        psi = outer[:len(self.psi)]
+        for _, _, a in self._posterior():
+            q = np.einsum("am,omk,ak->ao", a.phi, own, a.phi, optimize=True)
+            turned = a.slopes @ G
+            lever = (a.mean_slope @ G)[a.rows]
+            c = np.einsum("ao,ao->a", a.h, q) - np.einsum("aj,aj->a", turned, a.slopes)
+            c += 2.0 * np.einsum("aj,aj->a", a.slopes, lever)
+            weight = -a.r * (c - a.mean(c)[a.rows])
+            v = 2.0 * (lever - turned).reshape(-1, m, p)
+            w = np.einsum("am,amo->ao", a.phi, v)
+            beta += a.phi.T @ (a.r[:, None] * (a.h * w + a.loss_eta(3) * q)
+                               - weight[:, None] * a.s)
+            outer += a.loss_outer() @ weight
+            psi += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * w)
+            psi += np.einsum("jao,ao->j", a.loss_eta_psi(2), a.r[:, None] * q)
+        return beta, outer
+
+    def gradient_outer_dot(self, u: Array) -> Array:
+        """Inner products of u (M, p) with d gradient / d outer, (n_outer,)."""
+        out = np.zeros(self._n_outer)
+        for _, _, a in self._posterior():
+            along = a.slopes @ u.ravel()
+            moved = a.phi @ u
+            out[:len(self.psi)] += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * moved)
+            out -= a.loss_outer() @ (a.r * (along - a.mean(along)[a.rows]))
+        return out
+
+
+class Pairs:
+    """(row, node) pairs of a piece of the rows, sorted by row.
+
+    Attributes
+    ----------
+    rows : (a,) rows, counted within the piece
+    r : (a,) posterior mass
+    phi : (a, M) basis
+    s, h : (a, p) score -dl/deta and curvature d2l/deta2 of the entries
+    """
+
+    def __init__(self, Z: Array, rows: Index, r: Array, phi: Array, prior: Array, of: RowPairs):
+        self.rows, self.r, self.phi, self._prior = rows, r, phi, prior
+        self._z, self._of = Z[rows], of
+        self._eta = phi @ of.beta + of.offset
+        self._starts = np.searchsorted(rows, np.arange(len(Z)))
+        self.s = -self.loss_eta(1)
+        self.h = self.loss_eta(2)
+
+    def loss_eta(self, order: int) -> Array:
+        """Derivative of the entries' loss in eta, (a, p)."""
+        return self._of.family.loss_eta(self._z, self._eta, self._of.psi, order)
+
+    def loss_eta_psi(self, order: int) -> Array:
+        """Its derivative in psi, (n_psi, a, p)."""
+        return self._of.family.loss_eta_psi(self._z, self._eta, self._of.psi, order)
+
+    def loss_outer(self) -> Array:
+        """Derivative of F in the outer parameters, (n_outer, a)."""
+        loss = self._of.family.loss_psi(self._z, self._eta, self._of.psi).sum(axis=2)
+        return np.concatenate([loss, self._prior])
+
+    def energy(self) -> Array:
+        """Half the deviance over the dispersion, (a,)."""
+        family, psi = self._of.family, self._of.psi
+        return 0.5 * family.deviance(self._z, self._eta, psi).sum(axis=1) / family.dispersion(psi)
+
+    def mean(self, values: Array) -> Array:
+        """Posterior mean (n, ..) of values (a, ..)."""
+        weighted = values * self.r.reshape(-1, *[1] * (values.ndim - 1))
+        return np.asarray(np.add.reduceat(weighted, self._starts, axis=0), float)
+
+    @cached_property
+    def slopes(self) -> Array:
+        """g, (a, M p)."""
+        return -(self.phi[:, :, None] * self.s[:, None, :]).reshape(len(self.r), -1)
+
+    @cached_property
+    def mean_slope(self) -> Array:
+        """E_i[g], (n, M p)."""
+        return self.mean(self.slopes)
+
+    def information(self) -> float:
+        """Sum over rows of tr(W Var_i[eta])."""
+        apart = self._eta - self.mean(self._eta)[self.rows]
+        return float(self.r @ (self.h * apart**2).sum(axis=1))

@@ -1,0 +1,191 @@
+"""The decoders' marginal objective with the rows integrated out by quadrature (DESIGN A8).
+
+    L(beta) = sum_i l_i(beta) + priors of beta,    V = min L + (1/2) log|d2L| + gauge + ..
+
+with l_i, its derivatives and its curvature from `row_parts`. The rows have no parameters; their
+coordinates are carried along as codes.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reml_sae.engine.protocol import LogDeterminant, Theta
+from reml_sae.linalg import DenseCholesky
+from reml_sae.models.sae.gauge import Gauge
+from reml_sae.models.sae.penalties import PenaltyPoint
+from reml_sae.models.sae.quadrature.parts import RowParts
+from reml_sae.penalties import Curvature
+from reml_sae.typing import Array
+
+if TYPE_CHECKING:
+    from reml_sae.models.sae.model import SAEManifoldModel
+
+
+class DenseBorderFactor:
+    """Factor of a border without rows.
+
+    Parameters
+    ----------
+    matrix : (M p, M p) array
+    shape : (M, p)
+    """
+
+    def __init__(self, matrix: Array, shape: tuple[int, ...]):
+        self._cholesky = DenseCholesky.of(matrix, "the curvature of the decoders")
+        self.shape = shape
+
+    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
+        """S x = g_border; rows are zero."""
+        return np.zeros_like(g_rows), self._cholesky.solve(g_border.ravel()).reshape(self.shape)
+
+    def logdet(self) -> float:
+        """Log-determinant."""
+        return self._cholesky.logdet()
+
+    def inverse(self) -> Array:
+        """S^-1, (M p, M p)."""
+        return self._cholesky.inverse()
+
+
+class QuadraturePoint:
+    """L of an `SAEManifoldModel` whose rows use one atom each, at its decoders.
+
+    Parameters
+    ----------
+    model : SAEManifoldModel
+    theta : Theta
+    rho : (n_rho,) array
+    rows : RowParts
+        The rows under these decoders.
+    """
+
+    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, rows: RowParts):
+        self.model, self.theta, self.rho, self.rows = model, theta, rho, rows
+        empty, nobody = model.without_rows, Theta(theta.xi[:0], theta.beta)
+        self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0], model)
+        # an atom without rows has no orbit; without gates all rows use the one atom
+        used = [item for item in model.symmetries
+                if not model.assignment.hard_support or model.active[:, item[0]].any()]
+        self.gauge = Gauge(model.layout, used, theta.beta, float(model.shape[0]))
+
+    @cached_property
+    def objective(self) -> float:
+        """L."""
+        n, p = self.model.shape
+        rows = float(self.rows.row_values().sum()) + n * p * np.log(self.model.unit)
+        return rows + self.penalties.value()
+
+    def _border(self, beta: Array) -> Theta:
+        return Theta(np.zeros_like(self.theta.xi), beta)
+
+    def gradient(self) -> Theta:
+        """Gradient of L in beta; zero for the rows."""
+        return self._border(self.rows.sums.beta + self.penalties.gradient()[1])
+
+    # --- curvature ---------------------------------------------------------------------------
+
+    def _prior(self, curvature: Curvature) -> Array:
+        """Curvature of the priors of beta, (M p, M p)."""
+        p = self.model.shape[1]
+        size = self.theta.beta.size
+        out = self.penalties.border(curvature) if self.model.has_dense_border else (
+            np.zeros((size, size)))
+        for where, gram in zip(self.model.layout.blocks, self.penalties.grams, strict=True):
+            flat = slice(where.start * p, where.stop * p)
+            out[flat, flat] += np.kron(gram, np.eye(p))
+        return out
+
+    def _curvature(self, curvature: Curvature) -> Array:
+        return self.rows.sums.curvature + self._prior(curvature) + (
+            self.gauge.weight * self._orbits.T @ self._orbits)
+
+    @property
+    def _orbits(self) -> Array:
+        """Tangents of the gauge, (c, M p)."""
+        return self.gauge.columns.reshape(len(self.gauge), self.theta.beta.size)
+
+    def factorize(self, damping: float = 0.0) -> DenseBorderFactor:
+        """Factor of d2L + damping times the curvature that known coordinates would give.
+
+        The second is the curvature of the EM algorithm: it majorizes the first.
+        """
+        if not damping:
+            return self._factor
+        return DenseBorderFactor(self._curvature("majorizer") + damping * self._complete,
+                                 self.theta.beta.shape)
+
+    @cached_property
+    def _factor(self) -> DenseBorderFactor:
+        return DenseBorderFactor(self._curvature("majorizer"), self.theta.beta.shape)
+
+    @property
+    def _complete(self) -> Array:
+        return self.rows.sums.complete + self._prior("majorizer")
+
+    def hvp(self, v: Theta) -> Theta:
+        """Hessian of L (plus the gauge terms) times the border of v."""
+        flat = v.beta.ravel()
+        out = (self.rows.sums.curvature @ flat).reshape(v.beta.shape)
+        out += self.penalties.hvp(np.zeros((0, self.penalties.width)), v.beta)[1]
+        for column in self.gauge.columns:
+            out += self.gauge.weight * float(np.vdot(column, v.beta)) * column
+        return self._border(out)
+
+    # --- criterion -------------------------------------------------------------------------------
+
+    def half_logdet(self, curvature: Curvature) -> LogDeterminant:
+        """(1/2) log|d2L| with the gauge volume, and its gradients."""
+        shape, p = self.theta.beta.shape, self.model.shape[1]
+        factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
+            self._curvature(curvature), shape)
+        inverse = factor.inverse()
+        trace = np.einsum("aobo->ab", inverse.reshape(*shape, *shape))
+        width = self.penalties.width
+        half = self.penalties.half_trace_gradients(
+            curvature, np.zeros((0, width, width)), np.zeros((0, width, width)),
+            np.zeros((0, 0, width)), trace, inverse)
+        beta, outer = self.rows.curvature_pullback(inverse)
+        volume, volume_beta = self.gauge.volume()
+        pulled = (self._orbits @ inverse).reshape(self.gauge.columns.shape)
+        grad_beta = 0.5 * beta + half[1] + volume_beta
+        grad_beta += self.gauge.weight * self.gauge.pull_back(pulled)
+        rho = half[2] + 0.5 * outer
+        spent = half[3] + self.gauge.weight * float(np.vdot(self.gauge.columns, pulled))
+        edf = shape[0] * p - spent + self.rows.sums.edf
+        return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf)
+
+    def objective_rho(self) -> Array:
+        """Gradient of L in rho at fixed beta, (n_rho,)."""
+        return self.penalties.value_rho() + self.rows.sums.outer
+
+    def normalizer_in_objective_rho(self) -> Array:
+        """Zero: rows have no strengths."""
+        return np.zeros_like(self.rho)
+
+    def gradient_rho_dot(self, u: Theta) -> Array:
+        """Inner products of u with d grad L / d rho_m, (n_rho,)."""
+        return self.penalties.gradient_rho_dot(
+            np.zeros((0, self.penalties.width)), u.beta) + self.rows.gradient_outer_dot(u.beta)
+
+    def log_normalizer(self) -> tuple[float, Array]:
+        """Log partitions of decoders and gates, less the log number of equal modes."""
+        value, gradient = self.penalties.log_normalizer()
+        value += len(self.model.Z) * self.model.assignment.log_patterns()
+        return value - self.model.log_multiplicity, gradient
+
+    def decoder_posterior(self, k: int) -> tuple[float, Array]:
+        """Effective degrees of freedom of decoder k, and its covariance (p, M_k, M_k)."""
+        where, p = self.model.layout.basis_slices[k], self.model.shape[1]
+        m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
+        inverse = self._factor.inverse()[flat, flat]
+        edf = m * p - float(np.vdot(inverse, self._prior("majorizer")[flat, flat]))
+        return edf, np.einsum("aobo->oab", inverse.reshape(m, p, m, p))
+
+    @property
+    def dispersion_energy(self) -> float:
+        """Half the expected deviance over the dispersion."""
+        return self.rows.sums.energy

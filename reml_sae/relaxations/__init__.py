@@ -1,0 +1,1 @@
+"""Where a search may start: arrays in, arrays out, no model of the engine."""

@@ -1,0 +1,258 @@
+"""Block-sparse dictionaries: the linear relaxation of rows that several atoms explain together.
+
+The model of a row is z_i = sum_{k in S_i} y_ik F_k + noise, with scores y_ik (q_k) on a frame F_k
+(q_k, p) of orthonormal rows; a circle has a frame of two rows. Block K-SVD alternates the supports
+S_i (matching pursuit with a beam) and the frames (leading axes of what the other blocks leave). It
+converges from far, but from random frames it ends in mixtures of atoms. So:
+
+- In whitened data the energy |F z|^2 of a row on a true frame is either small or large. Fixed
+  points of the fourth moment, and the axes that best separate rows of high and low energy, propose
+  frames; the share of the energies' variance between the two classes (Otsu) ranks them.
+- The best are kept, their span is projected out (with more dimensions than columns: their part of
+  each row), and the search goes on in what is left.
+- With one atom a row, too many frames compete for the rows and the least used leave.
+- Then the blocks whose rows are explained worst are proposed anew, while that lowers the cost.
+
+Contract: at least one start and at most n_init, distinct, the best first; frames are orthonormal,
+scores are zero outside the support, and every row uses 1 to n_active atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from reml_sae.linalg import single_threaded
+from reml_sae.relaxations.block_frames import (
+    TINY,
+    candidate_frames,
+    distinct,
+    energies,
+    iterate,
+    orthonormal,
+    seed_frames,
+    similarity,
+    whitening,
+)
+from reml_sae.relaxations.block_ksvd import (
+    SETTLED,
+    BlockFit,
+    BlockProblem,
+    block_ksvd,
+    code_rows,
+)
+from reml_sae.relaxations.block_start import (
+    BlockStart,
+    block_start,
+    checked_blocks,
+    leading_axes,
+    same_frames,
+    whitened,
+)
+from reml_sae.typing import Array, Index, Mask
+
+MAX_ROWS = 3000
+"""The search uses this many rows at most; the last sweeps use all."""
+MAX_ELEMENTS = 1_000_000_000
+"""Rows times squared columns times candidates, where there are many columns."""
+SEEDS = 30
+HITS = 0.2
+"""Power at which the number of seeds that reach a frame enters its rank."""
+SHRINK = 0.1
+"""Share of the mean variance that whitening adds: it keeps the noise of weak directions small."""
+
+
+@single_threaded
+def block_dictionary(
+    Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator, *,
+    exact: bool, shell: Sequence[bool] | None = None,
+) -> list[BlockStart]:
+    """Find frames of K atoms and the atoms of each row.
+
+    Parameters
+    ----------
+    Z : (N, p) array
+        Data, centred and scaled.
+    dims : sequence of K ints
+        Rows q_k <= p of each atom's frame: 2 for a circle.
+    n_active : int
+        Most atoms of a row.
+    n_init : int
+        How many searches to make at most; they end when two agree.
+    rng : numpy.random.Generator
+        Source of all randomness.
+    exact : bool
+        Whether each row uses exactly n_active atoms.
+    shell : sequence of K bool, optional
+        Atoms whose scores lie near an ellipse or ellipsoid: starts that meet this rank higher.
+
+    Returns
+    -------
+    list of BlockStart
+        The best first.
+    """
+    Z, q, shells = checked_blocks(Z, dims, n_active, shell)
+    axes = leading_axes(Z, min(int(q.sum()) + len(q), Z.shape[1]), rng)
+    X = Z @ axes.T
+    problem = BlockProblem(q, n_active, exact, rng)
+    few = X if len(X) <= MAX_ROWS else X[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
+    found: list[BlockFit] = []
+    for _ in range(max(n_init, 1)):
+        fit = _search(few, problem)
+        agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
+        found.append(fit)
+        if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
+            break
+    found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
+    found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells))
+    best: list[BlockFit] = []
+    for fit in found:
+        if not any(same_frames(fit.frames, other.frames, q) for other in best):
+            best.append(fit)
+    return [block_start(fit, axes, q, float((Z**2).sum())) for fit in best]
+
+
+def _shell_cost(fit: BlockFit, shells: Mask) -> float:
+    """Nats by which radii that vary little lower the cost of shells, against flat blocks."""
+    cost = 0.0
+    for k in np.flatnonzero(shells):
+        scores = fit.scores[fit.support[:, k], k]
+        if len(scores) > 2:
+            radius = np.sqrt((whitened(scores) ** 2).sum(1))
+            noise = fit.variance / max(float((scores**2).mean()), TINY)
+            cost += 0.5 * len(radius) * float(np.log(min(radius.var() + noise, 1.0)))
+    return cost
+
+
+_Grow = Callable[[Array, Array, Index, float, BlockProblem], Array]
+
+
+def _search(X: Array, problem: BlockProblem) -> BlockFit:
+    """One start: proposals in whitened data, K-SVD there and in the data, repairs in both."""
+    W, back = whitening(X, SHRINK)
+    Y = X @ W
+    if problem.n_active == 1:
+        F = _compete(Y, problem)
+    else:
+        empty = np.zeros((0, problem.dims.max(), X.shape[1]))
+        F = _grow(Y, empty, np.arange(0), 0.5, problem)
+        F = _repair(Y, block_ksvd(Y, F, problem, 12), problem, _grow, 5).frames
+    F = orthonormal(F @ back)
+    return _repair(X, block_ksvd(X, F, problem, 20), problem, _regrow, 12)
+
+
+def _padded(V: Array, q: int) -> Array:
+    return np.pad(V, ((0, 0), (0, q - V.shape[1]), (0, 0)))
+
+
+def _compete(Y: Array, problem: BlockProblem) -> Array:
+    """Frames for rows of one atom each: too many compete, and the least used leave."""
+    dims, q = problem.dims, int(problem.dims.max())
+    frames, sizes = [], []
+    for d in np.unique(dims):
+        need = int((dims == d).sum())
+        V = iterate(Y, seed_frames(Y, int(d), 8 * need + 8, 8, problem.rng), np.square, 20)
+        strength = (energies(Y, V)[1] ** 2).mean(0)
+        V = V[distinct(V, strength, 0.8, 4 * need)]
+        short = (max(need - len(V), 0), int(d), Y.shape[1])
+        spare = orthonormal(problem.rng.standard_normal(short))
+        frames.append(_padded(np.concatenate([V, spare]), q))
+        sizes.append(np.full(len(frames[-1]), d))
+    F, size = np.concatenate(frames), np.concatenate(sizes)
+    while len(F) > len(dims):
+        fit = block_ksvd(Y, F, problem, 3, dims=size)
+        used = (fit.scores**2).sum((0, 2))
+        keep = []
+        for d in np.unique(dims):
+            mine = np.flatnonzero(size == d)
+            order = mine[np.argsort(-used[mine], kind="stable")]
+            alone = [order[i] for i in distinct(fit.frames[order], used[order], 0.9, len(order))]
+            order = np.array(alone + [k for k in order if k not in alone])
+            keep += list(order[: max(int((dims == d).sum()), int(0.7 * len(order)))])
+        F, size = fit.frames[keep], size[keep]
+    return _in_order(F, size, dims)
+
+
+def _in_order(F: Array, size: Index, dims: Index) -> Array:
+    """Frames sorted so that their sizes are those of the atoms."""
+    order = np.empty(len(dims), np.intp)
+    order[np.argsort(dims, kind="stable")] = np.argsort(size, kind="stable")
+    return F[order]
+
+
+def _missing(kept: Index, dims: Index) -> list[int]:
+    """Sizes of the atoms that are not kept, large first: a small frame fits into a large one."""
+    return sorted((int(d) for d in np.delete(dims, kept)), reverse=True)
+
+
+def _grow(Y: Array, F: Array, kept: Index, noise: float, problem: BlockProblem) -> Array:
+    """All K frames of whitened rows, from those (m, q, p) of the atoms ``kept``."""
+    dims, p = problem.dims, Y.shape[1]
+    complete = p >= dims.sum()
+    size = dims[kept]
+    count = int(np.clip(MAX_ELEMENTS / (len(Y) * p**2), 6, SEEDS))
+    missing = _missing(kept, dims)
+    while missing:
+        d = missing[0]
+        X, axes = Y, np.eye(p)
+        if len(F) and complete:
+            rows = F.reshape(-1, p)[(np.arange(F.shape[1]) < size[:, None]).ravel()]
+            axes = np.linalg.qr(np.concatenate([rows.T, np.eye(p)], 1))[0][:, len(rows) : p].T
+            X = Y @ axes.T
+        elif len(F):
+            X = code_rows(Y, F, min(problem.n_active, len(F)), False, 0.5, np.full(len(F), 2.0))[2]
+        if X.shape[1] <= d:
+            new = np.eye(d, X.shape[1])[None]
+        else:
+            W, back = whitening(X, 0.02) if complete else (np.eye(p), np.eye(p))
+            V, separation = candidate_frames(X @ W, d, count, problem.rng)
+            if not complete:  # energies never fall to zero: frames that many seeds reach are safer
+                separation = separation * (similarity(V, V) > 0.9).sum(1) ** HITS
+            V = orthonormal(V @ back)
+            most = min(max(1, len(missing) // 4), missing.count(d))
+            new = V[distinct(V, separation, 0.3 if complete else 0.5, most)]
+        F = np.concatenate([F, _padded(orthonormal(new @ axes), F.shape[1])])
+        size = np.concatenate([size, np.full(len(new), d)])
+        missing = missing[len(new):]
+    return _in_order(F, size, dims)
+
+
+def _regrow(X: Array, F: Array, kept: Index, noise: float, problem: BlockProblem) -> Array:
+    """All K frames, each new one from the rows that those before it explain worst."""
+    rng, size = problem.rng, problem.dims[kept]
+    for d in _missing(kept, problem.dims):
+        left, most = X, min(problem.n_active, len(F))
+        if most:
+            left = code_rows(X, F, most, False, noise, np.full(len(F), 6.0))[2]
+        worst = np.argsort(-(left**2).sum(1), kind="stable")[: max(len(X) // 4, 4 * d)]
+        rows, power = left[worst], int(rng.integers(1, 3))
+        weight = np.square if power == 2 else np.asarray
+        V = iterate(rows, seed_frames(rows, d, SEEDS, 6, rng), weight, 15)
+        best = (energies(rows, V)[1] ** 2).mean(0).argmax()
+        F = np.concatenate([F, _padded(V[[best]], F.shape[1])])
+        size = np.append(size, d)
+    return _in_order(F, size, problem.dims)
+
+
+def _repair(X: Array, fit: BlockFit, problem: BlockProblem, grow: _Grow, tries: int) -> BlockFit:
+    """Replace the atoms whose rows are explained worst, while that lowers the cost."""
+    K = len(problem.dims)
+    drops = sorted({min(K, d) for d in (1, 2, 3, max(1, K // 4), max(1, K // 2))})
+    failed = 0
+    for _ in range(tries):
+        lost = (fit.residual**2).sum(1)
+        bad = np.array([lost[mine].mean() if mine.any() else np.inf for mine in fit.support.T])
+        noisy = np.log(bad + TINY)
+        if failed >= len(drops):  # the plain order has been tried
+            noisy = noisy + 0.1 * problem.rng.standard_normal(K)
+        kept = np.sort(np.argsort(noisy, kind="stable")[: K - drops[failed % len(drops)]])
+        trial = block_ksvd(X, grow(X, fit.frames[kept], kept, fit.variance, problem), problem, 12,
+                      fit.variance)
+        if trial.value < fit.value - SETTLED * X.size:
+            fit, failed = trial, 0
+        else:
+            failed += 1
+        if failed == len(drops) + 2:
+            break
+    return fit

@@ -1,0 +1,379 @@
+"""Coordinates of rows on one atom of any topology, from which a REML fit can start.
+
+A latent-grid mixture (`_grid_mixture`) is annealed from many first decoders: maps of the smooth
+(unpenalised) functions to principal directions, the leading ones or turned at random. Laplacian
+eigenmaps stand in for the data as well: they unroll what winds, and the responsibilities found on
+them give the first decoder of the data. The short runs have few rows and a coarse grid; the best
+are run on with more of both, and end in continuous coordinates by Gauss-Newton.
+
+Contract. `latent_grid_starts` returns at least one and at most ``n_starts`` starts, the lowest
+objective first, no two with the same reconstruction; all that is random comes from ``rng``. Its
+results are finite for rank-deficient, repeated and noiseless rows and for fewer rows than basis
+functions. Rows that are all equal, a single row among them, give one start that is a point, with
+nothing explained and an objective of 0. No rows, no columns, values that are not finite and
+n_starts < 1 raise InputError. The atom's grid must be even in its coordinates: the prior weighs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, eigh
+
+from reml_sae.errors import InputError
+from reml_sae.linalg import single_threaded
+from reml_sae.manifolds import Manifold
+from reml_sae.relaxations.grid_mixture import (
+    FLOOR,
+    TINY,
+    Grid,
+    Moments,
+    State,
+    anneal,
+    decoder_evidence,
+    fit_decoder,
+    make_grid,
+    responsibilities,
+    smooth_functions,
+)
+from reml_sae.typing import Array
+
+Run = tuple[float, State, Array]
+"""Objective, state and reconstruction (n, r)."""
+
+COARSE_ROWS, FINE_ROWS, CHUNK = 500, 2000, 2000
+COARSE_GRID, FINE_GRID = 200, 500
+NEIGHBOUR_SHARES = (0.03, 0.1)
+"""Neighbours of a row in the graphs of the eigenmaps, as a share of the rows."""
+HEATS = (1.0, 0.3)
+"""First s2, relative to the variance of the last principal direction that the map begins with."""
+TRANSFERS = ((0.01, 1.0), (1.0, 100.0))
+"""s2 and lambda of the first decoder after an eigenmap at either heat: sharp keeps what winds
+often, smooth forgets the errors of the graph."""
+FIRST_STRENGTH = 100.0
+MORE_FRAMES = 2
+"""First decoders of each sort beyond the number of starts asked for."""
+NEARLY = 3e-3
+"""Change of log s2 a sweep at which a short run ends; the best are run on."""
+MORE_POLISHED = 5
+"""Short runs that are run on beyond n_starts: a coarse grid ranks tightly wound atoms badly."""
+POLISH, NEWTON_STEPS = 3, 10
+LONGEST_STEP = 1.0
+"""Radians, or standard deviations of the prior: keeps rows beyond an end from running away."""
+DAMPING, LEAST_DAMPING = 1e-3, 1e-9
+SAME = 0.1
+"""Reconstructions that differ by less than this share of the noise are one start."""
+
+
+@dataclass(frozen=True)
+class GridStart:
+    """One start.
+
+    Attributes
+    ----------
+    coordinates : (n, d) array
+        Coordinates of the rows.
+    coefficients : (M, r) array
+        Decoder, in the units of the rows.
+    explained : float
+        Fraction of the rows' variance that the decoder explains at the coordinates.
+    objective : float
+        Negative log evidence of the rows (of a sample where there are many), in nats, with
+        coordinates and decoder integrated out by Laplace's method; comparable between starts of
+        the same rows and atom.
+    """
+
+    coordinates: Array
+    coefficients: Array
+    explained: float
+    objective: float
+
+
+@single_threaded
+def latent_grid_starts(
+    X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator
+) -> list[GridStart]:
+    """Find starts for rows that one atom explains.
+
+    Parameters
+    ----------
+    X : (n, r) array
+        Rows, as a rule their leading principal scores.
+    atom : Manifold
+    n_starts : int
+        How many starts to return at most.
+    rng : numpy.random.Generator
+        Source of all randomness.
+
+    Returns
+    -------
+    list of GridStart
+        Distinct, the best first.
+
+    Raises
+    ------
+    InputError
+        Where X is not a finite matrix with rows and columns, or n_starts < 1.
+    """
+    X = _checked(X)
+    if n_starts < 1:
+        raise InputError(f"n_starts must be >= 1, got {n_starts!r}")
+    centre = X.mean(axis=0)
+    unit = float(np.sqrt(((X - centre) ** 2).sum(axis=1).mean()))
+    if not unit > TINY * np.abs(X).max():
+        point = np.repeat(atom.grid(COARSE_GRID)[:1], len(X), axis=0)
+        return [GridStart(point, np.outer(np.eye(atom.basis_size)[0], centre), 0.0, 0.0)]
+    Y = (X - centre) / unit
+    fine = _sample(Y, FINE_ROWS, rng)
+    starts = []
+    coarse = _distinct(_short_runs(_sample(fine, COARSE_ROWS, rng), atom, n_starts, rng))
+    grid = make_grid(atom, FINE_GRID)
+    runs = [_polish(fine, atom, grid, state)
+            for _, state, _ in coarse[:n_starts + MORE_POLISHED]]
+    for objective, state, _ in _distinct(runs)[:n_starts]:
+        t, squares = _locate(Y, atom, state.decoder, grid, state.variance)
+        decoder = unit * state.decoder
+        decoder[0] += centre
+        starts.append(GridStart(t, decoder, float(1.0 - squares.mean()),
+                                objective + fine.size * float(np.log(unit))))
+    return starts
+
+
+@single_threaded
+def simplest_coordinates(X: Array, atom: Manifold, rng: np.random.Generator) -> Array:
+    """Coordinates (n, d) of rows on the atom without its rough functions.
+
+    Those that are left map to few principal directions, so a few runs without eigenmaps find them.
+
+    Parameters
+    ----------
+    X : (n, r) array
+    atom : Manifold
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    InputError
+        Where X is not a finite matrix with rows and columns.
+    """
+    X = _checked(X)
+    centre = X.mean(axis=0)
+    unit = float(np.sqrt(((X - centre) ** 2).sum(axis=1).mean()))
+    grid = make_grid(atom, COARSE_GRID)
+    if not unit > TINY * np.abs(X).max():
+        return np.repeat(grid.points[:1], len(X), axis=0)
+    Y = (X - centre) / unit
+    few = _sample(Y, COARSE_ROWS, rng)
+    smooth = smooth_functions(grid)
+    free = np.vstack([np.eye(1, atom.basis_size), smooth])
+    m = len(free)
+    simple = replace(grid, basis=grid.basis @ free.T, roughness=np.zeros((m, m)),
+                     rough_values=np.zeros(m))
+    states = [anneal(few, simple, begin)
+              for begin, _ in _first_states(few, np.eye(m - 1, m, 1), 0, rng)]
+    best = min(states, key=lambda state: responsibilities(few, simple, state)[1])
+    return _locate(Y, atom, free.T @ best.decoder, make_grid(atom, FINE_GRID), best.variance)[0]
+
+
+@single_threaded
+def nearest_coordinates(
+    X: Array, atom: Manifold, coefficients: Array, variance: float = 0.0
+) -> tuple[Array, Array]:
+    """Coordinates of rows under a decoder: the best grid point, then damped Gauss-Newton steps.
+
+    Parameters
+    ----------
+    X : (n, r) array
+    atom : Manifold
+    coefficients : (M, r) array
+    variance : float
+        Noise variance of an entry, at which the coordinate prior counts; 0 for the nearest point.
+
+    Returns
+    -------
+    coordinates : (n, d) array
+    squares : (n,) array
+        Residual sum of squares of each row.
+
+    Raises
+    ------
+    InputError
+        Where X is not a finite matrix with rows and columns, or the coefficients do not fit it.
+    """
+    X = _checked(X)
+    if coefficients.shape != (atom.basis_size, X.shape[1]):
+        raise InputError(f"coefficients must have shape {(atom.basis_size, X.shape[1])} for this "
+                         f"atom and X, got {coefficients.shape}")
+    return _locate(X, atom, coefficients, make_grid(atom, FINE_GRID), variance)
+
+
+def _checked(X: Array) -> Array:
+    X = np.asarray(X, float)
+    if X.ndim != 2 or 0 in X.shape:
+        raise InputError(f"X must be a matrix with at least one row and column, got {X.shape}")
+    if not np.isfinite(X).all():
+        raise InputError("X has values that are not finite; remove or replace those rows")
+    return X
+
+
+def _sample(X: Array, most: int, rng: np.random.Generator) -> Array:
+    return X if len(X) <= most else X[np.sort(rng.choice(len(X), most, replace=False))]
+
+
+def _short_runs(X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator) -> list[Run]:
+    """Annealed runs on rows X (n, r), on a coarse grid."""
+    grid = make_grid(atom, COARSE_GRID)
+    smooth = smooth_functions(grid)
+    maps = [X]
+    if len(X) > 2 * len(smooth) + 6:
+        maps += [_eigenmap(X, share, len(smooth) + 2) for share in NEIGHBOUR_SHARES]
+    runs = []
+    for number, Y in enumerate(maps):
+        for begin, (variance, strength) in _first_states(Y, smooth, n_starts, rng):
+            state = anneal(Y, grid, begin, NEARLY)
+            if number > 0:
+                R = responsibilities(Y, grid, state)[0]
+                moments = Moments(R.sum(axis=0), R.T @ X, float((X**2).sum()))
+                decoder, squares, _ = fit_decoder(moments, grid, variance, strength)
+                state = anneal(X, grid, State(decoder, squares / X.size + FLOOR, strength),
+                               NEARLY)
+            R, objective = responsibilities(X, grid, state)
+            gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
+            runs.append((objective + decoder_evidence(gram, grid, state), state,
+                         R @ (grid.basis @ state.decoder)))
+    return runs
+
+
+def _first_states(
+    Y: Array, smooth: Array, n_starts: int, rng: np.random.Generator
+) -> Iterator[tuple[State, tuple[float, float]]]:
+    """Maps of the k smooth functions to about k principal directions of Y, with a transfer."""
+    k = len(smooth)
+    values, axes = eigh(Y.T @ Y / len(Y))
+    m = min(k + 2, Y.shape[1])
+    lengths = np.sqrt(np.maximum(values[::-1][:m], FLOOR))
+    axes = axes[:, ::-1][:, :m]
+    for heat, transfer in zip(HEATS, TRANSFERS, strict=True):
+        for number in range(MORE_FRAMES + n_starts):
+            turn = np.eye(max(k, m))
+            if number > 0:
+                turn = np.linalg.qr(rng.standard_normal(turn.shape))[0]
+            yield State(smooth.T @ (turn[:k, :m] * lengths) @ axes.T,
+                        heat * float(lengths[min(k, m) - 1] ** 2), FIRST_STRENGTH), transfer
+
+
+def _eigenmap(X: Array, share: float, m: int) -> Array:
+    """Laplacian eigenmap (n, m) of the graph of nearest neighbours, of unit mean square.
+
+    Principal directions are shrunk by their share of noise before distances are taken: noise in
+    many directions would join the turns of a curve. Eigenvectors are scaled by their eigenvalue to
+    the power -1/2: the commute-time map.
+    """
+    spread, axes = eigh(X.T @ X / len(X))
+    gap = float(np.median(_squared_distances(X).min(axis=1)))
+    noise = float(np.clip(gap / X.shape[1], 0.0, max(spread[0], 0.0)))
+    distance = _squared_distances(
+        X @ (axes * np.sqrt(1.0 - noise / np.maximum(spread, max(noise, TINY)))))
+    near = int(np.clip(share * len(X), 5, len(X) - 1))
+    graph = distance <= np.partition(distance, near - 1, axis=1)[:, near - 1, None]
+    graph = graph.astype(float) + graph.T
+    root = np.sqrt(graph.sum(axis=1))
+    values, vectors = eigh(graph / np.outer(root, root),
+                           subset_by_index=[len(X) - m - 1, len(X) - 2])
+    Y = vectors / root[:, None] / np.sqrt(np.maximum(1.0 - values, 1e-3))
+    Y -= Y.mean(axis=0)
+    return np.asarray(Y / max(np.sqrt((Y**2).sum(axis=1).mean()), TINY), float)
+
+
+def _squared_distances(X: Array) -> Array:
+    """Between rows, (n, n); infinite from a row to itself."""
+    squares = (X**2).sum(axis=1)
+    distance = np.maximum(squares[:, None] + squares - 2.0 * X @ X.T, 0.0)
+    np.fill_diagonal(distance, np.inf)
+    return distance
+
+
+def _polish(X: Array, atom: Manifold, grid: Grid, state: State) -> Run:
+    """Run on from a state, then alternate continuous coordinates with the decoder and s2."""
+    state = anneal(X, grid, state)
+    t = grid.points[responsibilities(X, grid, state)[0].argmax(axis=1)]
+    B, variance, strength = state.decoder, state.variance, state.strength
+    identity, floor = np.eye(len(B)), FLOOR * np.eye(t.shape[1])
+    for _ in range(POLISH):
+        t = _gauss_newton(X, atom, B, t, variance)
+        basis, slope = atom.jet(t, 1)
+        gram = basis.T @ basis
+        H = gram + variance * (strength * grid.roughness + identity)
+        B = cho_solve(cho_factor(H), basis.T @ X)
+        squares = ((X - basis @ B) ** 2).sum(axis=1)
+        prior, _, curvature = atom.prior_jet(t, 2)
+        J = slope @ B
+        data = J @ J.transpose(0, 2, 1) / variance
+        row = data + curvature + floor
+        used = (np.trace(np.linalg.solve(row, data), axis1=1, axis2=2).sum()
+                + X.shape[1] * np.trace(np.linalg.solve(H, gram)))
+        variance = max(float(squares.sum() / max(X.size - used, 0.1 * X.size)), FLOOR)
+    volume = (prior + 0.5 * np.linalg.slogdet(row)[1] + atom.log_prior_volume()
+              - 0.5 * t.shape[1] * np.log(2.0 * np.pi))
+    # the mean of a row's likelihood under the prior is at most its maximum, which Laplace's method
+    # exceeds where the atom is nearly a point
+    objective = ((0.5 * squares / variance + np.maximum(volume, 0.0)).sum()
+                 + 0.5 * X.size * np.log(2.0 * np.pi * variance))
+    state = State(B, variance, strength)
+    return float(objective) + decoder_evidence(gram, grid, state), state, basis @ B
+
+
+def _distinct(runs: list[Run]) -> list[Run]:
+    """Runs by objective, without those whose reconstruction is that of a better one."""
+    best: list[Run] = []
+    for run in sorted(runs, key=lambda run: run[0]):
+        near = SAME * run[1].variance * run[2].size
+        if all(((run[2] - other[2]) ** 2).sum() > near for other in best):
+            best.append(run)
+    return best
+
+
+def _locate(
+    X: Array, atom: Manifold, B: Array, grid: Grid, variance: float
+) -> tuple[Array, Array]:
+    """Coordinates (n, d) and residual sums of squares (n,) of rows under a decoder."""
+    mean = grid.basis @ B
+    offset = 0.5 * (mean**2).sum(axis=1) + variance * atom.prior_jet(grid.points, 0)[0]
+    t = np.empty((len(X), atom.latent_dim))
+    squares = np.empty(len(X))
+    for begin in range(0, len(X), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        first = grid.points[(offset - X[rows] @ mean.T).argmin(axis=1)]
+        t[rows] = _gauss_newton(X[rows], atom, B, first, variance)
+        squares[rows] = ((X[rows] - atom.basis(t[rows]) @ B) ** 2).sum(axis=1)
+    return t, squares
+
+
+def _gauss_newton(X: Array, atom: Manifold, B: Array, t: Array, variance: float) -> Array:
+    """Lower |x - Phi(t) B|^2 / 2 + s2 prior(t) of each row; each has its own damping."""
+    def cost(t: Array) -> Array:
+        residual = X - atom.basis(t) @ B
+        return np.asarray(0.5 * (residual**2).sum(axis=1) + variance * atom.prior_jet(t, 0)[0])
+
+    identity = np.eye(t.shape[1])
+    damping = np.full(len(t), DAMPING)
+    value = cost(t)
+    for _ in range(NEWTON_STEPS):
+        basis, slope = atom.jet(t, 1)
+        _, prior_slope, prior_curvature = atom.prior_jet(t, 2)
+        J = slope @ B
+        H = J @ J.transpose(0, 2, 1) + variance * prior_curvature
+        gradient = variance * prior_slope - np.einsum("ndr,nr->nd", J, X - basis @ B)
+        size = damping * np.trace(H, axis1=1, axis2=2)
+        H += np.maximum(size, np.finfo(float).tiny)[:, None, None] * identity
+        step = -np.linalg.solve(H, gradient[:, :, None])[:, :, 0]
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        trial = atom.retract(t, step * np.minimum(1.0, LONGEST_STEP / np.maximum(length, TINY)))
+        new = cost(trial)
+        better = new <= value
+        t = np.where(better[:, None], trial, t)
+        value = np.where(better, new, value)
+        damping = np.maximum(np.where(better, 0.2 * damping, 10.0 * damping), LEAST_DAMPING)
+    return t

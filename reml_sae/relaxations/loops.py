@@ -1,0 +1,50 @@
+"""Angles of rows along one closed curve, by the Laplacian eigenmap of their neighbour graph.
+
+The second and third eigenvectors of the Laplacian of a loop are its cosine and sine (Belkin and
+Niyogi 2003), however the loop winds through space, while the main plane of a curve with many
+harmonics may cross itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.manifold import SpectralEmbedding
+from sklearn.neighbors import NearestNeighbors
+
+from reml_sae.typing import Array
+
+MAX_ROWS = 1500
+MIN_ROWS = 12
+
+
+def loop_angles(Z: Array, share: float, rng: np.random.Generator) -> Array | None:
+    """Angles (N,) in [-pi, pi); None where there are too few rows for a graph.
+
+    Parameters
+    ----------
+    Z : (N, r) array
+    share : float
+        Neighbours of a row, as a share of all rows.
+    rng : numpy.random.Generator
+        Chooses the rows of the graph where there are many; the others take their neighbour's
+        angle.
+    """
+    if len(Z) < MIN_ROWS or not Z.any():
+        return None
+    few = Z if len(Z) <= MAX_ROWS else Z[rng.choice(len(Z), MAX_ROWS, replace=False)]
+    neighbours = int(np.clip(share * len(few), 4, len(few) - 1))
+    embedding = SpectralEmbedding(
+        2, affinity="nearest_neighbors", n_neighbors=neighbours,
+        random_state=int(rng.integers(2**31)), eigen_solver="arpack",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a graph in several pieces is only a poor start
+        y = embedding.fit_transform(few)
+    y = (y - y.mean(0)) / np.maximum(y.std(0), 1e-300)
+    angles = np.arctan2(y[:, 1], y[:, 0])
+    if len(few) < len(Z):
+        nearest = NearestNeighbors(n_neighbors=1).fit(few).kneighbors(Z, return_distance=False)
+        angles = angles[nearest[:, 0]]
+    return np.where(angles >= np.pi, -np.pi, angles)

@@ -1,0 +1,339 @@
+"""Where a fit starts: which atom explains each row, and where on that atom the row lies.
+
+The linear relaxation: a circle is a ring c + u(t) diag(s) F, an ellipse in the plane F; a Euclidean
+atom is an affine flat; each row belongs to one of them. Spectral clustering (of rows near in angle,
+for atoms with a common centre, or near in distance) and k-means propose partitions of the leading
+principal scores. EM refines each by the distance to the ring itself, as planes with a common centre
+intersect there. Then the least needed atom splits the worst cluster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.extmath import randomized_svd
+
+from reml_sae.errors import InputError
+from reml_sae.linalg import single_threaded
+from reml_sae.typing import Array
+
+Labels = NDArray[np.intp]
+Spec = tuple[bool, int]
+"""Whether an atom is a ring, and its number q of axes."""
+
+MAX_ROWS_EM = 6000
+MAX_ROWS_GRAPH = 1500
+SWEEPS = 25
+SAME = 0.98
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start.
+
+    Attributes
+    ----------
+    labels : (N,) int array
+        The atom of each row, in [0, K).
+    coordinates : list of K arrays (N, d_k)
+        Each row's coordinate on every atom: an angle in [-pi, pi), or standardised scores.
+    explained : float
+        Fraction of the variance that the rings and flats explain.
+    """
+
+    labels: Labels
+    coordinates: list[Array]
+    explained: float
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A ring or flat: centre (r,), orthonormal frame (q, r) and the scale (q,) of its axes."""
+
+    spec: Spec
+    centre: Array
+    frame: Array
+    scale: Array
+
+    def project(self, X: Array) -> tuple[Array, Array]:
+        """Standardised scores (N, q) and squared distances (N,) of rows X (N, r)."""
+        moved = X - self.centre
+        scores = moved @ self.frame.T
+        distance = np.maximum((moved**2).sum(1) - (scores**2).sum(1), 0.0)
+        y = scores / self.scale
+        if self.spec[0]:
+            distance = distance + (((y - _on_ring(y)) * self.scale) ** 2).sum(1)
+        return y, distance
+
+    def cost(self, y: Array, distance: Array, variance: float) -> Array:
+        """-log density (N,) of rows at noise of this variance, up to a shared constant."""
+        sd = np.sqrt(variance)
+        if self.spec[0]:
+            length = np.sqrt(2.0 * np.pi * np.mean(self.scale**2))
+            return 0.5 * distance / variance + np.log(max(length / sd, 1.0))
+        volume = np.log(np.maximum(self.scale / sd, 1.0)).sum()
+        return 0.5 * distance / variance + 0.5 * (y**2).sum(1) + volume
+
+
+@single_threaded
+def find_starts(
+    Z: Array, latent_dims: Sequence[int], subspace_dims: Sequence[int], kinds: Sequence[str],
+    n_init: int, rng: np.random.Generator,
+) -> list[Start]:
+    """Find starts for rows that one of K curved atoms explains, each.
+
+    Parameters
+    ----------
+    Z : (N, p) array
+        Data, centred and scaled.
+    latent_dims : sequence of K ints
+        Dimension d_k of each atom's coordinate.
+    subspace_dims : sequence of K ints
+        Dimension of the affine subspace that holds most of the atom: 2 for a circle.
+    kinds : sequence of K str
+        "circle" or "euclidean".
+    n_init : int
+        How many starts to return at most.
+    rng : numpy.random.Generator
+        Source of all randomness.
+
+    Returns
+    -------
+    list of Start
+        At least one and at most n_init, distinct, the best explained first.
+    """
+    if len(Z) < len(kinds):
+        raise InputError(f"Z has {len(Z)} rows, fewer than its {len(kinds)} atoms; use fewer atoms")
+    Z = Z - Z.mean(0)
+    rank = min(max(4, sum(subspace_dims) + len(kinds)), *Z.shape)
+    axes = randomized_svd(Z, rank, n_iter=7, random_state=int(rng.integers(2**31)))[2]
+    X = Z @ axes.T
+    specs = [(kind == "circle", min(q, 2 if kind == "circle" else q, rank))
+             for kind, q in zip(kinds, subspace_dims, strict=True)]
+    found = _search(X, specs, n_init, rng)
+    total = (Z**2).sum()
+    starts = []
+    for pieces in found:
+        labels, residual = _assign(X, pieces)
+        lost = residual + max(total - (X**2).sum(), 0.0)
+        starts.append(Start(
+            labels, [_coordinates(X, piece, labels == k, d)
+                     for k, (piece, d) in enumerate(zip(pieces, latent_dims, strict=True))],
+            float(1.0 - lost / total) if total > TINY else 0.0,
+        ))
+    best: list[int] = []
+    for i in sorted(range(len(starts)), key=lambda i: -starts[i].explained):
+        same = ((((found[i][0].frame @ found[j][0].frame.T) ** 2).sum(1).mean() > SAME)
+                if len(specs) == 1 else
+                _same_partition(starts[i].labels, starts[j].labels, len(specs)) for j in best)
+        if not any(same):
+            best.append(i)
+    return [starts[i] for i in best[: max(n_init, 1)]]
+
+
+def _on_ring(y: Array) -> Array:
+    """Point of the unit circle nearest to whitened scores y; of [-1, 1], its shadow, if q = 1."""
+    if y.shape[1] == 1:
+        return np.clip(y, -1.0, 1.0)
+    radius = np.sqrt((y**2).sum(1, keepdims=True))
+    return np.where(radius > TINY, y / np.maximum(radius, TINY), np.eye(1, 2))
+
+
+def _initial(X: Array, spec: Spec, weights: Array | None = None) -> _Piece:
+    """Principal axes of rows X (n, r) about their weighted mean."""
+    w = np.full(len(X), 1.0 / len(X)) if weights is None else weights / weights.sum()
+    centre = w @ X
+    values, vectors = eigh(((X - centre) * w[:, None]).T @ (X - centre))
+    scale = np.sqrt(np.maximum(values[::-1][: spec[1]], 0.0) * (2.0 if spec[0] else 1.0))
+    return _piece(spec, centre, vectors[:, ::-1][:, : spec[1]].T, scale)
+
+
+def _piece(spec: Spec, centre: Array, frame: Array, scale: Array) -> _Piece:
+    floor = 1e-3 * scale.max()
+    return _Piece(spec, centre, frame, np.maximum(scale, floor) if floor > TINY else scale + 1.0)
+
+
+def _update(X: Array, piece: _Piece, y: Array, weights: Array) -> _Piece:
+    """One weighted regression of rows X (n, r) on the piece's own coordinates y (n, q)."""
+    q = len(piece.frame)
+    if not piece.spec[0] or len(X) <= q + 1:
+        return _initial(X, piece.spec, weights)
+    basis = np.column_stack([np.ones(len(y)), _on_ring(y)])
+    gram = (basis * weights[:, None]).T @ basis
+    gram[np.diag_indices(q + 1)] += 1e-9 * np.trace(gram) + TINY
+    slope = np.linalg.solve(gram, (basis * weights[:, None]).T @ X)
+    _, scale, frame = np.linalg.svd(slope[1:], full_matrices=False)
+    return _piece(piece.spec, slope[0], frame, scale)
+
+
+def _costs(X: Array, pieces: list[_Piece]) -> tuple[list[Array], Array, Array, float]:
+    """Scores, squared distances (N, K), costs (N, K) and the noise variance of their least."""
+    projected = [piece.project(X) for piece in pieces]
+    distances = np.column_stack([d for _, d in projected])
+    freedom = [max(X.shape[1] - (1 if p.spec[0] else len(p.frame)), 1) for p in pieces]
+    nearest = distances.argmin(1)
+    variance = float(distances.min(1).sum() / np.take(freedom, nearest).sum())
+    variance = max(variance, 1e-6 * float((X**2).mean()), TINY)
+    costs = [piece.cost(*yd, variance) for piece, yd in zip(pieces, projected, strict=True)]
+    return [y for y, _ in projected], distances, np.column_stack(costs), variance
+
+
+def _refine(X: Array, pieces: list[_Piece], sweeps: int = SWEEPS) -> list[_Piece]:
+    """EM from the given pieces; stops when the mean cost settles."""
+    last = np.inf
+    for _ in range(sweeps):
+        scores, distances, costs, variance = _costs(X, pieces)
+        value = costs.min(1).mean() + 0.5 * X.shape[1] * np.log(variance)
+        if abs(last - value) < 1e-5:
+            break
+        last = value
+        w = np.exp(costs.min(1, keepdims=True) - costs)
+        w /= w.sum(1, keepdims=True)
+        worst = np.argsort(-distances.min(1), kind="stable")
+        new = []
+        for k, piece in enumerate(pieces):
+            rows = np.flatnonzero(w[:, k] > 1e-4)
+            if w[:, k].sum() < len(piece.frame) + 1:
+                new.append(_initial(X[worst[: len(piece.frame) + 1]], piece.spec))
+            else:
+                new.append(_update(X[rows], piece, scores[k][rows], w[rows, k]))
+        pieces = new
+    return pieces
+
+
+def _assign(X: Array, pieces: list[_Piece]) -> tuple[Labels, float]:
+    """Labels (N,), every atom with a row, and the residual sum of squares."""
+    _, distances, costs, _ = _costs(X, pieces)
+    labels = costs.argmin(1)
+    order = np.argsort(-distances[np.arange(len(X)), labels], kind="stable")
+    for k in np.flatnonzero(np.bincount(labels, minlength=len(pieces)) == 0):
+        spare = np.bincount(labels, minlength=len(pieces))[labels[order]] > 1
+        labels[order[np.argmax(spare)]] = k
+    return labels, float(distances[np.arange(len(X)), labels].sum())
+
+
+def _search(
+    X: Array, specs: list[Spec], n_init: int, rng: np.random.Generator
+) -> list[list[_Piece]]:
+    """Refined pieces from every proposal; for K >= 2 the best two are also split and merged."""
+    rows, few = (X if len(X) <= n else X[rng.choice(len(X), n, replace=False)]
+                 for n in (MAX_ROWS_EM, MAX_ROWS_GRAPH))
+    K = len(specs)
+    if K == 1:
+        return list(_single(rows, specs[0], rng))
+    proposals = [_spectral(few, K, angular, rng) for angular in (True, False)]
+    proposals += [_kmeans(few, K, rng) for _ in range(max(1, n_init - 2))]
+    found = [_refine(rows, _pieces(few, labels, specs)) for labels in proposals]
+    found.sort(key=lambda pieces: _assign(rows, pieces)[1])
+    found[:2] = [_split(rows, pieces, rng) for pieces in found[:2]]
+    return found if len(rows) == len(X) else [_refine(X, pieces, 3) for pieces in found]
+
+
+def _single(X: Array, spec: Spec, rng: np.random.Generator) -> Iterator[list[_Piece]]:
+    """Pieces for K = 1: planes of principal axes, random planes, and where EM turns them."""
+    r, q = X.shape[1], spec[1]
+    top = max(min(4, r), q)
+    frames = [np.eye(r)[list(axes)] for axes in combinations(range(top), q)]
+    turns = [np.linalg.qr(rng.standard_normal((top, q)))[0].T for _ in range(2)]
+    for frame in frames + [np.pad(turn, ((0, 0), (0, r - top))) for turn in turns]:
+        flat = _initial(X @ frame.T, spec)
+        piece = _Piece(spec, flat.centre @ frame, flat.frame @ frame, flat.scale)
+        yield from ([piece], _refine(X, [piece]))
+
+
+def _pieces(X: Array, labels: Labels, specs: list[Spec]) -> list[_Piece]:
+    """Fit clusters of X (n, r) by pieces, matched to the kinds that suit them best."""
+    members = [X[labels == k] if (labels == k).sum() > 1 else X for k in range(len(specs))]
+    table = [{spec: _initial(rows, spec) for spec in set(specs)} for rows in members]
+    fits = [{spec: piece.project(rows) for spec, piece in row.items()}
+            for rows, row in zip(members, table, strict=True)]
+    least = np.mean([min(d.mean() for _, d in fit.values()) for fit in fits])
+    noise = max(float(least) / X.shape[1], TINY)
+    cost = np.array([[table[j][spec].cost(*fit[spec], noise).sum() for spec in specs]
+                     for j, fit in enumerate(fits)])
+    return [table[j][specs[k]] for k, j in enumerate(linear_sum_assignment(cost.T)[1])]
+
+
+def _spectral(X: Array, K: int, angular: bool, rng: np.random.Generator) -> Labels:
+    """Normalised cut of a neighbour graph in which each row has n / 4K neighbours."""
+    n = len(X)
+    if angular:
+        unit = X / np.maximum(np.sqrt((X**2).sum(1, keepdims=True)), TINY)
+        near = (unit @ unit.T) ** 2
+    else:
+        square = (X**2).sum(1)
+        near = np.maximum(square[:, None] + square - 2.0 * X @ X.T, 0.0)
+        reach = np.sort(near, axis=1)[:, min(n - 1, 1 + n // (16 * K))]
+        near = np.exp(-near / np.maximum(np.sqrt(np.outer(reach, reach)), TINY))
+    np.fill_diagonal(near, 0.0)
+    m = int(np.clip(n // (4 * K), min(5, n - 1), n - 1))
+    cut = np.partition(near, n - m, axis=1)[:, n - m]
+    graph = np.where(near >= cut[:, None], near**2, 0.0)
+    graph = graph + graph.T
+    root = np.sqrt(np.maximum(graph.sum(1), TINY))
+    graph /= np.outer(root, root)
+    basis = rng.standard_normal((n, min(n, K + 4)))
+    basis[:, 0] = root
+    for _ in range(40):  # subspace iteration: eigenvalue 1 is nearly K-fold, which it does not mind
+        basis = np.linalg.qr(graph @ (graph @ basis) + 0.1 * basis)[0]
+    embedding = basis @ eigh(basis.T @ (graph @ basis))[1][:, ::-1][:, :K]
+    return _kmeans(embedding / np.maximum(np.linalg.norm(embedding, axis=1)[:, None], TINY), K, rng)
+
+
+def _kmeans(X: Array, K: int, rng: np.random.Generator) -> Labels:
+    """Labels (n,) by k-means."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(K, n_init=4, random_state=int(rng.integers(2**31)))
+        return model.fit_predict(X).astype(np.intp)
+
+
+def _split(X: Array, pieces: list[_Piece], rng: np.random.Generator) -> list[_Piece]:
+    """Move the least needed piece to half of the worst cluster where that lowers the residual."""
+    labels, best = _assign(X, pieces)
+    atoms = np.arange(len(pieces))
+    for attempt in range(4):
+        distances = _costs(X, pieces)[1]
+        own = distances[np.arange(len(X)), labels]
+        rest = np.where(atoms == labels[:, None], np.inf, distances).min(1)
+        donor = int(np.bincount(labels, weights=rest - own).argmin())
+        worst = int(np.bincount(labels, weights=own * (labels != donor)).argmax())
+        rows = np.flatnonzero(labels == worst)[:MAX_ROWS_GRAPH]
+        if worst == donor or len(rows) < 10:
+            break
+        half = _spectral(X[rows], 2, attempt % 2 == 0, rng)
+        trial = list(pieces)
+        for k, part in ((worst, rows[half == 0]), (donor, rows[half == 1])):
+            trial[k] = _initial(X[part] if len(part) > 2 else X[rows], pieces[k].spec)
+        trial = _refine(X, trial, 20)
+        trial_labels, value = _assign(X, trial)
+        if value < 0.999 * best:
+            pieces, labels, best = trial, trial_labels, value
+    return pieces
+
+
+def _coordinates(X: Array, piece: _Piece, mine: NDArray[np.bool_], d: int) -> Array:
+    """Coordinates (N, d) of all rows on one piece."""
+    y = piece.project(X)[0]
+    if piece.spec[0]:
+        angle = np.arctan2(y[:, 1], y[:, 0]) if y.shape[1] > 1 else np.arccos(_on_ring(y)[:, 0])
+        angle = np.where(angle >= np.pi, -np.pi, angle)
+        return np.pad(angle[:, None], ((0, 0), (0, d - 1)))
+    y = y[:, :d] - y[mine, :d].mean(0)
+    sd = np.sqrt((y[mine] ** 2).mean(0))
+    return np.pad(y / np.where(sd > TINY, sd, 1.0), ((0, 0), (0, d - y.shape[1])))
+
+
+def _same_partition(a: Labels, b: Labels, K: int) -> bool:
+    table = np.bincount(a * K + b, minlength=K * K).reshape(K, K)
+    return bool(table[linear_sum_assignment(-table)].sum() > SAME * len(a))

@@ -1,0 +1,49 @@
+"""What comes out of the rounds has no higher V than what went in, whatever the rows choose."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from reml_sae.datasets import planted_mixture
+from reml_sae.discovery import settle
+from reml_sae.discovery.fitting import fit_starts
+from reml_sae.engine import Theta, criterion
+from reml_sae.manifolds import Circle
+from tests.discovery.test_discovery import settings, standardised
+
+SEEDS, SLACK = range(2), 0.1
+COLUMNS, ATOMS = 5, [Circle(1), Circle(1)]
+
+
+@cache
+def start(seed):
+    Z = standardised(planted_mixture(80, COLUMNS, ["circle", "circle"], noise_sd=0.2,
+                                     random_state=seed).Z)
+    return fit_starts(Z, 1.0, ATOMS, settings(COLUMNS), np.random.default_rng(seed))
+
+
+def shuffled(model, theta, rho):
+    """Codes of other rows: about the worst that a choice can be."""
+    order = np.random.default_rng(0).permutation(len(theta.xi))
+    turned = Theta(theta.xi[order], theta.beta)
+    return model.with_state(turned, rho, model.active[order]), len(order)
+
+
+def value(fitted, curvature):
+    """V of a fit; its own is of the majorizer where no exact fit was usable."""
+    return criterion(fitted.model, fitted.result.rho, theta=fitted.result.theta,
+                     curvature=curvature, gradient=False).value
+
+
+@pytest.mark.parametrize("curvature", ["majorizer", "exact"])
+@pytest.mark.parametrize("choose", [settle.reassign, shuffled])
+def test_v_is_not_above_the_start(choose, curvature, monkeypatch):
+    monkeypatch.setattr(settle, "reassign", choose)
+    for rounds in ("MAX_ROUNDS", "MAX_ROUGH_ROUNDS"):  # two are enough to be led up
+        monkeypatch.setattr(settle, rounds, 2)
+    for seed in SEEDS:
+        given = start(seed)
+        found = settle.settle(given, replace(settings(COLUMNS), curvature=curvature))
+        assert value(found, curvature) <= value(given, curvature) + SLACK

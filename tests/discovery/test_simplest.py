@@ -1,0 +1,63 @@
+"""A fit at a bad optimum is started again from its simplest shape, and ends no higher than that."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.discovery import fitting, search
+from reml_sae.discovery.code_starts import CodeStart
+from reml_sae.discovery.pursuit import Candidate
+from reml_sae.manifolds import Circle, Sphere
+
+N, SD, SEEDS = 200, 0.2, range(2)
+
+
+def half(angle, rng):
+    """An angle that goes round once where the given one goes round twice."""
+    return 0.5 * angle + np.pi * rng.integers(2, size=N)
+
+
+def circle(rng):
+    t = rng.uniform(-np.pi, np.pi, N)
+    return np.column_stack([np.cos(t), np.sin(t)]), np.angle(np.exp(1j * half(t, rng)))[:, None]
+
+
+def sphere(rng):
+    height, t = rng.uniform(-1.0, 1.0, N), rng.uniform(-np.pi, np.pi, N)
+    radius = np.sqrt(1.0 - height**2)
+    points, codes = (np.column_stack([radius * np.cos(angle), radius * np.sin(angle), height])
+                     for angle in (t, half(t, rng)))
+    return points, codes
+
+
+CASES = {
+    "circle": (circle, Circle(2), Circle(1)),
+    "three harmonics": (circle, Circle(3), Circle(1)),
+    "sphere": (sphere, Sphere(2), Sphere(1)),
+}
+"""Rows with codes that wind twice, the atom, and its simplest shape."""
+
+
+def fit(Z, topology, start=None, monkeypatch=None):
+    with warnings.catch_warnings(), monkeypatch.context() as patch:
+        warnings.simplefilter("ignore")
+        patch.setattr(search, "flat_twins", lambda fitted, *others: (fitted, []))
+        if start is not None:
+            codes = Candidate(np.ones((N, 1), bool), np.ones((N, 1)), start)
+            patch.setattr(fitting, "find_code_starts", lambda *others: [CodeStart(codes, None)])
+        return rs.SAEManifold(n_atoms=1, topology=topology).fit(Z)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_v_is_not_above_that_of_the_nested_model(case, monkeypatch):
+    plant, wide, narrow = CASES[case]
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        Z, start = plant(rng)
+        Z = np.pad(Z, ((0, 0), (0, 5 - Z.shape[1]))) + SD * rng.normal(size=(N, 5))
+        nested = fit(Z, narrow, monkeypatch=monkeypatch)
+        found = fit(Z, wide, start, monkeypatch)
+        assert found.converged_
+        assert found.criterion_ <= nested.criterion_ + 0.1

@@ -1,0 +1,101 @@
+"""The inner solve: stationary where it says so, the same mode as a general optimiser."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from reml_sae.engine import InnerStatus, Theta, preconditioned_cg, solve_inner
+from tests.models.sae.kinds import CARRIED
+from tests.models.sae.systems import MODELS, at_mode, random_direction
+
+every = pytest.mark.parametrize("name", MODELS)
+
+
+@every
+def test_converged_means_stationary(name):
+    model = MODELS[name]()
+    solution = solve_inner(model, model.initial_rho(), tol=1e-9)
+    assert solution.status is InnerStatus.CONVERGED
+    gradient = solution.point.gradient()
+    step = Theta(*solution.point.factorize().solve(gradient.xi, gradient.beta))
+    assert np.sqrt(gradient.dot(step)) <= 1e-9
+    assert solution.point.objective <= model.objective(model.initial_theta(), model.initial_rho())
+
+
+@pytest.mark.parametrize("name", ["ellipse", "two-circles"])
+def test_a_general_optimiser_finds_nothing_better(name):
+    model = at_mode(name)
+    rho, mode = model.initial_rho(), model.initial_theta()
+    shape = mode.xi.shape
+    carried = np.ones(shape, bool)
+    carried[:, model.assignment.dim:] = model.active_coordinates
+
+    def theta(x):
+        return Theta(x[:mode.xi.size].reshape(shape), x[mode.xi.size:].reshape(mode.beta.shape))
+
+    def objective(x):
+        point = model.at(theta(x), rho)
+        gradient = point.gradient()
+        return point.objective, np.concatenate([(gradient.xi * carried).ravel(),
+                                                gradient.beta.ravel()])
+
+    rng = np.random.default_rng(0)
+    start = np.concatenate([mode.xi.ravel(), mode.beta.ravel()])
+    start += 1e-2 * rng.normal(size=start.size)
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000,
+                     "ftol": 1e-15, "gtol": 1e-8})
+    assert found.fun >= model.objective(mode, rho) - 1e-6
+
+
+def test_an_exhausted_budget_is_not_called_converged():
+    model = MODELS["three-shapes"]()
+    solution = solve_inner(model, model.initial_rho(), tol=1e-12, max_iter=1)
+    assert solution.status is InnerStatus.MAX_ITER
+    assert not solution.converged
+
+
+def test_no_row_near_a_saddle_holds_up_the_others():
+    """Starts that differ by rounding alone all reach a mode."""
+    kind = next(kind for kind in CARRIED if kind.config["kind"] == "softmax_assignment_sparsity")
+    for seed in range(12):
+        rng, theta = np.random.default_rng(seed), kind.model().initial_theta()
+        for weight in kind.weights:
+            model = kind.model(weight=weight, learnable=False)
+            moved = theta.xi * (1.0 + 1e-12 * rng.normal(size=theta.xi.shape))
+            solution = solve_inner(model, model.initial_rho(), Theta(moved, theta.beta), tol=1e-9,
+                                   max_iter=300)
+            assert solution.converged, (seed, weight, solution.status)
+            theta = solution.theta
+
+
+def test_a_stationary_saddle_is_left():
+    from reml_sae.manifolds import Circle
+    from tests.models.sae.systems import build
+
+    model = build([Circle(1)], noise=0.05, dispersion=0.05)
+    rho = model.initial_rho()
+    mode = solve_inner(model, rho, tol=1e-10).theta
+    xi = mode.xi.copy()
+    xi[0] += np.pi  # the far side of the circle: a maximum of this row's likelihood
+    solution = solve_inner(model, rho, Theta(xi, mode.beta), tol=1e-8)
+    assert solution.converged
+    assert solution.point.objective == pytest.approx(model.objective(mode, rho), abs=1e-6)
+
+
+@every
+def test_rows_never_get_worse(name):
+    model = MODELS[name]()
+    theta, rho = model.initial_theta(), model.initial_rho()
+    before = model.row_objective(theta, rho)
+    after = model.row_objective(model.refine_rows(theta, rho, 5), rho)
+    assert (after <= before + 1e-12 * np.abs(before)).all()
+
+
+@every
+def test_conjugate_gradients_solve_the_exact_hessian(name):
+    model = at_mode(name)
+    point = model.at(model.initial_theta(), model.initial_rho())
+    b = random_direction(model, np.random.default_rng(1))
+    found = preconditioned_cg(point.hvp, point.factorize(), b, 1e-11)
+    assert found.converged and found.negative_curvature is None
+    assert point.hvp(found.x).plus(b, -1.0).max_abs() <= 1e-7 * b.max_abs()
