@@ -52,7 +52,7 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) ->
         if atom.topology.latent_dim == 1:
             t = codes.coordinates[k][rows, 0]
             axis.scatter(*points.T, c=t, s=6, cmap="twilight", linewidths=0)
-            lowest, highest = ((-np.pi, np.pi) if atom.topology.name == "circle"
+            lowest, highest = ((-np.pi, np.pi) if atom.topology.relaxation == "ring"
                                else (t.min(initial=0.0), t.max(initial=0.0)))
             curve = atom.curve(np.linspace(lowest, highest, CURVE_POINTS))
             axis.plot(*((curve - centre) @ plane.T).T, "k-", lw=1.2)

@@ -23,34 +23,28 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from reml_sae.discovery.pursuit import Candidate, atom_grid, pursue
+from reml_sae.discovery.codes import Candidate, hard_shares
+from reml_sae.discovery.policy import EncodePolicy
+from reml_sae.discovery.pursuit import atom_grid, pursue
 from reml_sae.engine import Theta, solve_inner
 from reml_sae.errors import ConvergenceWarning
 from reml_sae.models import FixedDecoders, SAEManifoldModel
 from reml_sae.models.sae.start import column_weights
 from reml_sae.typing import Array, Mask
 
-INFORMATION = 25.0
-"""A second atom's coordinate is carried where its expected information is above this (nats/rad^2):
-a posterior standard deviation below 0.2, where a Gaussian approximation is good."""
-LEAST_INFORMATION = 1e-6
-"""Below it a row's own atom is a point, which has no coordinate."""
-N_CANDIDATES = 3
-ENCODE_SWEEPS = 60
-SCREEN_SWEEPS, HOPELESS = 5, 40.0
-"""Candidates whose objective is so many nats above the best evidence after so many sweeps are not
-refined further."""
-HARD_SHARE, SOFT_SHARE = 0.95, 0.7
-"""Shares of the first atom from which a row is refined; they can lead to different minima."""
 IMPROVEMENT = 1e-6
+"""Relative decrease of the evidence that is more than rounding."""
 SAME_CODE = 1e-7
+"""Assignments, and radians or prior standard deviations, within which two codes are the same."""
 TOGETHER_TOL = 1e-8
-UNSOUND, SLACK = 1e6, 4.0
+UNSOUND = 1e6
 """Added to the evidence of a row whose active set is not, within a factor, the one that its state
 calls for: its last resort."""
 
 
-def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
+def active_set(
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+) -> Mask:
     """Which coordinates each row carries, (N, K).
 
     All that it can resolve, those that a penalty couples between rows, and on the simplex its first
@@ -58,40 +52,36 @@ def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     """
     if model.assignment.hard_support:
         return model.active
-    a, information = _information(model, theta, rho)
-    active = information > INFORMATION
+    a, information = _information(model, theta, rho, policy)
+    active = information > policy.information
     if model.assignment.on_simplex:
         first = np.arange(len(a)), a.argmax(1)
-        active[first] = information[first] > LEAST_INFORMATION
+        active[first] = information[first] > policy.least_information
     return active | model.always_carried
 
 
-def _information(model: SAEManifoldModel, theta: Theta, rho: Array) -> tuple[Array, Array]:
+def _information(
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+) -> tuple[Array, Array]:
     """Assignments (N, K) and the expected information (N, K) on every atom's coordinate."""
     a = model.assignment.amplitudes(model.logits(theta), model.is_open).a
-    return a, a**2 * squared_speeds(model, theta.beta, column_weights(model, theta, rho))
+    speeds = squared_speeds(model, theta.beta, column_weights(model, theta, rho), policy)
+    return a, a**2 * speeds
 
 
-def squared_speeds(model: SAEManifoldModel, beta: Array, weights: Array) -> Array:
+def squared_speeds(
+    model: SAEManifoldModel, beta: Array, weights: Array, policy: EncodePolicy
+) -> Array:
     """Mean squared length of the smallest tangent of each atom's curve, (K,).
 
     Lengths are in the metric diag(weights), (p,).
     """
     speeds = np.empty(len(model.atoms))
     for k, atom in enumerate(model.atoms):
-        slope = atom.jet(atom_grid(atom), 1)[1] @ beta[model.layout.basis_slices[k]]
+        slope = atom.jet(atom_grid(atom, policy), 1)[1] @ beta[model.layout.basis_slices[k]]
         metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
         speeds[k] = np.linalg.eigvalsh(metric)[0]
     return speeds
-
-
-def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float = HARD_SHARE) -> Array:
-    """Shares (N, K) of rows that belong to one atom with this share."""
-    if n_atoms == 1:
-        return np.ones((len(labels), 1))
-    a = np.full((len(labels), n_atoms), (1.0 - share) / (n_atoms - 1))
-    a[np.arange(len(labels)), labels] = share
-    return a
 
 
 def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
@@ -130,9 +120,11 @@ class Remembered:
         return self.xi[nearest], self.active[nearest]
 
 
-def remember(model: SAEManifoldModel, theta: Theta, rho: Array) -> Remembered:
+def remember(
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+) -> Remembered:
     """Find the rows of a fit that `encode` must remember, so that it gives every row its code."""
-    found, active, _ = encode(model, theta, rho, search_from_state=False)
+    found, active, _ = encode(model, theta, rho, policy, search_from_state=False)
     same = (active == model.active).all(axis=1)
     apart = np.abs(model.assignment.amplitudes(model.logits(theta), model.is_open).a
                    - model.assignment.amplitudes(model.logits(found), model.is_open).a)
@@ -147,8 +139,8 @@ def remember(model: SAEManifoldModel, theta: Theta, rho: Array) -> Remembered:
 
 
 def encode(
-    model: SAEManifoldModel, theta: Theta, rho: Array, *, search_from_state: bool,
-    remembered: Remembered | None = None,
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy, *,
+    search_from_state: bool, remembered: Remembered | None = None,
 ) -> tuple[Theta, Mask, NDArray[np.bool_]]:
     """Best row parameters under fixed decoders.
 
@@ -159,6 +151,7 @@ def encode(
     theta : Theta
         Holds the decoders and, where ``search_from_state``, the present codes.
     rho : (n_rho,) array
+    policy : EncodePolicy
     search_from_state : bool
         Whether the present codes are a candidate; a row is then moved only where another
         candidate is better by more than rounding.
@@ -172,7 +165,7 @@ def encode(
     moved : (N,) bool
     """
     if model.couples_rows:
-        return _encode_together(model, theta, rho, search_from_state)
+        return _encode_together(model, theta, rho, policy, search_from_state)
     n = len(model.active)
     model = model.with_gate_counts(model.gate_counts)
     best_value = np.full(n, np.inf)
@@ -184,18 +177,18 @@ def encode(
     find = _simplex_candidates if model.assignment.on_simplex else pursue
     starts = [(np.concatenate([model.assignment.start(found.support, found.amplitudes),
                                found.coordinates], axis=1), found.support)
-              for found in find(model, theta, rho)]
+              for found in find(model, theta, rho, policy)]
     if remembered is not None and len(remembered.Z):
         starts.insert(0, remembered.start(model.Z))
     for xi, support in starts:
         rough = model.with_state(Theta(xi, theta.beta), rho, support)
-        xi = rough.refine_rows(Theta(xi, theta.beta), rho, SCREEN_SWEEPS).xi
+        xi = rough.refine_rows(Theta(xi, theta.beta), rho, policy.screen_sweeps).xi
         hopeful = np.flatnonzero(
-            rough.row_objective(Theta(xi, theta.beta), rho) < best_value + HOPELESS)
+            rough.row_objective(Theta(xi, theta.beta), rho) < best_value + policy.hopeless)
         if not hopeful.size:
             continue
         trial, trial_model, sound = _settle(
-            model.rows(hopeful), Theta(xi[hopeful], theta.beta), rho, support[hopeful])
+            model.rows(hopeful), Theta(xi[hopeful], theta.beta), rho, support[hopeful], policy)
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
         better = value < best_value[hopeful] - IMPROVEMENT * (1.0 + np.abs(value))
         rows = hopeful[better]
@@ -205,14 +198,17 @@ def encode(
     return Theta(best_xi, theta.beta), best_active, moved
 
 
-def _simplex_candidates(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]:
+def _simplex_candidates(
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+) -> list[Candidate]:
     """The best few atoms of each row, and a mixture of two."""
     n, n_atoms = model.active.shape
-    labels, nearest = _grid_candidates(model, theta)
-    chosen = [(labels[:, [j]], HARD_SHARE, nearest) for j in range(labels.shape[1])]
+    labels, nearest = _grid_candidates(model, theta, policy)
+    chosen = [(labels[:, [j]], policy.hard_share, nearest) for j in range(labels.shape[1])]
     if n_atoms > 1:
-        pairs, aligned = _mixed_candidates(model, theta)
-        chosen += [(labels[:, [0]], SOFT_SHARE, nearest), (pairs, SOFT_SHARE, aligned)]
+        pairs, aligned = _mixed_candidates(model, theta, policy)
+        chosen += [(labels[:, [0]], policy.soft_share, nearest),
+                   (pairs, policy.soft_share, aligned)]
     out = []
     for atoms, share, coordinates in chosen:
         support = np.zeros((n, n_atoms), bool)
@@ -222,10 +218,11 @@ def _simplex_candidates(model: SAEManifoldModel, theta: Theta, rho: Array) -> li
 
 
 def _encode_together(
-    model: SAEManifoldModel, theta: Theta, rho: Array, search_from_state: bool
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy,
+    search_from_state: bool,
 ) -> tuple[Theta, Mask, NDArray[np.bool_]]:
     alone, own = model.uncoupled(rho)
-    start, active, _ = encode(alone, theta, own, search_from_state=False)
+    start, active, _ = encode(alone, theta, own, policy, search_from_state=False)
     together = model.with_state(start, rho, active)
     solution = solve_inner(FixedDecoders(together), rho, tol=TOGETHER_TOL)
     if search_from_state:
@@ -240,7 +237,7 @@ def _encode_together(
 
 
 def _settle(
-    model: SAEManifoldModel, theta: Theta, rho: Array, active: Mask
+    model: SAEManifoldModel, theta: Theta, rho: Array, active: Mask, policy: EncodePolicy
 ) -> tuple[Theta, SAEManifoldModel, Mask]:
     """Refine rows to a minimum, letting the active set follow the assignments once.
 
@@ -248,40 +245,41 @@ def _settle(
     evidence of the others is not a number to compare.
     """
     trial_model = model.with_state(theta, rho, active)
-    theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
+    theta = trial_model.refine_rows(theta, rho, policy.sweeps)
     if model.assignment.hard_support:
         return theta, trial_model, np.ones(len(active), bool)
-    settled = active_set(trial_model, theta, rho)
+    settled = active_set(trial_model, theta, rho, policy)
     if (settled != active).any():
         trial_model = model.with_state(theta, rho, settled)
-        theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
-    a, information = _information(trial_model, theta, rho)
-    sound = np.where(settled, information > INFORMATION / SLACK, information < INFORMATION * SLACK)
+        theta = trial_model.refine_rows(theta, rho, policy.sweeps)
+    a, information = _information(trial_model, theta, rho, policy)
+    sound = np.where(settled, information > policy.information / policy.slack,
+                     information < policy.information * policy.slack)
     if model.assignment.on_simplex:
         sound[np.arange(len(a)), a.argmax(1)] = True
     return theta, trial_model, np.asarray(sound.all(axis=1))
 
 
 def _grid_candidates(
-    model: SAEManifoldModel, theta: Theta
+    model: SAEManifoldModel, theta: Theta, policy: EncodePolicy
 ) -> tuple[NDArray[np.intp], Array]:
     """Labels (N, C) of the nearest atoms, and coordinates (N, D) of the nearest grid points."""
     n = len(model.Z)
     distance = np.empty((n, len(model.atoms)))
     nearest = np.empty((n, model.layout.n_coordinates))
     for k, atom in enumerate(model.atoms):
-        grid = atom_grid(atom)
+        grid = atom_grid(atom, policy)
         points = atom.basis(grid) @ theta.beta[model.layout.basis_slices[k]]
         squares = np.einsum("gp,gp->g", points, points) - 2.0 * model.working @ points.T
         index = squares.argmin(1)
         distance[:, k] = squares[np.arange(n), index]
         nearest[:, model.layout.coordinate_slices[k]] = grid[index]
-    order = np.argsort(distance, axis=1, kind="stable")[:, :N_CANDIDATES]
+    order = np.argsort(distance, axis=1, kind="stable")[:, :policy.n_candidates]
     return order, nearest
 
 
 def _mixed_candidates(
-    model: SAEManifoldModel, theta: Theta
+    model: SAEManifoldModel, theta: Theta, policy: EncodePolicy
 ) -> tuple[NDArray[np.intp], Array]:
     """The two atoms (N, 2) that a row points along most, and coordinates (N, D) by direction.
 
@@ -292,7 +290,7 @@ def _mixed_candidates(
     along = np.empty((n, len(model.atoms)))
     aligned = np.empty((n, model.layout.n_coordinates))
     for k, atom in enumerate(model.atoms):
-        grid = atom_grid(atom)
+        grid = atom_grid(atom, policy)
         b = theta.beta[model.layout.basis_slices[k]]
         spokes = (atom.basis(grid) - atom.prior_mean_basis()) @ b
         length = np.sqrt(np.einsum("gp,gp->g", spokes, spokes))

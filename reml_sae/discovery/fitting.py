@@ -1,10 +1,4 @@
-"""From standardised data to a rough fit: starts and their ranking.
-
-1. Starts: subspace clustering gives labels and coordinates (DESIGN A7, the linear relaxation).
-2. Each start is fitted roughly at Fellner-Schall strengths and ranked by V; where rows seem to mix
-   several atoms, a start of mixed assignments competes too.
-3. The best is fitted on (`_settle`).
-"""
+"""From codes to a rough fit: the model at given codes, and a few Fellner-Schall steps of it."""
 
 from __future__ import annotations
 
@@ -16,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from reml_sae.assignments import Assignment
-from reml_sae.discovery.code_starts import CodeStart, find_code_starts
-from reml_sae.discovery.encode import active_set, encode, hard_shares, squared_speeds
-from reml_sae.discovery.pursuit import Candidate
-from reml_sae.engine import OUT_OF_TIME, Curvature, Deadline, FitResult, Theta, TraceRow, fit_reml
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.encode import active_set, encode, squared_speeds
+from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
+from reml_sae.engine import Curvature, Deadline, FitResult, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
@@ -30,27 +24,6 @@ from reml_sae.models.sae.structure import with_amplitude_priors
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
-
-MODE_SWEEPS = 60
-START_SHARE_OF_VARIANCE = 0.5
-START_LOG_STRENGTHS = {"logits": 4.0, "amplitudes": 2.0}
-"""Starts are hard partitions, the mode of a strong entropy penalty; from a weak one the assignments
-of all rows melt together before REML can set its strength. Amplitudes start near one."""
-START_LOG_PRECISION = 0.0
-"""Of pre-activations: a higher one would pull them below the threshold, and the decoders up."""
-ROUGH: dict[str, Any] = {"curvature": "majorizer", "rough": True, "max_fellner_schall": 4}
-"""Options of `fit_reml` for a rough fit."""
-LEAST_LEFT = 0.25
-"""Share of the noise that residuals are taken to have where rows have hardly more columns than
-codes."""
-STIFF = {"decoder": 3.0, "amplitudes": 4.0}
-"""What the log strengths of a stiff start are above those of others."""
-STIFF_TURNS, STIFF_SWEEPS = 3, 3
-MIXED_LOG_SPARSITY, MIXED_SHARE, MIXED_TURNS, MIXED_ROWS = 0.0, 0.6, 15, 0.02
-OVERDISPERSED = 1.3
-"""Variance of the rows' squared residuals, relative to white noise, where rows may mix atoms."""
-UNEXPLAINED = 1.25
-"""Starts that leave this much more of the variance unexplained than the best are not fitted."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +52,7 @@ class Settings:
     offset: Array
     integration: Integration = "auto"
     deadline: Deadline = field(default_factory=Deadline)
+    policy: SearchPolicy = field(default_factory=SearchPolicy)
 
 
 def working_scale(Z: Array, settings: Settings) -> Array:
@@ -90,131 +64,29 @@ def working_scale(Z: Array, settings: Settings) -> Array:
     return working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
 
 
-def fit_starts(
-    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
-    rng: np.random.Generator,
-) -> Fitted:
-    """The best of several starts, fitted roughly and ranked by V.
-
-    Raises
-    ------
-    InnerConvergenceError
-        Where no start leads to a usable state.
-    """
-    assignment = settings.assign(len(atoms))
-    starts = find_code_starts(working_scale(Z, settings), atoms, assignment, settings.n_init, rng)
-    rough: list[tuple[Fitted, CodeStart]] = []
-    halt: str | None = None
-    most = max((start.explained for start in starts if start.explained is not None), default=0.0)
-    for number, start in enumerate(starts):
-        if start.explained is not None and 1.0 - start.explained > UNEXPLAINED * (1.0 - most):
-            logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
-                        number, start.explained, most)
-            continue
-        model = model_from_codes(Z, unit, atoms, settings, start.codes)
-        if assignment.hard_support and len(atoms) > 1 and assignment.most_active > 1:
-            model = _annealed(model)
-        fitted = rough_fit(model, settings, f"start {number}")
-        if fitted is not None:
-            rough.append((fitted, start))
-            halt = _halt(fitted, settings)
-            if halt is not None:
-                break
-    if not rough:
-        raise InnerConvergenceError(
-            f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
-            "atoms or a larger n_init"
-        )
-    best, start = min(rough, key=lambda pair: pair[0].result.criterion)
-    mixed = None if halt is not None else _mixed_start(best, start)
-    if mixed is not None:
-        soft = rough_fit(mixed, settings, "mixed start")
-        if soft is not None:
-            halt = _halt(soft, settings)
-            best = min(best, soft, key=lambda found: found.result.criterion)
-    return best if halt is None else stopped(best, halt)
-
-
-def _halt(fitted: Fitted, settings: Settings) -> str | None:
-    """Why nothing more is to be tried after this fit; None where it may be."""
-    if fitted.result.interrupted:
-        return fitted.result.message
-    return OUT_OF_TIME if settings.deadline.passed else None
-
-
 def stopped(fitted: Fitted, message: str) -> Fitted:
     """The fit, marked as one after which the search was stopped."""
     return replace(fitted, result=replace(fitted.result, interrupted=True, converged=False,
                                           message=message))
 
 
-def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
-    """The model after a few turns of rows and decoders at stiff priors.
-
-    The decoders of a start whose rows use some wrong atoms would bend, and the amplitudes spread,
-    to explain these rows; stiff ones let the rows find their atoms.
-    """
-    theta, rho = model.initial_theta(), model.initial_rho()
-    for term in model.terms:
-        if term.target in STIFF and term.penalty.is_quadratic:
-            rho[term.where] += STIFF[term.target]
-    for _ in range(STIFF_TURNS):
-        theta = solve_beta(model, model.refine_rows(theta, rho, STIFF_SWEEPS), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
-        model, _ = reassign(model, theta, rho)
-        theta = model.initial_theta()
-    return model.with_state(theta, rho)
+def rough_options(policy: SettlePolicy) -> dict[str, Any]:
+    """Options of `fit_reml` for a rough fit."""
+    return {"curvature": "majorizer", "rough": True, "max_fellner_schall": policy.rough_steps}
 
 
 def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     model = decided(model, settings)
     try:
-        result = fit_reml(model, **ROUGH, max_outer=settings.max_outer,
-                          max_time=settings.deadline.left, callbacks=settings.callbacks)
+        result = fit_reml(model, **rough_options(settings.policy.settle),
+                          max_outer=settings.max_outer, max_time=settings.deadline.left,
+                          callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)
         return None
     logger.info("%s: V = %.4f", name, result.criterion)
     return Fitted(model.settled(), result)
-
-
-def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
-    """Start for rows that mix several atoms, from a hard fit; None where hardly a row does.
-
-    A row of a hard partition carries one coordinate, so its fit leaves what the other atoms would
-    explain in the noise, and that noise hides that they could be resolved. Here every row begins
-    with all coordinates; rows and decoders take turns at a weak entropy penalty, after which each
-    row keeps the coordinates that it resolves.
-    """
-    assignment = fitted.model.assignment
-    if len(fitted.model.atoms) == 1 or not assignment.on_simplex or not _is_overdispersed(fitted):
-        return None
-    rho = fitted.result.rho.copy()
-    for term in fitted.model.terms:
-        if term.target == "logits":
-            rho[term.where] = term.penalty.rho_at(MIXED_LOG_SPARSITY)
-    shares = hard_shares(start.labels, len(fitted.model.atoms), MIXED_SHARE)
-    zeta = assignment.start(start.codes.support, shares)
-    theta = Theta(np.concatenate([zeta, start.codes.coordinates], axis=1),
-                  fitted.model.initial_theta().beta)
-    model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
-    for _ in range(MIXED_TURNS):
-        theta = solve_beta(model, model.refine_rows(theta, rho, 3), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
-    active = active_set(model, theta, rho)
-    if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
-        return None
-    return model.with_state(theta, rho, active)
-
-
-def _is_overdispersed(fitted: Fitted) -> bool:
-    """Whether some rows are explained much worse than others, as those that mix atoms would be."""
-    model, theta = fitted.model, fitted.result.theta
-    residual = model.working - model.scaled_basis(theta)[1] @ theta.beta
-    squares = (residual**2).sum(axis=1)
-    white = 2.0 / residual.shape[1] * squares.mean() ** 2
-    return bool(squares.var() > OVERDISPERSED * white)
 
 
 def model_from_codes(
@@ -235,7 +107,8 @@ def model_from_codes(
     """
     family, assignment = settings.family, settings.assign(len(atoms))
     terms = with_amplitude_priors(assignment, settings.bind(atoms))
-    own = (np.array([np.log(START_SHARE_OF_VARIANCE)]) if family.has_dispersion
+    policy = settings.policy.start
+    own = (np.array([np.log(policy.share_of_variance)]) if family.has_dispersion
            else family.initial_psi(Z))
     rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), own])
     size = sum(atom.basis_size for atom in atoms) + (not assignment.on_simplex)
@@ -246,30 +119,31 @@ def model_from_codes(
         family=family, offset=settings.offset,
         integration=_integration(assignment, settings),
     )
+    levels = {
+        "logits": policy.log_sparsity,
+        "amplitudes": policy.log_amplitudes if assignment.hard_support else policy.log_precision}
     for term in model.terms:
-        if term.target == "amplitudes" and not assignment.hard_support:
-            rho[term.where] = term.penalty.rho_at(START_LOG_PRECISION)
-        elif term.target in START_LOG_STRENGTHS:
-            rho[term.where] = term.penalty.rho_at(START_LOG_STRENGTHS[term.target])
+        if term.target in levels:
+            rho[term.where] = term.penalty.rho_at(levels[term.target])
     for number, name in enumerate(model.rho_names):
         rho[number] = rho[number] if known is None else known.get(name, rho[number])
     theta = solve_beta(model, theta, rho)
     rho[len(rho) - family.n_psi:] = start_psi(model, theta)
     if family.has_dispersion:
-        rho[-1] -= np.log(_left_to_noise(model))
+        rho[-1] -= np.log(_left_to_noise(model, policy.least_left))
     # an atom that is a point has no coordinate to carry
-    speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
+    speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]), settings.policy.encode)
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))
 
 
-def _left_to_noise(model: SAEManifoldModel) -> float:
+def _left_to_noise(model: SAEManifoldModel, least: float) -> float:
     """Share of the noise that rows placed on their atoms leave in the residuals.
 
     Each takes the noise along its atoms into its codes. Started below what it is, the noise holds
     the rows to codes that are all noise, and decoders bend after them.
     """
     taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
-    return max(1.0 - float(taken.mean()) / model.shape[1], LEAST_LEFT)
+    return max(1.0 - float(taken.mean()) / model.shape[1], least)
 
 
 def decided(model: SAEManifoldModel, settings: Settings) -> SAEManifoldModel:
@@ -283,9 +157,9 @@ def _integration(assignment: Assignment, settings: Settings) -> Integration:
 
 
 def reassign(
-    model: SAEManifoldModel, theta: Theta, rho: Array
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
 ) -> tuple[SAEManifoldModel, int]:
     """The model with every row at its best local minimum, and how many rows moved."""
-    found, active, moved = encode(model, theta, rho, search_from_state=True)
-    active[~moved] = active_set(model, theta, rho)[~moved]
+    found, active, moved = encode(model, theta, rho, policy, search_from_state=True)
+    active[~moved] = active_set(model, theta, rho, policy)[~moved]
     return model.with_state(found, rho, active), int(moved.sum())

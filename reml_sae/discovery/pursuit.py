@@ -13,57 +13,36 @@ columns' weights; `encode` refines the candidates and compares them by their evi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.policy import EncodePolicy
 from reml_sae.engine import Theta
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import column_weights
 from reml_sae.relaxations.block_ksvd import leading_sets, scores_on
-from reml_sae.typing import Array, Index, Mask
+from reml_sae.typing import Array, Index
 
-GRID_CURVE, GRID_SURFACE = 64, 300
-SURE_SIZE = 4
-"""Where rows may use few atoms or many, sets of so many are tried whatever they gain; larger ones
-while any row gains more by them than the luckiest would by noise."""
-BEAMS, EXCHANGES = 3, 2
-SPAN_SETS = 4
-"""Sets of atoms of a row and of one size that are tried for what their spans explain."""
 CHUNK_ELEMENTS = 4_000_000
-AMPLITUDE_WIDTH = 4.0
-"""Amplitudes are looked for within this many prior standard deviations of one."""
+"""Rows times grid points that are held at once: memory, not a choice."""
 
 
-def atom_grid(atom: Manifold) -> Array:
+def atom_grid(atom: Manifold, policy: EncodePolicy) -> Array:
     """Coordinates (n, d) that cover an atom."""
-    return atom.grid(GRID_CURVE if atom.latent_dim == 1 else GRID_SURFACE)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Codes of all rows from which a refinement starts.
-
-    Attributes
-    ----------
-    support : (N, K) bool
-    amplitudes : (N, K)
-        On the simplex, the shares.
-    coordinates : (N, D)
-    """
-
-    support: Mask
-    amplitudes: Array
-    coordinates: Array
+    return atom.grid(policy.grid_curve if atom.latent_dim == 1 else policy.grid_surface)
 
 
 class _Dictionary:
     """Points of all atoms, atom by atom, in the metric of the columns' weights."""
 
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
+    def __init__(
+        self, model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+    ):
+        self.policy = policy
         self.weights = np.sqrt(column_weights(model, theta, rho))
-        grids = [atom_grid(atom) for atom in model.atoms]
+        grids = [atom_grid(atom, policy) for atom in model.atoms]
         points = [atom.basis(grid) @ theta.beta[where] for atom, grid, where in
                   zip(model.atoms, grids, model.layout.basis_slices, strict=True)]
         self.centres: Array = self.weights * (
@@ -78,7 +57,8 @@ class _Dictionary:
         self.across: Array = (self.points * self.centres[self.owner]).sum(axis=1)
         self.first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.grids = grids
-        self.log_lowest, self.log_highest = _amplitude_range(model, rho)
+        self.log_lowest, self.log_highest = _amplitude_range(
+            model, rho, policy.amplitude_width)
         self.costs = model.opening_costs(rho)
         self.precision = _amplitude_precision(model, rho)
         self.n_atoms = len(grids)
@@ -132,16 +112,20 @@ def _amplitude_precision(model: SAEManifoldModel, rho: Array) -> float:
     return 0.0
 
 
-def _amplitude_range(model: SAEManifoldModel, rho: Array) -> tuple[float, float]:
-    spread = AMPLITUDE_WIDTH / np.sqrt(max(_amplitude_precision(model, rho), 1e-12))
+def _amplitude_range(
+    model: SAEManifoldModel, rho: Array, width: float
+) -> tuple[float, float]:
+    spread = width / np.sqrt(max(_amplitude_precision(model, rho), 1e-12))
     if not model.assignment.hard_support:
         return float(np.log(0.5)), 3.0
     return max(-spread, -5.0), min(spread, 5.0)
 
 
-def pursue(model: SAEManifoldModel, theta: Theta, rho: Array) -> list[Candidate]:
+def pursue(
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+) -> list[Candidate]:
     """Candidates of every number of atoms that a row may use; the best two of the largest."""
-    dictionary = _Dictionary(model, theta, rho)
+    dictionary = _Dictionary(model, theta, rho, policy)
     n, n_atoms = model.active.shape
     intercept = theta.beta[-1] if model.layout.has_intercept else 0.0
     target = (model.working - intercept) * dictionary.weights
@@ -171,7 +155,7 @@ def _joined(chunks: list[list[Candidate]]) -> list[Candidate]:
 
 def _span_sets(dictionary: _Dictionary, target: Array, least: int, deepest: int) -> list[Index]:
     """Sets (n, m) of several atoms whose spans explain the rows best, of every size allowed."""
-    found = list(leading_sets(target, dictionary.frames, deepest, SPAN_SETS))
+    found = list(leading_sets(target, dictionary.frames, deepest, dictionary.policy.span_sets))
     return [sets[:, b] for sets, _ in found[max(least, 2) - 1:] for b in range(sets.shape[1])]
 
 
@@ -201,7 +185,7 @@ def _pursue_rows(
     """
     n = len(target)
     gain, where, a = dictionary.best_of_each_atom(target)
-    order = np.argsort(-gain, axis=1, kind="stable")[:, :BEAMS]
+    order = np.argsort(-gain, axis=1, kind="stable")[:, :dictionary.policy.beams]
     beams: list[_Slots] = [
         (first, np.take_along_axis(where, first, 1), np.take_along_axis(a, first, 1))
         for first in np.split(order, order.shape[1], axis=1)]
@@ -213,7 +197,8 @@ def _pursue_rows(
         if size > 1:
             beams = [_grown(dictionary, target, slots) for slots in beams]
         losses = np.stack([_loss(dictionary, target, slots) for slots in beams], axis=1)
-        if size > max(least, SURE_SIZE) and not (before - losses.min(axis=1) > luck).any():
+        gained = before - losses.min(axis=1)
+        if size > max(least, dictionary.policy.sure_size) and not (gained > luck).any():
             break
         before, deepest = np.minimum(before, losses.min(axis=1)), size
         ranked = np.argsort(losses, axis=1, kind="stable")
@@ -226,7 +211,7 @@ def _pursue_rows(
 def _grown(dictionary: _Dictionary, target: Array, slots: _Slots) -> _Slots:
     """Slots with one more, after which every one is exchanged for the best a few times."""
     slots = _with_slot(dictionary, target, slots, None)
-    for _ in range(EXCHANGES):
+    for _ in range(dictionary.policy.exchanges):
         for slot in range(slots[0].shape[1]):
             slots = _with_slot(dictionary, target, slots, slot)
     return slots

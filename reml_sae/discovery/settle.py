@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from reml_sae.discovery.fitting import (
-    MODE_SWEEPS,
-    ROUGH,
     Fitted,
     Settings,
     decided,
     reassign,
+    rough_options,
     stopped,
 )
 from reml_sae.engine import OUT_OF_TIME, FitResult, REMLTrace, criterion_at, fit_reml
@@ -31,13 +30,6 @@ from reml_sae.models import SAEManifoldModel
 
 logger = logging.getLogger("reml_sae")
 
-MAX_ROUNDS, MAX_ROUGH_ROUNDS = 6, 12
-FEW_MOVED = 0.002
-"""Share of the rows that still move when the rough and loose rounds end."""
-LOOSE_TOL = 1e-4
-"""Gradient tolerance of a loose round."""
-SLACK = 0.1
-"""Nats within which a V of loose inner solves says nothing."""
 UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
 
@@ -51,29 +43,30 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
     converged. V is not above that of the fit given in, nor of a loose one: where choices have led
     up, the lowest is fitted on as it is.
     """
+    policy = settings.policy.settle
     trace = REMLTrace(list(fitted.result.trace))
     rounds: list[Fitted] = []
     met = [fitted]
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
     rough, loose, lowest, halt = True, False, np.inf, None
-    for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
+    for number in range(policy.most_rough_rounds + policy.most_rounds):
         if settings.deadline.passed:
             halt = OUT_OF_TIME
             break
         before = model.active
-        model, moved = reassign(model, theta, rho)
+        model, moved = reassign(model, theta, rho, settings.policy.encode)
         model = decided(model, settings)
         if rounds and not loose and not moved and (model.active == before).all():
             break
         left = max(settings.max_outer - trace.n_counted, 0)
         if rounds and not left:
             break
-        many = moved > FEW_MOVED * len(before) and not model.by_quadrature
-        rough &= many and number < MAX_ROUGH_ROUNDS and left > settings.max_outer // 2
-        loose = many and not rough and len(rounds) < MAX_ROUNDS - 1
+        many = moved > policy.few_moved * len(before) and not model.by_quadrature
+        rough &= many and number < policy.most_rough_rounds and left > settings.max_outer // 2
+        loose = many and not rough and len(rounds) < policy.most_rounds - 1
         try:
             result = _fit(model, settings, left, trace,
-                          ROUGH if rough else _final(settings, loose))
+                          rough_options(policy) if rough else _final(settings, loose))
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("round %d was given up: %s", number, error)
             break
@@ -85,13 +78,13 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
             met.append(Fitted(model, result))
         if not rough or result.interrupted:
             rounds.append(Fitted(model, result))
-        rough &= result.criterion < lowest - 1.0
+        rough &= result.criterion < lowest - policy.rough_gain
         lowest = min(lowest, result.criterion)
         halt = result.message if result.interrupted else None
         if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
-            rounds = [_with_codes(rounds[-1])]
+            rounds = [_with_codes(rounds[-1], settings)]
             break
-        if halt is not None or len(rounds) == MAX_ROUNDS:
+        if halt is not None or len(rounds) == policy.most_rounds:
             break
     if not rounds:
         unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
@@ -130,7 +123,7 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
             raise
         logger.info("the rows are left to Laplace's method: %s", error)
         return fitted
-    return _at_modes(Fitted(model, result))
+    return _at_modes(Fitted(model, result), settings)
 
 
 def _fit(
@@ -145,7 +138,7 @@ def _fit(
 def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:
     """Options of `fit_reml` for a fit that ends at an optimum, or near it."""
     return {"curvature": settings.curvature, "valleys": False,
-            "tol": max(settings.tol, LOOSE_TOL) if loose else settings.tol}
+            "tol": max(settings.tol, settings.policy.settle.loose_tol) if loose else settings.tol}
 
 
 def _not_above(
@@ -155,31 +148,32 @@ def _not_above(
     values = [_criterion_of(found, settings)
               if found.model.by_quadrature == best.model.by_quadrature else np.inf for found in met]
     lowest = met[int(np.argmin(values))]
-    if best.result.criterion <= min(values) + SLACK:
+    if best.result.criterion <= min(values) + settings.policy.settle.slack:
         return best
     left = settings.max_outer - trace.n_counted
     if left <= 0 or settings.deadline.passed:
-        return _as_it_was(lowest, UNSETTLED)
+        return _as_it_was(lowest, UNSETTLED, settings)
     logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
     model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
     try:
         result = _fit(model, settings, left, trace, _final(settings))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("it was given up: %s", error)
-        return _as_it_was(lowest, UNUSABLE)
+        return _as_it_was(lowest, UNUSABLE, settings)
     found = Fitted(model.with_state(result.theta, result.rho), result)
-    return _with_codes(found) if model.by_quadrature else found
+    return _with_codes(found, settings) if model.by_quadrature else found
 
 
-def _as_it_was(fitted: Fitted, message: str) -> Fitted:
+def _as_it_was(fitted: Fitted, message: str, settings: Settings) -> Fitted:
     """A fit of loose inner solves, not converged, with every row at its mode."""
-    found = _at_modes(fitted)
+    found = _at_modes(fitted, settings)
     return replace(found, result=replace(found.result, converged=False, message=message))
 
 
-def _at_modes(fitted: Fitted) -> Fitted:
+def _at_modes(fitted: Fitted, settings: Settings) -> Fitted:
     """The same fit with every row at its mode."""
-    theta = fitted.model.refine_rows(fitted.result.theta, fitted.result.rho, MODE_SWEEPS)
+    theta = fitted.model.refine_rows(fitted.result.theta, fitted.result.rho,
+                                     settings.policy.settle.mode_sweeps)
     return Fitted(fitted.model.with_state(theta, fitted.result.rho),
                   replace(fitted.result, theta=theta))
 
@@ -195,10 +189,11 @@ def _criterion_of(fitted: Fitted, settings: Settings) -> float:
         return np.inf
 
 
-def _with_codes(fitted: Fitted) -> Fitted:
+def _with_codes(fitted: Fitted, settings: Settings) -> Fitted:
     """A fit whose rows were integrated out, with every row at its best mode."""
-    found = _at_modes(fitted)
-    model, _ = reassign(found.model, found.result.theta, found.result.rho)
+    found = _at_modes(fitted, settings)
+    model, _ = reassign(found.model, found.result.theta, found.result.rho,
+                        settings.policy.encode)
     return Fitted(model, replace(found.result, theta=model.initial_theta()))
 
 

@@ -2,7 +2,7 @@
 
 Every candidate is fitted roughly to the leading principal scores of a sample of the rows, and the
 best of them by REML; those that are close to the lowest V are then fitted to all rows. The lowest V
-wins, but a curved atom must beat the best flat by `MARGIN` nats: one whose roughness runs to
+wins, but a curved atom must beat the best flat by the margin nats: one whose roughness runs to
 infinity is that flat, up to a constant.
 
 V assumes Gaussian noise about the atom, and rows with other margins can make a curve look better
@@ -10,12 +10,12 @@ than a flat without any shape between the columns. So a curved winner is compare
 principal scores are permuted, each on its own, which keeps the margins and destroys the shape. The
 statistic is V(best flat) - V(the topology), by rough fits of the sample. The test is sequential.
 The first permutation that reaches the observed statistic ends it, and the flat is chosen. After
-`LEAST_PERMUTATIONS` an observed statistic ends it that would be rarer than `SURE` if it were one
-more draw from the normal distribution of the permuted ones (Student's t of their mean and standard
-deviation, the latter no less than `MARGIN`). Where all statistics have one distribution this calls
-a shape in 5.1 % of cases if that is normal, 6.7 % if it is exponential and 7.7 % if a tenth lies
-eight standard deviations above the rest (simulated), against 5 % without the early end; that the
-curve must also win by V is not counted, nor that it was the best of several.
+``least_permutations`` an observed statistic ends it that would be rarer than ``sure`` if it were
+one more draw from the normal distribution of the permuted ones (Student's t of their mean and
+standard deviation, the latter no less than the margin). Where all statistics have one distribution
+this calls a shape in 5.1 % of cases if that is normal, 6.7 % if it is exponential and 7.7 % if a
+tenth lies eight standard deviations above the rest (simulated), against 5 % without the early end;
+that the curve must also win by V is not counted, nor that it was the best of several.
 
 Contract. `choose_topology` never raises for rows that are few, repeated, noiseless or of low rank:
 rows without a shape get the best flat, or the first candidate where none is flat. It raises
@@ -34,26 +34,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student_t
 
-from reml_sae.discovery.code_starts import LEAST_ROWS
-from reml_sae.discovery.fitting import (
-    Fitted,
-    Settings,
-    model_from_codes,
-    rough_fit,
-)
-from reml_sae.discovery.moves import (
-    MARGIN,
-    is_flat,
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
+from reml_sae.discovery.local import (
+    local_scores,
     local_settings,
-    principal_scores,
     rough_criterion,
     rough_local,
-    sample_rows,
     topology_label,
     uninterrupted,
 )
-from reml_sae.discovery.pursuit import Candidate
 from reml_sae.discovery.settle import settle
+from reml_sae.discovery.strengths import known_of
 from reml_sae.engine import OutOfTime
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.manifolds import (
@@ -67,6 +59,7 @@ from reml_sae.manifolds import (
     Sphere,
     Torus,
 )
+from reml_sae.relaxations.axes import sample_rows
 from reml_sae.relaxations.latent_grid import nearest_coordinates
 from reml_sae.typing import Array
 
@@ -77,17 +70,6 @@ AUTO_TOPOLOGIES: tuple[Manifold, ...] = (
     Sphere(2), Torus(1), Cylinder(1, 1), Mobius(1), ProjectivePlane(2),
 )
 """Candidates where the user names none."""
-SAMPLE_ROWS, FINAL_ROWS = 250, 2000
-"""Rows to which all candidates are fitted, permuted or not, and those that are close."""
-N_SETTLED = 4
-"""Best candidates, and flats beside them, that are fitted to the sample by REML."""
-ROUGH_PER_ROW, CLOSE_PER_ROW = 0.5, 0.25
-"""Nats a row by which V may be behind the best: a rough one to be fitted on by REML, and one of
-REML to be fitted to all rows, where more functions may have earned their price."""
-N_PERMUTATIONS, LEAST_PERMUTATIONS = 19, 4
-SURE = 1e-3
-"""Tail probability of the observed statistic, if permuted ones are normal, that ends the test."""
-LEVEL = 1.0 / (1 + N_PERMUTATIONS)
 
 
 @dataclass(frozen=True)
@@ -144,11 +126,12 @@ def choose_topology(
     X = np.asarray(X, float)
     if X.ndim != 2 or not np.isfinite(X).all():
         raise InputError(f"X must be a finite matrix, got shape {X.shape}")
-    scores = principal_scores(X, FINAL_ROWS, rng)
-    flats = [atom for atom in candidates if is_flat(atom)]
-    if len(scores) < LEAST_ROWS or scores.shape[1] == 0:
+    policy = settings.policy.topology
+    scores = local_scores(X, policy.final_rows, policy, rng)
+    flats = [atom for atom in candidates if atom.is_flat]
+    if len(scores) < settings.policy.start.least_rows or scores.shape[1] == 0:
         return TopologyChoice((flats or list(candidates))[0], (), np.nan, np.nan)
-    sample = sample_rows(scores, SAMPLE_ROWS, rng)
+    sample = sample_rows(scores, policy.sample_rows, rng)
     screened: dict[Manifold, Fitted] = {}
     try:
         _screen(sample, candidates, settings, rng, screened)
@@ -164,18 +147,19 @@ def _judged(
     rng: np.random.Generator,
 ) -> TopologyChoice:
     """The choice among topologies that have rough fits to the sample."""
-    flats = [atom for atom in screened if is_flat(atom)]
+    policy, margin = settings.policy.topology, settings.policy.move.margin
+    flats = [atom for atom in screened if atom.is_flat]
     values = _values(scores, _settle_best(screened, settings), settings)
     table = _table(values)
-    best = min(values, key=lambda atom: values[atom] + (0.0 if is_flat(atom) else MARGIN))
-    flat = min((atom for atom in values if is_flat(atom)), key=lambda atom: values[atom],
+    best = min(values, key=lambda atom: values[atom] + (0.0 if atom.is_flat else margin))
+    flat = min((atom for atom in values if atom.is_flat), key=lambda atom: values[atom],
                default=None)
-    if flat is None or is_flat(best):
+    if flat is None or best.is_flat:
         return TopologyChoice(best, table, np.nan, np.nan)
     rough = {atom: fitted.result.criterion for atom, fitted in screened.items()}
-    statistic = min(rough[atom] for atom in rough if is_flat(atom)) - rough[best]
+    statistic = min(rough[atom] for atom in rough if atom.is_flat) - rough[best]
     p_value = _permutation_test(sample, best, statistic, flats, settings, rng)
-    return TopologyChoice(best if p_value <= LEVEL else flat, table, p_value, statistic)
+    return TopologyChoice(best if p_value <= policy.level else flat, table, p_value, statistic)
 
 
 def _table(values: dict[Manifold, float]) -> tuple[tuple[str, float], ...]:
@@ -202,13 +186,15 @@ def _screen(
 
 def _settle_best(screened: dict[Manifold, Fitted], settings: Settings) -> dict[Manifold, Fitted]:
     """Fits of the sample, by REML where V may be the lowest, rough elsewhere."""
+    policy = settings.policy.topology
     fits = dict(screened)
     values = {atom: fitted.result.criterion for atom, fitted in fits.items()}
     n_rows, n_columns = next(iter(fits.values())).model.Z.shape
     local, best = local_settings(settings, n_columns), np.inf
     ranked = sorted(values, key=lambda atom: values[atom])
-    for atom in ranked[:N_SETTLED] + [atom for atom in ranked[N_SETTLED:] if is_flat(atom)]:
-        if values[atom] > min(best, values[ranked[0]]) + ROUGH_PER_ROW * n_rows:
+    n = policy.n_settled
+    for atom in ranked[:n] + [atom for atom in ranked[n:] if atom.is_flat]:
+        if values[atom] > min(best, values[ranked[0]]) + policy.rough_per_row * n_rows:
             break
         final = uninterrupted(settle(fits[atom], local), settings)
         if final.result.criterion < values[atom]:
@@ -224,7 +210,7 @@ def _values(X: Array, fits: dict[Manifold, Fitted], settings: Settings) -> dict[
     """
     values = {atom: fitted.result.criterion for atom, fitted in fits.items()}
     n_sample = len(next(iter(fits.values())).model.Z)
-    within = min(values.values()) + CLOSE_PER_ROW * n_sample
+    within = min(values.values()) + settings.policy.topology.close_per_row * n_sample
     close = [atom for atom in values if values[atom] <= within]
     if len(X) == n_sample or len(close) == 1:
         return values
@@ -245,9 +231,8 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     everyone = np.ones((len(X), 1))
     variance = model.family.dispersion(model.psi(result.rho))
     t = nearest_coordinates(X, atom, result.theta.beta, variance)[0]
-    known = dict(zip(model.rho_names, map(float, result.rho), strict=True))
     codes = Candidate(everyone > 0.0, everyone, t)
-    found = rough_fit(model_from_codes(X, 1.0, [atom], local, codes, known), local,
+    found = rough_fit(model_from_codes(X, 1.0, [atom], local, codes, known_of(fitted)), local,
                       topology_label(atom))
     return None if found is None else uninterrupted(found, local)
 
@@ -257,24 +242,28 @@ def _permutation_test(
     rng: np.random.Generator,
 ) -> float:
     """p-value of the observed statistic."""
+    policy, margin = settings.policy.topology, settings.policy.move.margin
     permuted: list[float] = []
-    while len(permuted) < N_PERMUTATIONS:
+    while len(permuted) < policy.n_permutations:
         rows = rng.permuted(X, axis=0)
         flat = min(rough_criterion(rows, other, settings, rng) for other in flats)
         permuted.append(flat - rough_criterion(rows, atom, settings, rng))
         if permuted[-1] >= observed:
             return 2.0 / (1 + len(permuted))
-        if len(permuted) >= LEAST_PERMUTATIONS:
-            p_value = _tail(observed, permuted)
-            if p_value < SURE:
+        if len(permuted) >= policy.least_permutations:
+            p_value = _tail(observed, permuted, margin)
+            if p_value < policy.sure:
                 return p_value
-    return LEVEL
+    return policy.level
 
 
-def _tail(observed: float, permuted: Sequence[float]) -> float:
-    """Probability that one more normal value is as high as the observed one."""
+def _tail(observed: float, permuted: Sequence[float], least: float) -> float:
+    """Probability that one more normal value is as high as the observed one.
+
+    Their standard deviation is no less than ``least``.
+    """
     if not np.isfinite(permuted).all():
         return 1.0
     n = len(permuted)
-    spread = max(float(np.std(permuted, ddof=1)), MARGIN) * np.sqrt(1.0 + 1.0 / n)
+    spread = max(float(np.std(permuted, ddof=1)), least) * np.sqrt(1.0 + 1.0 / n)
     return float(student_t.sf((observed - np.mean(permuted)) / spread, n - 1))

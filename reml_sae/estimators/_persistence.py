@@ -11,7 +11,7 @@ import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.diagnostics import Diagnostics
 from reml_sae.discovery.encode import Remembered
-from reml_sae.discovery.search import SearchRecord
+from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
 from reml_sae.errors import InputError
 from reml_sae.estimators._results import Atom, Codes

@@ -15,7 +15,8 @@ from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.diagnostics import diagnose, summary_text
 from reml_sae.discovery.encode import encode, remember
 from reml_sae.discovery.fitting import Settings
-from reml_sae.discovery.search import Structure, search
+from reml_sae.discovery.search import search
+from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, FitResult, Theta, TraceRow
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators import _persistence
@@ -330,7 +331,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.intercept_ = np.zeros(model.shape[1])
         if model.layout.has_intercept:
             self.intercept_ = self.offset_ + self.scale_ * result.theta.beta[-1]
-        self._remembered = remember(model, result.theta, result.rho)
+        self._remembered = remember(model, result.theta, result.rho,
+                                    self.search_.policy.encode)
         self.atoms_ = fitted_atoms(model, result, self.offset_, self.scale_)
         found = diagnose(model, result, self.codes_.assignments)
         self.diagnostics_ = replace(found, checks=(*found.checks, *self.search_.checks()))
@@ -463,5 +465,6 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             check_rows(term, len(data))
         model = self._model(data)
         theta, active, _ = encode(model, model.initial_theta(), self.rho_,
-                                  search_from_state=False, remembered=self._remembered)
+                                  self.search_.policy.encode, search_from_state=False,
+                                  remembered=self._remembered)
         return model.with_state(theta, self.rho_, active), theta

@@ -14,12 +14,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from reml_sae.manifolds._rules import Rule
 from reml_sae.typing import Array
+
+Relaxation = Literal["ring", "shell", "flat", "none"]
+"""What an atom is to a search that knows linear subspaces alone.
+
+ring    an ellipse, but for finer detail; its coordinate is the angle in [-pi, pi)
+shell   of nearly constant length in its ``linear_dim`` dimensions, once these are whitened
+flat    its coordinates are the standardised scores on its leading axes
+none    no more than a cloud in its ``linear_dim`` dimensions
+"""
 
 
 class Manifold(ABC):
@@ -51,6 +60,24 @@ class Manifold(ABC):
     def gaussian_axes(self) -> tuple[int, ...]:
         """Coordinates with the prior N(0, 1); the others, where there are any, are angles."""
         return tuple(range(self.latent_dim)) if self.is_euclidean else ()
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """Shape of the atom in the linear relaxation from which a fit starts."""
+        return "none"
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the basis is affine in the coordinates, so that the atom is never curved."""
+        return False
+
+    @property
+    def is_fourier(self) -> bool:
+        """Whether the basis is (1, cos t, sin t, .., cos Ht, sin Ht) of one angle t.
+
+        Its roughness is then that of the penalty `harmonic_roughness`, in its units.
+        """
+        return False
 
     @property
     def has_ends(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reml_sae.manifolds._base import Manifold
+from reml_sae.manifolds._base import Manifold, Relaxation
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._fourier import (
     fourier_derivatives,
@@ -54,6 +54,16 @@ class Circle(Manifold):
     def linear_dim(self) -> int:
         """2: the plane of the ellipse."""
         return 2
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """A ring."""
+        return "ring"
+
+    @property
+    def is_fourier(self) -> bool:
+        """True."""
+        return True
 
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
         """Basis and derivatives."""

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln
 
 from reml_sae.errors import InputError
-from reml_sae.manifolds._base import Manifold
+from reml_sae.manifolds._base import Manifold, Relaxation
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.manifolds._polynomial import monomial_jet
 from reml_sae.manifolds._prior import gaussian_lattice, gaussian_prior_jet
@@ -82,6 +82,16 @@ class Euclidean(Manifold):
     def linear_dim(self) -> int:
         """The dimension d."""
         return self.dim
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """A flat, whatever the degree."""
+        return "flat"
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the degree is 1."""
+        return self.degree == 1
 
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
         """Monomials and their derivatives."""

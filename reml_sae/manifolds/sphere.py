@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reml_sae.manifolds._ambient import UnitVectors, arc, spiral
+from reml_sae.manifolds._base import Relaxation
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.typing import Array
 
@@ -46,6 +47,11 @@ class Sphere(UnitVectors):
     def linear_dim(self) -> int:
         """3: the space of the ellipsoid."""
         return 3
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """A shell."""
+        return "shell"
 
     def log_prior_volume(self) -> float:
         """Log 4 pi, and (1/2) log 2 pi for the radius."""

@@ -38,7 +38,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Start:
+class Partition:
     """One start.
 
     Attributes
@@ -86,10 +86,10 @@ class _Piece:
 
 
 @single_threaded
-def find_starts(
-    Z: Array, latent_dims: Sequence[int], subspace_dims: Sequence[int], kinds: Sequence[str],
+def find_partitions(
+    Z: Array, latent_dims: Sequence[int], subspace_dims: Sequence[int], rings: Sequence[bool],
     n_init: int, rng: np.random.Generator,
-) -> list[Start]:
+) -> list[Partition]:
     """Find starts for rows that one of K curved atoms explains, each.
 
     Parameters
@@ -100,8 +100,8 @@ def find_starts(
         Dimension d_k of each atom's coordinate.
     subspace_dims : sequence of K ints
         Dimension of the affine subspace that holds most of the atom: 2 for a circle.
-    kinds : sequence of K str
-        "circle" or "euclidean".
+    rings : sequence of K bool
+        Which atoms are rings; the others are flats.
     n_init : int
         How many starts to return at most.
     rng : numpy.random.Generator
@@ -109,24 +109,24 @@ def find_starts(
 
     Returns
     -------
-    list of Start
+    list of Partition
         At least one and at most n_init, distinct, the best explained first.
     """
-    if len(Z) < len(kinds):
-        raise InputError(f"Z has {len(Z)} rows, fewer than its {len(kinds)} atoms; use fewer atoms")
+    if len(Z) < len(rings):
+        raise InputError(f"Z has {len(Z)} rows, fewer than its {len(rings)} atoms; use fewer atoms")
     Z = Z - Z.mean(0)
-    rank = min(max(4, sum(subspace_dims) + len(kinds)), *Z.shape)
+    rank = min(max(4, sum(subspace_dims) + len(rings)), *Z.shape)
     axes = randomized_svd(Z, rank, n_iter=7, random_state=int(rng.integers(2**31)))[2]
     X = Z @ axes.T
-    specs = [(kind == "circle", min(q, 2 if kind == "circle" else q, rank))
-             for kind, q in zip(kinds, subspace_dims, strict=True)]
+    specs = [(ring, min(q, 2 if ring else q, rank))
+             for ring, q in zip(rings, subspace_dims, strict=True)]
     found = _search(X, specs, n_init, rng)
     total = (Z**2).sum()
     starts = []
     for pieces in found:
         labels, residual = _assign(X, pieces)
         lost = residual + max(total - (X**2).sum(), 0.0)
-        starts.append(Start(
+        starts.append(Partition(
             labels, [_coordinates(X, piece, labels == k, d)
                      for k, (piece, d) in enumerate(zip(pieces, latent_dims, strict=True))],
             float(1.0 - lost / total) if total > TINY else 0.0,

@@ -7,26 +7,22 @@ import pytest
 
 from reml_sae.assignments import get_assignment
 from reml_sae.datasets import gaussian_control, planted_manifolds, planted_mixture
-from reml_sae.discovery import reshape as reshaping
 from reml_sae.discovery import topology
-from reml_sae.discovery.fitting import (
-    Settings,
-    fit_starts,
-    model_from_codes,
-    rough_fit,
-)
-from reml_sae.discovery.flats import demote, flat_twins
-from reml_sae.discovery.moves import (
-    codes_of,
-    local_rows,
-    merge_duplicates,
-    remove_idle,
-    renumbered,
-    topology_label,
-)
-from reml_sae.discovery.n_atoms import choose_n_atoms
-from reml_sae.discovery.reshape import choose_topologies, reshape
+from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.fitting import Settings, model_from_codes, rough_fit
+from reml_sae.discovery.judge import try_move
+from reml_sae.discovery.local import codes_of, local_rows, topology_label
+from reml_sae.discovery.moves._base import Context
+from reml_sae.discovery.moves.birth import choose_n_atoms
+from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
+from reml_sae.discovery.moves.merge import Merge
+from reml_sae.discovery.moves.remove import Remove
+from reml_sae.discovery.moves.reshape import Reshape
+from reml_sae.discovery.policy import TopologyPolicy
 from reml_sae.discovery.settle import settle
+from reml_sae.discovery.strengths import renumbered
+from reml_sae.discovery.structure import Structure
+from reml_sae.discovery.topologies import choose_topologies, near_rows
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
 from reml_sae.errors import InputError
 from reml_sae.estimators._validation import default_terms, resolve_terms
@@ -77,6 +73,11 @@ def fitted(data, kind, *atoms):
     return settle(fit_starts(Z, 1.0, atoms, own, rng()), own)
 
 
+def tried(move, start, own, **known):
+    """The model after a move of an open structure, and the records."""
+    return try_move(move, start, Context(Structure(None, None, 16, False), own, rng(), **known))
+
+
 # --- one atom --------------------------------------------------------------------------------
 
 
@@ -121,7 +122,7 @@ def permutation_test(monkeypatch, observed, permuted):
 ])
 def test_permutations_end_when_they_have_told(monkeypatch, observed, permuted, p_value, number):
     found, made = permutation_test(monkeypatch, observed, permuted)
-    assert found == pytest.approx(p_value, abs=topology.SURE)
+    assert found == pytest.approx(p_value, abs=TopologyPolicy().sure)
     assert made == number
 
 
@@ -135,11 +136,11 @@ def test_an_arc_is_an_interval():
 
 def test_rows_far_from_an_atom_say_nothing_of_its_shape():
     start = fitted(two_circles, "softmax", CIRCLE, CIRCLE)
-    rows, X = local_rows(start, 0)
-    near = reshaping._near_rows(start, 0, rows, X)
+    rows, X = local_rows(start, 0, TopologyPolicy())
+    near = near_rows(start, 0, rows, X, 6.0)
     assert near.mean() > 0.95
     X[:3] *= 3.0
-    changed = reshaping._near_rows(start, 0, rows, X)
+    changed = near_rows(start, 0, rows, X, 6.0)
     assert not changed[:3].any()
     np.testing.assert_array_equal(changed[3:], near[3:])
 
@@ -183,13 +184,13 @@ def test_bad_input_says_so():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_circle_on_a_line_is_demoted_and_the_other_stays(kind):
     start = fitted(circle_and_line, kind, CIRCLE, CIRCLE)
-    found, moves = demote(start, settings(6, kind), rng())
+    found, moves = tried(Demote(), start, settings(6, kind))
     assert sorted(atom.name for atom in found.model.atoms) == ["circle", "euclidean"]
     (move,) = [move for move in moves if move.accepted]
     assert move.kind == "demote"
     assert found.model.atoms[move.atom] == LINE
     assert found.result.criterion == move.after < move.before == start.result.criterion
-    same, (named,) = flat_twins(start, settings(6, kind), rng())
+    same, (named,) = tried(NameFlatTwin(), start, settings(6, kind))
     assert same is start and named.atom == move.atom and not named.accepted
     labels = codes_of(found).amplitudes.argmax(axis=1)
     assert 90 < (labels == move.atom).sum() < 150
@@ -200,7 +201,7 @@ def test_an_atom_too_many_is_removed(kind):
     start = fitted(two_circles, kind, *[CIRCLE] * 3)
     before = codes_of(start).coordinates.copy()
     own = settings(6, kind)
-    for found, moves in (merge_duplicates(start, own), remove_idle(start, own)):
+    for found, moves in (tried(Merge(), start, own), tried(Remove(), start, own)):
         assert len(found.model.atoms) == 2
         assert moves[0].accepted and moves[0].after < moves[0].before - 3.0
         two = fitted(two_circles, kind, *[CIRCLE] * 2)
@@ -211,21 +212,21 @@ def test_an_atom_too_many_is_removed(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_atoms_that_are_needed_stay(kind):
     start = fitted(two_circles, kind, *[CIRCLE] * 2)
-    found, moves = remove_idle(start, settings(6, kind))
+    found, moves = tried(Remove(), start, settings(6, kind))
     assert found is start
     assert [move.accepted for move in moves] == [False, False]
     assert all(move.after > move.before + 100.0 for move in moves)
-    assert merge_duplicates(start, settings(6, kind)) == (start, [])
-    assert demote(start, settings(6, kind), rng()) == (start, [])
-    assert flat_twins(start, settings(6, kind), rng()) == (start, [])
+    assert tried(Merge(), start, settings(6, kind)) == (start, [])
+    assert tried(Demote(), start, settings(6, kind)) == (start, [])
+    assert tried(NameFlatTwin(), start, settings(6, kind)) == (start, [])
 
 
 def test_rows_and_strengths_keep_their_atom():
     start = fitted(two_circles, "softmax", *[CIRCLE] * 3)
-    found, (move,) = merge_duplicates(start, settings(6))
+    found, (move,) = tried(Merge(), start, settings(6))
     left = [k for k in range(3) if k != move.atom]
     for k, other in enumerate(left):
-        old, new = (local_rows(*pair)[0] for pair in ((start, other), (found, k)))
+        old, new = (local_rows(*pair, TopologyPolicy())[0] for pair in ((start, other), (found, k)))
         assert len(np.intersect1d(old, new)) > 0.9 * len(old)
     known = {"logits": 0.0, "decoder[0]": 1.0, "decoder[1]": 2.0, "decoder[10].x": 3.0}
     assert renumbered(known, 1) == {"logits": 0.0, "decoder[0]": 1.0, "decoder[9].x": 3.0}
@@ -239,7 +240,7 @@ def test_a_penalty_for_so_many_atoms_forbids_their_removal():
 
     own = settings(6, bind=bind)
     start = fit_starts(two_circles(), 1.0, [CIRCLE] * 3, own, rng())
-    found, moves = remove_idle(start, own)
+    found, moves = tried(Remove(), start, own)
     assert found is start
     assert len(moves) == 3
     assert all("not allowed" in move.detail and not move.accepted for move in moves)
@@ -261,16 +262,16 @@ def test_every_atom_gets_its_own_topology():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_number_of_circles_is_found(kind):
-    found, table, _ = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
-                                     settings(6, kind), 16, rng())
+    found, table = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
+                                  settings(6, kind), 16, rng())
     assert len(found.model.atoms) == 2
     assert [n for n, _ in table] == [1, 2, 3, 4]
     assert min(table, key=lambda entry: entry[1])[0] == 2
 
 
 def test_numbers_that_the_assignment_forbids_are_passed_over():
-    _, table, _ = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
-                                 settings(6, "topk", n_active=2), 2, rng())
+    _, table = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
+                              settings(6, "topk", n_active=2), 2, rng())
     assert [n for n, _ in table] == [2]
 
 
@@ -281,7 +282,7 @@ def test_a_rival_shape_is_tried_in_the_joint_model():
     table = ((topology_label(arc), 0.0), (topology_label(CIRCLE), 1e4))
     choices = [TopologyChoice(arc, table, 0.01, 9.0),
                TopologyChoice(CIRCLE, ((topology_label(CIRCLE), 0.0),), 0.01, 9.0)]
-    changed, moves = reshape(start, choices, (arc, CIRCLE), own, rng())
+    changed, moves = tried(Reshape(), start, own, choices=choices, candidates=(arc, CIRCLE))
     assert [atom.name for atom in changed.model.atoms] == ["circle", "circle"]
     assert [(move.kind, move.atom, move.accepted) for move in moves] == [("reshape", 0, True)]
     assert changed.result.criterion < start.result.criterion
@@ -291,7 +292,7 @@ def test_a_rival_shape_is_tried_in_the_joint_model():
 def test_local_rows_leave_out_the_other_atoms_and_the_amplitude(kind):
     found = fitted(two_circles, kind, CIRCLE, CIRCLE)
     model, theta = found.model, found.result.theta
-    rows, X = local_rows(found, 0)
+    rows, X = local_rows(found, 0, TopologyPolicy())
     own = CIRCLE.basis(theta.xi[rows][:, model.coordinate_columns(0)])
     left = X - own @ theta.beta[model.layout.basis_slices[0]]
     a = model.assignment.amplitudes(model.logits(theta), model.is_open).a[rows, 0]

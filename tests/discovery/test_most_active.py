@@ -5,9 +5,11 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds
+from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.fitting import model_from_codes
-from reml_sae.discovery.pursuit import Candidate, pursue
+from reml_sae.discovery.policy import EncodePolicy
+from reml_sae.discovery.pursuit import pursue
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Circle
 from tests.discovery.test_discovery import settings, standardised
@@ -32,7 +34,7 @@ def test_planted_supports_are_found_from_nothing(kind, n_active):
     right = []
     for seed in range(3):
         data, model = at_the_plant(kind, n_active, seed, free=kind != "topk")
-        found = pursue(model, model.initial_theta(), model.initial_rho())
+        found = pursue(model, model.initial_theta(), model.initial_rho(), EncodePolicy())
         right += list(np.any([(part.support == data.support).all(axis=1) for part in found],
                              axis=0))
         if kind == "topk":
@@ -42,7 +44,8 @@ def test_planted_supports_are_found_from_nothing(kind, n_active):
 
 def test_codes_use_as_many_atoms_as_the_assignment_says():
     data, model = at_the_plant("topk", 6, 0)
-    active = encode(model, model.initial_theta(), model.initial_rho(), search_from_state=False)[1]
+    active = encode(model, model.initial_theta(), model.initial_rho(), EncodePolicy(),
+                    search_from_state=False)[1]
     assert (active.sum(axis=1) == 6).all()
     assert (active == data.support).all(axis=1).mean() > 0.9
 

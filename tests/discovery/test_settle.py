@@ -8,7 +8,8 @@ import pytest
 
 from reml_sae.datasets import planted_mixture
 from reml_sae.discovery import settle
-from reml_sae.discovery.fitting import fit_starts
+from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.policy import SearchPolicy, SettlePolicy
 from reml_sae.engine import Theta, criterion
 from reml_sae.manifolds import Circle
 from tests.discovery.test_discovery import settings, standardised
@@ -24,7 +25,7 @@ def start(seed):
     return fit_starts(Z, 1.0, ATOMS, settings(COLUMNS), np.random.default_rng(seed))
 
 
-def shuffled(model, theta, rho):
+def shuffled(model, theta, rho, policy):
     """Codes of other rows: about the worst that a choice can be."""
     order = np.random.default_rng(0).permutation(len(theta.xi))
     turned = Theta(theta.xi[order], theta.beta)
@@ -41,9 +42,10 @@ def value(fitted, curvature):
 @pytest.mark.parametrize("choose", [settle.reassign, shuffled])
 def test_v_is_not_above_the_start(choose, curvature, monkeypatch):
     monkeypatch.setattr(settle, "reassign", choose)
-    for rounds in ("MAX_ROUNDS", "MAX_ROUGH_ROUNDS"):  # two are enough to be led up
-        monkeypatch.setattr(settle, rounds, 2)
+    # two rounds are enough to be led up
+    policy = SearchPolicy(settle=SettlePolicy(most_rounds=2, most_rough_rounds=2))
     for seed in SEEDS:
         given = start(seed)
-        found = settle.settle(given, replace(settings(COLUMNS), curvature=curvature))
+        found = settle.settle(given, replace(settings(COLUMNS), curvature=curvature,
+                                            policy=policy))
         assert value(found, curvature) <= value(given, curvature) + SLACK

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
-from reml_sae.discovery import fitting, search
-from reml_sae.discovery.code_starts import CodeStart
-from reml_sae.discovery.pursuit import Candidate
+from reml_sae.discovery import first_fit, search
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.moves.restart import Restart
+from reml_sae.discovery.starts._base import CodeStart
 from reml_sae.manifolds import Circle, Sphere
 
 N, SD, SEEDS = 200, 0.2, range(2)
@@ -43,10 +44,10 @@ CASES = {
 def fit(Z, topology, start=None, monkeypatch=None):
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("ignore")
-        patch.setattr(search, "flat_twins", lambda fitted, *others: (fitted, []))
+        patch.setattr(search, "MOVES", (Restart(),))
         if start is not None:
             codes = Candidate(np.ones((N, 1), bool), np.ones((N, 1)), start)
-            patch.setattr(fitting, "find_code_starts", lambda *others: [CodeStart(codes, None)])
+            patch.setattr(first_fit, "find_code_starts", lambda *others: [CodeStart(codes, None)])
         return rs.SAEManifold(n_atoms=1, topology=topology).fit(Z)
 
 

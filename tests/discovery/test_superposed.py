@@ -5,11 +5,15 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, planted_mixed_rows, planted_mixture
-from reml_sae.discovery import fitting
 from reml_sae.discovery import settle as settling
 from reml_sae.discovery.encode import encode, row_evidence
-from reml_sae.discovery.fitting import _is_overdispersed, fit_starts, rough_fit
+from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.fitting import model_from_codes, rough_fit
+from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.settle import settle
+from reml_sae.discovery.starts._base import StartProblem
+from reml_sae.discovery.starts.mixed import is_overdispersed
+from reml_sae.discovery.starts.registry import find_code_starts
 from reml_sae.errors import InnerConvergenceError
 from tests.discovery.test_discovery import rng, settings, standardised
 
@@ -33,7 +37,7 @@ def test_a_search_from_nothing_finds_every_row(three_of_four):
     data, model = three_of_four
     arrow = model.build_model(data.Z)
     theta, rho = arrow.initial_theta(), arrow.initial_rho()
-    found, active, _ = encode(arrow, theta, rho, search_from_state=False)
+    found, active, _ = encode(arrow, theta, rho, SearchPolicy().encode, search_from_state=False)
     excess = row_evidence(arrow.with_state(found, rho, active), found, rho)
     excess -= row_evidence(arrow, theta, rho)
     assert (excess < 0.01).mean() > 0.99
@@ -45,9 +49,11 @@ def test_only_rows_that_mix_atoms_are_overdispersed():
         Z = standardised(data.Z)
         own = settings(8)
         atoms = [rs.manifolds.Circle()] * 2
-        start = fitting.find_code_starts(Z, atoms, own.assign(2), 1, rng())[0]
-        model = fitting.model_from_codes(Z, 1.0, atoms, own, start.codes)
-        assert _is_overdispersed(rough_fit(model, own, "start")) == mixes
+        problem = StartProblem(Z, atoms, own.assign(2), 1, own.policy)
+        start = find_code_starts(problem, rng())[0]
+        model = model_from_codes(Z, 1.0, atoms, own, start.codes)
+        found = rough_fit(model, own, "start")
+        assert is_overdispersed(found, own.policy.start.overdispersed) == mixes
 
 
 def test_a_rough_fit_is_kept_where_reml_reaches_no_state(monkeypatch):

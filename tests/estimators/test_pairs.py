@@ -13,8 +13,11 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.diagnostics import checks
-from reml_sae.discovery import fitting, settle
+from reml_sae.discovery import first_fit
+from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.policy import SearchPolicy, SettlePolicy
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.estimators import sae_manifold
 from reml_sae.families import get_family
 from tests.models.sae.kinds import CARRIED, REFUSED, Kind, N, P
 
@@ -55,9 +58,10 @@ def work(monkeypatch):
 
     criterion = sys.modules["reml_sae.engine.criterion"]
     monkeypatch.setattr(criterion, "solve_inner", counted(criterion.solve_inner))
-    monkeypatch.setattr(fitting, "find_code_starts", counted(fitting.find_code_starts))
-    for rounds in ("MAX_ROUNDS", "MAX_ROUGH_ROUNDS"):  # one is enough to meet every part
-        monkeypatch.setattr(settle, rounds, 1)
+    monkeypatch.setattr(first_fit, "find_code_starts", counted(first_fit.find_code_starts))
+    # one round is enough to meet every part
+    policy = SearchPolicy(settle=SettlePolicy(most_rounds=1, most_rough_rounds=1))
+    monkeypatch.setattr(sae_manifold, "Settings", partial(Settings, policy=policy))
     certificate = partial(checks.laplace_certificate, n_draws=FEW_DRAWS)
     monkeypatch.setattr(checks, "laplace_certificate", certificate)
     return done

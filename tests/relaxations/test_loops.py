@@ -3,9 +3,12 @@
 import numpy as np
 
 import reml_sae as rs
+from reml_sae.assignments import get_assignment
 from reml_sae.diagnostics import align_angles, circular_correlation
-from reml_sae.discovery.code_starts import CodeStart, _along_loops
-from reml_sae.discovery.pursuit import Candidate
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.discovery.starts._base import CodeStart, StartProblem
+from reml_sae.discovery.starts.wide_rings import along_loops
 from reml_sae.manifolds import Circle
 from reml_sae.relaxations.loops import loop_angles
 
@@ -50,13 +53,16 @@ def test_wide_circles_of_a_start_follow_their_own_rows():
         Z[label == k, 8 * k : 8 * k + 8] = waves[label == k]
     support = label[:, None] == np.arange(2)
     start = CodeStart(Candidate(support, support * 1.0, np.zeros((300, 2))), 0.9)
-    atoms = [Circle(4)] * 2
-    found = _along_loops(Z, atoms, [8, 8], start, random)
+
+    def problem(atom):
+        return StartProblem(Z, [atom] * 2, get_assignment("softmax", 2), 1, SearchPolicy())
+
+    found = along_loops(problem(Circle(4)), [8, 8], start, random)
     assert len(found) == 2
     for k in range(2):
         own = label == k
         best = max(abs(circular_correlation(f.codes.coordinates[own, k], t[own])) for f in found)
         assert best > 0.95
         assert not found[0].codes.coordinates[~own, k].any()
-    narrow = _along_loops(Z, [Circle(1)] * 2, [2, 2], start, random)
+    narrow = along_loops(problem(Circle(1)), [2, 2], start, random)
     assert not any(f.codes.coordinates.any() for f in narrow)

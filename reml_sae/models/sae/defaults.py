@@ -20,7 +20,7 @@ def default_terms(atoms: Sequence[Manifold], assignment: Assignment) -> list[Pen
         roughness = atom.roughness()
         if roughness is None:
             continue
-        penalty = (pen.HarmonicRoughnessPenalty(period=atom.basis_size) if atom.name == "circle"
+        penalty = (pen.HarmonicRoughnessPenalty(period=atom.basis_size) if atom.is_fourier
                    else pen.QuadraticPenalty(S=roughness))
         terms.append(PenaltyTerm(penalty, "decoder", k))
     return terms

@@ -8,6 +8,7 @@ from scipy.linalg import block_diag
 
 from reml_sae import penalties as pen
 from reml_sae.discovery.encode import encode
+from reml_sae.discovery.policy import EncodePolicy
 from reml_sae.engine import solve_inner
 from reml_sae.errors import InputError
 from reml_sae.models import bind_penalty
@@ -54,7 +55,8 @@ def test_codes_are_found_without_a_change_of_the_model(kind):
     model = kind.model()
     theta, rho, before = model.initial_theta(), model.initial_rho(), model.active.copy()
     for search_from_state in (False, True):
-        active = encode(model, theta, rho, search_from_state=search_from_state)[1]
+        active = encode(model, theta, rho, EncodePolicy(),
+                        search_from_state=search_from_state)[1]
         active[:] = ~active
         np.testing.assert_array_equal(model.active, before)
     with pytest.raises(ValueError, match="read-only"):

@@ -1,4 +1,7 @@
-"""How many atoms a model has, judged by V.
+"""Births: how many atoms a model has.
+
+A model with one atom more is fitted from starts of its own, not from the present model, so the
+numbers are compared by V of rough fits without the judge of moves.
 
 Contract. An interrupt returns the best fit so far.
 """
@@ -10,23 +13,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from reml_sae.discovery.fitting import Fitted, Settings, fit_starts, stopped
-from reml_sae.discovery.moves import MARGIN, Move, remove_idle
+from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.fitting import Fitted, Settings, stopped
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
-PATIENCE = 2
-"""Numbers of atoms in a row that do not lower V, after which no more are tried."""
-
 
 def choose_n_atoms(
     Z: Array, unit: float, topology_for: Callable[[int], Sequence[Manifold]], settings: Settings,
     most: int, rng: np.random.Generator,
-) -> tuple[Fitted, list[tuple[int, float]], list[Move]]:
-    """Choose the number of atoms: more of them while V falls, and then none that V does not need.
+) -> tuple[Fitted, list[tuple[int, float]]]:
+    """Choose the number of atoms: more of them while V falls by the margin.
 
     Parameters
     ----------
@@ -46,14 +46,13 @@ def choose_n_atoms(
         Rough; the caller fits it on.
     table : list of (K, V)
         V in nats of the best rough fit of every number tried; infinite where none was usable.
-    moves : list of Move
-        Removals tried after the search.
 
     Raises
     ------
     InnerConvergenceError
         Where no number of atoms leads to a usable state.
     """
+    policy = settings.policy.move
     best: Fitted | None = None
     table: list[tuple[int, float]] = []
     since = 0
@@ -66,19 +65,18 @@ def choose_n_atoms(
             since += 1
         else:
             table.append((n_atoms, found.result.criterion))
-            lower = best is None or found.result.criterion < best.result.criterion - MARGIN
+            lower = best is None or found.result.criterion < best.result.criterion - policy.margin
             best, since = (found, 0) if lower else (best, since + 1)
             if found.result.interrupted:
-                return stopped(best or found, found.result.message), table, []
-        if since == PATIENCE:
+                return stopped(best or found, found.result.message), table
+        if since == policy.patience:
             break
     if best is None:
         raise InnerConvergenceError(
             f"no fit with {', '.join(str(n) for n, _ in table)} atoms reached a usable state; name "
             "n_atoms, or try another topology"
         )
-    fitted, moves = remove_idle(best, settings)
-    return fitted, table, moves
+    return best, table
 
 
 def _fewest(settings: Settings, most: int) -> int:

@@ -1,0 +1,85 @@
+"""From standardised data to a rough fit: all starts, fitted roughly and ranked by V.
+
+Starts that explain much less than another are passed over; where rows seem to mix several atoms, a
+start of mixed assignments competes with the best.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from reml_sae.discovery.fitting import (
+    Fitted,
+    Settings,
+    model_from_codes,
+    rough_fit,
+    stopped,
+    working_scale,
+)
+from reml_sae.discovery.starts._base import CodeStart, StartProblem
+from reml_sae.discovery.starts.annealed import annealed
+from reml_sae.discovery.starts.mixed import mixed_start
+from reml_sae.discovery.starts.registry import find_code_starts
+from reml_sae.engine import OUT_OF_TIME
+from reml_sae.errors import InnerConvergenceError
+from reml_sae.manifolds import Manifold
+from reml_sae.typing import Array
+
+logger = logging.getLogger("reml_sae")
+
+
+def fit_starts(
+    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
+    rng: np.random.Generator,
+) -> Fitted:
+    """The best of several starts, fitted roughly and ranked by V.
+
+    Raises
+    ------
+    InnerConvergenceError
+        Where no start leads to a usable state.
+    """
+    assignment, policy = settings.assign(len(atoms)), settings.policy
+    starts = find_code_starts(
+        StartProblem(working_scale(Z, settings), atoms, assignment, settings.n_init, policy), rng)
+    rough: list[tuple[Fitted, CodeStart]] = []
+    halt: str | None = None
+    most = max((start.explained for start in starts if start.explained is not None), default=0.0)
+    for number, start in enumerate(starts):
+        if (start.explained is not None
+                and 1.0 - start.explained > policy.start.unexplained * (1.0 - most)):
+            logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
+                        number, start.explained, most)
+            continue
+        model = model_from_codes(Z, unit, atoms, settings, start.codes)
+        if assignment.hard_support and len(atoms) > 1 and assignment.most_active > 1:
+            model = annealed(model, policy)
+        fitted = rough_fit(model, settings, f"start {number}")
+        if fitted is not None:
+            rough.append((fitted, start))
+            halt = _halt(fitted, settings)
+            if halt is not None:
+                break
+    if not rough:
+        raise InnerConvergenceError(
+            f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
+            "atoms or a larger n_init"
+        )
+    best, start = min(rough, key=lambda pair: pair[0].result.criterion)
+    mixed = None if halt is not None else mixed_start(best, start, policy)
+    if mixed is not None:
+        soft = rough_fit(mixed, settings, "mixed start")
+        if soft is not None:
+            halt = _halt(soft, settings)
+            best = min(best, soft, key=lambda found: found.result.criterion)
+    return best if halt is None else stopped(best, halt)
+
+
+def _halt(fitted: Fitted, settings: Settings) -> str | None:
+    """Why nothing more is to be tried after this fit; None where it may be."""
+    if fitted.result.interrupted:
+        return fitted.result.message
+    return OUT_OF_TIME if settings.deadline.passed else None

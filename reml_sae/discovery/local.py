@@ -1,0 +1,113 @@
+"""One atom of a joint model on its own rows: what they look like, and fits of a shape to them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from reml_sae.assignments import get_assignment
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.fitting import Fitted, Settings
+from reml_sae.discovery.policy import TopologyPolicy
+from reml_sae.errors import InnerConvergenceError
+from reml_sae.families import Gaussian
+from reml_sae.manifolds import Manifold
+from reml_sae.models.sae.defaults import default_terms
+from reml_sae.relaxations.axes import principal_scores, sample_rows
+from reml_sae.typing import Array, Index
+
+logger = logging.getLogger("reml_sae")
+
+TINY = 1e-12
+
+
+def topology_label(atom: Manifold) -> str:
+    """Name with parameters, such as ``circle(n_harmonics=2)``."""
+    config = atom.to_config()
+    name = config.pop("topology")
+    return f"{name}({', '.join(f'{key}={value}' for key, value in config.items())})"
+
+
+def amplitudes_of(fitted: Fitted) -> Array:
+    """Amplitudes (N, K) of a fitted model."""
+    model = fitted.model
+    return model.assignment.amplitudes(model.logits(fitted.result.theta), model.is_open).a
+
+
+def codes_of(fitted: Fitted) -> Candidate:
+    """Support, amplitudes and coordinates of a fitted model."""
+    model = fitted.model
+    return Candidate(model.active, amplitudes_of(fitted),
+                     fitted.result.theta.xi[:, model.assignment.dim:])
+
+
+def local_rows(fitted: Fitted, k: int, policy: TopologyPolicy) -> tuple[Index, Array]:
+    """Rows that use atom k well, and what they look like on it alone.
+
+    Returns
+    -------
+    rows : (n,) int array
+    X : (n, p) array
+        Working data less what the other atoms explain, with the row's amplitude on atom k taken
+        out; under hard gates the atom's centre is whole whatever the amplitude.
+    """
+    model = fitted.model
+    amplitudes = amplitudes_of(fitted)[:, k]
+    used = model.active[:, k]
+    least = policy.least_amplitude * float(np.median(amplitudes[used])) if used.any() else 0.0
+    rows = np.flatnonzero(used & (amplitudes >= max(least, TINY)))
+    features = model.scaled_basis(fitted.result.theta)[1].copy()
+    features[:, model.layout.basis_slices[k]] = 0.0
+    beta = fitted.result.theta.beta
+    centre = beta[model.layout.basis_slices[k].start] * model.assignment.hard_support
+    residual = model.working[rows] - features[rows] @ beta
+    return rows, (residual - centre) / amplitudes[rows, None] + centre
+
+
+def local_scores(
+    X: Array, most: int, policy: TopologyPolicy, rng: np.random.Generator
+) -> Array:
+    """Leading scores (n', r) of a sample of at most so many rows."""
+    return principal_scores(sample_rows(X, most, rng), policy.most_columns)
+
+
+def local_settings(settings: Settings, n_columns: int) -> Settings:
+    """Settings for a fit of one atom on its own: Gaussian, default penalties, one start."""
+    policy = settings.policy
+    return replace(
+        settings, bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
+        assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
+        n_init=1, callbacks=(), max_outer=min(settings.max_outer, policy.move.most_outer),
+        tol=max(settings.tol, policy.topology.local_tol), family=Gaussian(),
+        offset=np.zeros(n_columns))
+
+
+def uninterrupted(fitted: Fitted, settings: Settings) -> Fitted:
+    """Return the fit; raise the interrupt that ended it."""
+    if fitted.result.interrupted:
+        settings.deadline.check()
+        raise KeyboardInterrupt
+    return fitted
+
+
+def rough_local(
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+) -> Fitted | None:
+    """Rough fit of one atom to rows (n, r), None where no start is usable; raises interrupts."""
+    try:
+        found = fit_starts(scores, 1.0, [atom], local_settings(settings, scores.shape[1]), rng)
+    except InnerConvergenceError as error:
+        logger.info("candidate %s was given up: %s", topology_label(atom), error)
+        return None
+    return uninterrupted(found, settings)
+
+
+def rough_criterion(
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+) -> float:
+    """V of a rough fit of one atom to rows (n, r); infinite where no start is usable."""
+    found = rough_local(scores, atom, settings, rng)
+    return np.inf if found is None else found.result.criterion

@@ -1,0 +1,65 @@
+"""A model without one of its atoms: rows get their best codes under the decoders that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.encode import encode
+from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes
+from reml_sae.discovery.local import codes_of, topology_label
+from reml_sae.discovery.moves._base import Proposal, refitted
+from reml_sae.discovery.strengths import known_of, renumbered
+from reml_sae.engine import Theta
+from reml_sae.manifolds import Manifold
+
+TINY = 1e-12
+
+
+def without_atom(fitted: Fitted, k: int, detail: str, limit: float) -> Proposal:
+    """The model without atom k."""
+    atoms = [atom for j, atom in enumerate(fitted.model.atoms) if j != k]
+    known = renumbered(known_of(fitted), k)
+
+    def fit(settings: Settings) -> Fitted | None:
+        codes = _codes_without(fitted, settings, atoms, k, known)
+        return refitted(fitted, atoms, codes, known, settings)
+
+    return Proposal(k, f"{topology_label(fitted.model.atoms[k])}, {detail}", limit, fit)
+
+
+def _codes_without(
+    fitted: Fitted, settings: Settings, atoms: Sequence[Manifold], k: int,
+    known: dict[str, float],
+) -> Candidate:
+    """Codes of the model without atom k, at its present decoders."""
+    model, theta = fitted.model, fitted.result.theta
+    codes = codes_of(fitted)
+    others = np.arange(len(model.atoms)) != k
+    affected = np.flatnonzero(model.active[:, k] | (codes.amplitudes.argmax(axis=1) == k))
+    amplitudes = codes.amplitudes[:, others]
+    if model.assignment.on_simplex:
+        total = amplitudes.sum(axis=1, keepdims=True)
+        amplitudes = np.where(total > TINY, amplitudes / np.maximum(total, TINY),
+                              1.0 / len(atoms))
+    kept = model.layout.coordinate_atom != k
+    codes = Candidate(codes.support[:, others], amplitudes, codes.coordinates[:, kept])
+    if not len(affected):
+        return codes
+    start = model_from_codes(model.Z, model.unit, atoms, settings, codes, known)
+    beta = np.delete(theta.beta, model.layout.basis_slices[k], axis=0)
+    rho = start.initial_rho()
+    rho[len(rho) - start.family.n_psi:] = model.psi(fitted.result.rho)
+    if start.couples_rows:
+        affected = np.arange(len(model.Z))
+    part = start.rows(affected)
+    found, active, _ = encode(part, Theta(part.initial_theta().xi, beta), rho,
+                              settings.policy.encode, search_from_state=start.couples_rows)
+    support, coordinates = codes.support.copy(), codes.coordinates.copy()
+    support[affected] = active
+    is_open = active if start.assignment.hard_support else np.ones_like(active)
+    amplitudes[affected] = start.assignment.amplitudes(start.logits(found), is_open).a
+    coordinates[affected] = found.xi[:, start.assignment.dim:]
+    return Candidate(support, amplitudes, coordinates)

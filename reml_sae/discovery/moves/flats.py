@@ -1,0 +1,101 @@
+"""Curved atoms that are no better than a flat.
+
+A fit of the atom's own rows tells whether it is worth a try in the whole model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.fitting import Fitted, Settings
+from reml_sae.discovery.local import (
+    codes_of,
+    local_rows,
+    local_scores,
+    rough_criterion,
+    topology_label,
+)
+from reml_sae.discovery.moves._base import Context, Proposal, Proposals, refitted
+from reml_sae.discovery.strengths import known_without
+from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.typing import Array, Index
+
+
+class Demote:
+    """A flat takes the place of a curved atom where V rises by less than the margin."""
+
+    kind = "demote"
+    names_only = False
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Where shapes are free, or that was asked for."""
+        return context.structure.demote or context.structure.topology is None
+
+    def propose(self, fitted: Fitted, context: Context) -> Proposals:
+        """Flats in the place of curved atoms, one by one."""
+        for k in range(len(fitted.model.atoms)):
+            proposal = _flattened(fitted, k, context)
+            if proposal is not None:
+                fitted = yield proposal
+
+
+class NameFlatTwin(Demote):
+    """Such an atom is named where its shape was asked for."""
+
+    kind = "flat twin"
+    names_only = True
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Where no atom may become flat."""
+        return not super().applies(fitted, context)
+
+
+def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
+    """The model with a flat for atom k; None where it is one, or needed on its own rows."""
+    atom, settings = fitted.model.atoms[k], context.settings
+    if atom.is_flat:
+        return None
+    rows, X = local_rows(fitted, k, settings.policy.topology)
+    scores = local_scores(X, settings.policy.move.flat_rows, settings.policy.topology, context.rng)
+    flat = _linear_twin(scores, atom, settings, context.rng)
+    if flat is None:
+        return None
+    atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
+
+    def fit(settings: Settings) -> Fitted | None:
+        codes = _codes_on_flat(fitted, k, rows, X, flat)
+        return refitted(fitted, atoms, codes, known_without(fitted, k), settings)
+
+    return Proposal(k, f"{topology_label(atom)} -> {topology_label(flat)}",
+                    settings.policy.move.margin, fit)
+
+
+def _linear_twin(
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+) -> Manifold | None:
+    """The best flat where, on these rows alone, the atom is not better by the margin."""
+    policy = settings.policy
+    if len(scores) < policy.start.least_rows or scores.shape[1] == 0:
+        return Euclidean(1, 1)
+    values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
+              for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
+    best = min(values, key=lambda flat: values[flat])
+    curved = rough_criterion(scores, atom, settings, rng)
+    return best if values[best] < curved + policy.move.margin else None
+
+
+def _codes_on_flat(
+    fitted: Fitted, k: int, rows: Index, X: Array, flat: Manifold
+) -> Candidate:
+    """The codes with standardised scores on the axes of X for atom k; zero for its other rows."""
+    codes, where = codes_of(fitted), fitted.model.layout.coordinate_slices[k]
+    t = np.zeros((len(codes.support), flat.latent_dim))
+    if len(rows):
+        u, lengths, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
+        kept = min(flat.latent_dim, len(lengths))
+        t[rows, :kept] = u[:, :kept] * np.sqrt(len(rows))
+    parts = [codes.coordinates[:, :where.start], t, codes.coordinates[:, where.stop:]]
+    return replace(codes, coordinates=np.concatenate(parts, axis=1))

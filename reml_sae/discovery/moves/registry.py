@@ -1,0 +1,12 @@
+"""The moves of a settled fit, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from reml_sae.discovery.moves._base import Move
+from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
+from reml_sae.discovery.moves.merge import Merge
+from reml_sae.discovery.moves.remove import Remove
+from reml_sae.discovery.moves.reshape import Reshape
+from reml_sae.discovery.moves.restart import Restart
+
+MOVES: tuple[Move, ...] = (Reshape(), Merge(), Remove(), Restart(), Demote(), NameFlatTwin())

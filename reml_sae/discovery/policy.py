@@ -1,0 +1,230 @@
+"""Every threshold of the search in one frozen object, with its unit and its reason.
+
+A nat is a unit of V and of log evidence. What is per row or per entry grows with the data as V
+does; what is not is a margin of evidence, the same for all data. A fit keeps the policy that it was
+made by, and its artifact does. Guards of floating-point arithmetic are no choice and stay where
+they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EncodePolicy:
+    """The search over each row's local minima, of the fit and of `transform` alike."""
+
+    information: float = 25.0
+    """Nats/rad^2: a second atom's coordinate is carried where its expected information is above
+    this, a posterior standard deviation below 0.2, where a Gaussian approximation is good."""
+    least_information: float = 1e-6
+    """Nats/rad^2: below it a row's own atom is a point, which has no coordinate."""
+    slack: float = 4.0
+    """Factor within which the active set of a row must be the one that its state calls for."""
+    n_candidates: int = 3
+    """Count of nearest atoms that a row on the simplex tries."""
+    hard_share: float = 0.95
+    """Share of the first atom from which a row is refined ..."""
+    soft_share: float = 0.7
+    """... and a second one, which can lead to a different minimum."""
+    sweeps: int = 60
+    """Count of Newton sweeps that bring a candidate to its mode."""
+    screen_sweeps: int = 5
+    """Count of sweeps after which hopeless candidates are dropped."""
+    hopeless: float = 40.0
+    """Nats above the best evidence from which a candidate is not refined further."""
+    grid_curve: int = 64
+    """Count of grid points of an atom with one coordinate ..."""
+    grid_surface: int = 300
+    """... and of one with more."""
+    sure_size: int = 4
+    """Count: where rows may use few atoms or many, sets of so many are tried whatever they gain;
+    larger ones while any row gains more by them than the luckiest would by noise."""
+    beams: int = 3
+    """Count of best first atoms from which a pursuit starts."""
+    exchanges: int = 2
+    """Count of rounds in which every point is exchanged for the best."""
+    span_sets: int = 4
+    """Count of sets of atoms of a row, of one size, tried for what their spans explain."""
+    amplitude_width: float = 4.0
+    """Prior standard deviations of one within which amplitudes are looked for."""
+
+
+@dataclass(frozen=True)
+class StartPolicy:
+    """Codes from which a fit starts, and the state at them."""
+
+    least_rows: int = 8
+    """Count of rows below which there is no shape to look for."""
+    neighbour_shares: tuple[float, ...] = (0.04, 0.2)
+    """Shares of the rows that are neighbours in a graph along a loop: loops wind little or much."""
+    extra_axes: int = 4
+    """Count of leading axes beyond an atom's own, which rough functions may use."""
+    wide: int = 5
+    """Count: a ring that spans more dimensions than this is looked for by all of them too."""
+    share_of_variance: float = 0.5
+    """Share of the variance that is noise at first."""
+    least_left: float = 0.25
+    """Share of the noise that residuals are taken to have where rows have hardly more columns than
+    codes."""
+    log_sparsity: float = 4.0
+    """Log strength of a start: it is a hard partition, the mode of a strong entropy penalty; from a
+    weak one the assignments of all rows melt together before REML can set its strength."""
+    log_amplitudes: float = 2.0
+    """Log strength: amplitudes start near one."""
+    log_precision: float = 0.0
+    """Log precision of pre-activations: a higher one would pull them below the threshold, and the
+    decoders up."""
+    stiff_decoders: float = 3.0
+    """What the log strengths of decoders in a stiff start are above those of others ..."""
+    stiff_amplitudes: float = 4.0
+    """... and of amplitudes: rows can then find their atoms before either bends after them."""
+    stiff_turns: int = 3
+    """Count of turns of rows and decoders at stiff priors."""
+    stiff_sweeps: int = 3
+    """Count of row sweeps in each."""
+    unexplained: float = 1.25
+    """Ratio: starts that leave so much more variance unexplained than the best are not fitted."""
+    overdispersed: float = 1.3
+    """Ratio of the variance of the rows' squared residuals to that of white noise above which rows
+    may mix atoms."""
+    mixed_log_sparsity: float = 0.0
+    """Log strength of the entropy at which rows that may mix atoms begin."""
+    mixed_share: float = 0.6
+    """Share of the first atom in these."""
+    mixed_turns: int = 15
+    """Count of turns of rows and decoders in these."""
+    mixed_sweeps: int = 3
+    """Count of row sweeps in each turn."""
+    mixed_rows: float = 0.02
+    """Share of the rows that must resolve a second atom for a mixed start to be fitted."""
+
+
+@dataclass(frozen=True)
+class SettlePolicy:
+    """REML fits that alternate with the discrete choices."""
+
+    rough_steps: int = 4
+    """Count of Fellner-Schall steps of a rough fit: enough to rank by V."""
+    most_rounds: int = 6
+    """Count of REML fits."""
+    most_rough_rounds: int = 12
+    """Count of rough fits before them."""
+    rough_gain: float = 1.0
+    """Nats by which V must fall for another rough fit."""
+    few_moved: float = 0.002
+    """Share of the rows that still move when the rough and loose rounds end."""
+    loose_tol: float = 1e-4
+    """Gradient tolerance of a loose round, relative to V."""
+    slack: float = 0.1
+    """Nats within which a V of loose inner solves says nothing."""
+    mode_sweeps: int = 60
+    """Count of Newton sweeps that bring rows to their modes after a fit of integrated rows."""
+
+
+@dataclass(frozen=True)
+class MovePolicy:
+    """Changes of the structure, and when V accepts them."""
+
+    margin: float = 3.0
+    """Nats by which a curved atom must beat a flat, and a changed model the present one: odds of
+    twenty to one."""
+    within_per_row: float = 0.25
+    """Nats a row by which a rough V may miss what is accepted and still be fitted on."""
+    most_outer: int = 60
+    """Count of outer iterations of a fit by which a change is judged."""
+    patience: int = 2
+    """Count of births in a row that do not lower V, after which no more are tried."""
+    idle_rows: int = 2
+    """Count of rows up to which an atom is removed whatever V says: they are its coordinates."""
+    same_subspace: float = 0.95
+    """Least cosine between the subspaces of two atoms that lie on each other ..."""
+    same_centre: float = 0.3
+    """... and the distance of their centres, as a share of the larger radius."""
+    most_flat: int = 4
+    """Count of dimensions of a flat that is tried in the place of a curved atom."""
+    flat_rows: int = 600
+    """Count of rows to which both are fitted on their own first."""
+    outlying: float = 6.0
+    """Median deviations beyond the median distance from an atom at which a row says nothing of its
+    shape."""
+    most_rivals: int = 3
+    """Count of topologies that are tried in the joint model in the place of one."""
+    rival_per_row: float = 0.75
+    """Nats a row by which they may be behind it on the atom's own rows."""
+    rough_share: float = 0.05
+    """Share of an atom's variance by rough functions below which its chart is that of its simplest
+    shape, but for details."""
+    returned: float = 0.5
+    """Part of that share that a restart has won again where it has come back to the same curve."""
+    restart_gain: float = 0.1
+    """Nats by which V must fall at a restart: the model is the same, so evidence has no say."""
+    restart_stiffness: float = 10.0
+    """Ratio of the least rough function's penalty at a restart to what the rows know of it."""
+    restart_grid: int = 200
+    """Count of points on which an atom's share of rough functions is read."""
+
+
+@dataclass(frozen=True)
+class TopologyPolicy:
+    """The topology of one atom from its own rows."""
+
+    rounds: int = 2
+    """Count of times that the topologies of a joint model are chosen: each changes the rows of the
+    others."""
+    most_columns: int = 10
+    """Count of leading scores of the rows of one atom when they are fitted on their own."""
+    local_tol: float = 1e-4
+    """Gradient tolerance there, which leaves V right to a small part of the margin."""
+    least_amplitude: float = 0.5
+    """Share of their median: rows that use an atom less are left out of its local rows."""
+    sample_rows: int = 250
+    """Count of rows to which all candidates are fitted, permuted or not ..."""
+    final_rows: int = 2000
+    """... and those that are close."""
+    n_settled: int = 4
+    """Count of the best candidates, and flats beside them, fitted to the sample by REML."""
+    rough_per_row: float = 0.5
+    """Nats a row by which a rough V may be behind the best and be fitted on by REML ..."""
+    close_per_row: float = 0.25
+    """... and one of REML to be fitted to all rows, where more functions may have earned their
+    price."""
+    n_permutations: int = 19
+    """Count: the level of the test is one in one more than this, 5 %."""
+    least_permutations: int = 4
+    """Count before which the test is not ended early."""
+    sure: float = 1e-3
+    """Tail probability of the observed statistic, if permuted ones are normal, that ends it."""
+
+    @property
+    def level(self) -> float:
+        """The least p-value of a test that was not ended early."""
+        return 1.0 / (1 + self.n_permutations)
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """Every threshold of the search, by topic."""
+
+    encode: EncodePolicy = field(default_factory=EncodePolicy)
+    start: StartPolicy = field(default_factory=StartPolicy)
+    settle: SettlePolicy = field(default_factory=SettlePolicy)
+    move: MovePolicy = field(default_factory=MovePolicy)
+    topology: TopologyPolicy = field(default_factory=TopologyPolicy)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values for an artifact."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> SearchPolicy:
+        """Inverse of `to_dict`; what an older artifact does not hold is as it is by default."""
+        topics = {}
+        for name, topic in vars(cls()).items():
+            kept = {key: tuple(value) if isinstance(value, list) else value
+                    for key, value in values.get(name, {}).items() if key in vars(topic)}
+            topics[name] = replace(topic, **kept)
+        return cls(**topics)

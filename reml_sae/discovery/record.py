@@ -1,0 +1,86 @@
+"""What a fit tried beside its parameters, and by which thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reml_sae.diagnostics import Check
+from reml_sae.discovery.judge import MoveRecord
+from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.discovery.topology import TopologyChoice
+from reml_sae.manifolds import get_manifold
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """What a fit tried beside its parameters.
+
+    Attributes
+    ----------
+    n_atoms : tuple of (K, V)
+        Numbers of atoms that were tried, with V of a rough fit; empty where K was given.
+    topologies : tuple of TopologyChoice
+        One for every atom; empty where the topologies were given.
+    moves : tuple of MoveRecord
+        Changes of the structure that were judged by V, accepted or not.
+    policy : SearchPolicy
+        Thresholds of the search, and of `transform`.
+    """
+
+    n_atoms: tuple[tuple[int, float], ...] = ()
+    topologies: tuple[TopologyChoice, ...] = ()
+    moves: tuple[MoveRecord, ...] = ()
+    policy: SearchPolicy = field(default_factory=SearchPolicy)
+
+    def lines(self) -> list[str]:
+        """Text for a summary; empty where nothing was searched."""
+        lines = [f"  {n:>3} atoms            V = {value:.2f}" for n, value in self.n_atoms]
+        for k, choice in enumerate(self.topologies):
+            best = ", ".join(f"{name} {value:.1f}" for name, value in choice.table[:3])
+            checked = ("" if np.isnan(choice.p_value)
+                       else f"; permuted rows p = {choice.p_value:.2f}")
+            lines.append(f"  atom {k}: {choice.manifold.name:<12}{best}{checked}")
+        lines += [f"  {move.kind} atom {move.atom}: {move.detail}; V {move.before:.2f} -> "
+                  f"{move.after:.2f}, {_outcome(move)}" for move in self.moves]
+        return ["", "Search (V of rough fits):", *lines] if lines else []
+
+    @property
+    def flat_twins(self) -> list[MoveRecord]:
+        """Curved atoms, as they were asked for, that are no better than a flat."""
+        return [move for move in self.moves if move.kind == "flat twin"]
+
+    def checks(self) -> list[Check]:
+        """What a reader must know of the atoms beside the checks of the fit."""
+        return [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
+                      f"nats by which V falls with {move.detail}: its curve is not needed")
+                for move in self.flat_twins]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for an artifact."""
+        return {
+            "n_atoms": [list(pair) for pair in self.n_atoms],
+            "topologies": [{**asdict(choice), "manifold": choice.manifold.to_config()}
+                           for choice in self.topologies],
+            "moves": [asdict(move) for move in self.moves],
+            "policy": self.policy.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SearchRecord:
+        """Inverse of `to_dict`."""
+        choices = [TopologyChoice(**{
+            **item, "manifold": get_manifold(item["manifold"]),
+            "table": tuple((name, value) for name, value in item["table"])})
+            for item in values["topologies"]]
+        return cls(tuple((int(n), float(value)) for n, value in values["n_atoms"]),
+                   tuple(choices), tuple(MoveRecord(**item) for item in values["moves"]),
+                   SearchPolicy.from_dict(values.get("policy", {})))
+
+
+def _outcome(move: MoveRecord) -> str:
+    if move.kind == "flat twin":
+        return "kept as asked"
+    return "done" if move.accepted else "refused"

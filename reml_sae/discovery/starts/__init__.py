@@ -1,0 +1,1 @@
+"""Codes from which a fit starts, proposed by the linear relaxations."""

@@ -1,0 +1,105 @@
+"""What a start is: codes of all rows, proposed from the data alone.
+
+To add one, write a class with `propose` and name it in `registry.STARTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.assignments import Assignment
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.manifolds import Manifold
+from reml_sae.typing import Array
+
+
+@dataclass(frozen=True)
+class CodeStart:
+    """One start.
+
+    Attributes
+    ----------
+    codes : Candidate
+        Support, amplitudes and coordinates of all rows.
+    explained : float or None
+        Share of the variance that the linear relaxation explains, comparable between starts; None
+        for a start that must be ranked by the criterion alone.
+    """
+
+    codes: Candidate
+    explained: float | None
+
+    @property
+    def labels(self) -> NDArray[np.intp]:
+        """The atom (N,) that a row uses most."""
+        return np.where(self.codes.support, self.codes.amplitudes, 0.0).argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class StartProblem:
+    """What starts are proposed for.
+
+    Attributes
+    ----------
+    Z : (N, p) array
+        Centred data in units of their root mean square.
+    atoms : sequence of K Manifold
+    assignment : Assignment
+    n_init : int
+        How many starts of one kind there are at most.
+    policy : SearchPolicy
+    """
+
+    Z: Array
+    atoms: Sequence[Manifold]
+    assignment: Assignment
+    n_init: int
+    policy: SearchPolicy
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether a start gives every row to one atom."""
+        return (self.assignment.on_simplex or self.assignment.most_active == 1
+                or len(self.atoms) == 1)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every row uses the same number of atoms."""
+        return self.assignment.least_active == self.assignment.most_active
+
+    @cached_property
+    def dims(self) -> list[int]:
+        """Dimension of the subspace that holds most of each atom."""
+        return [atom.linear_dim for atom in self.atoms]
+
+    @property
+    def can_be_unmixed(self) -> bool:
+        """Whether a square unmixing of the atoms says something beside a dictionary of them.
+
+        The data must have a dimension for each of theirs; and rows that all use the same number
+        of atoms must use most of them.
+        """
+        n_active, p = self.assignment.most_active, self.Z.shape[1]
+        complete = n_active > 1 and sum(min(dim, p) for dim in self.dims) <= p
+        mostly = 2 * n_active > len(self.atoms) or not self.is_exact
+        return not self.is_partition and complete and mostly
+
+
+class Start(Protocol):
+    """One kind of start."""
+
+    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+        """Starts of this kind, the best explained first; none where it has nothing to say."""
+
+
+def on_one_atom(coordinates: Array) -> CodeStart:
+    """A start of rows that all use the only atom, which the criterion alone can rank."""
+    n = len(coordinates)
+    return CodeStart(Candidate(np.ones((n, 1), bool), np.ones((n, 1)), coordinates), None)
