@@ -15,16 +15,21 @@ def sample_rows(X: Array, most: int, rng: np.random.Generator) -> Array:
     return X if len(X) <= most else X[np.sort(rng.choice(len(X), most, replace=False))]
 
 
+def main_axes(Z: Array, rank: int, rng: np.random.Generator) -> Array:
+    """Axes (rank, p) of the largest part of the squares of rows (N, p), by a randomised SVD."""
+    seed = int(rng.integers(2**31))
+    return np.asarray(randomized_svd(Z, rank, n_iter=7, random_state=seed)[2])
+
+
 def leading_axes(Z: Array, rank: int, rng: np.random.Generator) -> Array:
-    """Orthonormal axes (rank, p) that hold the largest part of the squares of rows (N, p).
+    """Orthonormal axes (rank, p), the main ones of rows (N, p) among them.
 
     Any others fill them up where there are fewer rows; all of p are those of the data.
     """
     p = Z.shape[1]
     if rank == p:
         return np.eye(p)
-    seed = int(rng.integers(2**31))
-    leading = randomized_svd(Z, min(rank, len(Z)), n_iter=7, random_state=seed)[2]
+    leading = main_axes(Z, min(rank, len(Z)), rng)
     filled = np.concatenate([leading.T, rng.standard_normal((p, rank - len(leading)))], axis=1)
     return np.asarray(np.linalg.qr(filled)[0].T)
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from reml_sae.relaxations.axes import TINY
 from reml_sae.typing import Array
-
-TINY = 1e-12
 
 
 def similarity(A: Array, B: Array) -> Array:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.utils.extmath import randomized_svd
 
 from reml_sae.errors import InputError
 from reml_sae.relaxations.block_frames import TINY, similarity
@@ -57,17 +56,6 @@ def checked_blocks(
     if shell is not None and len(shell) != K:
         raise InputError(f"shell must have one entry for each of the {K} atoms, got {len(shell)}")
     return Z, q, (np.zeros(K, bool) if shell is None else np.asarray(shell, bool)) & (q > 1)
-
-
-def leading_axes(Z: Array, rank: int, rng: np.random.Generator) -> Array:
-    """Orthonormal axes (rank, p) that hold what the atoms can explain."""
-    p = Z.shape[1]
-    if rank == p:
-        return np.eye(p)
-    seed = int(rng.integers(2**31))
-    leading = randomized_svd(Z, min(rank, len(Z)), n_iter=7, random_state=seed)[2]
-    filled = np.concatenate([leading.T, rng.standard_normal((p, rank - len(leading)))], axis=1)
-    return np.asarray(np.linalg.qr(filled)[0].T)
 
 
 def block_start(fit: BlockFit, axes: Array, dims: Index, total: float) -> BlockStart:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from reml_sae.linalg import single_threaded
+from reml_sae.relaxations.axes import leading_axes, sample_rows
 from reml_sae.relaxations.block_frames import (
     TINY,
     candidate_frames,
@@ -46,7 +47,6 @@ from reml_sae.relaxations.block_start import (
     BlockStart,
     block_start,
     checked_blocks,
-    leading_axes,
     same_frames,
     whitened,
 )
@@ -96,7 +96,7 @@ def block_dictionary(
     axes = leading_axes(Z, min(int(q.sum()) + len(q), Z.shape[1]), rng)
     X = Z @ axes.T
     problem = BlockProblem(q, n_active, exact, rng)
-    few = X if len(X) <= MAX_ROWS else X[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
+    few = sample_rows(X, MAX_ROWS, rng)
     found: list[BlockFit] = []
     for _ in range(max(n_init, 1)):
         fit = _search(few, problem)

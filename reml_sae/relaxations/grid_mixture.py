@@ -22,13 +22,13 @@ from scipy.linalg import eigh
 from scipy.special import logsumexp
 
 from reml_sae.manifolds import Manifold
+from reml_sae.relaxations.axes import TINY
 from reml_sae.typing import Array
 
 COOLING, SWEEPS, SETTLED = 0.85, 80, 1e-4
 STRENGTHS = (1e-6, 1e8)
 FLOOR = 1e-6
 """Least s2, relative to the mean square of a row."""
-TINY = 1e-12
 LEAST_LOG = -100.0
 """Log responsibility, relative to the largest of the row, below which all are alike: denormal
 numbers are slow."""

@@ -25,6 +25,8 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
+from reml_sae.relaxations.axes import sample_rows
+from reml_sae.relaxations.graphs import eigenmap
 from reml_sae.relaxations.grid_mixture import (
     FLOOR,
     TINY,
@@ -126,9 +128,9 @@ def latent_grid_starts(
         point = np.repeat(atom.grid(COARSE_GRID)[:1], len(X), axis=0)
         return [GridStart(point, np.outer(np.eye(atom.basis_size)[0], centre), 0.0, 0.0)]
     Y = (X - centre) / unit
-    fine = _sample(Y, FINE_ROWS, rng)
+    fine = sample_rows(Y, FINE_ROWS, rng)
     starts = []
-    coarse = _distinct(_short_runs(_sample(fine, COARSE_ROWS, rng), atom, n_starts, rng))
+    coarse = _distinct(_short_runs(sample_rows(fine, COARSE_ROWS, rng), atom, n_starts, rng))
     grid = make_grid(atom, FINE_GRID)
     runs = [_polish(fine, atom, grid, state)
             for _, state, _ in coarse[:n_starts + MORE_POLISHED]]
@@ -165,7 +167,7 @@ def simplest_coordinates(X: Array, atom: Manifold, rng: np.random.Generator) -> 
     if not unit > TINY * np.abs(X).max():
         return np.repeat(grid.points[:1], len(X), axis=0)
     Y = (X - centre) / unit
-    few = _sample(Y, COARSE_ROWS, rng)
+    few = sample_rows(Y, COARSE_ROWS, rng)
     smooth = smooth_functions(grid)
     free = np.vstack([np.eye(1, atom.basis_size), smooth])
     m = len(free)
@@ -218,17 +220,13 @@ def _checked(X: Array) -> Array:
     return X
 
 
-def _sample(X: Array, most: int, rng: np.random.Generator) -> Array:
-    return X if len(X) <= most else X[np.sort(rng.choice(len(X), most, replace=False))]
-
-
 def _short_runs(X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator) -> list[Run]:
     """Annealed runs on rows X (n, r), on a coarse grid."""
     grid = make_grid(atom, COARSE_GRID)
     smooth = smooth_functions(grid)
     maps = [X]
     if len(X) > 2 * len(smooth) + 6:
-        maps += [_eigenmap(X, share, len(smooth) + 2) for share in NEIGHBOUR_SHARES]
+        maps += [eigenmap(X, share, len(smooth) + 2) for share in NEIGHBOUR_SHARES]
     runs = []
     for number, Y in enumerate(maps):
         for begin, (variance, strength) in _first_states(Y, smooth, n_starts, rng):
@@ -262,37 +260,6 @@ def _first_states(
                 turn = np.linalg.qr(rng.standard_normal(turn.shape))[0]
             yield State(smooth.T @ (turn[:k, :m] * lengths) @ axes.T,
                         heat * float(lengths[min(k, m) - 1] ** 2), FIRST_STRENGTH), transfer
-
-
-def _eigenmap(X: Array, share: float, m: int) -> Array:
-    """Laplacian eigenmap (n, m) of the graph of nearest neighbours, of unit mean square.
-
-    Principal directions are shrunk by their share of noise before distances are taken: noise in
-    many directions would join the turns of a curve. Eigenvectors are scaled by their eigenvalue to
-    the power -1/2: the commute-time map.
-    """
-    spread, axes = eigh(X.T @ X / len(X))
-    gap = float(np.median(_squared_distances(X).min(axis=1)))
-    noise = float(np.clip(gap / X.shape[1], 0.0, max(spread[0], 0.0)))
-    distance = _squared_distances(
-        X @ (axes * np.sqrt(1.0 - noise / np.maximum(spread, max(noise, TINY)))))
-    near = int(np.clip(share * len(X), 5, len(X) - 1))
-    graph = distance <= np.partition(distance, near - 1, axis=1)[:, near - 1, None]
-    graph = graph.astype(float) + graph.T
-    root = np.sqrt(graph.sum(axis=1))
-    values, vectors = eigh(graph / np.outer(root, root),
-                           subset_by_index=[len(X) - m - 1, len(X) - 2])
-    Y = vectors / root[:, None] / np.sqrt(np.maximum(1.0 - values, 1e-3))
-    Y -= Y.mean(axis=0)
-    return np.asarray(Y / max(np.sqrt((Y**2).sum(axis=1).mean()), TINY), float)
-
-
-def _squared_distances(X: Array) -> Array:
-    """Between rows, (n, n); infinite from a row to itself."""
-    squares = (X**2).sum(axis=1)
-    distance = np.maximum(squares[:, None] + squares - 2.0 * X @ X.T, 0.0)
-    np.fill_diagonal(distance, np.inf)
-    return distance
 
 
 def _polish(X: Array, atom: Manifold, grid: Grid, state: State) -> Run:

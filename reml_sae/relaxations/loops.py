@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.manifold import SpectralEmbedding
 from sklearn.neighbors import NearestNeighbors
 
+from reml_sae.relaxations.axes import sample_rows
 from reml_sae.typing import Array
 
 MAX_ROWS = 1500
@@ -33,7 +34,7 @@ def loop_angles(Z: Array, share: float, rng: np.random.Generator) -> Array | Non
     """
     if len(Z) < MIN_ROWS or not Z.any():
         return None
-    few = Z if len(Z) <= MAX_ROWS else Z[rng.choice(len(Z), MAX_ROWS, replace=False)]
+    few = sample_rows(Z, MAX_ROWS, rng)
     neighbours = int(np.clip(share * len(few), 4, len(few) - 1))
     embedding = SpectralEmbedding(
         2, affinity="nearest_neighbors", n_neighbors=neighbours,

@@ -20,10 +20,11 @@ from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.extmath import randomized_svd
 
 from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
+from reml_sae.relaxations.axes import TINY, main_axes, sample_rows
+from reml_sae.relaxations.graphs import normalised, squared_distances
 from reml_sae.typing import Array
 
 Labels = NDArray[np.intp]
@@ -34,7 +35,6 @@ MAX_ROWS_EM = 6000
 MAX_ROWS_GRAPH = 1500
 SWEEPS = 25
 SAME = 0.98
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,7 @@ def find_partitions(
         raise InputError(f"Z has {len(Z)} rows, fewer than its {len(rings)} atoms; use fewer atoms")
     Z = Z - Z.mean(0)
     rank = min(max(4, sum(subspace_dims) + len(rings)), *Z.shape)
-    axes = randomized_svd(Z, rank, n_iter=7, random_state=int(rng.integers(2**31)))[2]
-    X = Z @ axes.T
+    X = Z @ main_axes(Z, rank, rng).T
     specs = [(ring, min(q, 2 if ring else q, rank))
              for ring, q in zip(rings, subspace_dims, strict=True)]
     found = _search(X, specs, n_init, rng)
@@ -226,8 +225,7 @@ def _search(
     X: Array, specs: list[Spec], n_init: int, rng: np.random.Generator
 ) -> list[list[_Piece]]:
     """Refined pieces from every proposal; for K >= 2 the best two are also split and merged."""
-    rows, few = (X if len(X) <= n else X[rng.choice(len(X), n, replace=False)]
-                 for n in (MAX_ROWS_EM, MAX_ROWS_GRAPH))
+    rows, few = (sample_rows(X, most, rng) for most in (MAX_ROWS_EM, MAX_ROWS_GRAPH))
     K = len(specs)
     if K == 1:
         return list(_single(rows, specs[0], rng))
@@ -271,17 +269,14 @@ def _spectral(X: Array, K: int, angular: bool, rng: np.random.Generator) -> Labe
         unit = X / np.maximum(np.sqrt((X**2).sum(1, keepdims=True)), TINY)
         near = (unit @ unit.T) ** 2
     else:
-        square = (X**2).sum(1)
-        near = np.maximum(square[:, None] + square - 2.0 * X @ X.T, 0.0)
+        near = squared_distances(X)
         reach = np.sort(near, axis=1)[:, min(n - 1, 1 + n // (16 * K))]
         near = np.exp(-near / np.maximum(np.sqrt(np.outer(reach, reach)), TINY))
     np.fill_diagonal(near, 0.0)
     m = int(np.clip(n // (4 * K), min(5, n - 1), n - 1))
     cut = np.partition(near, n - m, axis=1)[:, n - m]
     graph = np.where(near >= cut[:, None], near**2, 0.0)
-    graph = graph + graph.T
-    root = np.sqrt(np.maximum(graph.sum(1), TINY))
-    graph /= np.outer(root, root)
+    graph, root = normalised(graph + graph.T)
     basis = rng.standard_normal((n, min(n, K + 4)))
     basis[:, 0] = root
     for _ in range(40):  # subspace iteration: eigenvalue 1 is nearly K-fold, which it does not mind

@@ -25,13 +25,13 @@ from scipy.special import gammaln
 
 from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
+from reml_sae.relaxations.axes import leading_axes, sample_rows
 from reml_sae.relaxations.block_frames import orthonormal, whitening
 from reml_sae.relaxations.block_ksvd import BlockFit, scores_on
 from reml_sae.relaxations.block_start import (
     BlockStart,
     block_start,
     checked_blocks,
-    leading_axes,
     same_frames,
 )
 from reml_sae.typing import Array, Index, Mask
@@ -111,7 +111,7 @@ def unmixed_blocks(
     X = Z @ axes.T
     used = n_active if exact else 0.5 * (1 + n_active)
     blocks = Blocks(q, shells, min(used / len(q), MOST_SHARE))
-    few = X if len(X) <= MAX_ROWS else X[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
+    few = sample_rows(X, MAX_ROWS, rng)
     found: list[BlockFit] = []
     for W, cost in climbs(few, blocks, rng):
         fit = _coded(X, W, blocks, n_active, exact, cost)

@@ -10,6 +10,7 @@ from reml_sae.discovery.moves._base import Context, Proposals
 from reml_sae.discovery.moves._removal import without_atom
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.pursuit import atom_grid
+from reml_sae.relaxations.axes import leading_scores
 
 
 class Merge:
@@ -39,10 +40,9 @@ def _duplicates(fitted: Fitted, policy: SearchPolicy) -> list[tuple[int, int]]:
     for k, atom in enumerate(fitted.model.atoms):
         points = atom.basis(atom_grid(atom, policy.encode)) @ fitted.result.theta.beta[
             fitted.model.layout.basis_slices[k]]
-        centre = points.mean(axis=0)
-        _, lengths, axes = np.linalg.svd(points - centre, full_matrices=False)
-        shapes.append((centre, axes[:atom.linear_dim],
-                       float(np.linalg.norm(lengths) / np.sqrt(len(points)))))
+        _, axes, centre = leading_scores(points, atom.linear_dim)
+        radius = float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
+        shapes.append((centre, axes, radius))
     share = amplitudes_of(fitted).sum(axis=0)
     pairs = []
     for k, (centre, axes, radius) in enumerate(shapes):

@@ -1,0 +1,49 @@
+"""Graphs of neighbouring rows, and the maps that their eigenvectors are."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import eigh
+
+from reml_sae.relaxations.axes import TINY
+from reml_sae.typing import Array
+
+
+def squared_distances(X: Array) -> Array:
+    """Between rows (n, r): (n, n)."""
+    squares = (X**2).sum(axis=1)
+    return np.maximum(squares[:, None] + squares - 2.0 * X @ X.T, 0.0)
+
+
+def normalised(graph: Array) -> tuple[Array, Array]:
+    """D^-1/2 W D^-1/2 of weights W (n, n), and the roots (n,) of the degrees D."""
+    root = np.sqrt(np.maximum(graph.sum(axis=1), TINY))
+    return graph / np.outer(root, root), root
+
+
+def eigenmap(X: Array, share: float, m: int) -> Array:
+    """Laplacian eigenmap (n, m) of the graph of nearest neighbours, of unit mean square.
+
+    Principal directions are shrunk by their share of noise before distances are taken: noise in
+    many directions would join the turns of a curve. Eigenvectors are scaled by their eigenvalue to
+    the power -1/2: the commute-time map.
+    """
+    spread, axes = eigh(X.T @ X / len(X))
+    gap = float(np.median(_to_others(X).min(axis=1)))
+    noise = float(np.clip(gap / X.shape[1], 0.0, max(spread[0], 0.0)))
+    distance = _to_others(
+        X @ (axes * np.sqrt(1.0 - noise / np.maximum(spread, max(noise, TINY)))))
+    near = int(np.clip(share * len(X), 5, len(X) - 1))
+    close = distance <= np.partition(distance, near - 1, axis=1)[:, near - 1, None]
+    graph, root = normalised(close.astype(float) + close.T)
+    values, vectors = eigh(graph, subset_by_index=[len(X) - m - 1, len(X) - 2])
+    Y = vectors / root[:, None] / np.sqrt(np.maximum(1.0 - values, 1e-3))
+    Y -= Y.mean(axis=0)
+    return np.asarray(Y / max(np.sqrt((Y**2).sum(axis=1).mean()), TINY), float)
+
+
+def _to_others(X: Array) -> Array:
+    """Squared distances (n, n), infinite from a row to itself."""
+    distance = squared_distances(X)
+    np.fill_diagonal(distance, np.inf)
+    return distance
