@@ -9,8 +9,10 @@ they are used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
+
+from reml_sae.relaxations.pursuit import PursuitPolicy
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,9 @@ class EncodePolicy:
     """Count of grid points of an atom with one coordinate ..."""
     grid_surface: int = 300
     """... and of one with more."""
-    sure_size: int = 4
-    """Count: where rows may use few atoms or many, sets of so many are tried whatever they gain;
-    larger ones while any row gains more by them than the luckiest would by noise."""
-    beams: int = 3
-    """Count of best first atoms from which a pursuit starts."""
-    exchanges: int = 2
-    """Count of rounds in which every point is exchanged for the best."""
-    span_sets: int = 4
-    """Count of sets of atoms of a row, of one size, tried for what their spans explain."""
     amplitude_width: float = 4.0
     """Prior standard deviations of one within which amplitudes are looked for."""
+    pursuit: PursuitPolicy = field(default_factory=PursuitPolicy)
 
 
 @dataclass(frozen=True)
@@ -215,16 +209,23 @@ class SearchPolicy:
     move: MovePolicy = field(default_factory=MovePolicy)
     topology: TopologyPolicy = field(default_factory=TopologyPolicy)
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> SearchPolicy:
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchPolicy:
         """Inverse of `to_dict`; what an older artifact does not hold is as it is by default."""
-        topics = {}
-        for name, topic in vars(cls()).items():
-            kept = {key: tuple(value) if isinstance(value, list) else value
-                    for key, value in values.get(name, {}).items() if key in vars(topic)}
-            topics[name] = replace(topic, **kept)
-        return cls(**topics)
+        changed: SearchPolicy = _changed(cls(), values)
+        return changed
+
+
+def _changed(topic: Any, values: Mapping[str, Any]) -> Any:
+    """The dataclass with these values, field by field; others than it has are left out."""
+    kept = {}
+    for name, value in values.items():
+        if name in vars(topic):
+            own = getattr(topic, name)
+            kept[name] = (_changed(own, value) if is_dataclass(own)
+                          else tuple(value) if isinstance(value, list) else value)
+    return replace(topic, **kept)

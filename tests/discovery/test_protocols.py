@@ -155,9 +155,9 @@ def test_an_artifact_keeps_the_policy_and_may_lack_it(tmp_path):
     assert rs.load(path).search_.policy == SearchPolicy()
     tensors, metadata = read_artifact(path)
     assert set(metadata["search"]["policy"]) == {item.name for item in fields(SearchPolicy)}
-    metadata["search"]["policy"]["encode"]["beams"] = 2
+    metadata["search"]["policy"]["encode"]["pursuit"]["beams"] = 2
     write_artifact(path, tensors, metadata)
-    assert rs.load(path).search_.policy.encode.beams == 2
+    assert rs.load(path).search_.policy.encode.pursuit.beams == 2
     del metadata["search"]["policy"]
     write_artifact(path, tensors, metadata)
     old = rs.load(path)
