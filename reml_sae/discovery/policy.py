@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
-from reml_sae.relaxations.pursuit import PursuitPolicy
+from reml_sae.relaxations.policy import PursuitPolicy, RelaxationPolicy
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,7 @@ class SearchPolicy:
 
     encode: EncodePolicy = field(default_factory=EncodePolicy)
     start: StartPolicy = field(default_factory=StartPolicy)
+    relaxation: RelaxationPolicy = field(default_factory=RelaxationPolicy)
     settle: SettlePolicy = field(default_factory=SettlePolicy)
     move: MovePolicy = field(default_factory=MovePolicy)
     topology: TopologyPolicy = field(default_factory=TopologyPolicy)

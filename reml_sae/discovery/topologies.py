@@ -13,7 +13,7 @@ import numpy as np
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import codes_of, local_rows, topology_label
-from reml_sae.discovery.policy import StartPolicy
+from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.axes import leading_scores
@@ -60,7 +60,7 @@ def choose_topologies(
             coordinates.append(codes.coordinates[:, where])
         else:
             everyone = np.repeat(choice.manifold.grid(1)[:1], len(codes.support), axis=0)
-            everyone[rows] = place_rows(X, choice.manifold, settings.policy.start, rng)
+            everyone[rows] = place_rows(X, choice.manifold, settings.policy, rng)
             coordinates.append(everyone)
         atoms.append(choice.manifold)
         choices.append(choice)
@@ -83,11 +83,11 @@ def near_rows(fitted: Fitted, k: int, rows: Index, X: Array, outlying: float) ->
 
 
 def place_rows(
-    X: Array, atom: Manifold, policy: StartPolicy, rng: np.random.Generator
+    X: Array, atom: Manifold, policy: SearchPolicy, rng: np.random.Generator
 ) -> Array:
     """Coordinates (n, d) of rows (n, p) on one atom."""
-    if len(X) < policy.least_rows:
+    if len(X) < policy.start.least_rows:
         return np.repeat(atom.grid(1)[:1], len(X), axis=0)
-    scores = leading_scores(X, atom.linear_dim + policy.extra_axes)[0]
-    best = latent_grid_starts(scores, atom, 1, rng)[0]
-    return nearest_coordinates(scores, atom, best.coefficients)[0]
+    scores = leading_scores(X, atom.linear_dim + policy.start.extra_axes)[0]
+    best = latent_grid_starts(scores, atom, 1, rng, policy.relaxation.grid)[0]
+    return nearest_coordinates(scores, atom, best.coefficients, policy.relaxation.grid)[0]

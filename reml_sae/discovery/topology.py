@@ -230,7 +230,8 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     (atom,) = model.atoms
     everyone = np.ones((len(X), 1))
     variance = model.family.dispersion(model.psi(result.rho))
-    t = nearest_coordinates(X, atom, result.theta.beta, variance)[0]
+    t = nearest_coordinates(X, atom, result.theta.beta,
+                            local.policy.relaxation.grid, variance)[0]
     codes = Candidate(everyone > 0.0, everyone, t)
     found = rough_fit(model_from_codes(X, 1.0, [atom], local, codes, known_of(fitted)), local,
                       topology_label(atom))

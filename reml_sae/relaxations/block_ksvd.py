@@ -14,9 +14,9 @@ from math import comb
 
 import numpy as np
 
+from reml_sae.relaxations.policy import BlockPolicy
 from reml_sae.typing import Array, Index, Mask
 
-BEAM = 3
 SETTLED = 1e-4
 """Relative decrease of the residual at which the sweeps stop."""
 TINY = 1e-12
@@ -42,6 +42,7 @@ class BlockProblem:
     n_active: int
     exact: bool
     rng: np.random.Generator
+    policy: BlockPolicy
 
 
 def leading_sets(X: Array, F: Array, sizes: int, beam: int) -> Iterator[tuple[Index, Array]]:
@@ -99,13 +100,13 @@ def _extend(
 
 
 def code_rows(
-    X: Array, F: Array, n_active: int, exact: bool, variance: float, opening: Array
+    X: Array, F: Array, n_active: int, exact: bool, variance: float, opening: Array, beam: int
 ) -> tuple[Mask, Array, Array, float]:
     """Support, scores (N, K, q), residual and cost in nats at an opening cost (K,) of each atom."""
     n, K = len(X), len(F)
     square = (X**2).sum(1)[:, None]
     chosen, best = np.full((n, n_active), -1, dtype=np.intp), np.full(n, np.inf)
-    for m, (sets, values) in enumerate(leading_sets(X, F, n_active, BEAM), start=1):
+    for m, (sets, values) in enumerate(leading_sets(X, F, n_active, beam), start=1):
         if exact and m < n_active:
             continue
         cost = (square - values) / (2.0 * variance) + opening[sets].sum(2)
@@ -166,8 +167,8 @@ def block_ksvd(
     last = np.inf
     for sweep in range(sweeps):
         opening = np.log(len(F)) + 0.5 * dims * np.log1p(scale / noise)
-        support, scores, residual, cost = code_rows(X, F, problem.n_active, problem.exact, noise,
-                                                opening)
+        support, scores, residual, cost = code_rows(
+            X, F, problem.n_active, problem.exact, noise, opening, problem.policy.beam)
         value = cost + 0.5 * n * p * np.log(noise)
         lost = float((residual**2).sum())
         freedom = max(n * p - (support * dims).sum() - p * dims.sum(), 0.1 * n * p)

@@ -50,23 +50,17 @@ from reml_sae.relaxations.block_start import (
     same_frames,
     whitened,
 )
+from reml_sae.relaxations.policy import BlockPolicy
 from reml_sae.typing import Array, Index, Mask
 
-MAX_ROWS = 3000
-"""The search uses this many rows at most; the last sweeps use all."""
 MAX_ELEMENTS = 1_000_000_000
 """Rows times squared columns times candidates, where there are many columns."""
-SEEDS = 30
-HITS = 0.2
-"""Power at which the number of seeds that reach a frame enters its rank."""
-SHRINK = 0.1
-"""Share of the mean variance that whitening adds: it keeps the noise of weak directions small."""
 
 
 @single_threaded
 def block_dictionary(
-    Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator, *,
-    exact: bool, shell: Sequence[bool] | None = None,
+    Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator,
+    policy: BlockPolicy, *, exact: bool, shell: Sequence[bool] | None = None,
 ) -> list[BlockStart]:
     """Find frames of K atoms and the atoms of each row.
 
@@ -95,8 +89,8 @@ def block_dictionary(
     Z, q, shells = checked_blocks(Z, dims, n_active, shell)
     axes = leading_axes(Z, min(int(q.sum()) + len(q), Z.shape[1]), rng)
     X = Z @ axes.T
-    problem = BlockProblem(q, n_active, exact, rng)
-    few = sample_rows(X, MAX_ROWS, rng)
+    problem = BlockProblem(q, n_active, exact, rng, policy)
+    few = sample_rows(X, policy.most_rows, rng)
     found: list[BlockFit] = []
     for _ in range(max(n_init, 1)):
         fit = _search(few, problem)
@@ -130,7 +124,7 @@ _Grow = Callable[[Array, Array, Index, float, BlockProblem], Array]
 
 def _search(X: Array, problem: BlockProblem) -> BlockFit:
     """One start: proposals in whitened data, K-SVD there and in the data, repairs in both."""
-    W, back = whitening(X, SHRINK)
+    W, back = whitening(X, problem.policy.shrink)
     Y = X @ W
     if problem.n_active == 1:
         F = _compete(Y, problem)
@@ -191,7 +185,7 @@ def _grow(Y: Array, F: Array, kept: Index, noise: float, problem: BlockProblem) 
     dims, p = problem.dims, Y.shape[1]
     complete = p >= dims.sum()
     size = dims[kept]
-    count = int(np.clip(MAX_ELEMENTS / (len(Y) * p**2), 6, SEEDS))
+    count = int(np.clip(MAX_ELEMENTS / (len(Y) * p**2), 6, problem.policy.seeds))
     missing = _missing(kept, dims)
     while missing:
         d = missing[0]
@@ -201,14 +195,15 @@ def _grow(Y: Array, F: Array, kept: Index, noise: float, problem: BlockProblem) 
             axes = np.linalg.qr(np.concatenate([rows.T, np.eye(p)], 1))[0][:, len(rows) : p].T
             X = Y @ axes.T
         elif len(F):
-            X = code_rows(Y, F, min(problem.n_active, len(F)), False, 0.5, np.full(len(F), 2.0))[2]
+            X = code_rows(Y, F, min(problem.n_active, len(F)), False, 0.5,
+                          np.full(len(F), 2.0), problem.policy.beam)[2]
         if X.shape[1] <= d:
             new = np.eye(d, X.shape[1])[None]
         else:
             W, back = whitening(X, 0.02) if complete else (np.eye(p), np.eye(p))
             V, separation = candidate_frames(X @ W, d, count, problem.rng)
             if not complete:  # energies never fall to zero: frames that many seeds reach are safer
-                separation = separation * (similarity(V, V) > 0.9).sum(1) ** HITS
+                separation = separation * (similarity(V, V) > 0.9).sum(1) ** problem.policy.hits
             V = orthonormal(V @ back)
             most = min(max(1, len(missing) // 4), missing.count(d))
             new = V[distinct(V, separation, 0.3 if complete else 0.5, most)]
@@ -224,11 +219,12 @@ def _regrow(X: Array, F: Array, kept: Index, noise: float, problem: BlockProblem
     for d in _missing(kept, problem.dims):
         left, most = X, min(problem.n_active, len(F))
         if most:
-            left = code_rows(X, F, most, False, noise, np.full(len(F), 6.0))[2]
+            left = code_rows(X, F, most, False, noise, np.full(len(F), 6.0),
+                             problem.policy.beam)[2]
         worst = np.argsort(-(left**2).sum(1), kind="stable")[: max(len(X) // 4, 4 * d)]
         rows, power = left[worst], int(rng.integers(1, 3))
         weight = np.square if power == 2 else np.asarray
-        V = iterate(rows, seed_frames(rows, d, SEEDS, 6, rng), weight, 15)
+        V = iterate(rows, seed_frames(rows, d, problem.policy.seeds, 6, rng), weight, 15)
         best = (energies(rows, V)[1] ** 2).mean(0).argmax()
         F = np.concatenate([F, _padded(V[[best]], F.shape[1])])
         size = np.append(size, d)

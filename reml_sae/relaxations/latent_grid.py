@@ -40,33 +40,24 @@ from reml_sae.relaxations.grid_mixture import (
     responsibilities,
     smooth_functions,
 )
+from reml_sae.relaxations.policy import GridPolicy
 from reml_sae.typing import Array
 
 Run = tuple[float, State, Array]
 """Objective, state and reconstruction (n, r)."""
 
-COARSE_ROWS, FINE_ROWS, CHUNK = 500, 2000, 2000
-COARSE_GRID, FINE_GRID = 200, 500
-NEIGHBOUR_SHARES = (0.03, 0.1)
-"""Neighbours of a row in the graphs of the eigenmaps, as a share of the rows."""
+CHUNK = 2000
+"""Rows that are placed at once."""
 HEATS = (1.0, 0.3)
 """First s2, relative to the variance of the last principal direction that the map begins with."""
 TRANSFERS = ((0.01, 1.0), (1.0, 100.0))
 """s2 and lambda of the first decoder after an eigenmap at either heat: sharp keeps what winds
 often, smooth forgets the errors of the graph."""
 FIRST_STRENGTH = 100.0
-MORE_FRAMES = 2
-"""First decoders of each sort beyond the number of starts asked for."""
-NEARLY = 3e-3
-"""Change of log s2 a sweep at which a short run ends; the best are run on."""
-MORE_POLISHED = 5
-"""Short runs that are run on beyond n_starts: a coarse grid ranks tightly wound atoms badly."""
 POLISH, NEWTON_STEPS = 3, 10
 LONGEST_STEP = 1.0
 """Radians, or standard deviations of the prior: keeps rows beyond an end from running away."""
 DAMPING, LEAST_DAMPING = 1e-3, 1e-9
-SAME = 0.1
-"""Reconstructions that differ by less than this share of the noise are one start."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +86,7 @@ class GridStart:
 
 @single_threaded
 def latent_grid_starts(
-    X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator
+    X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator, policy: GridPolicy
 ) -> list[GridStart]:
     """Find starts for rows that one atom explains.
 
@@ -108,6 +99,7 @@ def latent_grid_starts(
         How many starts to return at most.
     rng : numpy.random.Generator
         Source of all randomness.
+    policy : GridPolicy
 
     Returns
     -------
@@ -125,16 +117,17 @@ def latent_grid_starts(
     centre = X.mean(axis=0)
     unit = float(np.sqrt(((X - centre) ** 2).sum(axis=1).mean()))
     if not unit > TINY * np.abs(X).max():
-        point = np.repeat(atom.grid(COARSE_GRID)[:1], len(X), axis=0)
+        point = np.repeat(atom.grid(policy.coarse_grid)[:1], len(X), axis=0)
         return [GridStart(point, np.outer(np.eye(atom.basis_size)[0], centre), 0.0, 0.0)]
     Y = (X - centre) / unit
-    fine = sample_rows(Y, FINE_ROWS, rng)
+    fine = sample_rows(Y, policy.fine_rows, rng)
     starts = []
-    coarse = _distinct(_short_runs(sample_rows(fine, COARSE_ROWS, rng), atom, n_starts, rng))
-    grid = make_grid(atom, FINE_GRID)
+    coarse = _distinct(_short_runs(
+        sample_rows(fine, policy.coarse_rows, rng), atom, n_starts, rng, policy), policy.same)
+    grid = make_grid(atom, policy.fine_grid)
     runs = [_polish(fine, atom, grid, state)
-            for _, state, _ in coarse[:n_starts + MORE_POLISHED]]
-    for objective, state, _ in _distinct(runs)[:n_starts]:
+            for _, state, _ in coarse[:n_starts + policy.more_polished]]
+    for objective, state, _ in _distinct(runs, policy.same)[:n_starts]:
         t, squares = _locate(Y, atom, state.decoder, grid, state.variance)
         decoder = unit * state.decoder
         decoder[0] += centre
@@ -144,7 +137,9 @@ def latent_grid_starts(
 
 
 @single_threaded
-def simplest_coordinates(X: Array, atom: Manifold, rng: np.random.Generator) -> Array:
+def simplest_coordinates(
+    X: Array, atom: Manifold, rng: np.random.Generator, policy: GridPolicy
+) -> Array:
     """Coordinates (n, d) of rows on the atom without its rough functions.
 
     Those that are left map to few principal directions, so a few runs without eigenmaps find them.
@@ -154,6 +149,7 @@ def simplest_coordinates(X: Array, atom: Manifold, rng: np.random.Generator) -> 
     X : (n, r) array
     atom : Manifold
     rng : numpy.random.Generator
+    policy : GridPolicy
 
     Raises
     ------
@@ -163,25 +159,26 @@ def simplest_coordinates(X: Array, atom: Manifold, rng: np.random.Generator) -> 
     X = _checked(X)
     centre = X.mean(axis=0)
     unit = float(np.sqrt(((X - centre) ** 2).sum(axis=1).mean()))
-    grid = make_grid(atom, COARSE_GRID)
+    grid = make_grid(atom, policy.coarse_grid)
     if not unit > TINY * np.abs(X).max():
         return np.repeat(grid.points[:1], len(X), axis=0)
     Y = (X - centre) / unit
-    few = sample_rows(Y, COARSE_ROWS, rng)
+    few = sample_rows(Y, policy.coarse_rows, rng)
     smooth = smooth_functions(grid)
     free = np.vstack([np.eye(1, atom.basis_size), smooth])
     m = len(free)
     simple = replace(grid, basis=grid.basis @ free.T, roughness=np.zeros((m, m)),
                      rough_values=np.zeros(m))
     states = [anneal(few, simple, begin)
-              for begin, _ in _first_states(few, np.eye(m - 1, m, 1), 0, rng)]
+              for begin, _ in _first_states(few, np.eye(m - 1, m, 1), policy.more_frames, rng)]
     best = min(states, key=lambda state: responsibilities(few, simple, state)[1])
-    return _locate(Y, atom, free.T @ best.decoder, make_grid(atom, FINE_GRID), best.variance)[0]
+    decoder, fine = free.T @ best.decoder, make_grid(atom, policy.fine_grid)
+    return _locate(Y, atom, decoder, fine, best.variance)[0]
 
 
 @single_threaded
 def nearest_coordinates(
-    X: Array, atom: Manifold, coefficients: Array, variance: float = 0.0
+    X: Array, atom: Manifold, coefficients: Array, policy: GridPolicy, variance: float = 0.0
 ) -> tuple[Array, Array]:
     """Coordinates of rows under a decoder: the best grid point, then damped Gauss-Newton steps.
 
@@ -190,6 +187,7 @@ def nearest_coordinates(
     X : (n, r) array
     atom : Manifold
     coefficients : (M, r) array
+    policy : GridPolicy
     variance : float
         Noise variance of an entry, at which the coordinate prior counts; 0 for the nearest point.
 
@@ -208,7 +206,7 @@ def nearest_coordinates(
     if coefficients.shape != (atom.basis_size, X.shape[1]):
         raise InputError(f"coefficients must have shape {(atom.basis_size, X.shape[1])} for this "
                          f"atom and X, got {coefficients.shape}")
-    return _locate(X, atom, coefficients, make_grid(atom, FINE_GRID), variance)
+    return _locate(X, atom, coefficients, make_grid(atom, policy.fine_grid), variance)
 
 
 def _checked(X: Array) -> Array:
@@ -220,23 +218,26 @@ def _checked(X: Array) -> Array:
     return X
 
 
-def _short_runs(X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator) -> list[Run]:
+def _short_runs(
+    X: Array, atom: Manifold, n_starts: int, rng: np.random.Generator, policy: GridPolicy
+) -> list[Run]:
     """Annealed runs on rows X (n, r), on a coarse grid."""
-    grid = make_grid(atom, COARSE_GRID)
+    grid = make_grid(atom, policy.coarse_grid)
     smooth = smooth_functions(grid)
     maps = [X]
     if len(X) > 2 * len(smooth) + 6:
-        maps += [eigenmap(X, share, len(smooth) + 2) for share in NEIGHBOUR_SHARES]
+        maps += [eigenmap(X, share, len(smooth) + 2) for share in policy.neighbour_shares]
     runs = []
     for number, Y in enumerate(maps):
-        for begin, (variance, strength) in _first_states(Y, smooth, n_starts, rng):
-            state = anneal(Y, grid, begin, NEARLY)
+        for begin, (variance, strength) in _first_states(
+                Y, smooth, policy.more_frames + n_starts, rng):
+            state = anneal(Y, grid, begin, policy.nearly)
             if number > 0:
                 R = responsibilities(Y, grid, state)[0]
                 moments = Moments(R.sum(axis=0), R.T @ X, float((X**2).sum()))
                 decoder, squares, _ = fit_decoder(moments, grid, variance, strength)
                 state = anneal(X, grid, State(decoder, squares / X.size + FLOOR, strength),
-                               NEARLY)
+                               policy.nearly)
             R, objective = responsibilities(X, grid, state)
             gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
             runs.append((objective + decoder_evidence(gram, grid, state), state,
@@ -245,7 +246,7 @@ def _short_runs(X: Array, atom: Manifold, n_starts: int, rng: np.random.Generato
 
 
 def _first_states(
-    Y: Array, smooth: Array, n_starts: int, rng: np.random.Generator
+    Y: Array, smooth: Array, n_frames: int, rng: np.random.Generator
 ) -> Iterator[tuple[State, tuple[float, float]]]:
     """Maps of the k smooth functions to about k principal directions of Y, with a transfer."""
     k = len(smooth)
@@ -254,7 +255,7 @@ def _first_states(
     lengths = np.sqrt(np.maximum(values[::-1][:m], FLOOR))
     axes = axes[:, ::-1][:, :m]
     for heat, transfer in zip(HEATS, TRANSFERS, strict=True):
-        for number in range(MORE_FRAMES + n_starts):
+        for number in range(n_frames):
             turn = np.eye(max(k, m))
             if number > 0:
                 turn = np.linalg.qr(rng.standard_normal(turn.shape))[0]
@@ -292,11 +293,11 @@ def _polish(X: Array, atom: Manifold, grid: Grid, state: State) -> Run:
     return float(objective) + decoder_evidence(gram, grid, state), state, basis @ B
 
 
-def _distinct(runs: list[Run]) -> list[Run]:
+def _distinct(runs: list[Run], share: float) -> list[Run]:
     """Runs by objective, without those whose reconstruction is that of a better one."""
     best: list[Run] = []
     for run in sorted(runs, key=lambda run: run[0]):
-        near = SAME * run[1].variance * run[2].size
+        near = share * run[1].variance * run[2].size
         if all(((run[2] - other[2]) ** 2).sum() > near for other in best):
             best.append(run)
     return best

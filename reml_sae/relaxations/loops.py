@@ -14,13 +14,13 @@ from sklearn.manifold import SpectralEmbedding
 from sklearn.neighbors import NearestNeighbors
 
 from reml_sae.relaxations.axes import sample_rows
+from reml_sae.relaxations.policy import LoopPolicy
 from reml_sae.typing import Array
 
-MAX_ROWS = 1500
-MIN_ROWS = 12
 
-
-def loop_angles(Z: Array, share: float, rng: np.random.Generator) -> Array | None:
+def loop_angles(
+    Z: Array, share: float, rng: np.random.Generator, policy: LoopPolicy
+) -> Array | None:
     """Angles (N,) in [-pi, pi); None where there are too few rows for a graph.
 
     Parameters
@@ -31,10 +31,11 @@ def loop_angles(Z: Array, share: float, rng: np.random.Generator) -> Array | Non
     rng : numpy.random.Generator
         Chooses the rows of the graph where there are many; the others take their neighbour's
         angle.
+    policy : LoopPolicy
     """
-    if len(Z) < MIN_ROWS or not Z.any():
+    if len(Z) < policy.least_rows or not Z.any():
         return None
-    few = sample_rows(Z, MAX_ROWS, rng)
+    few = sample_rows(Z, policy.most_rows, rng)
     neighbours = int(np.clip(share * len(few), 4, len(few) - 1))
     embedding = SpectralEmbedding(
         2, affinity="nearest_neighbors", n_neighbors=neighbours,

@@ -25,14 +25,13 @@ from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
 from reml_sae.relaxations.axes import TINY, main_axes, sample_rows
 from reml_sae.relaxations.graphs import normalised, squared_distances
+from reml_sae.relaxations.policy import PartitionPolicy
 from reml_sae.typing import Array
 
 Labels = NDArray[np.intp]
 Spec = tuple[bool, int]
 """Whether an atom is a ring, and its number q of axes."""
 
-MAX_ROWS_EM = 6000
-MAX_ROWS_GRAPH = 1500
 SWEEPS = 25
 SAME = 0.98
 
@@ -88,7 +87,7 @@ class _Piece:
 @single_threaded
 def find_partitions(
     Z: Array, latent_dims: Sequence[int], subspace_dims: Sequence[int], rings: Sequence[bool],
-    n_init: int, rng: np.random.Generator,
+    n_init: int, rng: np.random.Generator, policy: PartitionPolicy,
 ) -> list[Partition]:
     """Find starts for rows that one of K curved atoms explains, each.
 
@@ -106,6 +105,7 @@ def find_partitions(
         How many starts to return at most.
     rng : numpy.random.Generator
         Source of all randomness.
+    policy : PartitionPolicy
 
     Returns
     -------
@@ -119,7 +119,7 @@ def find_partitions(
     X = Z @ main_axes(Z, rank, rng).T
     specs = [(ring, min(q, 2 if ring else q, rank))
              for ring, q in zip(rings, subspace_dims, strict=True)]
-    found = _search(X, specs, n_init, rng)
+    found = _search(X, specs, n_init, rng, policy)
     total = (Z**2).sum()
     starts = []
     for pieces in found:
@@ -222,10 +222,11 @@ def _assign(X: Array, pieces: list[_Piece]) -> tuple[Labels, float]:
 
 
 def _search(
-    X: Array, specs: list[Spec], n_init: int, rng: np.random.Generator
+    X: Array, specs: list[Spec], n_init: int, rng: np.random.Generator,
+    policy: PartitionPolicy,
 ) -> list[list[_Piece]]:
     """Refined pieces from every proposal; for K >= 2 the best two are also split and merged."""
-    rows, few = (sample_rows(X, most, rng) for most in (MAX_ROWS_EM, MAX_ROWS_GRAPH))
+    rows, few = (sample_rows(X, most, rng) for most in (policy.em_rows, policy.graph_rows))
     K = len(specs)
     if K == 1:
         return list(_single(rows, specs[0], rng))
@@ -233,7 +234,7 @@ def _search(
     proposals += [_kmeans(few, K, rng) for _ in range(max(1, n_init - 2))]
     found = [_refine(rows, _pieces(few, labels, specs)) for labels in proposals]
     found.sort(key=lambda pieces: _assign(rows, pieces)[1])
-    found[:2] = [_split(rows, pieces, rng) for pieces in found[:2]]
+    found[:2] = [_split(rows, pieces, policy.graph_rows, rng) for pieces in found[:2]]
     return found if len(rows) == len(X) else [_refine(X, pieces, 3) for pieces in found]
 
 
@@ -293,7 +294,9 @@ def _kmeans(X: Array, K: int, rng: np.random.Generator) -> Labels:
         return model.fit_predict(X).astype(np.intp)
 
 
-def _split(X: Array, pieces: list[_Piece], rng: np.random.Generator) -> list[_Piece]:
+def _split(
+    X: Array, pieces: list[_Piece], most_rows: int, rng: np.random.Generator
+) -> list[_Piece]:
     """Move the least needed piece to half of the worst cluster where that lowers the residual."""
     labels, best = _assign(X, pieces)
     atoms = np.arange(len(pieces))
@@ -303,7 +306,7 @@ def _split(X: Array, pieces: list[_Piece], rng: np.random.Generator) -> list[_Pi
         rest = np.where(atoms == labels[:, None], np.inf, distances).min(1)
         donor = int(np.bincount(labels, weights=rest - own).argmin())
         worst = int(np.bincount(labels, weights=own * (labels != donor)).argmax())
-        rows = np.flatnonzero(labels == worst)[:MAX_ROWS_GRAPH]
+        rows = np.flatnonzero(labels == worst)[:most_rows]
         if worst == donor or len(rows) < 10:
             break
         half = _spectral(X[rows], 2, attempt % 2 == 0, rng)

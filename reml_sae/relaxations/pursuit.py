@@ -17,25 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from reml_sae.relaxations.block_ksvd import leading_sets, scores_on
+from reml_sae.relaxations.policy import PursuitPolicy
 from reml_sae.typing import Array, Index
 
 Slots = tuple[Index, Index, Array]
 """Atoms, grid points and amplitudes of the rows' slots, each (n, j)."""
-
-
-@dataclass(frozen=True)
-class PursuitPolicy:
-    """How far a pursuit looks."""
-
-    sure_size: int = 4
-    """Count: where rows may use few atoms or many, sets of so many are tried whatever they gain;
-    larger ones while any row gains more by them than the luckiest would by noise."""
-    beams: int = 3
-    """Count of best first atoms from which a pursuit starts."""
-    exchanges: int = 2
-    """Count of rounds in which every point is exchanged for the best."""
-    span_sets: int = 4
-    """Count of sets of atoms of a row, of one size, tried for what their spans explain."""
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,11 @@ from reml_sae.relaxations.block_start import (
     checked_blocks,
     same_frames,
 )
+from reml_sae.relaxations.policy import UnmixingPolicy
 from reml_sae.typing import Array, Index, Mask
 
 WIDTHS = (0.3, 0.12)
 """Widths of shells and of the scores of unused atoms, relative to a shell's radius."""
-RESTARTS, AGREE = 5, 2e-3
-"""Random starts, and the nats a row within which two of them have come to the same."""
-TRIES, PATIENCE, MOST_MIXED = 30, 12, 4
-DISORDER = 0.3
-"""Noise on the blocks' nats a dimension, so that repairs do not only mix the same ones."""
-GAIN = 1e-3
-MAX_ROWS = 3000
-"""The likelihood is of this many rows at most."""
 MOST_SHARE = 0.99
 """Share of the rows that use an atom, where all do: the likelihood needs a little less than one."""
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -92,8 +85,8 @@ class Blocks:
 
 @single_threaded
 def unmixed_blocks(
-    Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator, *,
-    exact: bool, shell: Sequence[bool] | None = None,
+    Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator,
+    policy: UnmixingPolicy, *, exact: bool, shell: Sequence[bool] | None = None,
 ) -> list[BlockStart]:
     """Find frames of K atoms and the atoms of each row, of which most use most atoms.
 
@@ -111,26 +104,28 @@ def unmixed_blocks(
     X = Z @ axes.T
     used = n_active if exact else 0.5 * (1 + n_active)
     blocks = Blocks(q, shells, min(used / len(q), MOST_SHARE))
-    few = sample_rows(X, MAX_ROWS, rng)
+    few = sample_rows(X, policy.most_rows, rng)
     found: list[BlockFit] = []
-    for W, cost in climbs(few, blocks, rng):
+    for W, cost in climbs(few, blocks, rng, policy):
         fit = _coded(X, W, blocks, n_active, exact, cost)
         if not any(same_frames(fit.frames, other.frames, q) for other in found):
             found.append(fit)
     return [block_start(fit, axes, q, float((Z**2).sum())) for fit in found[:max(n_init, 1)]]
 
 
-def climbs(Y: Array, blocks: Blocks, rng: np.random.Generator) -> list[tuple[Array, float]]:
+def climbs(
+    Y: Array, blocks: Blocks, rng: np.random.Generator, policy: UnmixingPolicy
+) -> list[tuple[Array, float]]:
     """Unmixings of rows Y (N, p) and their costs in nats a row, the best first.
 
     One from each random start, until two have come to the best that was met: about one in fifteen
     ends elsewhere.
     """
     found: list[tuple[Array, float]] = []
-    for _ in range(RESTARTS):
-        found.append(unmix(Y, blocks, rng))
+    for _ in range(policy.restarts):
+        found.append(unmix(Y, blocks, rng, policy))
         found.sort(key=lambda climb: climb[1])
-        if len(found) > 1 and found[1][1] < found[0][1] + AGREE:
+        if len(found) > 1 and found[1][1] < found[0][1] + policy.agree:
             break
     return found
 
@@ -155,18 +150,20 @@ def _coded(
     return BlockFit(F, support, scores, residual, cost, float((residual**2).sum() / freedom))
 
 
-def unmix(Y: Array, blocks: Blocks, rng: np.random.Generator) -> tuple[Array, float]:
+def unmix(
+    Y: Array, blocks: Blocks, rng: np.random.Generator, policy: UnmixingPolicy
+) -> tuple[Array, float]:
     """Unmixing W (p, p) of rows Y (N, p) with p = sum(dims), and its cost in nats a row."""
     white, _ = whitening(Y, 0.0)
     X, p = Y @ white, Y.shape[1]
     W, value = _climb(X, np.linalg.qr(rng.standard_normal((p, p)))[0], blocks)
     failed = 0
-    for _ in range(TRIES):
-        trial, cost = _climb(X, _mixed(X, W, blocks, rng), blocks)
+    for _ in range(policy.tries):
+        trial, cost = _climb(X, _mixed(X, W, blocks, rng, policy), blocks)
         failed += 1
-        if cost < value - GAIN:
+        if cost < value - policy.gain:
             W, value, failed = trial, cost, 0
-        if failed == PATIENCE:
+        if failed == policy.patience:
             break
     return np.asarray(W @ white), value
 
@@ -193,15 +190,17 @@ def _radii(y: Array, blocks: Blocks) -> Array:
     return np.sqrt(np.add.reduceat(y**2, blocks.first, axis=1) + 1e-12)
 
 
-def _mixed(X: Array, W: Array, blocks: Blocks, rng: np.random.Generator) -> Array:
+def _mixed(
+    X: Array, W: Array, blocks: Blocks, rng: np.random.Generator, policy: UnmixingPolicy
+) -> Array:
     """W with the scores of a few blocks rotated at random among themselves."""
     K = len(blocks.dims)
     log_p, _ = blocks.log_density(_radii(X @ W.T, blocks), WIDTHS[-1])
     volume = [np.linalg.slogdet(rows @ rows.T)[1]
               for rows in np.split(W, blocks.first[1:])]
     cost = (-log_p.mean(0) - 0.5 * np.array(volume)) / blocks.dims
-    count = int(rng.integers(2, min(K, MOST_MIXED) + 1))
-    worst = np.argsort(-(cost + DISORDER * rng.standard_normal(K)))[:count]
+    count = int(rng.integers(2, min(K, policy.most_mixed) + 1))
+    worst = np.argsort(-(cost + policy.disorder * rng.standard_normal(K)))[:count]
     rows = np.flatnonzero(np.isin(np.repeat(np.arange(K), blocks.dims), worst))
     rotation = np.linalg.qr(rng.standard_normal((len(rows), len(rows))))[0]
     mixed = W.copy()

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from reml_sae.errors import InputError
 from reml_sae.relaxations.block_start import ring_amplitudes
 from reml_sae.relaxations.dictionary import block_dictionary
+from reml_sae.relaxations.policy import BlockPolicy
 
 
 def planted(seed, K, p, n_active, *, exact=True, sd=0.1, per_atom=100, dims=None, axes=(1.0, 1.0)):
@@ -29,7 +30,8 @@ def planted(seed, K, p, n_active, *, exact=True, sd=0.1, per_atom=100, dims=None
 
 
 def solve(Z, dims, n_active, *, seed=0, exact=True, n_init=1, shell=None):
-    return block_dictionary(Z, dims, n_active, n_init, np.random.default_rng(seed), exact=exact,
+    return block_dictionary(Z, dims, n_active, n_init, np.random.default_rng(seed),
+                            BlockPolicy(), exact=exact,
                             shell=shell)
 
 

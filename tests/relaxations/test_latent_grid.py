@@ -26,7 +26,9 @@ from reml_sae.relaxations.grid_mixture import (
     smooth_functions,
 )
 from reml_sae.relaxations.latent_grid import latent_grid_starts, nearest_coordinates
+from reml_sae.relaxations.policy import GridPolicy
 
+GRID = GridPolicy()
 ATOMS = [Circle(2), Interval(8), Sphere(2), ProjectivePlane(2), Torus(1), Cylinder(1, 1), Mobius(1),
          Euclidean(2, 2), Duchon(1)]
 every = pytest.mark.parametrize("atom", ATOMS, ids=lambda atom: atom.name)
@@ -126,7 +128,7 @@ def unexplained(atom, start, signal):
 )
 def test_planted_atoms_are_reached(signal, atom):
     X, Y = planted(signal)
-    starts = latent_grid_starts(X, atom, 1, np.random.default_rng(0))
+    starts = latent_grid_starts(X, atom, 1, np.random.default_rng(0), GRID)
     # noise along the atom is all that may remain; a fold or a tear leaves several times as much
     intrinsic = 2 if atom.latent_dim > 1 else 1
     floor = (intrinsic + atom.basis_size * 7 / 250) * 0.05**2 / (Y**2).sum(axis=1).mean()
@@ -137,8 +139,8 @@ def test_planted_atoms_are_reached(signal, atom):
 @every
 def test_contract(atom):
     X = planted(sheet, n=40, r=5, sd=0.1)[0]
-    starts = latent_grid_starts(X, atom, 2, np.random.default_rng(0))
-    again = latent_grid_starts(X, atom, 2, np.random.default_rng(0))
+    starts = latent_grid_starts(X, atom, 2, np.random.default_rng(0), GRID)
+    again = latent_grid_starts(X, atom, 2, np.random.default_rng(0), GRID)
     assert 1 <= len(starts) <= 2
     assert [s.objective for s in starts] == sorted(s.objective for s in starts)
     for start, same in zip(starts, again, strict=True):
@@ -153,7 +155,7 @@ def test_contract(atom):
 
 def test_starts_are_distinct():
     X = planted(winding, n=200)[0]
-    starts = latent_grid_starts(X, Circle(3), 3, np.random.default_rng(0))
+    starts = latent_grid_starts(X, Circle(3), 3, np.random.default_rng(0), GRID)
     means = [Circle(3).basis(s.coordinates) @ s.coefficients for s in starts]
     assert len(starts) == 3
     assert min(((a - b) ** 2).mean() for i, a in enumerate(means) for b in means[:i]) > 0.05**2
@@ -162,8 +164,8 @@ def test_starts_are_distinct():
 def test_units_and_centre():
     """Starts follow the rows: 1e4 X + b has the same coordinates and a scaled decoder."""
     X = planted(ellipse, n=150)[0]
-    one, = latent_grid_starts(X, Circle(2), 1, np.random.default_rng(0))
-    other, = latent_grid_starts(1e4 * X + 7.0, Circle(2), 1, np.random.default_rng(0))
+    one, = latent_grid_starts(X, Circle(2), 1, np.random.default_rng(0), GRID)
+    other, = latent_grid_starts(1e4 * X + 7.0, Circle(2), 1, np.random.default_rng(0), GRID)
     assert Circle(2).distance(one.coordinates, other.coordinates).max() < 1e-5
     moved = 1e4 * one.coefficients
     moved[0] += 7.0
@@ -178,7 +180,7 @@ def test_degenerate_rows_are_finite(atom):
     few = rng.normal(size=(3, 4))
     repeated = np.repeat(few, 6, axis=0)
     for X in (line, few, repeated, line[:, :1]):
-        for start in latent_grid_starts(X, atom, 1, np.random.default_rng(0)):
+        for start in latent_grid_starts(X, atom, 1, np.random.default_rng(0), GRID):
             for value in (start.coordinates, start.coefficients, start.explained, start.objective):
                 assert np.isfinite(value).all()
             assert start.explained <= 1.0
@@ -188,7 +190,7 @@ def test_degenerate_rows_are_finite(atom):
 @pytest.mark.parametrize("X", [np.zeros((20, 3)), np.full((20, 3), 0.1), np.ones((1, 3))],
                          ids=["zero", "constant", "single"])
 def test_equal_rows_make_a_point(atom, X):
-    start, = latent_grid_starts(X, atom, 3, np.random.default_rng(0))
+    start, = latent_grid_starts(X, atom, 3, np.random.default_rng(0), GRID)
     assert start.explained == 0.0
     np.testing.assert_allclose(atom.basis(start.coordinates) @ start.coefficients, X, atol=1e-12)
 
@@ -201,12 +203,12 @@ def test_equal_rows_make_a_point(atom, X):
 )
 def test_bad_input(X, n_starts, words):
     with pytest.raises(InputError, match=words):
-        latent_grid_starts(X, Circle(1), n_starts, np.random.default_rng(0))
+        latent_grid_starts(X, Circle(1), n_starts, np.random.default_rng(0), GRID)
 
 
 def test_coefficients_must_fit():
     with pytest.raises(InputError, match=r"\(5, 2\)"):
-        nearest_coordinates(np.eye(2), Circle(2), np.zeros((3, 2)))
+        nearest_coordinates(np.eye(2), Circle(2), np.zeros((3, 2)), GRID)
 
 
 @every
@@ -217,10 +219,10 @@ def test_nearest_coordinates(atom):
     B = scale * rng.normal(size=(atom.basis_size, atom.basis_size))
     grid = atom.grid(37)
     X = atom.basis(grid) @ B
-    t, squares = nearest_coordinates(X, atom, B)
+    t, squares = nearest_coordinates(X, atom, B, GRID)
     assert np.median(squares) < 1e-12 * (X**2).sum(axis=1).mean()
     noisy = X + 0.1 * rng.normal(size=X.shape)
-    t, squares = nearest_coordinates(noisy, atom, B)
+    t, squares = nearest_coordinates(noisy, atom, B, GRID)
     np.testing.assert_allclose(squares, ((noisy - atom.basis(t) @ B) ** 2).sum(axis=1))
     mean = atom.basis(atom.grid(500)) @ B
     best = ((noisy[:, None] - mean) ** 2).sum(axis=2).min(axis=1)
@@ -229,18 +231,18 @@ def test_nearest_coordinates(atom):
 
 def test_rows_beyond_the_end_do_not_run_away():
     atom = Interval(8)
-    start, = latent_grid_starts(planted(arc, n=200)[0], atom, 1, np.random.default_rng(0))
+    start, = latent_grid_starts(planted(arc, n=200)[0], atom, 1, np.random.default_rng(0), GRID)
     ends = atom.basis(np.array([[-6.0], [6.0]])) @ start.coefficients
     tangent = ends - atom.basis(np.array([[-1.5], [1.5]])) @ start.coefficients
-    free = nearest_coordinates(ends + 2.0 * tangent, atom, start.coefficients)[0]
-    held = nearest_coordinates(ends + 2.0 * tangent, atom, start.coefficients, 0.05**2)[0]
+    free = nearest_coordinates(ends + 2.0 * tangent, atom, start.coefficients, GRID)[0]
+    held = nearest_coordinates(ends + 2.0 * tangent, atom, start.coefficients, GRID, 0.05**2)[0]
     assert (np.abs(free) < 20.0).all()
     assert (np.abs(held) < np.abs(free)).all()
 
 
 def test_many_rows_are_sampled():
     X, Y = planted(ellipse, n=5000)
-    start, = latent_grid_starts(X, Circle(2), 1, np.random.default_rng(0))
+    start, = latent_grid_starts(X, Circle(2), 1, np.random.default_rng(0), GRID)
     assert start.coordinates.shape == (5000, 1)
     assert unexplained(Circle(2), start, Y) < 0.01
 

@@ -11,6 +11,7 @@ from reml_sae.discovery.starts._base import CodeStart, StartProblem
 from reml_sae.discovery.starts.wide_rings import along_loops
 from reml_sae.manifolds import Circle
 from reml_sae.relaxations.loops import loop_angles
+from reml_sae.relaxations.policy import LoopPolicy
 
 
 def winding(n, seed=0):
@@ -23,14 +24,14 @@ def winding(n, seed=0):
 def test_angles_follow_the_loop():
     for n in (200, 2500):
         Z, t = winding(n)
-        angles = loop_angles(Z, 0.04, np.random.default_rng(0))
+        angles = loop_angles(Z, 0.04, np.random.default_rng(0), LoopPolicy())
         assert angles.min() >= -np.pi and angles.max() < np.pi
         assert abs(circular_correlation(angles, t)) > 0.97
 
 
 def test_too_few_rows():
-    assert loop_angles(np.eye(5), 0.2, np.random.default_rng(0)) is None
-    assert loop_angles(np.zeros((50, 3)), 0.2, np.random.default_rng(0)) is None
+    assert loop_angles(np.eye(5), 0.2, np.random.default_rng(0), LoopPolicy()) is None
+    assert loop_angles(np.zeros((50, 3)), 0.2, np.random.default_rng(0), LoopPolicy()) is None
 
 
 def test_a_winding_circle_is_fitted():

@@ -8,6 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from reml_sae.errors import InputError
 from reml_sae.relaxations.pieces import find_partitions
+from reml_sae.relaxations.policy import PartitionPolicy
 
 
 def planted(seed, N, p, K, sd, orthogonal=True, offset=0.0, sizes=None, lines=()):
@@ -34,7 +35,8 @@ def planted(seed, N, p, K, sd, orthogonal=True, offset=0.0, sizes=None, lines=()
 def starts_of(Z, K, seed=0, n_init=4, lines=()):
     rings = [k not in lines for k in range(K)]
     q = [1 if k in lines else 2 for k in range(K)]
-    return find_partitions(Z, [1] * K, q, rings, n_init, np.random.default_rng(seed))
+    return find_partitions(Z, [1] * K, q, rings, n_init, np.random.default_rng(seed),
+                           PartitionPolicy())
 
 
 def match(truth, labels, K):
@@ -162,7 +164,8 @@ def test_degenerate(Z, K, lines):
 def test_flats_of_more_dimensions_than_the_data():
     Z = np.random.default_rng(0).standard_normal((30, 2))
     for K in (1, 2):
-        start = find_partitions(Z, [3] * K, [3] * K, [False] * K, 2, np.random.default_rng(0))[0]
+        start = find_partitions(Z, [3] * K, [3] * K, [False] * K, 2, np.random.default_rng(0),
+                                PartitionPolicy())[0]
         assert [c.shape for c in start.coordinates] == [(30, 3)] * K
         sd = start.coordinates[0][start.labels == 0].std(0)
         assert np.allclose(sd, [1.0, 1.0, 0.0])

@@ -8,6 +8,7 @@ from reml_sae.datasets import planted_manifolds
 from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
 from reml_sae.relaxations.block_frames import whitening
+from reml_sae.relaxations.policy import UnmixingPolicy
 from reml_sae.relaxations.unmixing import (
     MOST_SHARE,
     Blocks,
@@ -64,8 +65,8 @@ def test_planted_frames_are_found(topologies, options, exact):
     right = []
     for Z, dims, shell, data in plants(topologies, options):
         n_active = int(data.support.sum(1).max())
-        starts = unmixed_blocks(Z, dims, n_active, 1, np.random.default_rng(0), exact=exact,
-                                shell=shell)
+        starts = unmixed_blocks(Z, dims, n_active, 1, np.random.default_rng(0),
+                                UnmixingPolicy(), exact=exact, shell=shell)
         check_contract(starts, Z, dims, n_active, exact)
         cosines, partner = matched(data.frames, starts[0].frames)
         right.append(cosines.min() > 0.97
@@ -87,10 +88,11 @@ def test_the_search_comes_to_the_likelihood_of_the_plant(topologies, options, ex
         white = whitening(Z, 0.0)[0]
         frames = np.concatenate(data.frames)
         truth = _climb(Z @ white, np.linalg.inv(frames @ white).T, blocks)[1]
-        short.append(climbs(Z, blocks, np.random.default_rng(0))[0][1] - truth)
+        short.append(climbs(Z, blocks, np.random.default_rng(0), UnmixingPolicy())[0][1] - truth)
     assert np.mean(np.array(short) < 0.01) == 1.0, short
 
 
 def test_too_many_dimensions():
     with pytest.raises(InputError, match="span 6 dimensions, more than the 4 columns"):
-        unmixed_blocks(np.ones((9, 4)), [3, 3], 1, 1, np.random.default_rng(0), exact=True)
+        unmixed_blocks(np.ones((9, 4)), [3, 3], 1, 1, np.random.default_rng(0),
+                       UnmixingPolicy(), exact=True)

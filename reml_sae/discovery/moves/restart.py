@@ -65,7 +65,8 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
 
     def fit(settings: Settings) -> Fitted | None:
         scores = leading_scores(X, atom.linear_dim + policy.start.extra_axes)[0]
-        codes = _with_coordinates(fitted, k, rows, simplest_coordinates(scores, atom, context.rng))
+        t = simplest_coordinates(scores, atom, context.rng, policy.relaxation.grid)
+        codes = _with_coordinates(fitted, k, rows, t)
         known = _stiff(fitted, k, policy.move.restart_stiffness)
         return refitted(fitted, fitted.model.atoms, codes, known, settings)
 

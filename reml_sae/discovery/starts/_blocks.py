@@ -46,7 +46,7 @@ def from_blocks(
             amplitudes[rows, k] = 1.0
         else:
             coordinates.append(place_everyone(scores[rows], scores, rows, atom,
-                                              problem.policy.start.least_rows, rng))
+                                              problem.policy, rng))
             amplitudes[rows, k] = 1.0
     codes = Candidate(start.support, amplitudes, np.concatenate(coordinates, axis=1))
     return CodeStart(codes, start.explained if ranked else None)

@@ -23,6 +23,7 @@ class DictionaryStart:
             if problem.can_be_unmixed and exact:
                 return []
         dims = clipped(problem, problem.dims)
-        found = block_dictionary(problem.Z, dims, n_active, problem.n_init, rng, exact=exact,
+        found = block_dictionary(problem.Z, dims, n_active, problem.n_init, rng,
+                                 problem.policy.relaxation.blocks, exact=exact,
                                  shell=shells(problem.atoms, dims))
         return [from_blocks(problem, start, rng) for start in found]

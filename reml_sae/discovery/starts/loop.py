@@ -15,6 +15,6 @@ class LoopStart:
         """Starts that only the criterion can rank."""
         if len(problem.atoms) > 1 or problem.atoms[0].relaxation != "ring":
             return []
-        angles = [loop_angles(problem.Z, share, rng)
+        angles = [loop_angles(problem.Z, share, rng, problem.policy.relaxation.loop)
                   for share in problem.policy.start.neighbour_shares]
         return [on_one_atom(t[:, None]) for t in angles if t is not None]

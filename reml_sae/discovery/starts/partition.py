@@ -31,10 +31,12 @@ class PartitionStart:
         Z, atoms, policy = problem.Z, problem.atoms, problem.policy
         found = find_partitions(
             Z, [atom.latent_dim for atom in atoms], problem.dims,
-            [atom.relaxation == "ring" for atom in atoms], problem.n_init, rng)
+            [atom.relaxation == "ring" for atom in atoms], problem.n_init, rng,
+            policy.relaxation.partition)
         if len(atoms) == 1 and not _gives_coordinates(atoms[0]):
             rank = atoms[0].linear_dim + policy.start.extra_axes
-            grids = latent_grid_starts(leading_scores(Z, rank)[0], atoms[0], problem.n_init, rng)
+            grids = latent_grid_starts(leading_scores(Z, rank)[0], atoms[0], problem.n_init, rng,
+                                       policy.relaxation.grid)
             return [on_one_atom(grid.coordinates) for grid in grids]
         return [_placed(Z, atoms, partition, policy, rng) for partition in found]
 
@@ -58,7 +60,7 @@ def _placed(
             scores, axes, centre = leading_scores(
                 Z[rows], atom.linear_dim + policy.start.extra_axes)
             coordinates.append(place_everyone(scores, (Z - centre) @ axes.T, rows, atom,
-                                              policy.start.least_rows, rng))
+                                              policy, rng))
     shares = hard_shares(partition.labels, len(atoms), policy.encode.hard_share)
     return CodeStart(Candidate(support, shares, np.concatenate(coordinates, axis=1)),
                      partition.explained)

@@ -22,6 +22,7 @@ class UnmixingStart:
             return []
         exact, dims = problem.is_exact, clipped(problem, problem.dims)
         found = unmixed_blocks(problem.Z, dims, problem.assignment.most_active,
-                               problem.n_init if exact else 1, rng, exact=exact,
+                               problem.n_init if exact else 1, rng,
+                               problem.policy.relaxation.unmixing, exact=exact,
                                shell=shells(problem.atoms, dims))
         return [from_blocks(problem, start, rng, ranked=exact) for start in found]

@@ -25,7 +25,8 @@ class WideRingStart:
         if max(spans) <= problem.policy.start.wide or sum(spans) > problem.Z.shape[1]:
             return []
         dims = clipped(problem, spans)
-        found = block_dictionary(problem.Z, dims, 1, 1, rng, exact=True,
+        found = block_dictionary(problem.Z, dims, 1, 1, rng,
+                                 problem.policy.relaxation.blocks, exact=True,
                                  shell=shells(problem.atoms, dims))
         wide = [from_blocks(problem, start, rng, ranked=False) for start in found]
         return [start for first in wide
@@ -44,7 +45,8 @@ def along_loops(
             rows = np.flatnonzero(start.codes.support[:, k])
             if (atom.relaxation == "ring" and span > policy.wide
                     and len(rows) >= policy.least_rows):
-                angles = loop_angles(problem.Z[rows], share, rng)
+                angles = loop_angles(problem.Z[rows], share, rng,
+                                     problem.policy.relaxation.loop)
                 if angles is not None:
                     coordinates[rows, column] = angles
             column += atom.latent_dim

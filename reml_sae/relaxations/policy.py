@@ -1,0 +1,118 @@
+"""How many rows, starts and tries the relaxations spend, and what they take for the same answer.
+
+`SearchPolicy` of discovery holds these; tolerances of arithmetic stay where they are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PartitionPolicy:
+    """Clusters of rows by rings and flats."""
+
+    em_rows: int = 6000
+    """Count of rows that refine the pieces at most."""
+    graph_rows: int = 1500
+    """Count of rows in a graph of neighbours at most: its work is their square."""
+
+
+@dataclass(frozen=True)
+class LoopPolicy:
+    """Angles along a loop."""
+
+    most_rows: int = 1500
+    """Count of rows in the graph at most; the others take their neighbour's angle."""
+    least_rows: int = 12
+    """Count of rows below which there is no graph."""
+
+
+@dataclass(frozen=True)
+class GridPolicy:
+    """Coordinates on a latent grid."""
+
+    coarse_rows: int = 500
+    """Count of rows of the short runs ..."""
+    coarse_grid: int = 200
+    """... and of their grid points."""
+    fine_rows: int = 2000
+    """Count of rows of the runs that the best are carried on to ..."""
+    fine_grid: int = 500
+    """... and of their grid points."""
+    neighbour_shares: tuple[float, ...] = (0.03, 0.1)
+    """Neighbours of a row in the graphs of the eigenmaps, as a share of the rows."""
+    more_frames: int = 2
+    """Count of first decoders of each sort beyond the number of starts asked for."""
+    more_polished: int = 5
+    """Count of short runs that are run on beyond the starts asked for: a coarse grid ranks tightly
+    wound atoms badly."""
+    nearly: float = 3e-3
+    """Change of log s2 a sweep at which a short run ends."""
+    same: float = 0.1
+    """Share of the noise by which reconstructions must differ to be two starts."""
+
+
+@dataclass(frozen=True)
+class BlockPolicy:
+    """Block-sparse dictionaries."""
+
+    most_rows: int = 3000
+    """Count of rows of the search at most; the last sweeps use all."""
+    beam: int = 3
+    """Count of sets of atoms of a row that survive each atom more."""
+    seeds: int = 30
+    """Count of rows from which candidate frames start."""
+    hits: float = 0.2
+    """Power at which the number of seeds that reach a frame enters its rank."""
+    shrink: float = 0.1
+    """Share of the mean variance that whitening adds: it keeps the noise of weak directions small.
+    """
+
+
+@dataclass(frozen=True)
+class UnmixingPolicy:
+    """Square unmixing."""
+
+    most_rows: int = 3000
+    """Count of rows of the likelihood at most."""
+    restarts: int = 5
+    """Count of random starts at most ..."""
+    agree: float = 2e-3
+    """... and the nats a row within which two of them have come to the same."""
+    tries: int = 30
+    """Count of times that blocks are mixed anew at most ..."""
+    patience: int = 12
+    """... and of those in a row that do not raise the likelihood ..."""
+    gain: float = 1e-3
+    """... by more than these nats a row."""
+    most_mixed: int = 4
+    """Count of blocks that are mixed anew at once."""
+    disorder: float = 0.3
+    """Noise on the blocks' nats a dimension, so that repairs do not only mix the same ones."""
+
+
+@dataclass(frozen=True)
+class PursuitPolicy:
+    """How far a pursuit over curves looks."""
+
+    sure_size: int = 4
+    """Count: where rows may use few atoms or many, sets of so many are tried whatever they gain;
+    larger ones while any row gains more by them than the luckiest would by noise."""
+    beams: int = 3
+    """Count of best first atoms from which a pursuit starts."""
+    exchanges: int = 2
+    """Count of rounds in which every point is exchanged for the best."""
+    span_sets: int = 4
+    """Count of sets of atoms of a row, of one size, tried for what their spans explain."""
+
+
+@dataclass(frozen=True)
+class RelaxationPolicy:
+    """Of all relaxations from which a fit starts."""
+
+    partition: PartitionPolicy = field(default_factory=PartitionPolicy)
+    loop: LoopPolicy = field(default_factory=LoopPolicy)
+    grid: GridPolicy = field(default_factory=GridPolicy)
+    blocks: BlockPolicy = field(default_factory=BlockPolicy)
+    unmixing: UnmixingPolicy = field(default_factory=UnmixingPolicy)
