@@ -19,9 +19,9 @@ from reml_sae.discovery.fitting import (
     stopped,
     working_scale,
 )
-from reml_sae.discovery.starts._base import CodeStart, StartProblem
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
 from reml_sae.engine import OUT_OF_TIME
 from reml_sae.errors import InnerConvergenceError

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
-from reml_sae.discovery.moves._base import Context, Move, Proposal
+from reml_sae.discovery.moves.protocol import Context, Move, Proposal
 from reml_sae.discovery.settle import settle
 from reml_sae.engine import reason
 from reml_sae.errors import InnerConvergenceError, InputError

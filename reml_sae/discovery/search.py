@@ -25,15 +25,15 @@ from reml_sae.discovery.fitting import (
     stopped,
     working_scale,
 )
+from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
-from reml_sae.discovery.moves._base import Context
 from reml_sae.discovery.moves.birth import choose_n_atoms
+from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.registry import MOVES
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.discovery.settle import integrate_rows, settle
 from reml_sae.discovery.structure import Structure
-from reml_sae.discovery.topologies import choose_topologies
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
 from reml_sae.typing import Array

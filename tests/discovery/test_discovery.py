@@ -10,19 +10,19 @@ from reml_sae.datasets import gaussian_control, planted_manifolds, planted_mixtu
 from reml_sae.discovery import topology
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Settings, model_from_codes, rough_fit
+from reml_sae.discovery.joint_topologies import choose_topologies, near_rows
 from reml_sae.discovery.judge import try_move
 from reml_sae.discovery.local import codes_of, local_rows, topology_label
-from reml_sae.discovery.moves._base import Context
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
 from reml_sae.discovery.moves.merge import Merge
+from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.moves.reshape import Reshape
 from reml_sae.discovery.policy import TopologyPolicy
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.strengths import renumbered
 from reml_sae.discovery.structure import Structure
-from reml_sae.discovery.topologies import choose_topologies, near_rows
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
 from reml_sae.errors import InputError
 from reml_sae.estimators._validation import default_terms, resolve_terms

@@ -14,16 +14,17 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.judge import try_move
 from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves import registry as moves
-from reml_sae.discovery.moves._base import Context, Proposal, refitted
+from reml_sae.discovery.moves.protocol import Context, Proposal, refitted
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.policy import MovePolicy, SearchPolicy
 from reml_sae.discovery.starts import registry as starts
-from reml_sae.discovery.starts._base import CodeStart
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.strengths import known_of
 from reml_sae.discovery.structure import Structure
 from reml_sae.errors import InputError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle
+from reml_sae.relaxations.policy import LoopPolicy, RelaxationPolicy
 from tests.discovery.test_discovery import CIRCLE, fitted, rng, settings, standardised, two_circles
 
 OPEN = Structure(None, None, 16, False)
@@ -162,6 +163,15 @@ def test_an_artifact_keeps_the_policy_and_may_lack_it(tmp_path):
     write_artifact(path, tensors, metadata)
     old = rs.load(path)
     assert old.search_.policy == SearchPolicy() and len(old.transform(data.Z)) == 80
+
+
+def test_relaxations_hear_of_the_policy():
+    data = planted_circles(80, 5, 1, noise_sd=0.1)
+    few = RelaxationPolicy(loop=LoopPolicy(least_rows=10**6))
+    found = [len(starts.find_code_starts(
+        StartProblem(standardised(data.Z), [CIRCLE], settings(5).assign(1), 1, policy), rng()))
+        for policy in (SearchPolicy(), SearchPolicy(relaxation=few))]
+    assert found == [3, 1]
 
 
 # --- what a topology says of itself ----------------------------------------------------------

@@ -9,7 +9,7 @@ import reml_sae as rs
 from reml_sae.discovery import first_fit, search
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.moves.restart import Restart
-from reml_sae.discovery.starts._base import CodeStart
+from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.manifolds import Circle, Sphere
 
 N, SD, SEEDS = 200, 0.2, range(2)

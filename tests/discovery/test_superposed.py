@@ -11,8 +11,8 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import model_from_codes, rough_fit
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.settle import settle
-from reml_sae.discovery.starts._base import StartProblem
 from reml_sae.discovery.starts.mixed import is_overdispersed
+from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
 from reml_sae.errors import InnerConvergenceError
 from tests.discovery.test_discovery import rng, settings, standardised

@@ -7,7 +7,7 @@ from reml_sae.assignments import get_assignment
 from reml_sae.diagnostics import align_angles, circular_correlation
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.policy import SearchPolicy
-from reml_sae.discovery.starts._base import CodeStart, StartProblem
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.starts.wide_rings import along_loops
 from reml_sae.manifolds import Circle
 from reml_sae.relaxations.loops import loop_angles

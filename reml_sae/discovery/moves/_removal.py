@@ -10,7 +10,7 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes
 from reml_sae.discovery.local import codes_of, topology_label
-from reml_sae.discovery.moves._base import Proposal, refitted
+from reml_sae.discovery.moves.protocol import Proposal, refitted
 from reml_sae.discovery.strengths import known_of, renumbered
 from reml_sae.engine import Theta
 from reml_sae.manifolds import Manifold

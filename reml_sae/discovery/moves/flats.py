@@ -18,7 +18,7 @@ from reml_sae.discovery.local import (
     rough_criterion,
     topology_label,
 )
-from reml_sae.discovery.moves._base import Context, Proposal, Proposals, refitted
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.typing import Array, Index

@@ -6,8 +6,8 @@ import numpy as np
 
 from reml_sae.discovery.fitting import Fitted
 from reml_sae.discovery.local import amplitudes_of
-from reml_sae.discovery.moves._base import Context, Proposals
 from reml_sae.discovery.moves._removal import without_atom
+from reml_sae.discovery.moves.protocol import Context, Proposals
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.pursuit import atom_grid
 from reml_sae.relaxations.axes import leading_scores

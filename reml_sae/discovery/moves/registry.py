@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reml_sae.discovery.moves._base import Move
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
 from reml_sae.discovery.moves.merge import Merge
+from reml_sae.discovery.moves.protocol import Move
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.moves.reshape import Reshape
 from reml_sae.discovery.moves.restart import Restart

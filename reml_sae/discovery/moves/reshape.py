@@ -13,7 +13,7 @@ import numpy as np
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import topology_label
-from reml_sae.discovery.moves._base import Context, Proposal, Proposals
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
 from reml_sae.discovery.policy import MovePolicy
 from reml_sae.discovery.topology import TopologyChoice
 from reml_sae.manifolds import Manifold

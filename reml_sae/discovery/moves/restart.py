@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import amplitudes_of, codes_of, local_rows, topology_label
-from reml_sae.discovery.moves._base import Context, Proposal, Proposals, refitted
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_of
 from reml_sae.models.sae.start import column_weights
 from reml_sae.relaxations.axes import leading_scores

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from reml_sae.discovery.codes import Candidate
-from reml_sae.discovery.starts._base import CodeStart, StartProblem
-from reml_sae.discovery.starts._place import place_everyone
+from reml_sae.discovery.place import place_everyone
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.block_start import BlockStart, ring_amplitudes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.discovery.starts._base import CodeStart, StartProblem, on_one_atom
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem, on_one_atom
 from reml_sae.relaxations.loops import loop_angles
 
 

@@ -14,7 +14,7 @@ from reml_sae.discovery.codes import hard_shares
 from reml_sae.discovery.encode import active_set
 from reml_sae.discovery.fitting import Fitted
 from reml_sae.discovery.policy import SearchPolicy
-from reml_sae.discovery.starts._base import CodeStart
+from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.engine import Theta
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import solve_beta, start_psi

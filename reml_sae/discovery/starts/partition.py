@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from reml_sae.discovery.codes import Candidate, hard_shares
+from reml_sae.discovery.place import place_everyone
 from reml_sae.discovery.policy import SearchPolicy
-from reml_sae.discovery.starts._base import CodeStart, StartProblem, on_one_atom
-from reml_sae.discovery.starts._place import place_everyone
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem, on_one_atom
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.axes import leading_scores
 from reml_sae.relaxations.latent_grid import latent_grid_starts

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from reml_sae.discovery.codes import hard_shares
-from reml_sae.discovery.starts._base import CodeStart, Start, StartProblem
 from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.loop import LoopStart
 from reml_sae.discovery.starts.partition import PartitionStart
+from reml_sae.discovery.starts.protocol import CodeStart, Start, StartProblem
 from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.discovery.starts._base import CodeStart, StartProblem
 from reml_sae.discovery.starts._blocks import clipped, from_blocks, shells
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.relaxations.unmixing import unmixed_blocks
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from reml_sae.discovery.starts._base import CodeStart, StartProblem
 from reml_sae.discovery.starts._blocks import clipped, from_blocks, shells
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.relaxations.dictionary import block_dictionary
 from reml_sae.relaxations.loops import loop_angles
 

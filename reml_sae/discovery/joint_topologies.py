@@ -13,11 +13,9 @@ import numpy as np
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import codes_of, local_rows, topology_label
-from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.discovery.place import place_rows
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
 from reml_sae.manifolds import Manifold
-from reml_sae.relaxations.axes import leading_scores
-from reml_sae.relaxations.latent_grid import latent_grid_starts, nearest_coordinates
 from reml_sae.typing import Array, Index, Mask
 
 logger = logging.getLogger("reml_sae")
@@ -80,14 +78,3 @@ def near_rows(fitted: Fitted, k: int, rows: Index, X: Array, outlying: float) ->
         return np.ones(0, bool)
     middle = np.median(away)
     return np.asarray(away <= middle + outlying * np.median(np.abs(away - middle)))
-
-
-def place_rows(
-    X: Array, atom: Manifold, policy: SearchPolicy, rng: np.random.Generator
-) -> Array:
-    """Coordinates (n, d) of rows (n, p) on one atom."""
-    if len(X) < policy.start.least_rows:
-        return np.repeat(atom.grid(1)[:1], len(X), axis=0)
-    scores = leading_scores(X, atom.linear_dim + policy.start.extra_axes)[0]
-    best = latent_grid_starts(scores, atom, 1, rng, policy.relaxation.grid)[0]
-    return nearest_coordinates(scores, atom, best.coefficients, policy.relaxation.grid)[0]
