@@ -19,7 +19,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.code_starts import CodeStart, find_code_starts
 from reml_sae.discovery.encode import active_set, encode, hard_shares, squared_speeds
 from reml_sae.discovery.pursuit import Candidate
-from reml_sae.engine import OUT_OF_TIME, Curvature, Deadline, FitResult, Theta, TraceRow, fit_reml
+from reml_sae.engine import OUT_OF_TIME, Deadline, FitResult, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
@@ -27,7 +27,7 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.start import solve_beta, start_psi
 from reml_sae.models.sae.structure import with_amplitude_priors
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
 

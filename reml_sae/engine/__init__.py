@@ -7,7 +7,6 @@ from reml_sae.engine.pcg import PCGResult, preconditioned_cg
 from reml_sae.engine.profile import CriterionProfile, grid_criterion, profile_criterion
 from reml_sae.engine.protocol import (
     ArrowModel,
-    Curvature,
     Factor,
     InnerModel,
     InnerPoint,
@@ -25,7 +24,6 @@ __all__ = [
     "ArrowModel",
     "CriterionProfile",
     "CriterionValue",
-    "Curvature",
     "Deadline",
     "Factor",
     "FitResult",

@@ -19,9 +19,9 @@ import numpy as np
 
 from reml_sae.engine.inner import InnerSolution, solve_inner
 from reml_sae.engine.pcg import preconditioned_cg
-from reml_sae.engine.protocol import ArrowModel, Curvature, ModelPoint, Theta
+from reml_sae.engine.protocol import ArrowModel, ModelPoint, Theta
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 LARGEST_RHO = 300.0
 """Bound on outer parameters: squares of their exponentials, and products, stay within float64."""

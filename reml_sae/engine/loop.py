@@ -10,10 +10,10 @@ import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue, criterion
 from reml_sae.engine.deadline import Deadline
-from reml_sae.engine.protocol import ArrowModel, Curvature
+from reml_sae.engine.protocol import ArrowModel
 from reml_sae.engine.trace import ANNEAL, REMLTrace, TraceRow
 from reml_sae.families._base import LOG_DISPERSION
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 Callback = Callable[[TraceRow], object]
 logger = logging.getLogger("reml_sae")

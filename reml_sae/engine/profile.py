@@ -20,9 +20,9 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 
 from reml_sae.engine.criterion import at_mode, criterion
-from reml_sae.engine.protocol import ArrowModel, Curvature, Theta
+from reml_sae.engine.protocol import ArrowModel, Theta
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError, require
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 SLOPE = 1e-6
 """Slope of V for each entry of the data at which a search has converged whatever it says."""

@@ -26,12 +26,12 @@ from reml_sae.engine.deadline import Deadline, reason
 from reml_sae.engine.fellner_schall import LOOSE, fellner_schall
 from reml_sae.engine.inner import InnerSolution
 from reml_sae.engine.loop import Callback, Loop
-from reml_sae.engine.protocol import ArrowModel, Curvature, ModelPoint, Theta
+from reml_sae.engine.protocol import ArrowModel, ModelPoint, Theta
 from reml_sae.engine.quasi_newton import FLAT, limits, quasi_newton
 from reml_sae.engine.trace import ANNEAL, REMLTrace
 from reml_sae.engine.valley import Flatness, flatness
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 ROUGH = "the fit is rough: it ends with its Fellner-Schall steps"
 

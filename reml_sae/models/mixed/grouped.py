@@ -20,8 +20,7 @@ from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import batched_cholesky
 from reml_sae.models.mixed.border import Border
 from reml_sae.models.mixed.covariance import REACH, Covariance, term_slices
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 LEAST_STEP = 1e-8
 """Of a fixed effect in a search, as a share of the typical size of eta."""

@@ -30,8 +30,7 @@ from reml_sae.linalg import ArrowFactor, ArrowMatrix
 from reml_sae.models.mixed.covariance import EffectsPrior, stepped
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed.smooths import SmoothPrior
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 if TYPE_CHECKING:
     from reml_sae.models.mixed.model import MixedModel

@@ -39,8 +39,7 @@ from reml_sae.models.mixed.covariance import EffectsPrior
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed.point import ScaledFactor
 from reml_sae.models.mixed.smooths import SmoothPrior
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 if TYPE_CHECKING:
     from reml_sae.models.nonlinear.model import NonlinearMixedModel

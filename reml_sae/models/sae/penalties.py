@@ -17,7 +17,7 @@ from scipy.linalg import block_diag
 from reml_sae.assignments._base import Amplitudes
 from reml_sae.assignments.gates import ThresholdGate
 from reml_sae.assignments.softmax import SoftmaxAmplitudes
-from reml_sae.engine.protocol import Curvature, Theta
+from reml_sae.engine.protocol import Theta
 from reml_sae.models.sae.bound import (
     NOWHERE,
     Bound,
@@ -30,7 +30,7 @@ from reml_sae.models.sae.bound import (
 from reml_sae.models.sae.scale import Scale, scale_terms
 from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.penalties import RowCurvature, RowInverse
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 if TYPE_CHECKING:
     from reml_sae.models.sae.model import SAEManifoldModel
