@@ -19,7 +19,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.code_starts import CodeStart, find_code_starts
 from reml_sae.discovery.encode import active_set, encode, hard_shares, squared_speeds
 from reml_sae.discovery.pursuit import Candidate
-from reml_sae.engine import OUT_OF_TIME, Deadline, FitResult, Theta, TraceRow, fit_reml
+from reml_sae.engine import OUT_OF_TIME, Deadline, FitResult, OuterKey, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
@@ -160,7 +160,7 @@ def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
             rho[term.where] += STIFF[term.target]
     for _ in range(STIFF_TURNS):
         theta = solve_beta(model, model.refine_rows(theta, rho, STIFF_SWEEPS), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        rho[model.outer.psi] = start_psi(model, theta)
         model, _ = reassign(model, theta, rho)
         theta = model.initial_theta()
     return model.with_state(theta, rho)
@@ -201,7 +201,7 @@ def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(MIXED_TURNS):
         theta = solve_beta(model, model.refine_rows(theta, rho, 3), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        rho[model.outer.psi] = start_psi(model, theta)
     active = active_set(model, theta, rho)
     if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
         return None
@@ -219,7 +219,7 @@ def _is_overdispersed(fitted: Fitted) -> bool:
 
 def model_from_codes(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
-    known: Mapping[str, float] | None = None,
+    known: Mapping[OuterKey, float] | None = None,
 ) -> SAEManifoldModel:
     """Arrow model at given codes, with the best decoders for them.
 
@@ -231,7 +231,7 @@ def model_from_codes(
     settings : Settings
     codes : Candidate
     known : mapping, optional
-        Outer parameters by name; the others start where searches start.
+        Outer parameters by key; the others start where searches start.
     """
     family, assignment = settings.family, settings.assign(len(atoms))
     terms = with_amplitude_priors(assignment, settings.bind(atoms))
@@ -251,12 +251,11 @@ def model_from_codes(
             rho[term.where] = term.penalty.rho_at(START_LOG_PRECISION)
         elif term.target in START_LOG_STRENGTHS:
             rho[term.where] = term.penalty.rho_at(START_LOG_STRENGTHS[term.target])
-    for number, name in enumerate(model.rho_names):
-        rho[number] = rho[number] if known is None else known.get(name, rho[number])
+    rho = model.outer.filled(rho, {} if known is None else known)
     theta = solve_beta(model, theta, rho)
-    rho[len(rho) - family.n_psi:] = start_psi(model, theta)
-    if family.has_dispersion:
-        rho[-1] -= np.log(_left_to_noise(model))
+    rho[model.outer.psi] = start_psi(model, theta)
+    if (phi := model.outer.dispersion) is not None:
+        rho[phi] -= np.log(_left_to_noise(model))
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))

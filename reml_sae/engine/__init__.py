@@ -3,6 +3,7 @@
 from reml_sae.engine.criterion import CriterionValue, criterion, criterion_at
 from reml_sae.engine.deadline import INTERRUPTED, OUT_OF_TIME, Deadline, OutOfTime, reason
 from reml_sae.engine.inner import InnerSolution, InnerStatus, solve_inner
+from reml_sae.engine.outer import Outer, OuterKey, OuterPart
 from reml_sae.engine.pcg import PCGResult, preconditioned_cg
 from reml_sae.engine.profile import CriterionProfile, grid_criterion, profile_criterion
 from reml_sae.engine.protocol import (
@@ -34,6 +35,9 @@ __all__ = [
     "LogDeterminant",
     "ModelPoint",
     "OutOfTime",
+    "Outer",
+    "OuterKey",
+    "OuterPart",
     "PCGResult",
     "REMLTrace",
     "RowSampler",

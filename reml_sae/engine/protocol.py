@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.engine.outer import Outer
 from reml_sae.typing import Array, Curvature
 
 
@@ -185,8 +186,8 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
     """A model whose Hessian is a block arrowhead."""
 
     @property
-    def rho_names(self) -> tuple[str, ...]:
-        """Names of the outer parameters, in order."""
+    def outer(self) -> Outer:
+        """What rho consists of."""
         ...
 
     def initial_rho(self) -> Array:
@@ -202,16 +203,6 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
 
     def advance_rho(self, point: Any, rho: Array) -> Array:
         """Rho with those parameters that have a step of their own moved, from a mode found."""
-        ...
-
-    @property
-    def rho_bounds(self) -> Array:
-        """Box that the outer loop searches, (n_rho, 2)."""
-        ...
-
-    @property
-    def quadratic_rho(self) -> NDArray[np.bool_]:
-        """Which outer parameters scale a quadratic form: the Fellner-Schall step is sound there."""
         ...
 
     @property

@@ -70,10 +70,10 @@ def flatness(loop: Loop) -> Flatness:
 
     Where V is lower at the end of a box, the best point moves there, and is no optimum.
     """
-    names = loop.model.rho_names
+    names = loop.outer.names
     found = dict(limits(loop, loop.best_rho, loop.found))
     frame = loop.model.rho_frame(loop.theta, loop.best_rho)
-    low, high = loop.bounds[:, 0] + DIFFERENCE, loop.bounds[:, 1] - DIFFERENCE
+    low, high = loop.outer.bounds[:, 0] + DIFFERENCE, loop.outer.bounds[:, 1] - DIFFERENCE
     inside = np.flatnonzero(
         np.isfinite(low) & np.isfinite(high) & (np.diagonal(frame) >= LEAST_STEP)
         & (low < loop.best_rho) & (loop.best_rho < high))
@@ -112,7 +112,7 @@ def _hessian(loop: Loop, frame: Array, free: NDArray[np.intp]) -> Array:
 def _flat_ends(loop: Loop, j: int) -> list[str]:
     """Ends of a parameter's box at which V is as low as at the best point."""
     level, rho, found = loop.found.value, loop.best_rho, []
-    for name, end in zip(("zero", "infinite"), loop.bounds[j], strict=True):
+    for name, end in zip(("zero", "infinite"), loop.outer.bounds[j], strict=True):
         trial = rho.copy()
         trial[j] = end
         try:

@@ -56,8 +56,8 @@ def save(model: SAEManifold, path: str | os.PathLike[str]) -> None:
         "limits": [list(item) for item in model.limits_],
         "atoms": [{"topology": atom.topology.to_config(), "edf": atom.edf,
                    "evidence": atom.evidence, "share": atom.share} for atom in model.atoms_],
-        "terms": [{"penalty": term.penalty.to_config(), "target": term.target, "atom": term.atom,
-                   "start": term.start} for term in model._terms],
+        "terms": [{"penalty": term.penalty.to_config(), "target": term.target, "atom": term.atom}
+                  for term in model._terms],
         "trace": [vars(row) for row in model.trace_],
         "diagnostics": model.diagnostics_.to_dict(),
         "search": model.search_.to_dict(),
@@ -100,7 +100,7 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
     model.search_ = SearchRecord.from_dict(metadata["search"])
     model.assignment_ = model._assignment(len(model.atoms_))
     model._terms = tuple(
-        PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"], item["start"])
+        PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"])
         for item in metadata["terms"]
     )
     model.codes_ = Codes(

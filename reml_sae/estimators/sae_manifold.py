@@ -316,9 +316,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.integration_: Integration = "quadrature" if model.by_quadrature else "laplace"
         self._theta_beta = result.theta.beta
         self._terms = without_null_priors(model.terms)
-        self.rho_, self.rho_names_ = result.rho, model.rho_names
+        self.rho_, self.rho_names_ = result.rho, model.outer.names
         self.strengths_ = model.strengths(result.rho)
-        self.dispersion_ = model.family.dispersion(model.psi(result.rho)) * self.scale_**2
+        self.dispersion_ = model.family.dispersion(result.rho[model.outer.psi]) * self.scale_**2
         self.criterion_, self.gradient_ = result.criterion, result.gradient
         self.edf_, self.limits_ = result.edf, result.limits
         self.converged_, self.message_ = result.converged, result.message

@@ -47,7 +47,7 @@ class SAEPoint:
 
     def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
         self.model, self.theta, self.rho = model, theta, rho
-        self.psi = model.psi(rho)
+        self.psi = rho[model.outer.psi]
         self._coupled: dict[Curvature, CoupledRows] = {}
         n, p = model.shape
         width = min(p, model.layout.basis_size)
@@ -226,7 +226,7 @@ class SAEPoint:
         edf = self.model.effective_dim - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
-        grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
+        grad_rho[self.model.outer.psi] += -0.5 * edf if scaled else data.grad_psi
         value = data.half_logdet + gauge_value - correction
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
@@ -330,7 +330,7 @@ class SAEPoint:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
         out = self.penalties.value_rho()
         own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
-        out[len(out) - len(own):] += own.sum((1, 2))
+        out[self.model.outer.psi] += own.sum((1, 2))
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
@@ -343,7 +343,7 @@ class SAEPoint:
         out = self.penalties.gradient_rho_dot(ux, u.beta)
         own = self.model.family.loss_eta_psi(self.model.Z, self.eta, self.psi, 1)
         moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
-        out[len(out) - len(own):] += np.einsum("jno,no->j", own, moved)
+        out[self.model.outer.psi] += np.einsum("jno,no->j", own, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
