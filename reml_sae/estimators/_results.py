@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from reml_sae.assignments import Assignment
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
@@ -107,16 +108,15 @@ class Atom:
 
 
 def reconstruct(
-    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array], intercept: Array,
-    on_simplex: bool, hard_support: bool,
+    codes: Codes, atoms: Sequence[Atom], intercept: Array, assignment: Assignment
 ) -> Array:
-    """Predictor of codes, (N, p), as in `models.mixture`."""
+    """Predictor of codes, (N, p), as in `models.sae.mixture`."""
     total = np.repeat(intercept[None], len(codes), axis=0)
-    for k, (atom, b) in enumerate(zip(atoms, coefficients, strict=True)):
-        basis = np.where(codes.gates[:, [k]], atom.basis(codes.coordinates[k]),
-                         atom.prior_mean_basis())
+    for k, atom in enumerate(atoms):
+        basis = np.where(codes.gates[:, [k]], atom.topology.basis(codes.coordinates[k]),
+                         atom.topology.prior_mean_basis())
         features = codes.assignments[:, [k]] * basis
-        if not on_simplex:
-            features[:, 0] = codes.gates[:, k] & hard_support
-        total += features @ b
+        if not assignment.on_simplex:
+            features[:, 0] = codes.gates[:, k] & assignment.hard_support
+        total += features @ atom.coefficients
     return total
