@@ -19,7 +19,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.code_starts import CodeStart, find_code_starts
 from reml_sae.discovery.encode import active_set, encode, hard_shares, squared_speeds
 from reml_sae.discovery.pursuit import Candidate
-from reml_sae.engine import OUT_OF_TIME, Deadline, FitResult, OuterKey, Theta, TraceRow, fit_reml
+from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
@@ -104,7 +104,7 @@ def fit_starts(
     assignment = settings.assign(len(atoms))
     starts = find_code_starts(working_scale(Z, settings), atoms, assignment, settings.n_init, rng)
     rough: list[tuple[Fitted, CodeStart]] = []
-    halt: str | None = None
+    halt: OuterStatus | None = None
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
         if start.explained is not None and 1.0 - start.explained > UNEXPLAINED * (1.0 - most):
@@ -135,17 +135,16 @@ def fit_starts(
     return best if halt is None else stopped(best, halt)
 
 
-def _halt(fitted: Fitted, settings: Settings) -> str | None:
+def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:
     """Why nothing more is to be tried after this fit; None where it may be."""
     if fitted.result.interrupted:
-        return fitted.result.message
-    return OUT_OF_TIME if settings.deadline.passed else None
+        return fitted.result.status
+    return OuterStatus.OUT_OF_TIME if settings.deadline.passed else None
 
 
-def stopped(fitted: Fitted, message: str) -> Fitted:
+def stopped(fitted: Fitted, status: OuterStatus) -> Fitted:
     """The fit, marked as one after which the search was stopped."""
-    return replace(fitted, result=replace(fitted.result, interrupted=True, converged=False,
-                                          message=message))
+    return replace(fitted, result=fitted.result.ended(status))
 
 
 def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:

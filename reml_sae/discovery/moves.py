@@ -234,7 +234,7 @@ def judged(fitted: Fitted, settings: Settings) -> Fitted:
                       "present model")
     if again is None:
         return fitted
-    return stopped(fitted, again.result.message) if again.result.interrupted else again
+    return stopped(fitted, again.result.status) if again.result.interrupted else again
 
 
 def known_of(fitted: Fitted) -> dict[OuterKey, float]:
@@ -283,7 +283,7 @@ def decide(
         if final.result.criterion < trial.result.criterion or final.result.interrupted:
             trial = final
     if trial.result.interrupted:
-        return (stopped(fitted, trial.result.message),
+        return (stopped(fitted, trial.result.status),
                 replace(move, before=before, after=np.nan))
     after = trial.result.criterion
     accepted = after - before < limit

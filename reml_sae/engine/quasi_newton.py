@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop, logger
+from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
 from reml_sae.engine.trust_region import boxed_step, predicted_change
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.typing import Array
@@ -32,25 +33,22 @@ ROUNDING, VALUE_ERROR = 1e-12, 1e-10
 """Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
 LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
-SPENT = "the outer iteration budget ran out; raise max_outer"
-STATIONARY = "the gradient of the criterion is below tolerance"
 NEAR_LIMIT = 0.1
 """A larger such share, from which it is foretold whether V falls all the way."""
-NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
-"""Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
-FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
+LEAST_CURVATURE = 1e-2
+"""Least curvature with which the fall of V in a step is foretold."""
 
 
-def quasi_newton(loop: Loop) -> str:
+def quasi_newton(loop: Loop) -> OuterStatus:
     """Trust-region SR1 on V inside the box; returns why it ended."""
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
     if loop.stationary(loop.best_rho, value):
         if loop.left > 0:
             loop.record("trust-region", loop.best_rho, value)
-        return STATIONARY
+        return OuterStatus.STATIONARY
     if loop.left <= 0:
-        return SPENT
+        return OuterStatus.SPENT
     hessian = _first_hessian(loop, value)
     radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
@@ -63,7 +61,7 @@ def quasi_newton(loop: Loop) -> str:
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
         if loop.stationary(loop.best_rho, loop.found):
-            return STATIONARY
+            return OuterStatus.STATIONARY
         age += 1
         if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
             continue
@@ -71,7 +69,7 @@ def quasi_newton(loop: Loop) -> str:
         if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
-            return "the outer search stalled: V fell no further, but its gradient has not vanished"
+            return OuterStatus.STALLED
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
         if jumped:
@@ -80,12 +78,13 @@ def quasi_newton(loop: Loop) -> str:
         restarts += gain <= NEGLIGIBLE
         _polish(loop, hessian)
         if loop.stationary(loop.best_rho, loop.found):
-            return STATIONARY
+            return OuterStatus.STATIONARY
         if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
-            return FLAT
+            return OuterStatus.FLAT
         if not loop.found.inner.converged:
-            return f"the inner solve did not converge: {loop.found.inner.status.value}"
-    return SPENT
+            return OuterStatus.NO_MODE
+    ended = loop.stationary(loop.best_rho, loop.found)  # a jump to a limit may have been the last
+    return OuterStatus.STATIONARY if ended else OuterStatus.SPENT
 
 
 def _frame(loop: Loop) -> Array:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine.loop import Loop, logger
-from reml_sae.engine.quasi_newton import NEGLIGIBLE, limits
+from reml_sae.engine.quasi_newton import limits
+from reml_sae.engine.status import NEGLIGIBLE
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.typing import Array
 
