@@ -8,7 +8,6 @@ from reml_sae.engine.pcg import PCGResult, preconditioned_cg
 from reml_sae.engine.profile import CriterionProfile, grid_criterion, profile_criterion
 from reml_sae.engine.protocol import (
     ArrowModel,
-    Factor,
     InnerModel,
     InnerPoint,
     LogDeterminant,
@@ -25,7 +24,6 @@ __all__ = [
     "CriterionProfile",
     "CriterionValue",
     "Deadline",
-    "Factor",
     "FitResult",
     "InnerModel",
     "InnerPoint",

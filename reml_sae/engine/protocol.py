@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine.outer import Outer
+from reml_sae.linalg import Factor
 from reml_sae.typing import Array, Curvature
 
 
@@ -47,18 +48,6 @@ class Theta:
         """Largest absolute entry, 0 for an empty vector."""
         parts = [float(np.abs(v).max()) for v in (self.xi, self.beta) if v.size]
         return max(parts, default=0.0)
-
-
-class Factor(Protocol):
-    """A factorised arrow matrix, as the inner solve uses it."""
-
-    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
-        """Solve H x = g."""
-        ...
-
-    def logdet(self) -> float:
-        """Log-determinant of H."""
-        ...
 
 
 @dataclass(frozen=True)

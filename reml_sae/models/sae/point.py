@@ -18,13 +18,9 @@ import numpy as np
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import (
     ArrowMatrix,
-    LowRankUpdate,
-    PackedFactor,
-    PackedRows,
     SpanArrowMatrix,
     SpanFactor,
     SpanSelectedInverse,
-    SparseSpanFactor,
 )
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.exact import (
@@ -124,7 +120,7 @@ class SAEPoint:
         return blocks
 
     def curvature(self, damping: float = 0.0) -> SpanArrowMatrix:
-        """The majorized curvature H without its low-rank part, plus damping times its diagonal."""
+        """The majorized curvature H, plus damping times the diagonal of its blocks."""
         rows = self.row_hessian("majorizer")
         border = self.penalties.border("majorizer")
         jacobians = self.restrict(self.jacobian)
@@ -148,6 +144,7 @@ class SAEPoint:
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
             scale=1.0 if self.precision is None else self.precision,
             heads=coupled.heads, tails=coupled.tails, edges=coupled.edges, dense_border=border,
+            columns=coupled.columns, core=coupled.core, carried=self.model.carried,
         )
 
     def coupled(self, which: Curvature) -> CoupledRows:
@@ -165,24 +162,11 @@ class SAEPoint:
 
     def factorize(self, damping: float = 0.0) -> SpanFactor:
         """Factor of H + damping * diag(H)."""
-        return self._factorized(damping) if damping else self._factor
+        return self.curvature(damping).factorize() if damping else self._factor
 
     @cached_property
     def _factor(self) -> SpanFactor:
-        return self._factorized(0.0)
-
-    def _factorized(self, damping: float) -> SpanFactor:
-        matrix = self.curvature(damping)
-        packed = PackedRows(self.model.carried)
-        alone = not len(matrix.edges) and not packed.is_whole
-        return self.with_low_rank(PackedFactor(matrix, packed) if alone else matrix.factorize())
-
-    def with_low_rank(self, factor: SpanFactor) -> SpanFactor:
-        """A factor of H without its low-rank part, updated by it."""
-        coupled = self.coupled("majorizer")
-        if not len(coupled.columns):
-            return factor
-        return LowRankUpdate(factor, coupled.columns, coupled.core)
+        return self.curvature().factorize()
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
@@ -306,9 +290,7 @@ class SAEPoint:
 
     def sparse_backend(self) -> str | None:
         """The sparse Cholesky that ran for penalties that couple rows; None where none did."""
-        factor = self.factorize()
-        base = factor.base if isinstance(factor, LowRankUpdate) else factor
-        return base.backend if isinstance(base, SparseSpanFactor) else None
+        return self._factor.backend
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
