@@ -11,10 +11,11 @@ from reml_sae.registry import Registry, near_names
 
 
 @pytest.mark.parametrize(("get", "name", "near"), [
-    (pen.get, "adr", "ard"), (get_manifold, "circel", "circle"), (get_family, "gausian", "gaussian"),
+    (pen.get, "adr", "ard"), (get_manifold, "circel", "circle"),
+    (get_family, "gausian", "gaussian"),
     (lambda name: get_assignment(name, 2), "tpk", "topk")])
 def test_a_wrong_name_is_answered_with_the_near_and_the_known(get, name, near):
-    with pytest.raises(RegistryError, match=rf"unknown .* '{name}'; did you mean '{near}'.* known: "):
+    with pytest.raises(RegistryError, match=rf"unknown .* '{name}'; .* '{near}'.* known: "):
         get(name)
     with pytest.raises(RegistryError, match=r"unknown .* 7; known: "):
         get(7)
@@ -24,7 +25,7 @@ def test_make_calls_with_the_rest_of_the_configuration():
     registry = Registry("thing", {"complex": complex})
     assert registry.make("complex", "thing") == 0.0
     assert registry.make({"thing": "complex", "real": 1.0, "imag": 2.0}, "thing") == 1.0 + 2.0j
-    with pytest.raises(RegistryError, match="thing 'complex': .*size"):
+    with pytest.raises(RegistryError, match=r"thing 'complex': .*size"):
         registry.make({"thing": "complex", "size": 1.0}, "thing")
     assert registry.names() == ("complex",)
 
