@@ -124,7 +124,10 @@ def best_psi(family: Family, y: Array, eta: Array, start: Array) -> Array:
 
 
 def joint_coefficients(model: MixedModel, theta: Theta, rho: Array) -> Array:
-    """Coefficients (P,) near the joint mode, by damped scoring; ``model`` has them all inside."""
+    """Coefficients (P,) near the joint mode, by damped scoring; ``model`` has them all inside.
+
+    Not `solve_inner`: a start needs a few digits of a mode, and no proof that it is one.
+    """
     for _ in range(SCORING_STEPS):
         point = model.at(theta, rho)
         descent = point.gradient().scaled(-1.0)

@@ -196,7 +196,10 @@ class NonlinearMixedModel(GroupedModel):
         return value + 0.5 * float((spherical**2).sum())
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
-        """Gauss-Newton steps of every group at fixed coefficients; no group's part of F rises."""
+        """Gauss-Newton steps of every group at fixed coefficients; no group's part of F rises.
+
+        All groups at once, each with a length of step of its own, which `solve_inner` has not.
+        """
         for _ in range(n_sweeps):
             point = self.at(theta, rho)
             L = point.effects.factor
