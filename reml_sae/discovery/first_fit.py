@@ -23,7 +23,7 @@ from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
-from reml_sae.engine import OUT_OF_TIME
+from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
@@ -46,7 +46,7 @@ def fit_starts(
     starts = find_code_starts(
         StartProblem(working_scale(Z, settings), atoms, assignment, settings.n_init, policy), rng)
     rough: list[tuple[Fitted, CodeStart]] = []
-    halt: str | None = None
+    halt: OuterStatus | None = None
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
         if (start.explained is not None
@@ -78,8 +78,8 @@ def fit_starts(
     return best if halt is None else stopped(best, halt)
 
 
-def _halt(fitted: Fitted, settings: Settings) -> str | None:
+def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:
     """Why nothing more is to be tried after this fit; None where it may be."""
     if fitted.result.interrupted:
-        return fitted.result.message
-    return OUT_OF_TIME if settings.deadline.passed else None
+        return fitted.result.status
+    return OuterStatus.OUT_OF_TIME if settings.deadline.passed else None

@@ -13,7 +13,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
-from reml_sae.engine import Curvature, Deadline, FitResult, Theta, TraceRow, fit_reml
+from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
@@ -21,7 +21,7 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.start import solve_beta, start_psi
 from reml_sae.models.sae.structure import with_amplitude_priors
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
 
@@ -64,10 +64,9 @@ def working_scale(Z: Array, settings: Settings) -> Array:
     return working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
 
 
-def stopped(fitted: Fitted, message: str) -> Fitted:
+def stopped(fitted: Fitted, status: OuterStatus) -> Fitted:
     """The fit, marked as one after which the search was stopped."""
-    return replace(fitted, result=replace(fitted.result, interrupted=True, converged=False,
-                                          message=message))
+    return replace(fitted, result=fitted.result.ended(status))
 
 
 def rough_options(policy: SettlePolicy) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted 
 
 def model_from_codes(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
-    known: Mapping[str, float] | None = None,
+    known: Mapping[OuterKey, float] | None = None,
 ) -> SAEManifoldModel:
     """Arrow model at given codes, with the best decoders for them.
 
@@ -103,7 +102,7 @@ def model_from_codes(
     settings : Settings
     codes : Candidate
     known : mapping, optional
-        Outer parameters by name; the others start where searches start.
+        Outer parameters by key; the others start where searches start.
     """
     family, assignment = settings.family, settings.assign(len(atoms))
     terms = with_amplitude_priors(assignment, settings.bind(atoms))
@@ -125,12 +124,11 @@ def model_from_codes(
     for term in model.terms:
         if term.target in levels:
             rho[term.where] = term.penalty.rho_at(levels[term.target])
-    for number, name in enumerate(model.rho_names):
-        rho[number] = rho[number] if known is None else known.get(name, rho[number])
+    rho = model.outer.filled(rho, {} if known is None else known)
     theta = solve_beta(model, theta, rho)
-    rho[len(rho) - family.n_psi:] = start_psi(model, theta)
-    if family.has_dispersion:
-        rho[-1] -= np.log(_left_to_noise(model, policy.least_left))
+    rho[model.outer.psi] = start_psi(model, theta)
+    if (phi := model.outer.dispersion) is not None:
+        rho[phi] -= np.log(_left_to_noise(model, policy.least_left))
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]), settings.policy.encode)
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))

@@ -75,7 +75,7 @@ def try_move(move: Move, fitted: Fitted, context: Context) -> tuple[Fitted, list
     if any(record.accepted for record in records):
         return present, records
     if present.result.interrupted:
-        return stopped(fitted, present.result.message), records
+        return stopped(fitted, present.result.status), records
     return fitted, records
 
 
@@ -100,7 +100,7 @@ def judge(
         if final.result.criterion < trial.result.criterion or final.result.interrupted:
             trial = final
     if trial.result.interrupted:
-        return stopped(fitted, trial.result.message), record
+        return stopped(fitted, trial.result.status), record
     after = trial.result.criterion
     accepted = after - before < proposal.limit
     return (trial if accepted else fitted), replace(record, after=after, accepted=accepted)
@@ -121,4 +121,4 @@ def _as_judged(fitted: Fitted, settings: Settings) -> Fitted:
                       "present model")
     if again is None:
         return fitted
-    return stopped(fitted, again.result.message) if again.result.interrupted else again
+    return stopped(fitted, again.result.status) if again.result.interrupted else again

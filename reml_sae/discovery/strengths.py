@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from dataclasses import replace
 
 from reml_sae.discovery.fitting import Fitted
+from reml_sae.engine import OuterKey
 
 
-def known_of(fitted: Fitted) -> dict[str, float]:
-    """Outer parameters by name."""
-    return dict(zip(fitted.model.rho_names, map(float, fitted.result.rho), strict=True))
+def known_of(fitted: Fitted) -> dict[OuterKey, float]:
+    """Outer parameters by key."""
+    return fitted.model.outer.keyed(fitted.result.rho)
 
 
-def known_without(fitted: Fitted, k: int) -> dict[str, float]:
-    """Outer parameters by name, without those of atom k."""
-    return {name: value for name, value in known_of(fitted).items() if f"[{k}]" not in name}
+def known_without(fitted: Fitted, k: int) -> dict[OuterKey, float]:
+    """Outer parameters by key, without those of atom k."""
+    return {key: value for key, value in known_of(fitted).items() if key.atom != k}
 
 
-def renumbered(known: dict[str, float], k: int) -> dict[str, float]:
-    """Outer parameters by the names that they have without atom k."""
-    def name(match: re.Match[str]) -> str:
-        number = int(match[1])
-        return f"[{number - (number > k)}]"
-
-    return {re.sub(r"\[(\d+)\]", name, label): value for label, value in known.items()
-            if f"[{k}]" not in label}
+def renumbered(known: Mapping[OuterKey, float], k: int) -> dict[OuterKey, float]:
+    """Outer parameters, without those of atom k, by the keys that they have once it is gone."""
+    return {replace(key, atom=key.atom - (key.atom > k)): value
+            for key, value in known.items() if key.atom != k}

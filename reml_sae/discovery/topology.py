@@ -229,7 +229,7 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     model, result = fitted.model, fitted.result
     (atom,) = model.atoms
     everyone = np.ones((len(X), 1))
-    variance = model.family.dispersion(model.psi(result.rho))
+    variance = model.family.dispersion(result.rho[model.outer.psi])
     t = nearest_coordinates(X, atom, result.theta.beta,
                             local.policy.relaxation.grid, variance)[0]
     codes = Candidate(everyone > 0.0, everyone, t)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes
 from reml_sae.discovery.local import codes_of, topology_label
 from reml_sae.discovery.moves.protocol import Proposal, refitted
 from reml_sae.discovery.strengths import known_of, renumbered
-from reml_sae.engine import Theta
+from reml_sae.engine import OuterKey, Theta
 from reml_sae.manifolds import Manifold
 
 TINY = 1e-12
@@ -32,7 +32,7 @@ def without_atom(fitted: Fitted, k: int, detail: str, limit: float) -> Proposal:
 
 def _codes_without(
     fitted: Fitted, settings: Settings, atoms: Sequence[Manifold], k: int,
-    known: dict[str, float],
+    known: Mapping[OuterKey, float],
 ) -> Candidate:
     """Codes of the model without atom k, at its present decoders."""
     model, theta = fitted.model, fitted.result.theta
@@ -51,7 +51,7 @@ def _codes_without(
     start = model_from_codes(model.Z, model.unit, atoms, settings, codes, known)
     beta = np.delete(theta.beta, model.layout.basis_slices[k], axis=0)
     rho = start.initial_rho()
-    rho[len(rho) - start.family.n_psi:] = model.psi(fitted.result.rho)
+    rho[start.outer.psi] = fitted.result.rho[model.outer.psi]
     if start.couples_rows:
         affected = np.arange(len(model.Z))
     part = start.rows(affected)

@@ -7,7 +7,7 @@ is then the present one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
 from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import TopologyChoice
+from reml_sae.engine import OuterKey
 from reml_sae.manifolds import Manifold
 
 
@@ -93,9 +94,9 @@ class Move(Protocol):
 
 
 def refitted(
-    fitted: Fitted, atoms: Sequence[Manifold], codes: Candidate, known: dict[str, float],
+    fitted: Fitted, atoms: Sequence[Manifold], codes: Candidate, known: Mapping[OuterKey, float],
     settings: Settings,
 ) -> Fitted | None:
-    """The model with these atoms, fitted roughly from codes and outer parameters by name."""
+    """The model with these atoms, fitted roughly from codes and outer parameters by key."""
     model = model_from_codes(fitted.model.Z, fitted.model.unit, atoms, settings, codes, known)
     return rough_fit(model, settings, "changed model")

@@ -22,7 +22,7 @@ def annealed(model: SAEManifoldModel, policy: SearchPolicy) -> SAEManifoldModel:
             rho[term.where] += stiff[term.target]
     for _ in range(own.stiff_turns):
         theta = solve_beta(model, model.refine_rows(theta, rho, own.stiff_sweeps), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        rho[model.outer.psi] = start_psi(model, theta)
         model, _ = reassign(model, theta, rho, policy.encode)
         theta = model.initial_theta()
     return model.with_state(theta, rho)

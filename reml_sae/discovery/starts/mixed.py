@@ -39,7 +39,7 @@ def mixed_start(
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(own.mixed_turns):
         theta = solve_beta(model, model.refine_rows(theta, rho, own.mixed_sweeps), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        rho[model.outer.psi] = start_psi(model, theta)
     active = active_set(model, theta, rho, policy.encode)
     if (active.sum(axis=1) > 1).mean() < own.mixed_rows:
         return None

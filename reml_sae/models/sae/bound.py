@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reml_sae.engine.protocol import Curvature, Theta
+from reml_sae.engine.protocol import Theta
 from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.penalties import MatrixPenalty, RowCurvature
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 if TYPE_CHECKING:
     from reml_sae.models.sae.model import SAEManifoldModel

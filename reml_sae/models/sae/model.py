@@ -41,16 +41,16 @@ from reml_sae.models.sae.rows import SAERowSampler, refine_rows
 from reml_sae.models.sae.structure import (
     SAEStructure,
     check_terms,
+    outer_of,
     with_amplitude_priors,
     with_null_priors,
     without_null_priors,
 )
-from reml_sae.models.sae.terms import PenaltyTerm, number_terms
+from reml_sae.models.sae.terms import PenaltyTerm, placed
 from reml_sae.typing import Array, Mask
 
 Integration = Literal["auto", "laplace", "quadrature"]
 
-DISPERSION_BOX = (-27.0, 5.0)
 QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 20_000, 25_000_000
 """Largest decoder, nodes, and rows times nodes, of a quadrature that nobody asked for."""
 
@@ -112,8 +112,10 @@ class SAEManifoldModel(SAEStructure):
         self.atoms = tuple(atoms)
         self.assignment = SoftmaxChart(len(self.atoms)) if assignment is None else assignment
         self.layout = Layout(atoms, has_intercept=not self.assignment.on_simplex)
-        self.terms = number_terms(with_null_priors(
-            with_amplitude_priors(self.assignment, terms), len(Z)))
+        self.family = Gaussian() if family is None else family
+        own = with_null_priors(with_amplitude_priors(self.assignment, terms), len(Z))
+        self.outer = outer_of(own, self.family)
+        self.terms = placed(own, self.outer)
         self.row_terms = [term for term in self.terms if term.on_rows]
         self.couples_rows = any(term.couples_rows for term in self.terms)
         self.active = active | self.always_carried
@@ -121,7 +123,6 @@ class SAEManifoldModel(SAEStructure):
         self.active_coordinates = self.active[:, self.layout.coordinate_atom]
         self._gate_counts = gate_counts
         self.unit = unit
-        self.family = Gaussian() if family is None else family
         self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
         self.decoder_precision = decoder_precision
         check_terms(without_null_priors(self.terms), self.atoms, self.assignment, self.family,
@@ -129,10 +130,10 @@ class SAEManifoldModel(SAEStructure):
         self._theta, self._rho = theta, np.asarray(rho, float)
         self.integration: Integration = integration
         self._last: tuple[Theta, Array, SAEPoint | QuadraturePoint] | None = None
-        if self._rho.shape != (len(self.rho_names),):
+        if self._rho.shape != (len(self.outer),):
             raise InputError(
-                f"rho has shape {self._rho.shape}; this model has {len(self.rho_names)} outer "
-                f"parameters: {', '.join(self.rho_names)}"
+                f"rho has shape {self._rho.shape}; this model has {len(self.outer)} outer "
+                f"parameters: {', '.join(self.outer.names)}"
             )
         self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
                            if symmetries is None else symmetries)
@@ -140,29 +141,13 @@ class SAEManifoldModel(SAEStructure):
 
     # --- protocol ----------------------------------------------------------------------------
 
-    @property
-    def rho_bounds(self) -> Array:
-        """Box that the outer loop searches, (n_rho, 2)."""
-        boxes = [term.penalty.rho_bounds() for term in self.terms]
-        own = np.array([DISPERSION_BOX]) if self.family.has_dispersion else (
-            self.family.psi_bounds())
-        return np.concatenate([*boxes, own])
-
-    @property
-    def quadratic_rho(self) -> Mask:
-        """Strengths of quadratic penalties, and the dispersion."""
-        mask = np.full(len(self.rho_names), self.family.has_dispersion)
-        for term in self.terms:
-            mask[term.where] = term.penalty.is_quadratic
-        return mask
-
     def hyperprior(self, rho: Array) -> tuple[float, Array]:
         """Negative log density of rho under its hyperpriors, and its gradient."""
         value, gradient = 0.0, np.zeros_like(rho)
         own = np.zeros(0)
         for term in self.terms:
             if term.target == "outer":
-                chosen = term.penalty.select(self.rho_names)
+                chosen = term.penalty.select(self.outer.names)
                 value += term.penalty.value(rho[chosen], own)
                 value += term.penalty.log_partition(own, len(chosen))[0]
                 gradient[chosen] += term.penalty.grad_target(rho[chosen], own)
@@ -229,7 +214,8 @@ class SAEManifoldModel(SAEStructure):
     def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
         amplitudes, features = self.scaled_basis(theta)
-        loss = self.family.loss(self.Z, features @ theta.beta + self.offset, self.psi(rho)).sum()
+        loss = self.family.loss(self.Z, features @ theta.beta + self.offset,
+                                rho[self.outer.psi]).sum()
         n, p = self.shape
         return float(loss) + n * p * np.log(self.unit) + PenaltyPoint(
             self, theta, rho, amplitudes).value()
@@ -267,7 +253,7 @@ class SAEManifoldModel(SAEStructure):
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
         kept = [term for term in self.terms if not term.couples_rows]
-        own = np.concatenate([*(term.rho(rho) for term in kept), self.psi(rho)])
+        own = np.concatenate([*(term.rho(rho) for term in kept), rho[self.outer.psi]])
         return self._with(terms=kept, rho=own), own
 
     def rows(self, index: NDArray[np.intp]) -> SAEManifoldModel:
@@ -383,7 +369,7 @@ class SAEManifoldModel(SAEStructure):
         """
         amplitudes, features = self.scaled_basis(theta)
         eta = features @ theta.beta + self.offset
-        loss = self.family.loss(self.Z, eta, self.psi(rho)).sum(1)
+        loss = self.family.loss(self.Z, eta, rho[self.outer.psi]).sum(1)
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, amplitudes)
 

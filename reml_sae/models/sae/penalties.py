@@ -17,7 +17,7 @@ from scipy.linalg import block_diag
 from reml_sae.assignments._base import Amplitudes
 from reml_sae.assignments.gates import ThresholdGate
 from reml_sae.assignments.softmax import SoftmaxAmplitudes
-from reml_sae.engine.protocol import Curvature, Theta
+from reml_sae.engine.protocol import Theta
 from reml_sae.models.sae.bound import (
     NOWHERE,
     Bound,
@@ -30,7 +30,7 @@ from reml_sae.models.sae.bound import (
 from reml_sae.models.sae.scale import Scale, scale_terms
 from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.penalties import RowCurvature, RowInverse
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 if TYPE_CHECKING:
     from reml_sae.models.sae.model import SAEManifoldModel
@@ -95,8 +95,8 @@ class PenaltyPoint:
     def _scale_rho(self) -> Array:
         """Gradient of the sum of g in rho, (n_rho,)."""
         out = np.zeros(len(self.rho))
-        if self.model.family.has_dispersion:
-            out[-1] = sum(scale.value_rho() for _, scale in self.scales)
+        if (phi := self.model.outer.dispersion) is not None:
+            out[phi] = sum(scale.value_rho() for _, scale in self.scales)
         return out
 
     def curvature_grams(self) -> list[Array]:
@@ -313,8 +313,8 @@ class PenaltyPoint:
                 total += float(np.vdot(scale.dense(), own))
                 grad_beta[where] += 0.5 * scale.dense_pull(own)
                 along = scale.dense_rho(own)
-            if self.model.family.has_dispersion:
-                grad_rho[-1] += 0.5 * along
+            if (phi := self.model.outer.dispersion) is not None:
+                grad_rho[phi] += 0.5 * along
         return total
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
@@ -356,8 +356,8 @@ class PenaltyPoint:
             out[bound.term.where] += np.einsum(
                 "jna,na->j", mixed, bound.penalty.rows(ub[bound.where]))
         for where, scale in self.scales:
-            if self.model.family.has_dispersion:
-                out[-1] += float(np.vdot(scale.gradient_rho(), ub[where]))
+            if (phi := self.model.outer.dispersion) is not None:
+                out[phi] += float(np.vdot(scale.gradient_rho(), ub[where]))
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, ub[where] @ self.beta[where].T)
         return out

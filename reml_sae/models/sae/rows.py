@@ -1,7 +1,8 @@
 """Newton steps of every row of an SAE-manifold on its own, at fixed decoders (DESIGN A4).
 
 Each row takes the exact row Hessian where it is positive definite and the majorized one elsewhere,
-and accepts or rejects its own step.
+and accepts or rejects its own step. It is no `solve_inner` a row: the rows are one batch, in which
+each has a damping of its own and drops out once it has settled.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ START_DISPERSION = (1e-8, 1.0)
 
 def column_weights(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
     """IRLS weight of every column, averaged over the rows, (p,)."""
-    psi = model.psi(rho)
+    psi = rho[model.outer.psi]
     if model.family.equal_weights:
         return np.full(model.shape[1], 1.0 / model.family.dispersion(psi))
     eta = model.scaled_basis(theta)[1] @ theta.beta + model.offset
@@ -47,12 +47,12 @@ def solve_beta(model: SAEManifoldModel, theta: Theta, rho: Array) -> Theta:
             priors[k] = priors[k] + model.decoder_precision * np.eye(len(priors[k]))
     prior = block_diag(*priors)
     if model.family.equal_weights:
-        gram = features.T @ features + np.exp(model.psi(rho)[0]) * prior
+        gram = features.T @ features + np.exp(rho[model.outer.psi][0]) * prior
         return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ model.Z))
     eta = model.family.initial_eta(model.Z)
     for _ in range(IRLS_STEPS):
-        weight = model.family.weight(model.Z, eta, model.psi(rho), 0)
-        score = -model.family.loss_eta(model.Z, eta, model.psi(rho), 1)
+        weight = model.family.weight(model.Z, eta, rho[model.outer.psi], 0)
+        score = -model.family.loss_eta(model.Z, eta, rho[model.outer.psi], 1)
         grams = np.einsum("nm,no,nk->omk", features, weight, features, optimize=True) + prior
         right = features.T @ (weight * (eta - model.offset) + score)
         beta = np.linalg.solve(grams, right.T[:, :, None])[:, :, 0].T

@@ -13,10 +13,11 @@ from scipy.special import gammaln
 from reml_sae.assignments._base import Assignment
 from reml_sae.assignments.gates import OrderedBetaBernoulli
 from reml_sae.assignments.softmax import SHUT_SHARE, SoftmaxChart
-from reml_sae.engine.protocol import Theta
+from reml_sae.engine import Outer, Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
+from reml_sae.models.family_part import family_part
 from reml_sae.models.sae.mixture import Layout
 from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.penalties import (
@@ -27,6 +28,8 @@ from reml_sae.penalties import (
 )
 from reml_sae.typing import Array, Mask
 
+DISPERSION_BOX = (-27.0, 5.0)
+"""Log dispersion that the outer loop searches, in units of the data's root mean square."""
 DENSE_BORDER_LIMIT = 4096
 """Largest border that is carried where it is no product over outputs."""
 
@@ -40,6 +43,7 @@ class SAEStructure:
     assignment: Assignment
     terms: tuple[PenaltyTerm, ...]
     family: Family
+    outer: Outer
     active: Mask
     active_coordinates: Mask
     couples_rows: bool
@@ -49,7 +53,7 @@ class SAEStructure:
     @property
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters; those of the family (standardised units) are last."""
-        return outer_names(self.terms, self.family)
+        return self.outer.names
 
     def objection(self, limits: Sequence[tuple[str, str]]) -> str:
         """None: every decoder and coordinate has a proper prior."""
@@ -69,13 +73,9 @@ class SAEStructure:
         coupled = {term.atom for term in self.terms if term.couples_rows}
         return np.array([k in coupled for k in range(len(self.atoms))])
 
-    def psi(self, rho: Array) -> Array:
-        """The family's part of rho, (n_psi,)."""
-        return rho[len(rho) - self.family.n_psi:]
-
     def scale_floor(self, rho: Array) -> float:
         """phi of `scale`: the dispersion, or one where the family has none."""
-        return self.family.dispersion(self.psi(rho)) if self.family.has_dispersion else 1.0
+        return self.family.dispersion(rho[self.outer.psi]) if self.family.has_dispersion else 1.0
 
     @property
     def dense_terms(self) -> list[PenaltyTerm]:
@@ -211,9 +211,10 @@ def without_null_priors(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]
     return tuple(term for term in terms if not isinstance(term.penalty, NullSpacePrior))
 
 
-def outer_names(terms: Sequence[PenaltyTerm], family: Family) -> tuple[str, ...]:
-    """Names of all outer parameters, in order."""
-    return (*(name for term in terms for name in term.names), *family.psi_names)
+def outer_of(terms: Sequence[PenaltyTerm], family: Family) -> Outer:
+    """What rho consists of: a part for every term, and the family's."""
+    box = np.array([DISPERSION_BOX]) if family.has_dispersion else None
+    return Outer(tuple(term.outer_part for term in terms), family_part(family, box))
 
 
 def dense_terms(terms: Sequence[PenaltyTerm]) -> list[PenaltyTerm]:
@@ -250,7 +251,7 @@ def check_terms(
             f"assignment={assignment.name!r} a row has none of the atoms that it does "
             "not use; use assignment='softmax'"
         )
-    names = outer_names(terms, family)
+    names = outer_of(terms, family).names
     for term in terms:
         if isinstance(assignment, SoftmaxChart) and isinstance(
                 term.penalty, SoftmaxAssignmentSparsityPenalty

@@ -118,7 +118,7 @@ class RowParts:
 
 
 def _ungated(model: SAEManifoldModel, beta: Array, rho: Array) -> Part:
-    psi = model.psi(rho)
+    psi = rho[model.outer.psi]
     nodes = lattice(model.atoms[0], beta, model.family, psi, model.Z, model.offset)
     everything = np.arange(len(beta))
     return _part(model, beta, rho, np.arange(len(model.Z)), everything, nodes,
@@ -126,7 +126,7 @@ def _ungated(model: SAEManifoldModel, beta: Array, rho: Array) -> Part:
 
 
 def _open_gates(model: SAEManifoldModel, beta: Array, rho: Array) -> list[Part]:
-    parts, psi, last = [], model.psi(rho), len(beta) - 1
+    parts, psi, last = [], rho[model.outer.psi], len(beta) - 1
     for k, (atom, where) in enumerate(zip(model.atoms, model.layout.basis_slices, strict=True)):
         rows = np.flatnonzero(model.active[:, k])
         if len(rows):
@@ -147,15 +147,15 @@ def _amplitude_precision(model: SAEManifoldModel, k: int, rho: Array) -> tuple[f
     term = next(term for term in model.terms
                 if term.target == "amplitudes" and term.atom in (-1, k))
     return (float(term.penalty.strengths(term.rho(rho))[0]),
-            np.arange(term.where.start, term.where.stop))
+            np.arange(len(rho))[term.where])
 
 
 def _part(
     model: SAEManifoldModel, beta: Array, rho: Array, rows: Index, decoder: Index, nodes: Lattice,
     prior: Index,
 ) -> Part:
-    p, psi = beta.shape[1], model.psi(rho)
-    places = np.concatenate([np.arange(len(rho) - len(psi), len(rho)), prior])
+    p, psi = beta.shape[1], rho[model.outer.psi]
+    places = np.concatenate([np.arange(len(rho))[model.outer.psi], prior])
     if len(prior) < len(nodes.prior_slopes):  # the strength is known
         nodes = replace(nodes, prior_slopes=nodes.prior_slopes[:0])
     shared = model.family.equal_weights and not nodes.linear

@@ -18,8 +18,7 @@ from reml_sae.linalg import DenseCholesky
 from reml_sae.models.sae.gauge import Gauge
 from reml_sae.models.sae.penalties import PenaltyPoint
 from reml_sae.models.sae.quadrature.parts import RowParts
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 if TYPE_CHECKING:
     from reml_sae.models.sae.model import SAEManifoldModel
