@@ -68,7 +68,7 @@ def find_code_starts(
     At least one; the best explained first, then those that only the criterion can rank.
     """
     several = assignment.most_active
-    if assignment.on_simplex or several == 1 or len(atoms) == 1:
+    if assignment.is_mixture or several == 1 or len(atoms) == 1:
         found = _partition_starts(Z, atoms, n_init, rng)
         if len(atoms) == 1:
             return found
@@ -83,7 +83,7 @@ def find_code_starts(
             wide = _block_starts(Z, atoms, spans, 1, True, 1, rng)
             blocks += [replace(start, explained=None) for first in wide
                        for start in (first, *_along_loops(Z, atoms, spans, first, rng))]
-        return found + [_on_simplex(start) if assignment.on_simplex else start
+        return found + [_with_shares(start) if assignment.is_mixture else start
                         for start in blocks]
     exact = assignment.least_active == several
     dims = [atom.linear_dim for atom in atoms]
@@ -215,7 +215,7 @@ def _along_loops(
     return found
 
 
-def _on_simplex(start: CodeStart) -> CodeStart:
+def _with_shares(start: CodeStart) -> CodeStart:
     """The same start with shares of the most used atom for amplitudes."""
     shares = hard_shares(start.labels, start.codes.support.shape[1])
     return replace(start, codes=replace(start.codes, amplitudes=shares))

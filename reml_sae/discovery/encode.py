@@ -56,13 +56,11 @@ def active_set(model: SAEManifoldModel, theta: Theta, rho: Array) -> Mask:
     All that it can resolve, those that a penalty couples between rows, and on the simplex its first
     atom's. A hard support stays as it is.
     """
-    if model.assignment.hard_support:
+    if model.assignment.chooses_support:
         return model.active
     a, information = _information(model, theta, rho)
     active = information > INFORMATION
-    if model.assignment.on_simplex:
-        first = np.arange(len(a)), a.argmax(1)
-        active[first] = information[first] > LEAST_INFORMATION
+    active |= model.assignment.leading(a) & (information > LEAST_INFORMATION)
     return active | model.always_carried
 
 
@@ -181,7 +179,7 @@ def encode(
     moved = np.zeros(n, bool)
     if search_from_state:
         best_value = row_evidence(model, theta, rho)
-    find = _simplex_candidates if model.assignment.on_simplex else pursue
+    find = _simplex_candidates if model.assignment.is_mixture else pursue
     starts = [(np.concatenate([model.assignment.start(found.support, found.amplitudes),
                                found.coordinates], axis=1), found.support)
               for found in find(model, theta, rho)]
@@ -249,7 +247,7 @@ def _settle(
     """
     trial_model = model.with_state(theta, rho, active)
     theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
-    if model.assignment.hard_support:
+    if model.assignment.chooses_support:
         return theta, trial_model, np.ones(len(active), bool)
     settled = active_set(trial_model, theta, rho)
     if (settled != active).any():
@@ -257,8 +255,7 @@ def _settle(
         theta = trial_model.refine_rows(theta, rho, ENCODE_SWEEPS)
     a, information = _information(trial_model, theta, rho)
     sound = np.where(settled, information > INFORMATION / SLACK, information < INFORMATION * SLACK)
-    if model.assignment.on_simplex:
-        sound[np.arange(len(a)), a.argmax(1)] = True
+    sound |= model.assignment.leading(a)
     return theta, trial_model, np.asarray(sound.all(axis=1))
 
 

@@ -26,7 +26,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.start import solve_beta, start_psi
-from reml_sae.models.sae.structure import with_amplitude_priors
+from reml_sae.models.sae.structure import with_own_priors
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
@@ -112,7 +112,7 @@ def fit_starts(
                         number, start.explained, most)
             continue
         model = model_from_codes(Z, unit, atoms, settings, start.codes)
-        if assignment.hard_support and len(atoms) > 1 and assignment.most_active > 1:
+        if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = _annealed(model)
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
@@ -188,7 +188,7 @@ def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     row keeps the coordinates that it resolves.
     """
     assignment = fitted.model.assignment
-    if len(fitted.model.atoms) == 1 or not assignment.on_simplex or not _is_overdispersed(fitted):
+    if len(fitted.model.atoms) == 1 or not assignment.is_mixture or not _is_overdispersed(fitted):
         return None
     rho = fitted.result.rho.copy()
     for term in fitted.model.terms:
@@ -234,11 +234,11 @@ def model_from_codes(
         Outer parameters by name; the others start where searches start.
     """
     family, assignment = settings.family, settings.assign(len(atoms))
-    terms = with_amplitude_priors(assignment, settings.bind(atoms))
+    terms = with_own_priors(assignment, settings.bind(atoms))
     own = (np.array([np.log(START_SHARE_OF_VARIANCE)]) if family.has_dispersion
            else family.initial_psi(Z))
     rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), own])
-    size = sum(atom.basis_size for atom in atoms) + (not assignment.on_simplex)
+    size = sum(atom.basis_size for atom in atoms) + assignment.has_intercept
     zeta = assignment.start(codes.support, codes.amplitudes)
     theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
@@ -247,7 +247,7 @@ def model_from_codes(
         integration=_integration(assignment, settings),
     )
     for term in model.terms:
-        if term.target == "amplitudes" and not assignment.hard_support:
+        if term.target == "amplitudes" and not assignment.is_log_normal:
             rho[term.where] = term.penalty.rho_at(START_LOG_PRECISION)
         elif term.target in START_LOG_STRENGTHS:
             rho[term.where] = term.penalty.rho_at(START_LOG_STRENGTHS[term.target])
@@ -279,7 +279,7 @@ def decided(model: SAEManifoldModel, settings: Settings) -> SAEManifoldModel:
 
 def _integration(assignment: Assignment, settings: Settings) -> Integration:
     """That of the settings; under hard gates it waits for the supports (`integrate_rows`)."""
-    return "laplace" if assignment.hard_support else settings.integration
+    return "laplace" if assignment.chooses_support else settings.integration
 
 
 def reassign(

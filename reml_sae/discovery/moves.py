@@ -128,7 +128,7 @@ def local_rows(fitted: Fitted, k: int) -> tuple[Index, Array]:
     features = model.scaled_basis(fitted.result.theta)[1].copy()
     features[:, model.layout.basis_slices[k]] = 0.0
     beta = fitted.result.theta.beta
-    centre = beta[model.layout.basis_slices[k].start] * model.assignment.hard_support
+    centre = model.assignment.whole_constants(beta[model.layout.basis_slices[k].start])
     residual = model.working[rows] - features[rows] @ beta
     return rows, (residual - centre) / amplitudes[rows, None] + centre
 
@@ -326,11 +326,7 @@ def _codes_without(
     codes = codes_of(fitted)
     others = np.arange(len(model.atoms)) != k
     affected = np.flatnonzero(model.active[:, k] | (codes.amplitudes.argmax(axis=1) == k))
-    amplitudes = codes.amplitudes[:, others]
-    if model.assignment.on_simplex:
-        total = amplitudes.sum(axis=1, keepdims=True)
-        amplitudes = np.where(total > TINY, amplitudes / np.maximum(total, TINY),
-                              1.0 / len(atoms))
+    amplitudes = model.assignment.normalised(codes.amplitudes[:, others])
     kept = model.layout.coordinate_atom != k
     codes = Candidate(codes.support[:, others], amplitudes, codes.coordinates[:, kept])
     if not len(affected):
@@ -346,7 +342,7 @@ def _codes_without(
                               search_from_state=start.couples_rows)
     support, coordinates = codes.support.copy(), codes.coordinates.copy()
     support[affected] = active
-    is_open = active if start.assignment.hard_support else np.ones_like(active)
+    is_open = start.assignment.open_mask(active)
     amplitudes[affected] = start.assignment.amplitudes(start.logits(found), is_open).a
     coordinates[affected] = found.xi[:, start.assignment.dim:]
     return Candidate(support, amplitudes, coordinates)

@@ -71,7 +71,7 @@ class _Dictionary:
         """Constants of the atoms, (K, p); ``points`` (G, p) are relative to them."""
         self.points: Array = np.concatenate(points) * self.weights - np.repeat(
             self.centres, [len(grid) for grid in grids], axis=0)
-        self.centres *= model.assignment.hard_support
+        self.centres = model.assignment.whole_constants(self.centres)
         self.squares = np.maximum((self.points**2).sum(1), np.finfo(float).tiny)
         sizes = [len(grid) for grid in grids]
         self.owner = np.repeat(np.arange(len(grids)), sizes)
@@ -134,7 +134,7 @@ def _amplitude_precision(model: SAEManifoldModel, rho: Array) -> float:
 
 def _amplitude_range(model: SAEManifoldModel, rho: Array) -> tuple[float, float]:
     spread = AMPLITUDE_WIDTH / np.sqrt(max(_amplitude_precision(model, rho), 1e-12))
-    if not model.assignment.hard_support:
+    if not model.assignment.is_log_normal:
         return float(np.log(0.5)), 3.0
     return max(-spread, -5.0), min(spread, 5.0)
 

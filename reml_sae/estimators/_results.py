@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from reml_sae.assignments import Assignment
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
@@ -108,15 +109,15 @@ class Atom:
 
 def reconstruct(
     codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array], intercept: Array,
-    on_simplex: bool, hard_support: bool,
+    assignment: Assignment,
 ) -> Array:
     """Predictor of codes, (N, p), as in `models.mixture`."""
-    total = np.repeat(intercept[None], len(codes), axis=0)
+    total, centres = np.repeat(intercept[None], len(codes), axis=0), assignment.centres(codes.gates)
     for k, (atom, b) in enumerate(zip(atoms, coefficients, strict=True)):
         basis = np.where(codes.gates[:, [k]], atom.basis(codes.coordinates[k]),
                          atom.prior_mean_basis())
         features = codes.assignments[:, [k]] * basis
-        if not on_simplex:
-            features[:, 0] = codes.gates[:, k] & hard_support
+        if centres is not None:
+            features[:, 0] = centres[:, k]
         total += features @ b
     return total

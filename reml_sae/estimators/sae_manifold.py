@@ -380,8 +380,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
         eta = reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_],
-                          self.intercept_, self.assignment_.on_simplex,
-                          self.assignment_.hard_support)
+                          self.intercept_, self.assignment_)
         return get_family(self.family).mean(eta)
 
     @single_threaded

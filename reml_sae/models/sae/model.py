@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.assignments._base import Amplitudes, Assignment
-from reml_sae.assignments.gates import ThresholdGate
-from reml_sae.assignments.softmax import SoftmaxAmplitudes, SoftmaxChart
+from reml_sae.assignments.softmax import SoftmaxChart
 from reml_sae.engine.protocol import Theta
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.families import Family, Gaussian
@@ -41,8 +40,8 @@ from reml_sae.models.sae.rows import SAERowSampler, refine_rows
 from reml_sae.models.sae.structure import (
     SAEStructure,
     check_terms,
-    with_amplitude_priors,
     with_null_priors,
+    with_own_priors,
     without_null_priors,
 )
 from reml_sae.models.sae.terms import PenaltyTerm, number_terms
@@ -111,9 +110,9 @@ class SAEManifoldModel(SAEStructure):
         self.Z = Z
         self.atoms = tuple(atoms)
         self.assignment = SoftmaxChart(len(self.atoms)) if assignment is None else assignment
-        self.layout = Layout(atoms, has_intercept=not self.assignment.on_simplex)
+        self.layout = Layout(atoms, has_intercept=self.assignment.has_intercept)
         self.terms = number_terms(with_null_priors(
-            with_amplitude_priors(self.assignment, terms), len(Z)))
+            with_own_priors(self.assignment, terms), len(Z)))
         self.row_terms = [term for term in self.terms if term.on_rows]
         self.couples_rows = any(term.couples_rows for term in self.terms)
         self.active = active | self.always_carried
@@ -341,7 +340,7 @@ class SAEManifoldModel(SAEStructure):
         """Linearise at a state."""
         amplitudes = self.assignment.amplitudes(self.logits(theta), self.is_open)
         return Mixture(self.layout, amplitudes, theta.xi[:, self.assignment.dim:], self.active,
-                       coefficients, order, self.centres)
+                       coefficients, order, self.assignment.centres(self.active))
 
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
@@ -364,9 +363,7 @@ class SAEManifoldModel(SAEStructure):
 
     def row_penalties(self, theta: Theta, rho: Array, amplitudes: Amplitudes) -> Array:
         """Penalties of every row on its own, with the chart's Jacobian: (N,)."""
-        values = self.is_open @ self.opening_costs(rho)
-        if isinstance(amplitudes, SoftmaxAmplitudes) and self.simplex is not None:
-            values += self.simplex.log_jacobian(amplitudes.log_a)
+        values = self.is_open @ self.opening_costs(rho) + amplitudes.log_jacobian()
         for prior in manifold_priors(self, theta, 0):
             values[prior.rows] += prior.jet[0]
         for term in self.row_terms:
@@ -387,11 +384,6 @@ class SAEManifoldModel(SAEStructure):
         loss += self.shape[1] * np.log(self.unit)
         return loss + self.row_penalties(theta, rho, amplitudes)
 
-    def shut_gates(self, theta: Theta) -> Mask:
-        """Rows and atoms (N, K) whose threshold gate is shut: no coordinate, and below half."""
-        assert isinstance(self.assignment, ThresholdGate)
-        return ~self.active & (self.logits(theta) < 0.5 * self.assignment.threshold)
-
     def row_partitions(self, theta: Theta, rho: Array) -> Array:
         """Log partition of the priors of every row's own parameters, (N,).
 
@@ -399,7 +391,7 @@ class SAEManifoldModel(SAEStructure):
         with what Laplace's method loses of shares near zero; what is the same for all rows whatever
         they carry is left out.
         """
-        out = -self.shut_gain
+        out = -self.assignment.shut_gain(self.active)
         for k, (atom, own) in enumerate(zip(self.atoms, self.has_manifold_prior, strict=True)):
             if own:
                 out[self.active[:, k]] += atom.log_prior_volume()
@@ -409,9 +401,9 @@ class SAEManifoldModel(SAEStructure):
             for k in range(len(self.atoms)) if term.atom < 0 else (term.atom,):
                 rows = self.is_open[:, k] if term.target == "amplitudes" else self.active[:, k]
                 out[rows] += self._partition_of_rows(term, np.flatnonzero(rows), rho)
-            if term.target == "amplitudes" and isinstance(self.assignment, ThresholdGate):
+            if term.target == "amplitudes":
                 cost, _ = self.assignment.shut_cost(float(term.penalty.strengths(term.rho(rho))[0]))
-                out += cost * self.shut_gates(theta)[:, term.atom]
+                out += cost * self.assignment.shut(self.logits(theta), self.active)[:, term.atom]
         return out
 
     def _partition_of_rows(
@@ -473,7 +465,7 @@ class SAEManifoldModel(SAEStructure):
         if self.integration == "laplace" or no_quadrature(
                 self.atoms, self.assignment, self.terms, self.family):
             return False
-        if self.assignment.hard_support and (self.active.sum(axis=1) > 1).any():
+        if (self.active.sum(axis=1) > 1).any():
             return False
         if self.integration == "quadrature":
             return True

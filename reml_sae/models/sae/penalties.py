@@ -15,8 +15,6 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from reml_sae.assignments._base import Amplitudes
-from reml_sae.assignments.gates import ThresholdGate
-from reml_sae.assignments.softmax import SoftmaxAmplitudes
 from reml_sae.engine.protocol import Curvature, Theta
 from reml_sae.models.sae.bound import (
     NOWHERE,
@@ -54,7 +52,6 @@ class PenaltyPoint:
         gated: SAEManifoldModel | None = None,
     ):
         self.model, self.rho, self.amplitudes = model, rho, amplitudes
-        self.chart = model.simplex
         self.theta, self.beta = theta, theta.beta
         self.n, self.k_atoms = amplitudes.a.shape
         self.width = self.k_atoms + model.layout.n_coordinates
@@ -130,15 +127,12 @@ class PenaltyPoint:
         total += sum(scale.value() for _, scale in self.scales)
         total += sum(float(prior.jet[0].sum())
                      for prior in manifold_priors(self.model, self.theta, 0))
-        if isinstance(self.amplitudes, SoftmaxAmplitudes) and self.chart is not None:
-            total += float(self.chart.log_jacobian(self.amplitudes.log_a).sum())
-        return total
+        return total + float(self.amplitudes.log_jacobian().sum())
 
     def gradient(self) -> tuple[Array, Array]:
         """Gradient in x (N, K + D) and in beta (M, p)."""
         rows = np.zeros((self.n, self.width))
-        if self.chart is not None:
-            rows[:, : self.k_atoms] = self.chart.log_jacobian_gradient(self.amplitudes.a)
+        rows[:, : self.k_atoms] = self.amplitudes.log_jacobian_gradient()
         for prior in self._priors:
             rows[prior.rows, prior.columns] += prior.jet[1]
         for bound in self.on_rows:
@@ -164,8 +158,7 @@ class PenaltyPoint:
         """Row blocks of the curvature, (N, K + D, K + D)."""
         k = self.k_atoms
         blocks = np.zeros((self.n, self.width, self.width))
-        if self.chart is not None:
-            blocks[:, :k, :k] = self.chart.log_jacobian_hessian(self.amplitudes.a)
+        blocks[:, :k, :k] = self.amplitudes.log_jacobian_hessian()
         for prior in self._priors:
             blocks[prior.rows, prior.columns, prior.columns] += prior.jet[2]
         for bound, parts in zip(self.on_rows, self._curvature(which)[0], strict=True):
@@ -214,9 +207,8 @@ class PenaltyPoint:
         """Exact Hessian times vx (N, K + D) and vb (M, p)."""
         rows = np.zeros_like(vx)
         k = self.k_atoms
-        if self.chart is not None:
-            jacobian = self.chart.log_jacobian_hessian(self.amplitudes.a)
-            rows[:, :k] = np.einsum("nab,nb->na", jacobian, vx[:, :k])
+        rows[:, :k] = np.einsum(
+            "nab,nb->na", self.amplitudes.log_jacobian_hessian(), vx[:, :k])
         for prior in self._priors:
             rows[prior.rows, prior.columns] += np.einsum(
                 "nab,nb->na", prior.jet[2], vx[prior.rows, prior.columns])
@@ -255,11 +247,9 @@ class PenaltyPoint:
         k = self.k_atoms
         grad_x, grad_rho = np.zeros((self.n, self.width)), np.zeros(len(self.rho))
         grad_beta = np.zeros_like(self.beta)
-        trace = 0.0
-        if self.chart is not None:
-            wz = blocks[:, :k, :k]
-            grad_x[:, :k] += 0.5 * self.chart.log_jacobian_hessian_vjp(self.amplitudes, wz)
-            trace += float(np.vdot(wz, self.chart.log_jacobian_hessian(self.amplitudes.a)))
+        wz = blocks[:, :k, :k]
+        grad_x[:, :k] += 0.5 * self.amplitudes.log_jacobian_hessian_vjp(wz)
+        trace = float(np.vdot(wz, self.amplitudes.log_jacobian_hessian()))
         for prior in self._priors:
             inside = blocks[prior.rows, prior.columns, prior.columns]
             grad_x[prior.rows, prior.columns] += 0.5 * np.einsum(
@@ -373,17 +363,18 @@ class PenaltyPoint:
                 value += partition[0]
                 gradient[bound.term.where] += partition[1]
         for bound in self.on_rows:
-            if bound.term.target == "amplitudes" and isinstance(model.assignment, ThresholdGate):
+            if bound.term.target == "amplitudes":
                 cost, slope = model.assignment.shut_cost(
                     float(bound.penalty.strengths(bound.rho)[0]))
-                shut = int(model.shut_gates(self.theta)[:, bound.term.atom].sum())
+                shut = int(model.assignment.shut(model.logits(self.theta), model.active)[
+                    :, bound.term.atom].sum())
                 value += shut * cost
                 gradient[bound.term.where] += shut * slope
-        on_simplex = any(bound.term.target == "logits" and bound.penalty.is_normalised
-                         for bound in self.on_rows)
-        if self.chart is not None and not on_simplex:
-            value -= n * float(np.sum(np.log(np.arange(1, self.k_atoms))))
-        value += n * model.assignment.log_patterns() - float(model.shut_gain.sum())
+        if not any(bound.term.target == "logits" and bound.penalty.is_normalised
+                   for bound in self.on_rows):
+            value += n * model.assignment.log_volume()
+        value += n * model.assignment.log_patterns()
+        value -= float(model.assignment.shut_gain(model.active).sum())
         for k, atom in enumerate(model.atoms):
             if model.has_manifold_prior[k]:
                 value += int(model.active[:, k].sum()) * atom.log_prior_volume()

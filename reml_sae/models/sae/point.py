@@ -34,7 +34,7 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
-from reml_sae.models.sae.gauge import Gauge
+from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.penalties import PenaltyPoint
 from reml_sae.penalties import Curvature
 from reml_sae.typing import Array
@@ -59,7 +59,7 @@ class SAEPoint:
         self.eta = self.features @ theta.beta + model.offset
         self.score = -model.family.loss_eta(model.Z, self.eta, self.psi, 1)
         self.penalties = PenaltyPoint(model, theta, rho, self.mixture.amplitudes)
-        used = [item for item in model.symmetries if model.active[:, item[0]].any()]
+        used = used_symmetries(model.symmetries, model.active)
         self.gauge = Gauge(model.layout, used, theta.beta, float(n))
         self.objective = (
             float(model.family.loss(model.Z, self.eta, self.psi).sum())

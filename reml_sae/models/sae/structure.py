@@ -11,20 +11,13 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from reml_sae.assignments._base import Assignment
-from reml_sae.assignments.gates import OrderedBetaBernoulli
-from reml_sae.assignments.softmax import SHUT_SHARE, SoftmaxChart
 from reml_sae.engine.protocol import Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.mixture import Layout
 from reml_sae.models.sae.terms import PenaltyTerm
-from reml_sae.penalties import (
-    ARDPenalty,
-    NullSpacePrior,
-    OrderedBetaBernoulliPenalty,
-    SoftmaxAssignmentSparsityPenalty,
-)
+from reml_sae.penalties import NullSpacePrior
 from reml_sae.typing import Array, Mask
 
 DENSE_BORDER_LIMIT = 4096
@@ -96,43 +89,16 @@ class SAEStructure:
         owned = {term.atom for term in self.dense_terms if term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
 
-    @property
-    def simplex(self) -> SoftmaxChart | None:
-        """The chart whose Jacobian is part of the prior; None where there is none."""
-        chart = self.assignment
-        return chart if isinstance(chart, SoftmaxChart) and chart.dim else None
-
     @cached_property
     def is_open(self) -> Mask:
         """Which atoms (N, K) enter a row's predictor."""
-        return self.active if self.assignment.hard_support else np.ones_like(self.active)
-
-    @property
-    def centres(self) -> Mask | None:
-        """Rows (N, K) that have an atom's constant whole; None where it goes with the amplitude.
-
-        Under threshold gates no row has one: atoms are centred on the intercept.
-        """
-        if self.assignment.on_simplex:
-            return None
-        return self.active if self.assignment.hard_support else np.zeros_like(self.active)
+        return self.assignment.open_mask(self.active)
 
     @cached_property
     def carried(self) -> Mask:
         """Which local parameters (N, q) a row has; the others are held."""
-        opens = (self.active if self.assignment.hard_support
-                 else np.ones((len(self.active), self.assignment.dim), bool))
-        return np.concatenate([opens, self.active_coordinates], axis=1)
-
-    @property
-    def shut_gain(self) -> Array:
-        """Nats (N,) that Laplace's method loses of shares near zero, which V counts.
-
-        A share is taken to be one where the row lacks its atom's coordinate.
-        """
-        if self.simplex is None:
-            return np.zeros(len(self.active))
-        return SHUT_SHARE * np.minimum((~self.active).sum(axis=1), len(self.atoms) - 1)
+        return np.concatenate(
+            [self.assignment.carried(self.active), self.active_coordinates], axis=1)
 
     @property
     def has_manifold_prior(self) -> list[bool]:
@@ -171,20 +137,13 @@ class SAEStructure:
         return replace(term, penalty=term.penalty.restrict(rows, len(self.Z)))
 
 
-def with_amplitude_priors(
+def with_own_priors(
     assignment: Assignment, terms: Sequence[PenaltyTerm]
 ) -> tuple[PenaltyTerm, ...]:
-    """Add the priors of logits that do not live on the simplex, where they are missing."""
-    if assignment.on_simplex or any(term.target == "amplitudes" for term in terms):
-        return tuple(terms)
-    normal = ARDPenalty(latent_dim=1)
-    if not assignment.hard_support:
-        return (*terms, *(PenaltyTerm(normal, "amplitudes", k) for k in range(assignment.n_atoms)))
-    own = [PenaltyTerm(normal, "amplitudes")]
-    has_gates = any(term.target == "gates" for term in terms)
-    if isinstance(assignment, OrderedBetaBernoulli) and not has_gates:
-        own.append(PenaltyTerm(OrderedBetaBernoulliPenalty(k_atoms=assignment.n_atoms), "gates"))
-    return (*terms, *own)
+    """Add the priors that the assignment brings, where their target has none."""
+    given = {term.target for term in terms}
+    return (*terms, *(PenaltyTerm(prior.penalty, prior.target, prior.atom)
+                      for prior in assignment.own_priors() if prior.target not in given))
 
 
 def with_null_priors(terms: Sequence[PenaltyTerm], n_rows: int) -> tuple[PenaltyTerm, ...]:
@@ -231,7 +190,7 @@ def check_terms(
     Parameters
     ----------
     terms : sequence of PenaltyTerm
-        The priors of `with_amplitude_priors` included.
+        The priors of `with_own_priors` included.
     atoms : sequence of Manifold
     assignment : Assignment
     family : Family
@@ -243,23 +202,11 @@ def check_terms(
     InputError
         Naming the kinds, and what they do not go with.
     """
-    coupling = {term.penalty.KIND_TAG for term in terms if term.couples_rows}
-    if coupling and assignment.hard_support:
-        raise InputError(
-            f"{', '.join(sorted(coupling))} couples the coordinates of all rows, but under "
-            f"assignment={assignment.name!r} a row has none of the atoms that it does "
-            "not use; use assignment='softmax'"
-        )
     names = outer_names(terms, family)
     for term in terms:
-        if isinstance(assignment, SoftmaxChart) and isinstance(
-                term.penalty, SoftmaxAssignmentSparsityPenalty
-                ) and term.penalty.temperature != assignment.temperature:
-            raise InputError(
-                f"{term.penalty.KIND_TAG} has temperature={term.penalty.temperature:g}, but the "
-                f"rows' shares have {assignment.temperature:g}: its normaliser would be that of "
-                "other shares; give both the same"
-            )
+        reason = assignment.objection(term.penalty)
+        if reason:
+            raise InputError(reason)
         if term.target == "outer" and not len(term.penalty.select(names)):
             raise InputError(
                 f"{term.penalty.KIND_TAG} selects no outer parameter by names="
@@ -267,7 +214,7 @@ def check_terms(
                 f"{', '.join(names) or 'none'}"
             )
     dense = dense_terms(terms)
-    layout = Layout(atoms, has_intercept=not assignment.on_simplex)
+    layout = Layout(atoms, has_intercept=assignment.has_intercept)
     size = layout.basis_size * n_outputs
     if (dense or not family.equal_weights) and size > DENSE_BORDER_LIMIT:
         kinds = {term.penalty.KIND_TAG for term in dense}

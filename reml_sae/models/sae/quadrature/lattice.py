@@ -80,14 +80,14 @@ def no_quadrature(
     atoms: Sequence[Manifold], assignment: Assignment, terms: Sequence[PenaltyTerm], family: Family
 ) -> str:
     """Why the rows of a model have no quadrature; empty where they have one."""
-    gated = assignment.hard_support
-    if (len(atoms) > 1 or assignment.dim) and not (gated and assignment.most_active == 1):
+    if not assignment.is_single:
         return "a row has more than the coordinates of one atom"
-    if gated and not family.equal_weights:
+    stretched = assignment.dim > 0
+    if stretched and not family.equal_weights:
         return f"the {family.name} family has no quadrature of a row's amplitude"
     for term in terms:
-        amplitude = gated and term.target == "amplitudes" and isinstance(term.penalty, ARDPenalty)
-        if term.on_rows and not amplitude:
+        integrated = term.target == "amplitudes" and isinstance(term.penalty, ARDPenalty)
+        if term.on_rows and not (stretched and integrated):
             return "a penalty acts on the rows"
     for atom in atoms:
         if not atom.has_rule or len(atom.linear_axes) > MOST_LINEAR:

@@ -62,7 +62,7 @@ class RowParts:
 
     def __init__(self, model: SAEManifoldModel, beta: Array, rho: Array):
         self._shape, self._n_outer, self._n_rows = beta.shape, len(rho), len(model.Z)
-        self.parts = _open_gates(model, beta, rho) if model.assignment.hard_support else [
+        self.parts = _open_gates(model, beta, rho) if model.assignment.dim else [
             _ungated(model, beta, rho)]
 
     @property

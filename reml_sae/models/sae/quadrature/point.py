@@ -15,7 +15,7 @@ import numpy as np
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import DenseCholesky
-from reml_sae.models.sae.gauge import Gauge
+from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.penalties import PenaltyPoint
 from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.penalties import Curvature
@@ -67,9 +67,8 @@ class QuadraturePoint:
         self.model, self.theta, self.rho, self.rows = model, theta, rho, rows
         empty, nobody = model.without_rows, Theta(theta.xi[:0], theta.beta)
         self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0], model)
-        # an atom without rows has no orbit; without gates all rows use the one atom
-        used = [item for item in model.symmetries
-                if not model.assignment.hard_support or model.active[:, item[0]].any()]
+        # the coordinates of all open atoms are integrated, whichever the rows carry
+        used = used_symmetries(model.symmetries, model.is_open)
         self.gauge = Gauge(model.layout, used, theta.beta, float(model.shape[0]))
 
     @cached_property
