@@ -27,6 +27,7 @@ from reml_sae.discovery.pursuit import Candidate, atom_grid, pursue
 from reml_sae.engine import Theta, solve_inner
 from reml_sae.errors import ConvergenceWarning
 from reml_sae.models import FixedDecoders, SAEManifoldModel
+from reml_sae.models.sae.rows import row_evidence
 from reml_sae.models.sae.start import column_weights
 from reml_sae.typing import Array, Mask
 
@@ -90,18 +91,6 @@ def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float = HARD_SHAR
     a = np.full((len(labels), n_atoms), (1.0 - share) / (n_atoms - 1))
     a[np.arange(len(labels)), labels] = share
     return a
-
-
-def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
-    """Laplace approximation of -log p(z_i | B), (N,), but for constants that all rows share.
-
-    Infinite where a row's curvature is not positive definite, so that it is not at a mode.
-    """
-    value = model.row_objective(theta, rho)
-    sign, logdet = np.linalg.slogdet(model.joint_at(theta, rho).row_hessian("majorizer"))
-    value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
-    value -= 0.5 * np.log(2.0 * np.pi) * model.carried.sum(axis=1)
-    return value + model.row_partitions(theta, rho)
 
 
 @dataclass(frozen=True)
@@ -172,7 +161,7 @@ def encode(
     if model.couples_rows:
         return _encode_together(model, theta, rho, search_from_state)
     n = len(model.active)
-    model = model.with_gate_counts(model.gate_counts)
+    model = model.with_held_counts()
     best_value = np.full(n, np.inf)
     best_xi = theta.xi.copy()
     best_active = model.active.copy()

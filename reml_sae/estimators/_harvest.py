@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.discovery.encode import row_evidence
 from reml_sae.engine import FitResult, Theta
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.models import SAEManifoldModel
-from reml_sae.models.sae.rows import row_decrements
+from reml_sae.models.sae.rows import row_decrements, row_evidence
 from reml_sae.typing import Array
 
 ROW_TOLERANCE = 1e-4

@@ -452,7 +452,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         theta = Theta(np.zeros((len(data), width)), self._theta_beta)
         return SAEManifoldModel(
             data, self._manifolds, self._terms, active, theta, self.rho_,
-            assignment=assignment, unit=self.scale_, gate_counts=self._gate_counts,
+            assignment=assignment, unit=self.scale_, held_counts=self._gate_counts,
             family=get_family(self.family), offset=self._model_offset(get_family(self.family)),
             integration=self.integration_,
         )

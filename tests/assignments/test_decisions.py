@@ -40,7 +40,7 @@ def test_amplitudes_are_those_of_the_start(assignment, support):
     wanted = assignment.normalised(np.where(support, 0.8, 0.1))
     zeta = assignment.start(support, wanted)
     a = assignment.amplitudes(assignment.logits(zeta), assignment.open_mask(support)).a
-    np.testing.assert_allclose(a[support], wanted[support], rtol=0.02)
+    np.testing.assert_allclose(a[support], wanted[support], rtol=0.05)
     assert assignment.users(a, support)[support].all()
     if assignment.is_mixture:
         np.testing.assert_allclose(a.sum(axis=1), 1.0)

@@ -7,10 +7,11 @@ import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, planted_mixed_rows, planted_mixture
 from reml_sae.discovery import fitting
 from reml_sae.discovery import settle as settling
-from reml_sae.discovery.encode import encode, row_evidence
+from reml_sae.discovery.encode import encode
 from reml_sae.discovery.fitting import _is_overdispersed, fit_starts, rough_fit
 from reml_sae.discovery.settle import settle
 from reml_sae.errors import InnerConvergenceError
+from reml_sae.models.sae.rows import row_evidence
 from tests.discovery.test_discovery import rng, settings, standardised
 
 

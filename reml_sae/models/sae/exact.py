@@ -85,14 +85,14 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
     coupling = point.features[:, None, :, None] * weighted[:, :, None, :]
     coupling -= slopes[:, :, :, None] * point.score[:, None, None, :]
     border = weighted_border(point.features, point.observed)
-    for where, prior in zip(point.model.layout.blocks, point.penalties.grams, strict=True):
+    for where, prior in zip(point.structure.layout.blocks, point.decoder_prior.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
-    for where, scale in point.penalties.scales:
+    for where, scale in point.decoder_prior.scales:
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += scale.dense()
-    if point.model.has_dense_border:
-        border += point.penalties.border("exact")
+    if point.structure.has_dense_border:
+        border += point.decoder_prior.border("exact")
     columns = point.gauge.columns.reshape(len(point.gauge), m * p)
     border += point.gauge.weight * (columns.T @ columns)
     n, q = slopes.shape[:2]
@@ -102,7 +102,7 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
 def _feature_jacobian(point: SAEPoint) -> Array:
     """d phi / dx, (N, K + D, M)."""
     n, k = point.mixture.a.shape
-    width, m = k + point.model.layout.n_coordinates, point.theta.beta.shape[0]
+    width, m = k + point.structure.layout.n_coordinates, point.theta.beta.shape[0]
     out = np.zeros((n, width, m))
     for j in range(width):
         unit = np.zeros((n, width))
@@ -117,9 +117,9 @@ def exact_trace(point: SAEPoint) -> DataTrace:
     half_logdet, inverse, edges, columns = _exact_inverse(point)
     n = len(point.features)
     m, p = point.theta.beta.shape
-    family, Z, eta, psi = point.model.family, point.model.Z, point.eta, point.psi
+    family, Z, eta, psi = point.structure.family, point.structure.Z, point.eta, point.psi
     phi, h, score = point.features, point.observed, point.score
-    full = point.model.mixture(point.theta, point.theta.beta, order=3)
+    full = point.structure.mixture(point.theta, point.theta.beta, order=3)
     jacobian = full.jacobian()
     g_rows = point.lift_blocks(inverse.rows)
     g_cross = point.lift(inverse.coupling.reshape(n, -1, m * p)).reshape(n, -1, m, p)

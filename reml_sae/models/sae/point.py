@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from reml_sae.linalg import (
     SparseSpanFactor,
 )
 from reml_sae.models.sae.bound import CoupledRows
+from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.exact import (
     DataTrace,
     exact_matrix,
@@ -35,35 +35,37 @@ from reml_sae.models.sae.exact import (
     weighted_border,
 )
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
-from reml_sae.models.sae.penalties import PenaltyPoint
+from reml_sae.models.sae.row_prior import RowPrior
+from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.penalties import Curvature
 from reml_sae.typing import Array
 
-if TYPE_CHECKING:
-    from reml_sae.models.sae.model import SAEManifoldModel
-
 
 class SAEPoint:
-    """One point of an `SAEManifoldModel`; pieces are computed when asked for, once."""
+    """The joint objective of rows and decoders at one state.
 
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
-        self.model, self.theta, self.rho = model, theta, rho
-        self.psi = model.psi(rho)
+    Pieces are computed when asked for, once.
+    """
+
+    def __init__(self, structure: SAEStructure, theta: Theta, rho: Array):
+        self.structure, self.theta, self.rho = structure, theta, rho
+        self.psi = structure.psi(rho)
         self._coupled: dict[Curvature, CoupledRows] = {}
-        n, p = model.shape
-        width = min(p, model.layout.basis_size)
-        whole = width == p or model.has_dense_border
+        n, p = structure.shape
+        width = min(p, structure.layout.basis_size)
+        whole = width == p or structure.has_dense_border
         self.span: Array = np.eye(p) if whole else np.linalg.qr(theta.beta.T)[0]
-        self.mixture = model.mixture(theta, theta.beta @ self.span, order=2)
+        self.mixture = structure.mixture(theta, theta.beta @ self.span, order=2)
         self.features = self.mixture.features()
-        self.eta = self.features @ theta.beta + model.offset
-        self.score = -model.family.loss_eta(model.Z, self.eta, self.psi, 1)
-        self.penalties = PenaltyPoint(model, theta, rho, self.mixture.amplitudes)
-        used = used_symmetries(model.symmetries, model.active)
-        self.gauge = Gauge(model.layout, used, theta.beta, float(n))
+        self.eta = self.features @ theta.beta + structure.offset
+        self.score = -structure.family.loss_eta(structure.Z, self.eta, self.psi, 1)
+        self.row_prior = RowPrior(structure, theta, rho, self.mixture.amplitudes)
+        self.decoder_prior = DecoderPrior(structure, theta.beta, rho)
+        used = used_symmetries(structure.symmetries, structure.active)
+        self.gauge = Gauge(structure.layout, used, theta.beta, float(n))
         self.objective = (
-            float(model.family.loss(model.Z, self.eta, self.psi).sum())
-            + n * p * np.log(model.unit) + self.penalties.value()
+            float(structure.family.loss(structure.Z, self.eta, self.psi).sum())
+            + n * p * np.log(structure.unit) + self.row_prior.value() + self.decoder_prior.value()
         )
 
     # --- first derivatives -------------------------------------------------------------------
@@ -75,8 +77,8 @@ class SAEPoint:
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
-        rows, beta = self.penalties.gradient()
-        return self._data_gradient.plus(Theta(self.restrict(rows), beta))
+        return self._data_gradient.plus(
+            Theta(self.restrict(self.row_prior.gradient()), self.decoder_prior.gradient()))
 
     @cached_property
     def jacobian(self) -> Array:
@@ -92,18 +94,18 @@ class SAEPoint:
     @cached_property
     def precision(self) -> float | None:
         """The one IRLS weight of all entries; None where they differ."""
-        family = self.model.family
+        family = self.structure.family
         return 1.0 / family.dispersion(self.psi) if family.equal_weights else None
 
     @cached_property
     def weight(self) -> Array:
         """IRLS weights, (N, p)."""
-        return self.model.family.weight(self.model.Z, self.eta, self.psi, 0)
+        return self.structure.family.weight(self.structure.Z, self.eta, self.psi, 0)
 
     @cached_property
     def observed(self) -> Array:
         """Second derivative of the loss in eta, (N, p)."""
-        return self.model.family.loss_eta(self.model.Z, self.eta, self.psi, 2)
+        return self.structure.family.loss_eta(self.structure.Z, self.eta, self.psi, 2)
 
     def _weighted_jacobian(self, which: Curvature) -> Array:
         """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
@@ -119,15 +121,15 @@ class SAEPoint:
         blocks = self._weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
         if curvature == "exact":
             blocks -= self._score_hessian
-        blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
+        blocks = self.restrict_blocks(blocks + self.row_prior.blocks(curvature))
         index = np.arange(blocks.shape[1])
-        blocks[:, index, index] += ~self.model.carried
+        blocks[:, index, index] += ~self.structure.carried
         return blocks
 
     def curvature(self, damping: float = 0.0) -> SpanArrowMatrix:
         """The majorized curvature H without its low-rank part, plus damping times its diagonal."""
         rows = self.row_hessian("majorizer")
-        border = self.penalties.border("majorizer")
+        border = self.decoder_prior.border("majorizer")
         jacobians = self.restrict(self.jacobian)
         if self.precision is None:
             gram = np.zeros((self.features.shape[1],) * 2)
@@ -135,8 +137,8 @@ class SAEPoint:
             jacobians = self.restrict(self._weighted_jacobian("majorizer"))
         else:
             gram = self.precision * (self.features.T @ self.features)
-        grams = self.penalties.curvature_grams()
-        for where, prior in zip(self.model.layout.blocks, grams, strict=True):
+        grams = self.decoder_prior.curvature_grams()
+        for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
             index = np.arange(rows.shape[1])
@@ -158,7 +160,7 @@ class SAEPoint:
         return self._coupled[which]
 
     def _couple(self, which: Curvature) -> CoupledRows:
-        full = self.penalties.coupled_rows(which)
+        full = self.row_prior.coupled(which)
         columns = np.zeros((len(full.columns), *self.theta.xi.shape))
         for column, lifted in zip(columns, full.columns, strict=True):
             column[...] = self.restrict(lifted)
@@ -174,7 +176,7 @@ class SAEPoint:
 
     def _factorized(self, damping: float) -> SpanFactor:
         matrix = self.curvature(damping)
-        packed = PackedRows(self.model.carried)
+        packed = PackedRows(self.structure.carried)
         alone = not len(matrix.edges) and not packed.is_whole
         return self.with_low_rank(PackedFactor(matrix, packed) if alone else matrix.factorize())
 
@@ -201,11 +203,10 @@ class SAEPoint:
         rows -= np.einsum("nab,nb->na", self._score_hessian, vx)
         rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
         border -= along.T @ self.score
-        penalty_rows, penalty_border = self.penalties.hvp(vx, v.beta)
-        rows, border = rows + penalty_rows, border + penalty_border
+        rows, border = rows + self.row_prior.hvp(vx), border + self.decoder_prior.hvp(v.beta)
         for column in self.gauge.columns:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        return Theta(self.restrict(rows) + ~self.model.carried * v.xi, border)
+        return Theta(self.restrict(rows) + ~self.structure.carried * v.xi, border)
 
     # --- log-determinant -----------------------------------------------------------------------
 
@@ -213,18 +214,20 @@ class SAEPoint:
         """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients."""
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
-        half = self.penalties.half_trace_gradients(
+        rows = self.row_prior.half_trace_gradients(
             curvature, self.lift_blocks(data.rows), self.lift_blocks(data.edges),
-            self.lift_columns(data.columns), data.border_trace, data.border)
-        grad_x, grad_rho = data.grad_x + half[0], half[2]
-        grad_beta = data.grad_beta + half[1] + gauge_gradient
+            self.lift_columns(data.columns))
+        decoders = self.decoder_prior.half_trace_gradients(
+            curvature, data.border_trace, data.border)
+        grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
+        grad_beta = data.grad_beta + decoders[0] + gauge_gradient
         grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
-        correction, correction_beta, correction_rho = self.penalties.scale_correction()
+        correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         grad_beta -= correction_beta
         grad_rho -= correction_rho
-        penalty_trace = half[3]
+        penalty_trace = rows[2] + decoders[2]
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
-        edf = self.model.effective_dim - penalty_trace
+        edf = self.structure.n_carried - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
         grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
@@ -247,7 +250,7 @@ class SAEPoint:
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
             out[...] = factor.apply_border_inverse(column)
         size = self.theta.beta.size
-        border = (factor.border_inverse().reshape(size, size) if self.model.has_dense_border
+        border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows, inverse.edges, inverse.columns,
                          inverse.border_trace, border, grad_x, grad_beta, gauge_pull, grad_psi)
@@ -264,7 +267,7 @@ class SAEPoint:
         -------
         t (N, K + D, p), tau (N, M), u (N, p) with u = w' leverage / 2, and the gradient in psi
         """
-        family, Z, phi = self.model.family, self.model.Z, self.features
+        family, Z, phi = self.structure.family, self.structure.Z, self.features
         jacobian = self.restrict(self.jacobian)
         weighted = self.restrict(self._weighted_jacobian("majorizer"))
         within = inverse.rows @ weighted
@@ -289,15 +292,15 @@ class SAEPoint:
         Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
         (p, M_k, M_k).
         """
-        where = self.model.layout.basis_slices[k]
+        where = self.structure.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
-        trace = float(np.vdot(self.penalties.curvature_grams()[k], border_trace[where, where]))
-        p = self.model.shape[1]
-        if self.model.has_dense_border:
+        trace = float(np.vdot(self.decoder_prior.curvature_grams()[k], border_trace[where, where]))
+        p = self.structure.shape[1]
+        if self.structure.has_dense_border:
             flat = slice(where.start * p, where.stop * p)
             size = self.theta.beta.size
             inverse = self._factor.border_inverse().reshape(size, size)[flat, flat]
-            trace += float(np.vdot(self.penalties.border("majorizer")[flat, flat], inverse))
+            trace += float(np.vdot(self.decoder_prior.border("majorizer")[flat, flat], inverse))
         edf = (where.stop - where.start) * p - trace
         return edf, self._factor.coefficient_covariance(where)
 
@@ -313,57 +316,57 @@ class SAEPoint:
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
-        family, Z = self.model.family, self.model.Z
-        null = float(family.deviance(Z, np.broadcast_to(self.model.offset, Z.shape),
+        family, Z = self.structure.family, self.structure.Z
+        null = float(family.deviance(Z, np.broadcast_to(self.structure.offset, Z.shape),
                                      self.psi).sum())
         return 1.0 - float(family.deviance(Z, self.eta, self.psi).sum()) / null if null else 0.0
 
     @property
     def dispersion_energy(self) -> float:
         """Half the deviance over the dispersion, the part of F that carries 1 / phi."""
-        family = self.model.family
-        deviance = family.deviance(self.model.Z, self.eta, self.psi).sum()
+        family = self.structure.family
+        deviance = family.deviance(self.structure.Z, self.eta, self.psi).sum()
         return 0.5 * float(deviance) / family.dispersion(self.psi)
 
     # --- outer parameters ------------------------------------------------------------------------
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
-        out = self.penalties.value_rho()
-        own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
+        out = self.row_prior.value_rho() + self.decoder_prior.value_rho()
+        own = self.structure.family.loss_psi(self.structure.Z, self.eta, self.psi)
         out[len(out) - len(own):] += own.sum((1, 2))
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
         """What quadratic strengths have of their normaliser within F: its gradient, (n_rho,)."""
-        return self.penalties.quadratic_constant_rho()
+        return self.row_prior.quadratic_constant_rho()
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
         ux = self.lift(u.xi)
-        out = self.penalties.gradient_rho_dot(ux, u.beta)
-        own = self.model.family.loss_eta_psi(self.model.Z, self.eta, self.psi, 1)
+        out = self.row_prior.gradient_rho_dot(ux) + self.decoder_prior.gradient_rho_dot(u.beta)
+        own = self.structure.family.loss_eta_psi(self.structure.Z, self.eta, self.psi, 1)
         moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
         out[len(out) - len(own):] += np.einsum("jno,no->j", own, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
-        value, gradient = self.penalties.log_normalizer()
-        return value - self.model.log_multiplicity, gradient
+        rows, decoders = self.row_prior.log_partition(), self.decoder_prior.log_partition()
+        return rows[0] + decoders[0] - self.structure.log_multiplicity, rows[1] + decoders[1]
 
     # --- chart -----------------------------------------------------------------------------------
 
     def restrict(self, rows: Array) -> Array:
         """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
-        k = self.model.assignment.n_atoms
-        head = np.tensordot(rows[:, :k], self.model.assignment.basis, axes=([1], [0]))
+        k = self.structure.assignment.n_atoms
+        head = np.tensordot(rows[:, :k], self.structure.assignment.basis, axes=([1], [0]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
 
     def lift(self, rows: Array) -> Array:
         """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
-        d = self.model.assignment.dim
-        head = np.tensordot(rows[:, :d], self.model.assignment.basis, axes=([1], [1]))
+        d = self.structure.assignment.dim
+        head = np.tensordot(rows[:, :d], self.structure.assignment.basis, axes=([1], [1]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
 
     def restrict_blocks(self, blocks: Array) -> Array:
@@ -378,4 +381,4 @@ class SAEPoint:
         """Vectors (c, N, q) lifted to (c, N, K + D)."""
         lifted = [self.lift(column) for column in columns]
         return np.stack(lifted) if lifted else np.zeros(
-            (0, self.penalties.n, self.penalties.width))
+            (0, self.row_prior.n, self.row_prior.width))

@@ -140,7 +140,7 @@ QUADRATURE = ("ellipse", "circle-3", "line", "cubic", "sheet", "poisson-circle",
 
 def by_quadrature(name):
     """The named model with its rows integrated out by quadrature."""
-    return MODELS[name]()._with(integration="quadrature")
+    return MODELS[name]().with_changes(integration="quadrature")
 
 
 @cache

@@ -171,8 +171,8 @@ def test_the_mode_of_a_circle_is_not_biased_by_its_coordinates(sd):
 
 def test_a_quadrature_that_does_not_exist_is_refused_by_name():
     with pytest.raises(InputError, match="more than the coordinates of one atom"):
-        build([Circle(1), Circle(1)])._with(integration="quadrature")
+        build([Circle(1), Circle(1)]).with_changes(integration="quadrature")
     with pytest.raises(InputError, match="a penalty acts on the rows"):
-        build([Euclidean(1, 1)], ard=True)._with(integration="quadrature")
+        build([Euclidean(1, 1)], ard=True).with_changes(integration="quadrature")
     with pytest.raises(InputError, match="no quadrature of its coordinates"):
-        build([Euclidean(3, 2)])._with(integration="quadrature")
+        build([Euclidean(3, 2)]).with_changes(integration="quadrature")
