@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,12 +13,16 @@ from reml_sae.typing import Array
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
-CHUNK_ELEMENTS = 4_000_000
-"""Numbers in the widest array of a chunk, 32 MB."""
+CHUNK_ELEMENTS = 1_000_000
+"""Numbers in the widest array of a chunk, 8 MB."""
 
 
 class RowMap(Protocol):
     """Executes a computation for every chunk of rows."""
+
+    @property
+    def elements(self) -> int:
+        """Numbers that the widest array of a chunk may have."""
 
     def map(
         self, task: Callable[[Chunk], Result], chunks: Iterable[Chunk]
@@ -25,8 +30,17 @@ class RowMap(Protocol):
         """Results of all chunks, in their order."""
 
 
+@dataclass(frozen=True)
 class SerialRows:
-    """One chunk after the other, here; a chunk is made when the last one is done."""
+    """One chunk after the other, here; a chunk is made when the last one is done.
+
+    Parameters
+    ----------
+    elements : int
+        Numbers that the widest array of a chunk may have.
+    """
+
+    elements: int = CHUNK_ELEMENTS
 
     def map(
         self, task: Callable[[Chunk], Result], chunks: Iterable[Chunk]
@@ -35,8 +49,24 @@ class SerialRows:
         return map(task, chunks)
 
 
-def row_slices(n_rows: int, width: int, elements: int = CHUNK_ELEMENTS) -> list[slice]:
-    """Chunks of rows, each in as many numbers as fit; one that is empty where there is no row.
+@dataclass(frozen=True)
+class RowResult:
+    """What a row computation returns of its rows.
+
+    Attributes
+    ----------
+    each : tuple of arrays
+        One entry a row.
+    sums : tuple of floats and arrays
+        Sums over the rows, which the computation does not keep.
+    """
+
+    each: tuple[Array, ...] = ()
+    sums: tuple[Any, ...] = ()
+
+
+def row_slices(n_rows: int, width: int, elements: int) -> list[slice]:
+    """Chunks of as many rows as fit; one that is empty where there is no row.
 
     Parameters
     ----------
@@ -50,25 +80,18 @@ def row_slices(n_rows: int, width: int, elements: int = CHUNK_ELEMENTS) -> list[
     return [slice(start, min(start + size, n_rows)) for start in range(0, max(n_rows, 1), size)]
 
 
-def sum_rows(
-    rows: RowMap, task: Callable[[Chunk], tuple[Any, ...]], chunks: Iterable[Chunk]
-) -> tuple[Any, ...]:
-    """Sums over all chunks of what the task returns: numbers and arrays of its own."""
+def gather_rows(
+    row_map: RowMap, task: Callable[[Chunk], RowResult], chunks: Iterable[Chunk]
+) -> RowResult:
+    """The result of all chunks together."""
+    each: list[tuple[Array, ...]] = []
     total: list[Any] = []
-    for part in rows.map(task, chunks):
-        if total:
-            for number, value in enumerate(part):
-                total[number] += value
-        else:
-            total = list(part)
-    return tuple(total)
-
-
-def join_rows(
-    rows: RowMap, task: Callable[[Chunk], tuple[Array, ...]], chunks: Iterable[Chunk]
-) -> tuple[Array, ...]:
-    """Arrays with one entry a row, of all chunks one after the other."""
-    parts = list(rows.map(task, chunks))
-    if len(parts) == 1:
-        return parts[0]
-    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    for part in row_map.map(task, chunks):
+        each.append(part.each)
+        if len(each) == 1:
+            total = list(part.sums)
+            continue
+        for number, value in enumerate(part.sums):
+            total[number] += value
+    joined = each[0] if len(each) == 1 else tuple(map(np.concatenate, zip(*each, strict=True)))
+    return RowResult(joined, tuple(total))

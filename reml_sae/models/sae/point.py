@@ -41,32 +41,58 @@ from reml_sae.penalties import Curvature
 from reml_sae.typing import Array
 
 
+def decoder_span(structure: SAEStructure, beta: Array) -> Array:
+    """Q, an orthonormal basis (p, r) of the decoders' row span or of the whole space."""
+    p, m = structure.shape[1], structure.layout.basis_size
+    whole = m >= p or structure.has_dense_border
+    return np.eye(p) if whole else np.asarray(np.linalg.qr(beta.T)[0], float)
+
+
 class SAEPoint:
     """The joint objective of rows and decoders at one state.
 
     Pieces are computed when asked for, once.
+
+    Parameters
+    ----------
+    structure : SAEStructure
+    theta : Theta
+    rho : (n_rho,) array
+    span : (p, r) array, optional
+        `decoder_span`, where it is known.
     """
 
-    def __init__(self, structure: SAEStructure, theta: Theta, rho: Array):
+    def __init__(
+        self, structure: SAEStructure, theta: Theta, rho: Array, span: Array | None = None
+    ):
         self.structure, self.theta, self.rho = structure, theta, rho
         self.psi = structure.psi(rho)
         self._coupled: dict[Curvature, CoupledRows] = {}
-        n, p = structure.shape
-        width = min(p, structure.layout.basis_size)
-        whole = width == p or structure.has_dense_border
-        self.span: Array = np.eye(p) if whole else np.linalg.qr(theta.beta.T)[0]
+        self.span = decoder_span(structure, theta.beta) if span is None else span
         self.mixture = structure.mixture(theta, theta.beta @ self.span, order=2)
         self.features = self.mixture.features()
         self.eta = self.features @ theta.beta + structure.offset
         self.score = -structure.family.loss_eta(structure.Z, self.eta, self.psi, 1)
         self.row_prior = RowPrior(structure, theta, rho, self.mixture.amplitudes)
-        self.decoder_prior = DecoderPrior(structure, theta.beta, rho)
-        used = used_symmetries(structure.symmetries, structure.active)
-        self.gauge = Gauge(structure.layout, used, theta.beta, float(n))
-        self.objective = (
-            float(structure.family.loss(structure.Z, self.eta, self.psi).sum())
-            + n * p * np.log(structure.unit) + self.row_prior.value() + self.decoder_prior.value()
-        )
+
+    @cached_property
+    def decoder_prior(self) -> DecoderPrior:
+        """The prior of the decoders."""
+        return DecoderPrior(self.structure, self.theta.beta, self.rho)
+
+    @cached_property
+    def gauge(self) -> Gauge:
+        """Orbits of the decoders that rows use."""
+        used = used_symmetries(self.structure.symmetries, self.structure.active)
+        return Gauge(self.structure.layout, used, self.theta.beta, float(len(self.eta)))
+
+    @cached_property
+    def objective(self) -> float:
+        """F + g."""
+        n, p = self.structure.shape
+        return (float(self.structure.family.loss(self.structure.Z, self.eta, self.psi).sum())
+                + n * p * np.log(self.structure.unit)
+                + self.row_prior.value() + self.decoder_prior.value())
 
     # --- first derivatives -------------------------------------------------------------------
 

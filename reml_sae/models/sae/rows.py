@@ -14,10 +14,10 @@ import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import PackedRows, batched_cholesky, batched_solve_psd
-from reml_sae.models.sae.point import SAEPoint
+from reml_sae.models.sae.point import SAEPoint, decoder_span
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.structure import SAEStructure
-from reml_sae.rows import join_rows, row_slices
+from reml_sae.rows import RowResult, gather_rows, row_slices
 from reml_sae.typing import Array
 
 RowChunk = tuple[SAEStructure, Theta]
@@ -32,16 +32,17 @@ NEARLY_SINGULAR = 1e-3
 
 
 def over_rows(
-    structure: SAEStructure, theta: Theta, task: Callable[[RowChunk], tuple[Array, ...]]
-) -> tuple[Array, ...]:
-    """Arrays with one entry a row, from chunks of rows; all rows at once where they are coupled."""
-    return join_rows(structure.row_map, task, _chunks(structure, theta))
+    structure: SAEStructure, theta: Theta, task: Callable[[RowChunk], RowResult]
+) -> Array:
+    """What a task returns of every row, (N, ..); all rows are one chunk where they are coupled."""
+    return gather_rows(structure.row_map, task, _chunks(structure, theta)).each[0]
 
 
 def _chunks(structure: SAEStructure, theta: Theta) -> Iterator[RowChunk]:
     (n, p), q = structure.shape, structure.carried.shape[1] + 1
     width = max(p, q * (q + min(p, structure.layout.basis_size)))
-    for where in [slice(0, n)] if structure.couples_rows else row_slices(n, width):
+    elements = n * width if structure.couples_rows else structure.row_map.elements
+    for where in row_slices(n, width, elements):
         index = np.arange(where.start, where.stop)
         yield structure.rows(index), Theta(theta.xi[where], theta.beta)
 
@@ -51,16 +52,19 @@ def row_objective(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
 
     Penalties on beta, and those that couple rows, are left out.
     """
-    return over_rows(structure, theta, partial(_objective, rho))[0]
+    return over_rows(structure, theta, partial(_objective, rho))
 
 
-def _objective(rho: Array, chunk: RowChunk) -> tuple[Array]:
-    structure, theta = chunk
+def _objective(rho: Array, chunk: RowChunk) -> RowResult:
+    return RowResult((_objectives(*chunk, rho),))
+
+
+def _objectives(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     amplitudes, features = structure.scaled_basis(theta)
     eta = features @ theta.beta + structure.offset
     loss = structure.family.loss(structure.Z, eta, structure.psi(rho)).sum(1)
     loss += structure.shape[1] * np.log(structure.unit)
-    return (loss + RowPrior(structure, theta, rho, amplitudes).values(),)
+    return loss + RowPrior(structure, theta, rho, amplitudes).values()
 
 
 def row_evidence(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
@@ -68,16 +72,17 @@ def row_evidence(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
 
     Infinite where a row's curvature is not positive definite, so that it is not at a mode.
     """
-    return over_rows(structure, theta, partial(_evidence, rho))[0]
+    return over_rows(
+        structure, theta, partial(_evidence, rho, decoder_span(structure, theta.beta)))
 
 
-def _evidence(rho: Array, chunk: RowChunk) -> tuple[Array]:
+def _evidence(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
     structure, theta = chunk
-    point = SAEPoint(structure, theta, rho)
+    point = SAEPoint(structure, theta, rho, span)
     sign, logdet = np.linalg.slogdet(point.row_hessian("majorizer"))
-    value = _objective(rho, chunk)[0] + np.where(sign > 0, 0.5 * logdet, np.inf)
+    value = _objectives(structure, theta, rho) + np.where(sign > 0, 0.5 * logdet, np.inf)
     value -= 0.5 * np.log(2.0 * np.pi) * structure.carried.sum(axis=1)
-    return (value + point.row_prior.log_partitions(),)
+    return RowResult((value + point.row_prior.log_partitions(),))
 
 
 def refine_rows(structure: SAEStructure, theta: Theta, rho: Array, n_sweeps: int) -> Theta:
@@ -87,30 +92,30 @@ def refine_rows(structure: SAEStructure, theta: Theta, rho: Array, n_sweeps: int
     """
     if structure.couples_rows:
         return theta
-    return Theta(over_rows(structure, theta, partial(_refine, rho, n_sweeps))[0], theta.beta)
+    span = decoder_span(structure, theta.beta)
+    return Theta(over_rows(structure, theta, partial(_refine, rho, span, n_sweeps)), theta.beta)
 
 
-def _refine(rho: Array, n_sweeps: int, chunk: RowChunk) -> tuple[Array]:
+def _refine(rho: Array, span: Array, n_sweeps: int, chunk: RowChunk) -> RowResult:
     """Sweeps over the rows of a chunk, of which those that have settled drop out."""
     structure, theta = chunk
-    xi, value = theta.xi.copy(), _objective(rho, chunk)[0]
+    xi, value = theta.xi.copy(), _objectives(structure, theta, rho)
     moving = np.flatnonzero(np.isfinite(value))
     for _ in range(n_sweeps):
-        part = structure.rows(moving)
-        new_xi, new_value = _sweep(part, Theta(xi[moving], theta.beta), rho, value[moving])
+        part = structure.rows(moving), Theta(xi[moving], theta.beta)
+        new_xi, new_value = _sweep(part, rho, span, value[moving])
         gain = value[moving] - new_value
         xi[moving], value[moving] = new_xi, new_value
         moving = moving[gain > ROW_RTOL * (1.0 + np.abs(new_value))]
         if not moving.size:
             break
-    return (xi,)
+    return RowResult((xi,))
 
 
-def _sweep(
-    structure: SAEStructure, theta: Theta, rho: Array, value: Array
-) -> tuple[Array, Array]:
+def _sweep(chunk: RowChunk, rho: Array, span: Array, value: Array) -> tuple[Array, Array]:
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
-    point = SAEPoint(structure, theta, rho)
+    structure, theta = chunk
+    point = SAEPoint(structure, theta, rho, span)
     packed = PackedRows(structure.carried)
     with np.errstate(over="ignore", invalid="ignore"):  # of rows out of the range of floats
         moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
@@ -120,7 +125,7 @@ def _sweep(
     best, improved = theta.xi, np.zeros(len(value), bool)
     for move in trials:
         candidate = structure.retract(theta, Theta(move, np.zeros_like(theta.beta)))
-        trial = _objective(rho, (structure, candidate))[0]
+        trial = _objectives(structure, candidate, rho)
         better = (trial < value) & ~improved
         best = np.where(better[:, None], candidate.xi, best)
         value = np.where(better, trial, value)
@@ -132,16 +137,17 @@ def _sweep(
 
 def row_decrements(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     """Newton decrement of every row at fixed decoders, (N,), in the square root of nats."""
-    return over_rows(structure, theta, partial(_decrements, rho))[0]
+    return over_rows(
+        structure, theta, partial(_decrements, rho, decoder_span(structure, theta.beta)))
 
 
-def _decrements(rho: Array, chunk: RowChunk) -> tuple[Array]:
+def _decrements(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
     structure, theta = chunk
-    point, packed = SAEPoint(structure, theta, rho), PackedRows(structure.carried)
+    point, packed = SAEPoint(structure, theta, rho, span), PackedRows(structure.carried)
     gradient = packed.pack(point.gradient().xi)
     blocks = packed.pack_blocks(point.row_hessian("majorizer"))
     square = (gradient * batched_solve_psd(blocks, gradient)).sum(axis=1)
-    return (np.sqrt(np.maximum(square, 0.0)),)
+    return RowResult((np.sqrt(np.maximum(square, 0.0)),))
 
 
 class SAERowSampler:

@@ -66,7 +66,7 @@ class SAEStructure:
     unit: float = 1.0
     decoder_precision: float = 1.0
     symmetries: list[Symmetry] = None  # type: ignore[assignment]
-    family: Family = field(default_factory=Gaussian)
+    family: Family = None  # type: ignore[assignment]
     offset: Array = None  # type: ignore[assignment]
     held_counts: tuple[Array, int] | None = None
     row_map: RowMap = field(default_factory=SerialRows, repr=False)
@@ -75,6 +75,8 @@ class SAEStructure:
         self._set(atoms=tuple(self.atoms))
         if self.assignment is None:
             self._set(assignment=SoftmaxChart(len(self.atoms)))
+        if self.family is None:
+            self._set(family=Gaussian())
         if self.offset is None:
             self._set(offset=np.zeros(self.Z.shape[1]))
         own = with_own_priors(self.assignment, self.terms)

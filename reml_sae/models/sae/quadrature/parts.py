@@ -159,6 +159,7 @@ def _part(
         nodes = replace(nodes, prior_slopes=nodes.prior_slopes[:0])
     shared = structure.family.equal_weights and not nodes.linear
     quadrature = (RowNodes if shared else RowPairs)(
-        structure.Z[rows], nodes, beta[decoder], structure.offset, structure.family, psi)
+        structure.Z[rows], nodes, beta[decoder], structure.offset, structure.family, psi,
+        structure.row_map)
     border = (decoder[:, None] * p + np.arange(p)).ravel()
     return Part(rows, decoder, border, places, quadrature)
