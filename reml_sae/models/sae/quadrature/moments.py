@@ -29,7 +29,7 @@ import numpy as np
 
 from reml_sae.families import Family
 from reml_sae.models.sae.quadrature.lattice import Lattice, squares
-from reml_sae.rows import RowMap, RowResult, gather_rows, row_slices
+from reml_sae.rows import RowMap, RowResult, SerialRows, gather_rows, row_slices
 from reml_sae.typing import Array
 
 
@@ -71,14 +71,15 @@ class RowQuadrature(ABC):
     offset : (p,) array
     family : Family
     psi : (n_psi,) array
-    row_map : RowMap
+    row_map : RowMap, optional
         Executes the sums.
     """
 
     def __init__(self, Z: Array, lattice: Lattice, beta: Array, offset: Array, family: Family,
-                 psi: Array, row_map: RowMap):
+                 psi: Array, row_map: RowMap | None = None):
         self.Z, self.lattice, self.beta, self.offset = Z, lattice, beta, offset
-        self.family, self.psi, self.row_map = family, psi, row_map
+        self.family, self.psi = family, psi
+        self.row_map: RowMap = SerialRows() if row_map is None else row_map
 
     # --- posterior of the rows ---------------------------------------------------------------
 
