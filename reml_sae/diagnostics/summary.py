@@ -33,7 +33,7 @@ def summary_text(model: Any) -> str:
     for name, value in model.strengths_.items():
         note = f"  -> {limits[name]}" if name in limits else ""
         lines.append(f"  {name:<48}{value:>12.4g}{note}")
-    held = [term for term in model._terms if not term.penalty.rho_count()]
+    held = [term for term in model.penalties_ if not term.penalty.rho_count()]
     if held:
         lines += ["", "Weights that are held, not chosen:"]
     for term in held:

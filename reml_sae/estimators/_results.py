@@ -108,16 +108,15 @@ class Atom:
 
 
 def reconstruct(
-    codes: Codes, atoms: Sequence[Manifold], coefficients: Sequence[Array], intercept: Array,
-    assignment: Assignment,
+    codes: Codes, atoms: Sequence[Atom], intercept: Array, assignment: Assignment
 ) -> Array:
-    """Predictor of codes, (N, p), as in `models.mixture`."""
+    """Predictor of codes, (N, p), as in `models.sae.mixture`."""
     total, centres = np.repeat(intercept[None], len(codes), axis=0), assignment.centres(codes.gates)
-    for k, (atom, b) in enumerate(zip(atoms, coefficients, strict=True)):
-        basis = np.where(codes.gates[:, [k]], atom.basis(codes.coordinates[k]),
-                         atom.prior_mean_basis())
+    for k, atom in enumerate(atoms):
+        basis = np.where(codes.gates[:, [k]], atom.topology.basis(codes.coordinates[k]),
+                         atom.topology.prior_mean_basis())
         features = codes.assignments[:, [k]] * basis
         if centres is not None:
             features[:, 0] = centres[:, k]
-        total += features @ b
+        total += features @ atom.coefficients
     return total

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import numbers
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from reml_sae import penalties as pen
 from reml_sae.assignments import Assignment
-from reml_sae.errors import DataWarning, InputError, located
+from reml_sae.errors import InputError, located
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty
@@ -24,13 +23,7 @@ from reml_sae.models.sae.structure import (
     with_own_priors,
 )
 from reml_sae.models.sae.terms import check_priors, check_rows
-from reml_sae.typing import Array
 
-LARGEST, SMALLEST = 1e140, 1e-140
-"""Entries and scales of data whose squares, and sums of them, float64 can hold."""
-CONSTANT = 1e-12
-"""Variation, relative to the mean, that is rounding."""
-OFFSET_STEPS = 20
 CURVATURES = ("majorizer", "exact")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
 
@@ -124,59 +117,3 @@ def resolve_terms(
     except InputError as error:
         raise InputError(f"penalties: {error}") from None
     return terms
-
-
-def column_offset(family: Family, data: Array) -> Array:
-    """Linear predictors (p,) at the column means: what a fit without atoms would predict."""
-    start = family.initial_eta(data)
-    eta = start.mean(axis=0, keepdims=True)
-    psi = family.initial_psi(data)
-    for _ in range(OFFSET_STEPS):
-        here = np.broadcast_to(eta, data.shape)
-        weight = family.weight(data, here, psi, 0).sum(axis=0)
-        eta = eta - family.loss_eta(data, here, psi, 1).sum(axis=0) / np.maximum(weight, 1e-300)
-        eta = np.clip(eta, start.min(), start.max())
-    return eta[0]
-
-
-def check_magnitude(data: Array, unit: float = 1.0) -> None:
-    """Refuse data whose squares, in these units, float64 cannot sum."""
-    peak = float(np.abs(data).max(initial=0.0))
-    if peak > LARGEST * unit:
-        raise InputError(
-            f"Z has entries of up to {peak:.3g}, above {LARGEST * unit:g}: their squares in the "
-            f"unit of the fit, {unit:.3g}, would overflow; bring Z to other units, or drop those "
-            "rows"
-        )
-
-
-def centre_and_unit(data: Array) -> tuple[Array, float]:
-    """Column means (p,), and the root mean square about them.
-
-    Squares are taken of the data relative to their largest entry. The unit of constant data is
-    their size, or 1 where that is less.
-
-    Raises
-    ------
-    InputError
-        Where the squares of the data themselves overflow or underflow.
-    """
-    check_magnitude(data)
-    mean = data.mean(axis=0)
-    centred = data - mean
-    # a power of two, so that dividing by it is exact
-    spread = float(np.ldexp(1.0, np.frexp(np.abs(centred).max())[1]))
-    unit = spread * float(np.sqrt(np.mean((centred / spread) ** 2))) if centred.any() else 0.0
-    size = float(np.abs(mean).max(initial=0.0))
-    if not unit > CONSTANT * size:
-        warnings.warn(
-            "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-            DataWarning, stacklevel=4,
-        )
-        return mean, max(size, 1.0)
-    if unit < SMALLEST:
-        raise InputError(
-            f"Z varies by about {unit:.3g} about its column means, below {SMALLEST:g}: squares in "
-            "its units would underflow; bring Z to other units"
-        )
-    return mean, unit

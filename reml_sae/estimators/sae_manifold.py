@@ -5,45 +5,39 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import diagnose, summary_text
-from reml_sae.discovery.encode import encode, remember
+from reml_sae.diagnostics import summary_text
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.search import Structure, search
-from reml_sae.engine import Deadline, FitResult, Theta, TraceRow
+from reml_sae.engine import Deadline, TraceRow
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
-from reml_sae.estimators import _persistence
-from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
+from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
-from reml_sae.estimators._results import Codes, reconstruct
+from reml_sae.estimators._results import Codes
+from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
     CURVATURES,
     INTEGRATIONS,
-    centre_and_unit,
     check_choice,
     check_integer,
-    check_magnitude,
     check_positive,
-    column_offset,
     read_penalties,
     resolve_terms,
     resolve_topology,
 )
-from reml_sae.families import Family, get_family
+from reml_sae.families import get_family
 from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
-from reml_sae.models.sae.structure import without_null_priors
-from reml_sae.models.sae.terms import check_rows
 from reml_sae.penalties import Penalty
 from reml_sae.typing import Array
 
@@ -125,6 +119,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Log strengths and the family's own parameters (the log dispersion of a Gaussian), in units
         of ``scale_``.
     rho_names_ : tuple of str
+    penalties_ : tuple of PenaltyTerm
+        The penalties of the fit, each with what it acts on, those of the gates included.
     strengths_ : dict
         Strength of every learnable penalty, in the same units.
     dispersion_ : float
@@ -235,15 +231,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         atoms = structure.atoms(least)
         check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
-        self.n_features_in_, self.data_digest_ = p, matrix_digest(data)
-        self.mean_, unit = centre_and_unit(data)
-        if family.has_dispersion:
-            self.offset_ = self.mean_
-            self.scale_ = unit
-        else:
-            self.offset_, self.scale_ = column_offset(family, data), 1.0
+        units = Units.of(data, family)
         settings = Settings(
-            family=family, offset=self._model_offset(family),
+            family=family, offset=units.model_offset,
             bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration,
@@ -255,9 +245,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             if show is not None:
                 settings = Settings(**{**settings.__dict__,
                                        "callbacks": (*settings.callbacks, show)})
-            fitted, self.search_ = search(self._standardised(data), self.scale_, structure,
-                                          settings, rng)
-        self._store(fitted.model, fitted.result)
+            fitted, record = search(units.standardised(data), units.scale, structure, settings,
+                                    rng)
+        self._adopt(FittedSAE.of(fitted, record, units))
         self._report_structure()
         if not self.converged_:
             warnings.warn(
@@ -296,12 +286,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
                 "the flat as its topology, or raise n_init if you know that it is curved",
                 DataWarning, stacklevel=4)
-        idle = [check.name for check in self.diagnostics_.checks
-                if check.name.endswith("occupancy") and check.status == "fail"]
+        idle = self._fitted.idle_atoms
         if idle:
-            warnings.warn(f"{', '.join(name.removesuffix(' occupancy') for name in idle)} carries "
-                          "nothing; fit fewer atoms, or use n_atoms='auto'",
-                          DataWarning, stacklevel=4)
+            warnings.warn(f"{', '.join(idle)} carries nothing; fit fewer atoms, or use "
+                          "n_atoms='auto'", DataWarning, stacklevel=4)
 
     def _assignment(self, n_atoms: int) -> Assignment:
         n_active = int(self.n_active)
@@ -310,30 +298,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
-    def _store(self, model: SAEManifoldModel, result: FitResult) -> None:
-        self._manifolds = model.atoms
-        self.assignment_ = model.assignment
-        self.integration_: Integration = "quadrature" if model.by_quadrature else "laplace"
-        self._theta_beta = result.theta.beta
-        self._terms = without_null_priors(model.terms)
-        self.rho_, self.rho_names_ = result.rho, model.rho_names
-        self.strengths_ = model.strengths(result.rho)
-        self.dispersion_ = model.family.dispersion(model.psi(result.rho)) * self.scale_**2
-        self.criterion_, self.gradient_ = result.criterion, result.gradient
-        self.edf_, self.limits_ = result.edf, result.limits
-        self.converged_, self.message_ = result.converged, result.message
-        self.trace_ = result.trace
-        self.n_iter_ = len(result.trace)
-        self.codes_ = fitted_codes(model, result.theta, result.rho)
-        self._zeta = result.theta.xi[:, : model.assignment.dim]
-        self._gate_counts = model.gate_counts
-        self.intercept_ = np.zeros(model.shape[1])
-        if model.layout.has_intercept:
-            self.intercept_ = self.offset_ + self.scale_ * result.theta.beta[-1]
-        self._remembered = remember(model, result.theta, result.rho)
-        self.atoms_ = fitted_atoms(model, result, self.offset_, self.scale_)
-        found = diagnose(model, result, self.codes_.assignments)
-        self.diagnostics_ = replace(found, checks=(*found.checks, *self.search_.checks()))
+    def _adopt(self, fitted: FittedSAE) -> None:
+        """Take a fit, all of it at once: one that failed before leaves the last as it was."""
+        self.__dict__.update(fitted.attributes(), _fitted=fitted)
 
     # --- use ---------------------------------------------------------------------------------
 
@@ -346,15 +313,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Z : array-like (N, p)
             The training rows; other rows, told by ``data_digest_``, are encoded first.
         """
-        read = self._data(Z)
-        data = self._standardised(read)
-        if matrix_digest(read) == self.data_digest_:
-            model = self._model(data)
-            xi = np.concatenate([self._zeta, *self.codes_.coordinates], axis=1)
-            theta = Theta(xi, self._theta_beta)
-            return model.with_state(theta, self.rho_, self.codes_.gates)
-        model, theta = self._encoded(data)
-        return model.with_state(theta, self.rho_)
+        data = self._data(Z)
+        rows = self._fitted.units.standardised(data)
+        if matrix_digest(data) == self._fitted.units.digest:
+            return self._fitted.training_model(rows)
+        return self._fitted.encoded(rows)[0]
 
     @single_threaded
     def transform(self, Z: Any) -> Codes:
@@ -367,8 +330,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         InputError
             Where Z cannot be used, or a penalty holds values for another number of rows.
         """
-        model, theta = self._encoded(self._standardised(self._data(Z)))
-        return fitted_codes(model, theta, self.rho_)
+        data = self._data(Z)
+        return self._fitted.encode(self._fitted.units.standardised(data))
 
     @single_threaded
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
@@ -379,9 +342,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def reconstruct(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""
         self._check_fitted()
-        eta = reconstruct(codes, self._manifolds, [atom.coefficients for atom in self.atoms_],
-                          self.intercept_, self.assignment_)
-        return get_family(self.family).mean(eta)
+        return self._fitted.reconstruct(codes)
 
     @single_threaded
     def predict(self, Z: Any) -> Array:
@@ -395,9 +356,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         The deviance is taken for all families but the Gaussian, from the fitted offset.
         """
         data = self._data(Z)
-        if not self._is_gaussian:
-            model, theta = self._encoded(self._standardised(data))
-            return model.joint_at(theta, self.rho_).explained()
+        if not self._fitted.family.has_dispersion:
+            model, theta = self._fitted.encoded(data)
+            return model.joint_at(theta, self._fitted.rho).explained()
         total = float(((data - data.mean(axis=0)) ** 2).sum())
         residual = float(((data - self.predict(data)) ** 2).sum())
         if total == 0.0:
@@ -414,53 +375,36 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one .safetensors file, atomically."""
         self._check_fitted()
-        _persistence.save(self, path)
+        write_fit(path, self._fitted, self.get_params(deep=False))
 
     # --- helpers -----------------------------------------------------------------------------
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "atoms_"):
+        if not hasattr(self, "_fitted"):
             raise NotFittedError("this SAEManifold is not fitted yet; call fit(Z) first")
 
     def _data(self, Z: Any) -> Array:
         self._check_fitted()
         data = read_matrix(Z)
-        if data.shape[1] != self.n_features_in_:
+        expected = len(self._fitted.units.mean)
+        if data.shape[1] != expected:
             raise InputError(
                 f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{self.n_features_in_} features as input, as it was fitted with"
+                f"{expected} features as input, as it was fitted with"
             )
-        check_magnitude(data, self.scale_)
+        check_magnitude(data, self._fitted.units.scale)
         return data
 
-    def _standardised(self, data: Array) -> Array:
-        return (data - self.offset_) / self.scale_ if self._is_gaussian else data
 
-    @property
-    def _is_gaussian(self) -> bool:
-        return get_family(self.family).has_dispersion
+def load(path: str | os.PathLike[str]) -> SAEManifold:
+    """Read a fitted `SAEManifold` that its ``save`` wrote.
 
-    def _model_offset(self, family: Family) -> Array:
-        """What the model adds to its predictor: nothing where the data are centred."""
-        return np.zeros_like(self.offset_) if family.has_dispersion else self.offset_
-
-    def _model(self, data: Array) -> SAEManifoldModel:
-        k = len(self._manifolds)
-        active = np.ones((len(data), k), bool)
-        assignment = self.assignment_
-        width = assignment.dim + sum(atom.latent_dim for atom in self._manifolds)
-        theta = Theta(np.zeros((len(data), width)), self._theta_beta)
-        return SAEManifoldModel(
-            data, self._manifolds, self._terms, active, theta, self.rho_,
-            assignment=assignment, unit=self.scale_, held_counts=self._gate_counts,
-            family=get_family(self.family), offset=self._model_offset(get_family(self.family)),
-            integration=self.integration_,
-        )
-
-    def _encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
-        for term in self._terms:
-            check_rows(term, len(data))
-        model = self._model(data)
-        theta, active, _ = encode(model, model.initial_theta(), self.rho_,
-                                  search_from_state=False, remembered=self._remembered)
-        return model.with_state(theta, self.rho_, active), theta
+    Raises
+    ------
+    InputError
+        Where the file cannot be read or holds something else.
+    """
+    fitted, parameters = read_fit(path)
+    model = SAEManifold(**parameters)
+    model._adopt(fitted)
+    return model

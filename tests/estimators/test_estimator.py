@@ -82,6 +82,34 @@ def test_save_and_load(model, tmp_path):
     assert {item.name for item in tmp_path.iterdir()} == {"fit.safetensors"}
 
 
+def test_a_file_remembers_how_many_atoms_a_row_may_use(tmp_path):
+    """The bound that was asked for may exceed the number of atoms that the search chose."""
+    options = {"n_atoms": "auto", "max_atoms": 2, "assignment": "topk", "n_active": 2}
+    model = rs.SAEManifold(**options, n_init=1).fit(planted_circles(80, 4, 1, noise_sd=0.1).Z)
+    assert len(model.atoms_) == 1
+    model.save(tmp_path / "fit.safetensors")
+    again = rs.load(tmp_path / "fit.safetensors")
+    assert again.assignment_ == model.assignment_
+
+
+def test_a_refit_that_fails_leaves_the_fit_as_it_was():
+    """Whether it is the data that are refused, the search that raises, or what comes after it."""
+    model = rs.SAEManifold(n_atoms=1).fit(DATA.Z)
+    kept = dict(vars(model))
+
+    def burst(row):
+        raise RuntimeError("a callback that fails")
+
+    with pytest.raises(InputError):
+        model.fit(np.full((20, 3), np.nan))
+    model.callbacks = (burst,)
+    with pytest.raises(RuntimeError, match="a callback that fails"):
+        model.fit(DATA.Z[:, :5])
+    model.callbacks = ()
+    assert vars(model).keys() == kept.keys()
+    assert all(vars(model)[name] is value for name, value in kept.items())
+
+
 def test_build_model_solves_again_from_the_fit(model):
     arrow = model.build_model(DATA.Z)
     assert arrow.rho_names == model.rho_names_

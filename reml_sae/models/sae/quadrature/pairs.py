@@ -97,11 +97,10 @@ class RowPairs(RowQuadrature):
             rows.append(values)
             beta -= pairs.phi.T @ (pairs.r[:, None] * pairs.s)
             outer += pairs.loss_outer() @ pairs.r
-            blocks = np.einsum("am,ao,ak->omk", pairs.phi, pairs.r[:, None] * pairs.h, pairs.phi,
-                               optimize=True)
-            complete[:, outputs, :, outputs] += blocks
-            slopes = pairs.slopes
-            spread += (slopes * pairs.r[:, None]).T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
+            blocks = (pairs.r[:, None] * pairs.h).T @ pairs.products
+            complete[:, outputs, :, outputs] += blocks.reshape(p, m, m)
+            slopes = pairs.slopes * np.sqrt(pairs.r)[:, None]  # BLAS forms half of A^T A
+            spread += slopes.T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
             energy += float(pairs.r @ pairs.energy())
             edf += pairs.information()
         return RowResult((np.concatenate(rows),), (beta, outer, complete, spread, energy, edf))
@@ -113,11 +112,11 @@ class RowPairs(RowQuadrature):
 
     def _chunk_pullback(self, G: Array, where: slice) -> RowResult:
         m, p = self.beta.shape
-        own = np.einsum("aobo->oab", G.reshape(m, p, m, p))
+        own = np.einsum("moko->mko", G.reshape(m, p, m, p)).reshape(m * m, p)
         beta, outer = np.zeros((m, p)), np.zeros(self._n_outer)
         psi = outer[:len(self.psi)]
         for _, a in self._posterior(where):
-            q = np.einsum("am,omk,ak->ao", a.phi, own, a.phi, optimize=True)
+            q = a.products @ own
             turned = a.slopes @ G
             lever = (a.mean_slope @ G)[a.rows]
             c = np.einsum("ao,ao->a", a.h, q) - np.einsum("aj,aj->a", turned, a.slopes)
@@ -188,6 +187,11 @@ class Pairs:
         """Posterior mean (n, ..) of values (a, ..)."""
         weighted = values * self.r.reshape(-1, *[1] * (values.ndim - 1))
         return np.asarray(np.add.reduceat(weighted, self._starts, axis=0), float)
+
+    @cached_property
+    def products(self) -> Array:
+        """phi phi^T, (a, M^2)."""
+        return (self.phi[:, :, None] * self.phi[:, None, :]).reshape(len(self.r), -1)
 
     @cached_property
     def slopes(self) -> Array:

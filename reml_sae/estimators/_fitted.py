@@ -1,0 +1,157 @@
+"""`FittedSAE`: all that a fit found, as one frozen object under save, load, encode and reconstruct.
+
+The state is in the units of the engine, what the user reads in those of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from reml_sae.assignments import Assignment
+from reml_sae.diagnostics import Diagnostics, diagnose
+from reml_sae.discovery.encode import Remembered, encode, remember
+from reml_sae.discovery.fitting import Fitted
+from reml_sae.discovery.search import SearchRecord
+from reml_sae.engine import REMLTrace, Theta
+from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
+from reml_sae.estimators._results import Atom, Codes, reconstruct
+from reml_sae.estimators._units import Units
+from reml_sae.families import Family
+from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.model import Integration
+from reml_sae.models.sae.structure import without_null_priors
+from reml_sae.models.sae.terms import check_rows
+from reml_sae.typing import Array
+
+HIDDEN = ("beta", "zeta", "gate_counts", "family", "remembered", "units")
+"""Fields that the estimator does not show as they are."""
+
+
+@dataclass(frozen=True)
+class FittedSAE:
+    """A fitted SAE-manifold; `SAEManifold` documents what it shows of it.
+
+    Attributes that `SAEManifold` does not show:
+
+    beta : (M, p) array
+        Decoders, in the units of the engine.
+    zeta : (N, dim) array
+        The rows' logits, in the chart of the assignment.
+    gate_counts : ((K,) array, int)
+        How many training rows use each atom, and of how many.
+    family : Family
+    units : Units
+    remembered : Remembered
+        Codes from which other rows are encoded.
+    """
+
+    atoms: list[Atom]
+    assignment: Assignment
+    family: Family
+    penalties: tuple[PenaltyTerm, ...]
+    integration: Integration
+    units: Units
+    intercept: Array
+    beta: Array
+    rho: Array
+    rho_names: tuple[str, ...]
+    zeta: Array
+    gate_counts: tuple[Array, int]
+    codes: Codes
+    remembered: Remembered
+    strengths: dict[str, float]
+    dispersion: float
+    criterion: float
+    gradient: Array
+    edf: float
+    limits: tuple[tuple[str, str], ...]
+    converged: bool
+    message: str
+    trace: REMLTrace
+    diagnostics: Diagnostics
+    search: SearchRecord
+
+    @classmethod
+    def of(cls, fitted: Fitted, search: SearchRecord, units: Units) -> FittedSAE:
+        """What the user reads and what encoding needs of the model that the search ended with."""
+        model, result = fitted.model, fitted.result
+        theta, rho = result.theta, result.rho
+        codes = fitted_codes(model, theta, rho)
+        found = diagnose(model, result, codes.assignments)
+        intercept = np.zeros(model.shape[1])
+        if model.layout.has_intercept:
+            intercept = units.offset + units.scale * theta.beta[-1]
+        return cls(
+            atoms=fitted_atoms(model, result, units.offset, units.scale),
+            assignment=model.assignment, family=model.family,
+            penalties=without_null_priors(model.terms),
+            integration="quadrature" if model.by_quadrature else "laplace",
+            units=units, intercept=intercept, beta=theta.beta, rho=rho,
+            rho_names=model.rho_names, zeta=theta.xi[:, : model.assignment.dim],
+            gate_counts=model.gate_counts, codes=codes, remembered=remember(model, theta, rho),
+            strengths=model.strengths(rho),
+            dispersion=model.family.dispersion(model.psi(rho)) * units.scale**2,
+            criterion=result.criterion, gradient=result.gradient, edf=result.edf,
+            limits=result.limits, converged=result.converged, message=result.message,
+            trace=result.trace,
+            diagnostics=replace(found, checks=(*found.checks, *search.checks())),
+            search=search,
+        )
+
+    def attributes(self) -> dict[str, object]:
+        """What the estimator shows, by the names that it shows it under."""
+        shown = {f"{item.name}_": getattr(self, item.name) for item in fields(self)
+                 if item.name not in HIDDEN}
+        units = self.units
+        return {**shown, "mean_": units.mean, "offset_": units.offset, "scale_": units.scale,
+                "data_digest_": units.digest, "n_features_in_": len(units.mean),
+                "n_iter_": len(self.trace)}
+
+    def model(self, data: Array) -> SAEManifoldModel:
+        """The arrow model of standardised rows (N, p) that have no codes yet."""
+        atoms = [atom.topology for atom in self.atoms]
+        width = self.assignment.dim + sum(atom.latent_dim for atom in atoms)
+        return SAEManifoldModel(
+            data, atoms, self.penalties, np.ones((len(data), len(atoms)), bool),
+            Theta(np.zeros((len(data), width)), self.beta), self.rho,
+            assignment=self.assignment, unit=self.units.scale, held_counts=self.gate_counts,
+            family=self.family, offset=self.units.model_offset,
+            integration=self.integration,
+        )
+
+    def training_model(self, data: Array) -> SAEManifoldModel:
+        """The arrow model of the standardised training rows at their fitted state."""
+        xi = np.concatenate([self.zeta, *self.codes.coordinates], axis=1)
+        return self.model(data).with_state(Theta(xi, self.beta), self.rho, self.codes.gates)
+
+    def encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
+        """The arrow model of standardised rows with their codes, and its state.
+
+        Raises
+        ------
+        InputError
+            Where a penalty holds values for another number of rows.
+        """
+        for term in self.penalties:
+            check_rows(term, len(data))
+        model = self.model(data)
+        theta, active, _ = encode(model, model.initial_theta(), self.rho,
+                                  search_from_state=False, remembered=self.remembered)
+        return model.with_state(theta, self.rho, active), theta
+
+    def encode(self, data: Array) -> Codes:
+        """Codes of standardised rows."""
+        model, theta = self.encoded(data)
+        return fitted_codes(model, theta, self.rho)
+
+    def reconstruct(self, codes: Codes) -> Array:
+        """Mean of the data (N, p) given codes, in their units."""
+        return self.family.mean(reconstruct(codes, self.atoms, self.intercept, self.assignment))
+
+    @property
+    def idle_atoms(self) -> list[str]:
+        """Names of the atoms that carry nothing."""
+        return [check.name.removesuffix(" occupancy") for check in self.diagnostics.checks
+                if check.name.endswith("occupancy") and check.status == "fail"]

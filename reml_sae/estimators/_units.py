@@ -1,0 +1,124 @@
+"""From the units of the data to those of the engine, and back."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from reml_sae.errors import DataWarning, InputError
+from reml_sae.families import Family
+from reml_sae.io import matrix_digest
+from reml_sae.typing import Array
+
+LARGEST, SMALLEST = 1e140, 1e-140
+"""Entries and scales of data whose squares, and sums of them, float64 can hold."""
+CONSTANT = 1e-12
+"""Variation, relative to the mean, that is rounding."""
+OFFSET_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Units:
+    """How the training rows became those that the engine saw.
+
+    Attributes
+    ----------
+    mean : (p,) array
+        Of the columns.
+    offset : (p,) array
+        What the predictor adds to the atoms: the column means, on the scale of the link.
+    scale : float
+        Root mean square of the centred data; 1 where they are not centred.
+    centred : bool
+        Whether the engine sees the data less ``offset`` and divided by ``scale``; else it sees
+        them as they are, and adds the offset to its predictor.
+    digest : str or None
+        SHA-256 of the data.
+    """
+
+    mean: Array
+    offset: Array
+    scale: float
+    centred: bool
+    digest: str | None
+
+    @classmethod
+    def of(cls, data: Array, family: Family) -> Units:
+        """Units of data (N, p): their own where the family has a dispersion, else none.
+
+        Raises
+        ------
+        InputError
+            Where the squares of the data overflow or underflow.
+        """
+        mean, scale = _centre_and_scale(data)
+        if family.has_dispersion:
+            return cls(mean, mean, scale, True, matrix_digest(data))
+        return cls(mean, _column_offset(family, data), 1.0, False, matrix_digest(data))
+
+    def standardised(self, data: Array) -> Array:
+        """Data (N, p) as the engine sees them."""
+        return (data - self.offset) / self.scale if self.centred else data
+
+    @property
+    def model_offset(self) -> Array:
+        """What the engine's predictor adds to its atoms, (p,)."""
+        return np.zeros_like(self.offset) if self.centred else self.offset
+
+
+def check_magnitude(data: Array, unit: float = 1.0) -> None:
+    """Refuse data whose squares, in these units, float64 cannot sum."""
+    peak = float(np.abs(data).max(initial=0.0))
+    if peak > LARGEST * unit:
+        raise InputError(
+            f"Z has entries of up to {peak:.3g}, above {LARGEST * unit:g}: their squares in the "
+            f"unit of the fit, {unit:.3g}, would overflow; bring Z to other units, or drop those "
+            "rows"
+        )
+
+
+def _centre_and_scale(data: Array) -> tuple[Array, float]:
+    """Column means (p,), and the root mean square about them.
+
+    Squares are taken of the data relative to their largest entry. The unit of constant data is
+    their size, or 1 where that is less.
+
+    Raises
+    ------
+    InputError
+        Where the squares of the data themselves overflow or underflow.
+    """
+    check_magnitude(data)
+    mean = data.mean(axis=0)
+    centred = data - mean
+    # a power of two, so that dividing by it is exact
+    spread = float(np.ldexp(1.0, np.frexp(np.abs(centred).max())[1]))
+    unit = spread * float(np.sqrt(np.mean((centred / spread) ** 2))) if centred.any() else 0.0
+    size = float(np.abs(mean).max(initial=0.0))
+    if not unit > CONSTANT * size:
+        warnings.warn(
+            "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
+            DataWarning, stacklevel=5,
+        )
+        return mean, max(size, 1.0)
+    if unit < SMALLEST:
+        raise InputError(
+            f"Z varies by about {unit:.3g} about its column means, below {SMALLEST:g}: squares in "
+            "its units would underflow; bring Z to other units"
+        )
+    return mean, unit
+
+
+def _column_offset(family: Family, data: Array) -> Array:
+    """Linear predictors (p,) at the column means: what a fit without atoms would predict."""
+    start = family.initial_eta(data)
+    eta = start.mean(axis=0, keepdims=True)
+    psi = family.initial_psi(data)
+    for _ in range(OFFSET_STEPS):
+        here = np.broadcast_to(eta, data.shape)
+        weight = family.weight(data, here, psi, 0).sum(axis=0)
+        eta = eta - family.loss_eta(data, here, psi, 1).sum(axis=0) / np.maximum(weight, 1e-300)
+        eta = np.clip(eta, start.min(), start.max())
+    return eta[0]
