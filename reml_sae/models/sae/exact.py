@@ -13,18 +13,14 @@ the loss l of an entry.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.linalg import ArrowMatrix, DenseCholesky, SelectedInverse
+from reml_sae.models.sae.state import SAEState
 from reml_sae.penalties import RowCurvature, RowInverse
 from reml_sae.typing import Array
-
-if TYPE_CHECKING:
-    from reml_sae.models.sae.point import SAEPoint
-
 
 EXACT_BORDER_LIMIT = 4096
 """Largest border for which the exact curvature, which is dense in it, is factorised."""
@@ -65,7 +61,7 @@ def output_products(weight: Array, own: Array, features: Array) -> Array:
     return out
 
 
-def exact_matrix(point: SAEPoint) -> ArrowMatrix:
+def exact_matrix(point: SAEState) -> ArrowMatrix:
     """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out.
 
     Raises
@@ -99,7 +95,7 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
     return ArrowMatrix(point.row_hessian("exact"), coupling.reshape(n, q, m * p), border)
 
 
-def _feature_jacobian(point: SAEPoint) -> Array:
+def _feature_jacobian(point: SAEState) -> Array:
     """d phi / dx, (N, K + D, M)."""
     n, k = point.mixture.a.shape
     width, m = k + point.structure.layout.n_coordinates, point.theta.beta.shape[0]
@@ -111,7 +107,7 @@ def _feature_jacobian(point: SAEPoint) -> Array:
     return out
 
 
-def exact_trace(point: SAEPoint) -> DataTrace:
+def exact_trace(point: SAEState) -> DataTrace:
     """Half the log-determinant of the exact Hessian, with its gradients through the data fit."""
     # the gradients are those of (1/2) tr(G H) at fixed G
     half_logdet, inverse, edges, columns = _exact_inverse(point)
@@ -150,7 +146,7 @@ def exact_trace(point: SAEPoint) -> DataTrace:
                      grad_x, grad_beta, gauge_pull, grad_psi)
 
 
-def _exact_inverse(point: SAEPoint) -> tuple[float, SelectedInverse[Array], Array, Array]:
+def _exact_inverse(point: SAEState) -> tuple[float, SelectedInverse[Array], Array, Array]:
     """(1/2) log|H| of the exact Hessian, and its inverse on the pattern of H.
 
     Where penalties couple the rows, H is factorised as one dense matrix.

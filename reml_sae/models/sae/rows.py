@@ -14,8 +14,8 @@ import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import PackedRows, batched_cholesky, batched_solve_psd
-from reml_sae.models.sae.point import SAEPoint, decoder_span
 from reml_sae.models.sae.row_prior import RowPrior
+from reml_sae.models.sae.state import SAEState, decoder_span
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowResult, gather_rows, row_slices
 from reml_sae.typing import Array
@@ -78,7 +78,7 @@ def row_evidence(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
 
 def _evidence(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
     structure, theta = chunk
-    point = SAEPoint(structure, theta, rho, span)
+    point = SAEState(structure, theta, rho, span)
     sign, logdet = np.linalg.slogdet(point.row_hessian("majorizer"))
     value = _objectives(structure, theta, rho) + np.where(sign > 0, 0.5 * logdet, np.inf)
     value -= 0.5 * np.log(2.0 * np.pi) * structure.carried.sum(axis=1)
@@ -115,7 +115,7 @@ def _refine(rho: Array, span: Array, n_sweeps: int, chunk: RowChunk) -> RowResul
 def _sweep(chunk: RowChunk, rho: Array, span: Array, value: Array) -> tuple[Array, Array]:
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
     structure, theta = chunk
-    point = SAEPoint(structure, theta, rho, span)
+    point = SAEState(structure, theta, rho, span)
     packed = PackedRows(structure.carried)
     with np.errstate(over="ignore", invalid="ignore"):  # of rows out of the range of floats
         moves = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
@@ -143,7 +143,7 @@ def row_decrements(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
 
 def _decrements(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
     structure, theta = chunk
-    point, packed = SAEPoint(structure, theta, rho, span), PackedRows(structure.carried)
+    point, packed = SAEState(structure, theta, rho, span), PackedRows(structure.carried)
     gradient = packed.pack(point.gradient().xi)
     blocks = packed.pack_blocks(point.row_hessian("majorizer"))
     square = (gradient * batched_solve_psd(blocks, gradient)).sum(axis=1)
@@ -166,7 +166,7 @@ class SAERowSampler:
     def __init__(self, structure: SAEStructure, theta: Theta, rho: Array):
         self.structure, self.theta = structure, theta
         self.carried = structure.carried
-        point = SAEPoint(structure, theta, rho)
+        point = SAEState(structure, theta, rho)
         blocks = point.row_hessian("exact")
         low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
         blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))

@@ -96,7 +96,7 @@ def test_linear_coordinates_in_closed_form_under_an_amplitude(atom):
     rho[-1] = psi[0]
     gated = model.with_changes(Z=Z, integration="quadrature")
     found = gated.row_quadrature(beta, rho).row_values()
-    assert nodes.linear
+    assert nodes.n_linear
 
     height = np.linspace(-7.0, 7.0, 300) / np.sqrt(alpha)
     weights = np.exp(-0.5 * alpha * height**2) * np.sqrt(alpha / (2.0 * np.pi)) * (
@@ -224,7 +224,7 @@ def test_linear_atoms_at_any_amplitude(d, sd, alpha):
     centre, lines = beta[0] + beta[-1], beta[1:-1]
     Z = centre + np.exp(u) * rng.normal(size=(30, d)) @ lines + sd * rng.normal(size=(30, 3))
     nodes = amplitude_lattice(atom, beta, Gaussian(), psi, Z, np.zeros(3), alpha)
-    assert len(nodes.nodes) < 200
+    assert len(nodes) < 200
     found = RowPairs(Z, nodes, beta, np.zeros(3), Gaussian(), psi).row_values()
 
     height = np.linspace(-12.0, 12.0, 8001) / np.sqrt(alpha)

@@ -85,7 +85,7 @@ class RowQuadrature(ABC):
 
     def _gather(self, task: Callable[[slice], RowResult]) -> RowResult:
         """The result of a task over rows whose whole lattice fits into memory."""
-        wide = len(self.lattice.log_weights) * (1 + self.lattice.slopes.shape[1])
+        wide = len(self.lattice) * (1 + self.lattice.n_linear)
         p = self.Z.shape[1]
         wide = max(wide * (1 if self.family.equal_weights else p), p * p, self.beta.size)
         return gather_rows(self.row_map, task,
@@ -101,7 +101,7 @@ class RowQuadrature(ABC):
             return lattice.log_weights - loss.sum(axis=2), np.zeros((n, size, 0))
         phi = family.dispersion(self.psi)
         out = self._gaussian(Z, squares(Z, centre))
-        m = lattice.slopes.shape[1]
+        m = lattice.n_linear
         if not m:
             return out, np.zeros((n, size, 0))
         lines, precision = self._lines

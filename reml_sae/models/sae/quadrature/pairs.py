@@ -52,7 +52,7 @@ class RowPairs(RowQuadrature):
     @cached_property
     def _hermite(self) -> tuple[Array, Array]:
         """Standard normal nodes (J, m) of the linear coordinates, and their weights (J,)."""
-        m = self.lattice.slopes.shape[1]
+        m = self.lattice.n_linear
         axes = np.meshgrid(*[HERMITE[0]] * m, indexing="ij")
         points = np.stack([a.ravel() for a in axes], axis=1) if m else np.zeros((1, 0))
         weights = np.ones(1)

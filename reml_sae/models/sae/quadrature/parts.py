@@ -66,12 +66,12 @@ class RowParts:
     @property
     def n_pairs(self) -> int:
         """Rows times nodes, over all parts."""
-        return sum(len(part.rows) * len(part.quadrature.lattice.nodes) for part in self.parts)
+        return sum(len(part.rows) * len(part.quadrature.lattice) for part in self.parts)
 
     @property
     def n_nodes(self) -> int:
         """Nodes of the finest lattice."""
-        return max(len(part.quadrature.lattice.nodes) for part in self.parts)
+        return max(len(part.quadrature.lattice) for part in self.parts)
 
     def row_values(self) -> Array:
         """l_i (N,), the negative log marginal density of every row given the decoders."""
@@ -157,7 +157,7 @@ def _part(
     places = np.concatenate([np.arange(len(rho) - len(psi), len(rho)), prior])
     if len(prior) < len(nodes.prior_slopes):  # the strength is known
         nodes = replace(nodes, prior_slopes=nodes.prior_slopes[:0])
-    shared = structure.family.equal_weights and not nodes.linear
+    shared = structure.family.equal_weights and not nodes.n_linear
     quadrature = (RowNodes if shared else RowPairs)(
         structure.Z[rows], nodes, beta[decoder], structure.offset, structure.family, psi,
         structure.row_map)
