@@ -13,6 +13,7 @@ the loss l of an entry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from reml_sae.errors import InputError
 from reml_sae.linalg import ArrowMatrix, DenseCholesky, SelectedInverse
 from reml_sae.models.sae.state import SAEState
 from reml_sae.penalties import RowCurvature, RowInverse
+from reml_sae.rows import RowMap, RowResult, gather_rows, row_slices
 from reml_sae.typing import Array
 
 EXACT_BORDER_LIMIT = 4096
@@ -45,13 +47,20 @@ class DataTrace:
     grad_psi: Array
 
 
-def weighted_border(features: Array, weight: Array) -> Array:
+def weighted_border(features: Array, weight: Array, row_map: RowMap) -> Array:
     """Border sum_i w_io phi_i phi_i^T of every output as one matrix, (M p, M p)."""
     m, p = features.shape[1], weight.shape[1]
     out = np.zeros((m, p, m, p))
-    blocks = np.einsum("nm,no,nk->mko", features, weight, features, optimize=True)
+    blocks = gather_rows(row_map, partial(_weighted_products, features, weight),
+                         row_slices(len(features), m * max(m, p), row_map.elements)).sums[0]
     out[:, np.arange(p), :, np.arange(p)] = np.moveaxis(blocks, 2, 0)
     return out.reshape(m * p, m * p)
+
+
+def _weighted_products(features: Array, weight: Array, where: slice) -> RowResult:
+    phi = features[where]
+    return RowResult(sums=(
+        np.einsum("nm,no,nk->mko", phi, weight[where], phi, optimize=True),))
 
 
 def output_products(weight: Array, own: Array, features: Array) -> Array:
@@ -80,7 +89,7 @@ def exact_matrix(point: SAEState) -> ArrowMatrix:
     weighted = jacobian * point.observed[:, None]
     coupling = point.features[:, None, :, None] * weighted[:, :, None, :]
     coupling -= slopes[:, :, :, None] * point.score[:, None, None, :]
-    border = weighted_border(point.features, point.observed)
+    border = weighted_border(point.features, point.observed, point.structure.row_map)
     for where, prior in zip(point.structure.layout.blocks, point.decoder_prior.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))

@@ -212,7 +212,8 @@ class SAEManifoldModel(SAEStructure):
         What is affordable depends on the state; V before and after a fit must be the same V.
         """
         model = self.with_integration("quadrature" if self.by_quadrature else "laplace")
-        model._last.rows = self._last.rows
+        if model.by_quadrature:
+            model._last.rows = self._last.rows
         return model
 
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:

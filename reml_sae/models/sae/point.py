@@ -44,7 +44,8 @@ class SAEPoint(SAEState):
         jacobians = self.restrict(self.jacobian)
         if self.precision is None:
             gram = np.zeros((self.features.shape[1],) * 2)
-            border = border + weighted_border(self.features, self.weight)
+            border = border + weighted_border(
+                self.features, self.weight, self.structure.row_map)
             jacobians = self.restrict(self.weighted_jacobian("majorizer"))
         else:
             gram = self.precision * (self.features.T @ self.features)
