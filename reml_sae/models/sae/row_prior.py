@@ -322,7 +322,7 @@ class RowPrior:
 def _partitions(bound: Bound) -> float | Array:
     """Log partition of a penalty on rows, the same for each of its rows or one a row."""
     penalty, n = bound.term.penalty, len(bound.rows)
-    if penalty.restrict(np.zeros(1, np.intp), n) is penalty:
+    if penalty.restrict(np.arange(n), n) is penalty:
         return float(penalty.log_partition(bound.rho, 1)[0])
     return np.array([penalty.restrict(row, n).log_partition(bound.rho, 1)[0]
                      for row in np.arange(n)[:, None]])
