@@ -92,7 +92,7 @@ def engine_value(model):
 def truth_value(model, starts):
     """The truth at a model's outer parameters: the lowest of the modes found from the starts."""
     atom, rho = model.atoms[0], model.initial_rho()
-    found = [brute_force(model.Z, atom, dispersion=float(np.exp(rho[-1])),
+    found = [brute_force(model.Z, atom, dispersion=float(np.exp(rho[model.outer.dispersion])),
                          roughness=float(np.exp(LOG_ROUGHNESS)), B=B, unit=model.unit)
              for B in starts]
     best = min(found, key=lambda truth: truth.value)

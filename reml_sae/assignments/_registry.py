@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 from reml_sae.assignments._base import Assignment
 from reml_sae.assignments.gates import OrderedBetaBernoulli, ThresholdGate, TopK
 from reml_sae.assignments.softmax import SoftmaxChart
-from reml_sae.errors import InputError, RegistryError
+from reml_sae.errors import InputError
+from reml_sae.registry import Registry
 
-ASSIGNMENTS: dict[str, type[Assignment]] = {
+ASSIGNMENTS: Registry[type[Assignment]] = Registry("assignment", {
     kind.name: kind for kind in (SoftmaxChart, OrderedBetaBernoulli, ThresholdGate, TopK)
-}
+})
 
 
 def get_assignment(
@@ -40,12 +40,7 @@ def get_assignment(
     config = (dict(assignment) if isinstance(assignment, Mapping)
               else {"assignment": assignment})
     name = config.pop("assignment", None)
-    if not isinstance(name, str) or name not in ASSIGNMENTS:
-        near = difflib.get_close_matches(str(name), ASSIGNMENTS, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RegistryError(f"assignment={name!r} is unknown; {hint}allowed: "
-                            f"{', '.join(sorted(ASSIGNMENTS))}")
-    kind = ASSIGNMENTS[name]
+    kind = ASSIGNMENTS.get(name)
     known = {item.name for item in fields(kind)} - {"n_atoms"}
     unknown = sorted(set(config) - known)
     if unknown:

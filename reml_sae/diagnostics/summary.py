@@ -61,6 +61,5 @@ def _noise(model: Any, family: Family) -> str:
     """The family's own outer parameters, each with three spaces behind it."""
     if family.has_dispersion:
         return f"dispersion {model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   "
-    values = model.rho_[len(model.rho_) - family.n_psi:]
-    return "".join(f"{name} {value:.4f}   "
-                   for name, value in zip(family.psi_names, values, strict=True))
+    values = dict(zip(model.rho_names_, model.rho_, strict=True))
+    return "".join(f"{name} {values[name]:.4f}   " for name in family.psi_names)

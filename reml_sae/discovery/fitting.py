@@ -19,7 +19,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.code_starts import CodeStart, find_code_starts
 from reml_sae.discovery.encode import active_set, encode, hard_shares, squared_speeds
 from reml_sae.discovery.pursuit import Candidate
-from reml_sae.engine import OUT_OF_TIME, Curvature, Deadline, FitResult, Theta, TraceRow, fit_reml
+from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
@@ -27,7 +27,7 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.start import solve_beta, start_psi
 from reml_sae.models.sae.structure import with_own_priors
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
 
@@ -104,7 +104,7 @@ def fit_starts(
     assignment = settings.assign(len(atoms))
     starts = find_code_starts(working_scale(Z, settings), atoms, assignment, settings.n_init, rng)
     rough: list[tuple[Fitted, CodeStart]] = []
-    halt: str | None = None
+    halt: OuterStatus | None = None
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
         if start.explained is not None and 1.0 - start.explained > UNEXPLAINED * (1.0 - most):
@@ -135,17 +135,16 @@ def fit_starts(
     return best if halt is None else stopped(best, halt)
 
 
-def _halt(fitted: Fitted, settings: Settings) -> str | None:
+def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:
     """Why nothing more is to be tried after this fit; None where it may be."""
     if fitted.result.interrupted:
-        return fitted.result.message
-    return OUT_OF_TIME if settings.deadline.passed else None
+        return fitted.result.status
+    return OuterStatus.OUT_OF_TIME if settings.deadline.passed else None
 
 
-def stopped(fitted: Fitted, message: str) -> Fitted:
+def stopped(fitted: Fitted, status: OuterStatus) -> Fitted:
     """The fit, marked as one after which the search was stopped."""
-    return replace(fitted, result=replace(fitted.result, interrupted=True, converged=False,
-                                          message=message))
+    return replace(fitted, result=fitted.result.ended(status))
 
 
 def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
@@ -160,7 +159,7 @@ def _annealed(model: SAEManifoldModel) -> SAEManifoldModel:
             rho[term.where] += STIFF[term.target]
     for _ in range(STIFF_TURNS):
         theta = solve_beta(model, model.refine_rows(theta, rho, STIFF_SWEEPS), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        rho[model.outer.psi] = start_psi(model, theta)
         model, _ = reassign(model, theta, rho)
         theta = model.initial_theta()
     return model.with_state(theta, rho)
@@ -201,7 +200,7 @@ def _mixed_start(fitted: Fitted, start: CodeStart) -> SAEManifoldModel | None:
     model = fitted.model.with_state(theta, rho, np.ones_like(fitted.model.active))
     for _ in range(MIXED_TURNS):
         theta = solve_beta(model, model.refine_rows(theta, rho, 3), rho)
-        rho[len(rho) - model.family.n_psi:] = start_psi(model, theta)
+        rho[model.outer.psi] = start_psi(model, theta)
     active = active_set(model, theta, rho)
     if (active.sum(axis=1) > 1).mean() < MIXED_ROWS:
         return None
@@ -219,7 +218,7 @@ def _is_overdispersed(fitted: Fitted) -> bool:
 
 def model_from_codes(
     Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
-    known: Mapping[str, float] | None = None,
+    known: Mapping[OuterKey, float] | None = None,
 ) -> SAEManifoldModel:
     """Arrow model at given codes, with the best decoders for them.
 
@@ -231,7 +230,7 @@ def model_from_codes(
     settings : Settings
     codes : Candidate
     known : mapping, optional
-        Outer parameters by name; the others start where searches start.
+        Outer parameters by key; the others start where searches start.
     """
     family, assignment = settings.family, settings.assign(len(atoms))
     terms = with_own_priors(assignment, settings.bind(atoms))
@@ -251,12 +250,11 @@ def model_from_codes(
             rho[term.where] = term.penalty.rho_at(START_LOG_PRECISION)
         elif term.target in START_LOG_STRENGTHS:
             rho[term.where] = term.penalty.rho_at(START_LOG_STRENGTHS[term.target])
-    for number, name in enumerate(model.rho_names):
-        rho[number] = rho[number] if known is None else known.get(name, rho[number])
+    rho = model.outer.filled(rho, {} if known is None else known)
     theta = solve_beta(model, theta, rho)
-    rho[len(rho) - family.n_psi:] = start_psi(model, theta)
-    if family.has_dispersion:
-        rho[-1] -= np.log(_left_to_noise(model))
+    rho[model.outer.psi] = start_psi(model, theta)
+    if (phi := model.outer.dispersion) is not None:
+        rho[phi] -= np.log(_left_to_noise(model))
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]))
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))

@@ -59,7 +59,7 @@ def flat_twins(
     for k in range(len(present.model.atoms)):
         trial, move = _flattened(present, settings, k, "flat twin", rng)
         if trial.result.interrupted:
-            return stopped(fitted, trial.result.message), moves
+            return stopped(fitted, trial.result.status), moves
         if move is not None and move.accepted:
             moves.append(replace(move, accepted=False))
     return fitted, moves

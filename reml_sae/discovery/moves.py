@@ -16,8 +16,7 @@ atoms), is recorded as not accepted. An interrupt keeps the state before the cha
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +33,7 @@ from reml_sae.discovery.fitting import (
 )
 from reml_sae.discovery.pursuit import Candidate, atom_grid
 from reml_sae.discovery.settle import settle
-from reml_sae.engine import Theta
+from reml_sae.engine import OuterKey, Theta
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
@@ -235,22 +234,22 @@ def judged(fitted: Fitted, settings: Settings) -> Fitted:
                       "present model")
     if again is None:
         return fitted
-    return stopped(fitted, again.result.message) if again.result.interrupted else again
+    return stopped(fitted, again.result.status) if again.result.interrupted else again
 
 
-def known_of(fitted: Fitted) -> dict[str, float]:
-    """Outer parameters by name."""
-    return dict(zip(fitted.model.rho_names, map(float, fitted.result.rho), strict=True))
+def known_of(fitted: Fitted) -> dict[OuterKey, float]:
+    """Outer parameters by key."""
+    return fitted.model.outer.keyed(fitted.result.rho)
 
 
-def known_without(fitted: Fitted, k: int) -> dict[str, float]:
-    """Outer parameters by name, without those of atom k."""
-    return {name: value for name, value in known_of(fitted).items() if f"[{k}]" not in name}
+def known_without(fitted: Fitted, k: int) -> dict[OuterKey, float]:
+    """Outer parameters by key, without those of atom k."""
+    return {key: value for key, value in known_of(fitted).items() if key.atom != k}
 
 
 def try_change(
     fitted: Fitted, settings: Settings, move: Move, atoms: Sequence[Manifold], codes: Candidate,
-    known: dict[str, float], limit: float,
+    known: Mapping[OuterKey, float], limit: float,
 ) -> tuple[Fitted, Move]:
     """Fit the changed model; it is accepted where V rises by less than ``limit``."""
     judge = judging(settings)
@@ -284,7 +283,7 @@ def decide(
         if final.result.criterion < trial.result.criterion or final.result.interrupted:
             trial = final
     if trial.result.interrupted:
-        return (stopped(fitted, trial.result.message),
+        return (stopped(fitted, trial.result.status),
                 replace(move, before=before, after=np.nan))
     after = trial.result.criterion
     accepted = after - before < limit
@@ -307,19 +306,15 @@ def _remove(
     return try_change(fitted, settings, move, atoms, codes, known, limit)
 
 
-def renumbered(known: dict[str, float], k: int) -> dict[str, float]:
-    """Outer parameters by the names that they have without atom k."""
-    def name(match: re.Match[str]) -> str:
-        number = int(match[1])
-        return f"[{number - (number > k)}]"
-
-    return {re.sub(r"\[(\d+)\]", name, label): value for label, value in known.items()
-            if f"[{k}]" not in label}
+def renumbered(known: Mapping[OuterKey, float], k: int) -> dict[OuterKey, float]:
+    """Outer parameters, without those of atom k, by the keys that they have once it is gone."""
+    return {replace(key, atom=key.atom - (key.atom > k)): value
+            for key, value in known.items() if key.atom != k}
 
 
 def _codes_without(
     fitted: Fitted, settings: Settings, atoms: Sequence[Manifold], k: int,
-    known: dict[str, float],
+    known: Mapping[OuterKey, float],
 ) -> Candidate:
     """Codes of the model without atom k, at its present decoders."""
     model, theta = fitted.model, fitted.result.theta
@@ -334,7 +329,7 @@ def _codes_without(
     start = model_from_codes(model.Z, model.unit, atoms, settings, codes, known)
     beta = np.delete(theta.beta, model.layout.basis_slices[k], axis=0)
     rho = start.initial_rho()
-    rho[len(rho) - start.family.n_psi:] = model.psi(fitted.result.rho)
+    rho[start.outer.psi] = fitted.result.rho[model.outer.psi]
     if start.couples_rows:
         affected = np.arange(len(model.Z))
     part = start.rows(affected)

@@ -69,7 +69,7 @@ def choose_n_atoms(
             lower = best is None or found.result.criterion < best.result.criterion - MARGIN
             best, since = (found, 0) if lower else (best, since + 1)
             if found.result.interrupted:
-                return stopped(best or found, found.result.message), table, []
+                return stopped(best or found, found.result.status), table, []
         if since == PATIENCE:
             break
     if best is None:

@@ -25,7 +25,7 @@ from reml_sae.discovery.fitting import (
     reassign,
     stopped,
 )
-from reml_sae.engine import OUT_OF_TIME, FitResult, REMLTrace, criterion_at, fit_reml
+from reml_sae.engine import FitResult, OuterStatus, REMLTrace, criterion_at, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.models import SAEManifoldModel
 
@@ -39,6 +39,7 @@ LOOSE_TOL = 1e-4
 SLACK = 0.1
 """Nats within which a V of loose inner solves says nothing."""
 UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
+LOOSE = "the fit is loose: rows were still to move to other atoms"
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
 
 
@@ -55,10 +56,11 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
     rounds: list[Fitted] = []
     met = [fitted]
     model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    rough, loose, lowest, halt = True, False, np.inf, None
+    rough, loose, lowest = True, False, np.inf
+    halt: OuterStatus | None = None
     for number in range(MAX_ROUGH_ROUNDS + MAX_ROUNDS):
         if settings.deadline.passed:
-            halt = OUT_OF_TIME
+            halt = OuterStatus.OUT_OF_TIME
             break
         before = model.active
         model, moved = reassign(model, theta, rho)
@@ -81,26 +83,27 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         model = model.with_state(theta, rho)
         logger.info("round %d: %d rows moved, V = %.6f", number, moved, result.criterion)
         if loose:
-            result = replace(result, converged=False)
+            if result.converged:
+                result = result.ended(OuterStatus.ROUGH, LOOSE)
             met.append(Fitted(model, result))
         if not rough or result.interrupted:
             rounds.append(Fitted(model, result))
         rough &= result.criterion < lowest - 1.0
         lowest = min(lowest, result.criterion)
-        halt = result.message if result.interrupted else None
+        halt = result.status if result.interrupted else None
         if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
             rounds = [_with_codes(rounds[-1])]
             break
         if halt is not None or len(rounds) == MAX_ROUNDS:
             break
     if not rounds:
-        unusable = replace(fitted, result=replace(fitted.result, message=UNUSABLE))
+        unusable = replace(fitted, result=fitted.result.ended(OuterStatus.FAILED, UNUSABLE))
         return unusable if halt is None else stopped(fitted, halt)
     best = _not_above(_best(rounds), met, settings, trace)
     if halt is not None:
         return stopped(best, halt)
     if settings.max_outer <= trace.n_counted and (moved or loose):
-        return replace(best, result=replace(best.result, converged=False, message=UNSETTLED))
+        return replace(best, result=best.result.ended(OuterStatus.SPENT, UNSETTLED))
     return best
 
 
@@ -159,22 +162,22 @@ def _not_above(
         return best
     left = settings.max_outer - trace.n_counted
     if left <= 0 or settings.deadline.passed:
-        return _as_it_was(lowest, UNSETTLED)
+        return _as_it_was(lowest, OuterStatus.SPENT, UNSETTLED)
     logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
     model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
     try:
         result = _fit(model, settings, left, trace, _final(settings))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("it was given up: %s", error)
-        return _as_it_was(lowest, UNUSABLE)
+        return _as_it_was(lowest, OuterStatus.FAILED, UNUSABLE)
     found = Fitted(model.with_state(result.theta, result.rho), result)
     return _with_codes(found) if model.by_quadrature else found
 
 
-def _as_it_was(fitted: Fitted, message: str) -> Fitted:
+def _as_it_was(fitted: Fitted, status: OuterStatus, detail: str) -> Fitted:
     """A fit of loose inner solves, not converged, with every row at its mode."""
     found = _at_modes(fitted)
-    return replace(found, result=replace(found.result, converged=False, message=message))
+    return replace(found, result=found.result.ended(status, detail))
 
 
 def _at_modes(fitted: Fitted) -> Fitted:

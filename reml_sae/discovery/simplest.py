@@ -31,6 +31,7 @@ from reml_sae.discovery.moves import (
     topology_label,
 )
 from reml_sae.discovery.pursuit import Candidate
+from reml_sae.engine import OuterKey
 from reml_sae.models.sae.start import column_weights
 from reml_sae.relaxations.grid_mixture import make_grid, smooth_functions
 from reml_sae.relaxations.latent_grid import simplest_coordinates
@@ -125,8 +126,8 @@ def _with_coordinates(fitted: Fitted, k: int, rows: NDArray[np.intp], t: Array) 
     return replace(codes, coordinates=coordinates)
 
 
-def _stiff(fitted: Fitted, k: int) -> dict[str, float]:
-    """Outer parameters by name, with a roughness of atom k that leaves little to its functions."""
+def _stiff(fitted: Fitted, k: int) -> dict[OuterKey, float]:
+    """Outer parameters by key, with a roughness of atom k that leaves little to its functions."""
     known, model = known_of(fitted), fitted.model
     weights = column_weights(model, fitted.result.theta, fitted.result.rho)
     information = float((amplitudes_of(fitted)[:, k] ** 2).sum() * weights.mean())
@@ -136,5 +137,5 @@ def _stiff(fitted: Fitted, k: int) -> dict[str, float]:
             least = values[values > TINY * values[-1]][0]
             level = term.penalty.rho_at(float(np.log(STIFFNESS * information / least)))
             low, high = term.penalty.rho_bounds().T
-            known.update(zip(term.names, np.clip(level, low, high).tolist(), strict=True))
+            known.update(zip(term.outer_part.keys, np.clip(level, low, high).tolist(), strict=True))
     return known

@@ -243,9 +243,9 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     model, result = fitted.model, fitted.result
     (atom,) = model.atoms
     everyone = np.ones((len(X), 1))
-    variance = model.family.dispersion(model.psi(result.rho))
+    variance = model.family.dispersion(result.rho[model.outer.psi])
     t = nearest_coordinates(X, atom, result.theta.beta, variance)[0]
-    known = dict(zip(model.rho_names, map(float, result.rho), strict=True))
+    known = model.outer.keyed(result.rho)
     codes = Candidate(everyone > 0.0, everyone, t)
     found = rough_fit(model_from_codes(X, 1.0, [atom], local, codes, known), local,
                       topology_label(atom))

@@ -1,14 +1,13 @@
 """What fits any arrow model: the protocol, the inner solve, the criterion and the REML loop."""
 
 from reml_sae.engine.criterion import CriterionValue, criterion, criterion_at
-from reml_sae.engine.deadline import INTERRUPTED, OUT_OF_TIME, Deadline, OutOfTime, reason
+from reml_sae.engine.deadline import Deadline, OutOfTime, reason
 from reml_sae.engine.inner import InnerSolution, InnerStatus, solve_inner
+from reml_sae.engine.outer import Outer, OuterKey, OuterPart
 from reml_sae.engine.pcg import PCGResult, preconditioned_cg
 from reml_sae.engine.profile import CriterionProfile, grid_criterion, profile_criterion
 from reml_sae.engine.protocol import (
     ArrowModel,
-    Curvature,
-    Factor,
     InnerModel,
     InnerPoint,
     LogDeterminant,
@@ -17,17 +16,14 @@ from reml_sae.engine.protocol import (
     Theta,
 )
 from reml_sae.engine.reml import FitResult, fit_reml
+from reml_sae.engine.status import OuterStatus
 from reml_sae.engine.trace import REMLTrace, TraceRow
 
 __all__ = [
-    "INTERRUPTED",
-    "OUT_OF_TIME",
     "ArrowModel",
     "CriterionProfile",
     "CriterionValue",
-    "Curvature",
     "Deadline",
-    "Factor",
     "FitResult",
     "InnerModel",
     "InnerPoint",
@@ -36,6 +32,10 @@ __all__ = [
     "LogDeterminant",
     "ModelPoint",
     "OutOfTime",
+    "Outer",
+    "OuterKey",
+    "OuterPart",
+    "OuterStatus",
     "PCGResult",
     "REMLTrace",
     "RowSampler",

@@ -19,9 +19,9 @@ import numpy as np
 
 from reml_sae.engine.inner import InnerSolution, solve_inner
 from reml_sae.engine.pcg import preconditioned_cg
-from reml_sae.engine.protocol import ArrowModel, Curvature, ModelPoint, Theta
+from reml_sae.engine.protocol import ArrowModel, ModelPoint, Theta
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 LARGEST_RHO = 300.0
 """Bound on outer parameters: squares of their exponentials, and products, stay within float64."""
@@ -73,7 +73,7 @@ def criterion(
     ----------
     model : ArrowModel
     rho : (n_rho,) array
-        Outer parameters, in the order of ``model.rho_names``.
+        Outer parameters, in the order of ``model.outer``.
     theta : Theta, optional
         Start of the inner solve; the model's own state by default.
     curvature : "majorizer" or "exact"
@@ -93,7 +93,7 @@ def criterion(
         exists, or its solution by conjugate gradients does not converge.
     """
     rho = np.asarray(rho, float)
-    names = model.rho_names
+    names = model.outer.names
     if rho.shape != (len(names),) or not (np.abs(rho) <= LARGEST_RHO).all():
         raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), at most "
                          f"{LARGEST_RHO:g} in size, got {rho}")
@@ -162,8 +162,8 @@ def at_mode(model: ArrowModel, value: CriterionValue) -> CriterionValue:
         Naming rho, where the inner solve did not converge.
     """
     if not value.inner.converged:
-        where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(
-            model.rho_names, value.inner.point.rho, strict=True))
+        where = ", ".join(f"{name} = {x:.6g}" for name, x in model.outer.named(
+            value.inner.point.rho).items())
         raise InnerConvergenceError(
             f"V is not defined at {where}, where the inner solve did not converge: "
             f"{value.inner.status.value}"

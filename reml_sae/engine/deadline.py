@@ -8,20 +8,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-OUT_OF_TIME = "max_time ran out; the best state so far was kept"
-INTERRUPTED = "interrupted by the user; the best state so far was kept"
+from reml_sae.engine.status import OuterStatus
 
 
 class OutOfTime(KeyboardInterrupt):
     """``max_time`` ran out: what keeps the best state when the user interrupts keeps it here."""
 
     def __init__(self) -> None:
-        super().__init__(OUT_OF_TIME)
+        super().__init__(OuterStatus.OUT_OF_TIME.value)
 
 
-def reason(stop: KeyboardInterrupt) -> str:
-    """Why a loop was stopped, as a sentence for `FitResult.message`."""
-    return OUT_OF_TIME if isinstance(stop, OutOfTime) else INTERRUPTED
+def reason(stop: KeyboardInterrupt) -> OuterStatus:
+    """Why a loop was stopped."""
+    return OuterStatus.OUT_OF_TIME if isinstance(stop, OutOfTime) else OuterStatus.INTERRUPTED
 
 
 @dataclass(frozen=True)

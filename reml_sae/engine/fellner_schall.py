@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue
-from reml_sae.engine.loop import Loop, dispersion_place
-from reml_sae.engine.protocol import ArrowModel
+from reml_sae.engine.loop import Loop
 from reml_sae.typing import Array
 
 CLIP = 2.0
@@ -28,14 +27,13 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
             break
         loop.keep(rho, value)
         loop.record("fellner-schall", rho, value)
-        step = np.where(loop.model.quadratic_rho, _step(loop.model, value), 0.0)
-        rho = np.clip(rho + step, loop.bounds[:, 0], loop.bounds[:, 1])
-        rho = loop.model.advance_rho(value.inner.point, rho)
+        step = np.where(loop.outer.quadratic, _step(value, loop.outer.dispersion), 0.0)
+        rho = loop.model.advance_rho(value.inner.point, loop.outer.clip(rho + step))
         if gain < SMALL_GAIN or np.abs(rho - loop.best_rho).max(initial=0.0) < 0.02:
             break
 
 
-def _step(model: ArrowModel, value: CriterionValue) -> Array:
+def _step(value: CriterionValue, dispersion: int | None) -> Array:
     """Step of log lambda to -(d log C + (1/2) tr H^-1 dH) / (dF/dlog lambda), clipped.
 
     For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
@@ -44,8 +42,7 @@ def _step(model: ArrowModel, value: CriterionValue) -> Array:
     energy = value.explicit["objective"]
     volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
     step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
-    j = dispersion_place(model)
-    if j is not None:
+    if (j := dispersion) is not None:
         # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
         rss = value.inner.point.dispersion_energy
         rest = max(energy[j] + rss - volume[j], 1e-12 * rss, 1e-300)

@@ -5,8 +5,9 @@
 The step solves the exact Hessian by conjugate gradients preconditioned with the arrow factor of
 the majorized H, to the accuracy that superlinear convergence needs (Dembo, Eisenstat and Steihaug
 1982); it falls back to H itself at negative curvature or under Levenberg damping. Every step must
-decrease F. Row-local sweeps, in which each row accepts or rejects its own step, go between joint
-steps while far from the mode or damped.
+decrease F. What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a
+saddle) know nothing of each other; the damping is between them. Row-local sweeps, in which each row
+accepts or rejects its own step, go between joint steps while far from the mode or damped.
 """
 
 from __future__ import annotations
@@ -93,75 +94,107 @@ def solve_inner(
     InnerSolution
         Always the best state met, with its status.
     """
-    state = model.initial_theta() if theta is None else theta
-    point = model.at(state, rho)
+    point = model.at(model.initial_theta() if theta is None else theta, rho)
     damping, decrement = 0.0, np.inf
+
+    def ended(status: InnerStatus) -> InnerSolution[Point]:
+        return InnerSolution(point.theta, point, status, iteration, decrement, damping)
+
     for iteration in range(max_iter + 1):
-        gradient = point.gradient()
-        rows_move = bool(gradient.xi.any())  # not where they have been integrated out
-        negative = gradient.scaled(-1.0)
+        moved: Theta | None = None
         try:
-            factor = point.factorize(damping)
+            descent = _descent(point, damping)
         except NotPositiveDefiniteError:
-            if damping >= MAX_DAMPING:
-                return InnerSolution(point.theta, point, InnerStatus.STALLED, iteration, decrement,
-                                     damping)
-            damping = max(10.0 * damping, FIRST_DAMPING)
-            continue
-        step = Theta(*factor.solve(negative.xi, negative.beta))
-        decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
-        downhill: Theta | None = None
-        if damping == 0.0:
-            result = preconditioned_cg(
-                point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
-            )
-            step, downhill = result.x, result.negative_curvature
-            if decrement <= tol and downhill is None and np.isfinite(point.objective):
-                return InnerSolution(point.theta, point, InnerStatus.CONVERGED, iteration,
-                                     decrement, damping)
-        if iteration == max_iter:
-            break
-        if decrement <= tol and downhill is not None:
-            moved = _escape(model, point, rho, downhill)
-            if moved is None:
-                return InnerSolution(point.theta, point, InnerStatus.SADDLE, iteration, decrement,
-                                     damping)
+            pass  # more damping
         else:
-            moved = _accept(model, point, rho, step, -0.5 * gradient.dot(step), rows_move)
+            decrement = descent.decrement
+            near, straight = decrement <= tol, descent.downhill is None
+            if near and straight and damping == 0.0 and np.isfinite(point.objective):
+                return ended(InnerStatus.CONVERGED)
+            if iteration == max_iter:
+                break
+            if descent.downhill is not None and near:
+                moved = _escape(model, point, rho, descent.downhill)
+                if moved is None:
+                    return ended(InnerStatus.SADDLE)
+            else:
+                moved = _accept(model, point, rho, descent)
         if moved is None:
             if damping >= MAX_DAMPING:
-                return InnerSolution(point.theta, point, InnerStatus.STALLED, iteration, decrement,
-                                     damping)
+                return ended(InnerStatus.STALLED)
             damping = max(10.0 * damping, FIRST_DAMPING)
             continue
-        state = moved
         damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
         # one row near a saddle can force a damping that stops all others: it moves by itself
-        if rows_move and (decrement > 1.0 or damping > 0.0):
-            state = model.refine_rows(state, rho)
-        point = model.at(state, rho)
-    return InnerSolution(point.theta, point, InnerStatus.MAX_ITER, max_iter, decrement, damping)
+        if descent.moves_rows and (decrement > 1.0 or damping > 0.0):
+            moved = model.refine_rows(moved, rho)
+        point = model.at(moved, rho)
+    return ended(InnerStatus.MAX_ITER)
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """Where F falls from a point.
+
+    Attributes
+    ----------
+    step : Theta
+    predicted : float
+        Fall of F in the whole step.
+    decrement : float
+        Of the majorized and damped H.
+    downhill : Theta or None
+        A direction of negative curvature, where one was met.
+    moves_rows : bool
+        Whether F depends on the rows, or they have been integrated out.
+    """
+
+    step: Theta
+    predicted: float
+    decrement: float
+    downhill: Theta | None
+    moves_rows: bool
+
+
+def _descent(point: InnerPoint, damping: float) -> _Descent:
+    """The Newton step; under damping that of H + damping * diag(H).
+
+    Raises
+    ------
+    NotPositiveDefiniteError
+    """
+    gradient = point.gradient()
+    negative = gradient.scaled(-1.0)
+    factor = point.factorize(damping)
+    step = Theta(*factor.solve(negative.xi, negative.beta))
+    decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
+    downhill: Theta | None = None
+    if damping == 0.0:
+        result = preconditioned_cg(
+            point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
+        )
+        step, downhill = result.x, result.negative_curvature
+    return _Descent(step, -0.5 * gradient.dot(step), decrement, downhill, bool(gradient.xi.any()))
 
 
 def _accept(
-    model: InnerModel[Point], point: Point, rho: np.ndarray, step: Theta, predicted: float,
-    rows_move: bool,
+    model: InnerModel[Point], point: Point, rho: np.ndarray, descent: _Descent
 ) -> Theta | None:
     """The longest of a few steps that decreases F enough; None if there is none."""
     slack = 1e-14 * (1.0 + abs(point.objective)) * 10.0
     for factor in (1.0, 0.5, 0.1):
-        trial = model.retract(point.theta, step, factor)
+        trial = model.retract(point.theta, descent.step, factor)
         value = model.objective(trial, rho)
-        enough = 1e-4 * factor * max(predicted, 0.0)
+        enough = 1e-4 * factor * max(descent.predicted, 0.0)
         if value <= point.objective - enough + slack:
             return trial
-    if not rows_move:
+    if not descent.moves_rows:
         return None
     # one row near a saddle would damp all others: rows follow the new border by themselves
-    trial = model.merge_rows(point.theta, model.retract(point.theta, step), rho)
+    trial = model.merge_rows(point.theta, model.retract(point.theta, descent.step), rho)
     trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)
     value = model.objective(trial, rho)
-    return trial if value < point.objective - 1e-4 * max(predicted, 0.0) else None
+    return trial if value < point.objective - 1e-4 * max(descent.predicted, 0.0) else None
 
 
 def _escape(

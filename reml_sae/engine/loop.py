@@ -10,10 +10,9 @@ import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue, criterion
 from reml_sae.engine.deadline import Deadline
-from reml_sae.engine.protocol import ArrowModel, Curvature
+from reml_sae.engine.protocol import ArrowModel
 from reml_sae.engine.trace import ANNEAL, REMLTrace, TraceRow
-from reml_sae.families._base import LOG_DISPERSION
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 Callback = Callable[[TraceRow], object]
 logger = logging.getLogger("reml_sae")
@@ -32,12 +31,12 @@ class Loop:
         self.model, self.curvature, self.tol, self.inner_tol = model, curvature, tol, inner_tol
         self.callbacks, self.trace = callbacks, trace
         self.left, self.deadline = max_outer, deadline
-        self.bounds = model.rho_bounds
+        self.outer = model.outer
         # V is of the order of the number of entries, up to a constant that the units set
         self.size = 1.0 + float(np.prod(model.shape))
         self.start = time.perf_counter()
         self.best: CriterionValue | None = None
-        self.best_rho = np.clip(model.initial_rho(), self.bounds[:, 0], self.bounds[:, 1])
+        self.best_rho = self.outer.clip(model.initial_rho())
         self.theta = model.initial_theta()
 
     @property
@@ -59,7 +58,7 @@ class Loop:
 
     def projected(self, rho: Array, gradient: Array) -> Array:
         """The gradient without what points out of the box."""
-        low, high = self.bounds[:, 0], self.bounds[:, 1]
+        low, high = self.outer.bounds.T
         blocked = ((rho <= low) & (gradient > 0)) | ((rho >= high) & (gradient < 0))
         return np.where(blocked, 0.0, gradient)
 
@@ -82,12 +81,11 @@ class Loop:
 
     def record(self, stage: str, rho: Array, value: CriterionValue) -> None:
         """Add a row to the trace, log it and show it to the callbacks."""
-        names = self.model.rho_names
         self.left -= stage != ANNEAL
         row = TraceRow(
             iteration=len(self.trace), stage=stage, criterion=value.value, parts=value.parts,
             gradient_norm=float(np.abs(self.projected(rho, value.gradient)).max(initial=0.0)),
-            rho=dict(zip(names, rho.tolist(), strict=True)),
+            rho=self.outer.named(rho),
             strengths=self.model.strengths(rho), weights=self.model.weights(),
             edf=value.edf, inner_iterations=value.inner.n_iter,
             inner_status=value.inner.status.name.lower(), damping=value.inner.damping,
@@ -99,14 +97,3 @@ class Loop:
                     row.inner_status)
         for callback in self.callbacks:
             callback(row)
-
-
-def dispersion_place(model: ArrowModel) -> int | None:
-    """Place of a log dispersion that scales the squares of the data fit; None without one.
-
-    A family whose dispersion does more than that does not count it among `quadratic_rho`.
-    """
-    for j, (name, quadratic) in enumerate(zip(model.rho_names, model.quadratic_rho, strict=True)):
-        if name == LOG_DISPERSION and quadratic:
-            return j
-    return None

@@ -20,9 +20,9 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 
 from reml_sae.engine.criterion import at_mode, criterion
-from reml_sae.engine.protocol import ArrowModel, Curvature, Theta
+from reml_sae.engine.protocol import ArrowModel, Theta
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError, require
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 SLOPE = 1e-6
 """Slope of V for each entry of the data at which a search has converged whatever it says."""
@@ -119,7 +119,7 @@ def profile_criterion(
     rho : (n_rho,) array
         The fitted outer parameters.
     name : str
-        One of ``model.rho_names``.
+        One of ``model.outer.names``.
     values : (n,) array-like
     curvature : "majorizer" or "exact"
     tol : float
@@ -130,13 +130,13 @@ def profile_criterion(
     CriterionProfile
         Found outwards from the fitted value, each minimum from that of its neighbour.
     """
-    held = _place(model, name)
+    held = model.outer.place(name)
     at = np.unique(np.asarray(values, float))
     if not at.size or not np.isfinite(at).all():
         raise InputError("values must be finite numbers, at least one")
     rho = np.asarray(rho, float)
     free = np.arange(len(rho)) != held
-    bounds = model.rho_bounds[free]
+    bounds = model.outer.bounds[free]
     found = np.full(len(at), np.inf)
     where, converged = np.tile(rho, (len(at), 1)), np.zeros(len(at), bool)
     where[:, held] = at
@@ -196,7 +196,7 @@ def grid_criterion(
     -------
     array with one axis for each name, in order; infinite where the inner solve did not converge
     """
-    places = [_place(model, name) for name in axes]
+    places = [model.outer.place(name) for name in axes]
     ticks = [np.atleast_1d(np.asarray(values, float)) for values in axes.values()]
     out = np.full([len(tick) for tick in ticks], np.inf)
     for index in product(*(range(len(tick)) for tick in ticks)):
@@ -215,9 +215,3 @@ def _is_flat(x: Array, slope: Array, bounds: Array, shape: tuple[int, int]) -> b
     low, high = bounds.T
     inward = np.where(((x <= low) & (slope > 0)) | ((x >= high) & (slope < 0)), 0.0, slope)
     return bool(np.abs(inward).max(initial=0.0) <= SLOPE * (1.0 + np.prod(shape)))
-
-
-def _place(model: ArrowModel, name: str) -> int:
-    if name not in model.rho_names:
-        raise InputError(f"{name!r} is no outer parameter; there are {', '.join(model.rho_names)}")
-    return model.rho_names.index(name)

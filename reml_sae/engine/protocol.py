@@ -14,8 +14,9 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.engine.outer import Outer
+from reml_sae.linalg import Factor
+from reml_sae.typing import Array, Curvature
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,6 @@ class Theta:
         """Largest absolute entry, 0 for an empty vector."""
         parts = [float(np.abs(v).max()) for v in (self.xi, self.beta) if v.size]
         return max(parts, default=0.0)
-
-
-class Factor(Protocol):
-    """A factorised arrow matrix, as the inner solve uses it."""
-
-    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
-        """Solve H x = g."""
-        ...
-
-    def logdet(self) -> float:
-        """Log-determinant of H."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -186,8 +175,8 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
     """A model whose Hessian is a block arrowhead."""
 
     @property
-    def rho_names(self) -> tuple[str, ...]:
-        """Names of the outer parameters, in order."""
+    def outer(self) -> Outer:
+        """What rho consists of."""
         ...
 
     def initial_rho(self) -> Array:
@@ -203,16 +192,6 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
 
     def advance_rho(self, point: Any, rho: Array) -> Array:
         """Rho with those parameters that have a step of their own moved, from a mode found."""
-        ...
-
-    @property
-    def rho_bounds(self) -> Array:
-        """Box that the outer loop searches, (n_rho, 2)."""
-        ...
-
-    @property
-    def quadratic_rho(self) -> NDArray[np.bool_]:
-        """Which outer parameters scale a quadratic form: the Fellner-Schall step is sound there."""
         ...
 
     @property

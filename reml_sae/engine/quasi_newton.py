@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine.criterion import CriterionValue
-from reml_sae.engine.loop import Loop, dispersion_place, logger
+from reml_sae.engine.loop import Loop, logger
+from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
 from reml_sae.engine.trust_region import boxed_step, predicted_change
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.typing import Array
@@ -32,25 +33,22 @@ ROUNDING, VALUE_ERROR = 1e-12, 1e-10
 """Relative errors of V: by rounding, and with the first-order effect of the inner decrement."""
 LIMIT_BALANCE = 5e-3
 """Share of a prior's part of H that the data set, below which its strength is at its limit."""
-SPENT = "the outer iteration budget ran out; raise max_outer"
-STATIONARY = "the gradient of the criterion is below tolerance"
 NEAR_LIMIT = 0.1
 """A larger such share, from which it is foretold whether V falls all the way."""
-NEGLIGIBLE, LEAST_CURVATURE = 1e-3, 1e-2
-"""Fall of V, in nats, that is not worth a step; least curvature with which it is foretold."""
-FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
+LEAST_CURVATURE = 1e-2
+"""Least curvature with which the fall of V in a step is foretold."""
 
 
-def quasi_newton(loop: Loop) -> str:
+def quasi_newton(loop: Loop) -> OuterStatus:
     """Trust-region SR1 on V inside the box; returns why it ended."""
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
     if loop.stationary(loop.best_rho, value):
         if loop.left > 0:
             loop.record("trust-region", loop.best_rho, value)
-        return STATIONARY
+        return OuterStatus.STATIONARY
     if loop.left <= 0:
-        return SPENT
+        return OuterStatus.SPENT
     hessian = _first_hessian(loop, value)
     radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
@@ -63,7 +61,7 @@ def quasi_newton(loop: Loop) -> str:
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
         if loop.stationary(loop.best_rho, loop.found):
-            return STATIONARY
+            return OuterStatus.STATIONARY
         age += 1
         if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
             continue
@@ -71,7 +69,7 @@ def quasi_newton(loop: Loop) -> str:
         if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
-            return "the outer search stalled: V fell no further, but its gradient has not vanished"
+            return OuterStatus.STALLED
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
         if jumped:
@@ -80,12 +78,13 @@ def quasi_newton(loop: Loop) -> str:
         restarts += gain <= NEGLIGIBLE
         _polish(loop, hessian)
         if loop.stationary(loop.best_rho, loop.found):
-            return STATIONARY
+            return OuterStatus.STATIONARY
         if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
-            return FLAT
+            return OuterStatus.FLAT
         if not loop.found.inner.converged:
-            return f"the inner solve did not converge: {loop.found.inner.status.value}"
-    return SPENT
+            return OuterStatus.NO_MODE
+    ended = loop.stationary(loop.best_rho, loop.found)  # a jump to a limit may have been the last
+    return OuterStatus.STATIONARY if ended else OuterStatus.SPENT
 
 
 def _frame(loop: Loop) -> Array:
@@ -98,10 +97,10 @@ def _move(loop: Loop, hessian: Array, radius: float) -> float:
     best, rho, frame = loop.found, loop.best_rho, _frame(loop)
     scale = np.diagonal(frame)
     gradient = frame.T @ best.gradient
-    step = boxed_step(gradient, hessian, radius, (loop.bounds[:, 0] - rho) / scale,
-                      (loop.bounds[:, 1] - rho) / scale)
+    low, high = loop.outer.bounds.T
+    step = boxed_step(gradient, hessian, radius, (low - rho) / scale, (high - rho) / scale)
     predicted = predicted_change(gradient, hessian, step)
-    trial = np.clip(rho + frame @ step, loop.bounds[:, 0], loop.bounds[:, 1])
+    trial = loop.outer.clip(rho + frame @ step)
     try:
         found = loop.evaluate(trial, gradient=True)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
@@ -123,9 +122,9 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
     There V falls as 1 / strength, which a Newton step in the log strength follows for ever.
     """
     value, rho = loop.found, loop.best_rho
-    flat = [j for j in np.flatnonzero(_runs_off(value, loop.model.quadratic_rho))
+    flat = [j for j in np.flatnonzero(_runs_off(value, loop.outer.quadratic))
             if j not in refused and value.gradient[j] < 0.0
-            and rho[j] < loop.bounds[j, 1] < np.inf]
+            and rho[j] < loop.outer.bounds[j, 1] < np.inf]
     return np.array(flat, np.intp)
 
 
@@ -136,7 +135,7 @@ def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
         return False
     refused.update(index.tolist())
     trial = loop.best_rho.copy()
-    trial[index] = loop.bounds[index, 1]
+    trial[index] = loop.outer.bounds[index, 1]
     try:
         value = loop.evaluate(trial, gradient=True)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
@@ -165,7 +164,7 @@ def _polish(loop: Loop, hessian: Array) -> None:
         step[free] = -np.linalg.lstsq(hessian[np.ix_(free, free)], gradient[free], rcond=None)[0]
         if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
             return
-        trial = np.clip(rho + frame @ step, loop.bounds[:, 0], loop.bounds[:, 1])
+        trial = loop.outer.clip(rho + frame @ step)
         value = loop.evaluate(trial, gradient=True)
         if not value.inner.converged or not loop.improves(trial, value, VALUE_ERROR):
             return
@@ -203,14 +202,13 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
     energy = np.abs(value.explicit["objective"])
     # where a strength runs to infinity, V falls as its inverse: the curvature is the slope
     hessian = np.diag(np.maximum(np.maximum(energy, -value.gradient), FLATTEST))
-    differenced = ~loop.model.quadratic_rho
-    dispersion = dispersion_place(loop.model)
-    if dispersion is not None:
-        differenced[dispersion] = True
+    differenced = ~loop.outer.quadratic
+    if loop.outer.dispersion is not None:
+        differenced[loop.outer.dispersion] = True
     if whole:
-        differenced[:] = rho < loop.bounds[:, 1]
+        differenced[:] = rho < loop.outer.bounds[:, 1]
     for j in np.flatnonzero(differenced):
-        step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.bounds[j, 1] else -DIFFERENCE
+        step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.outer.bounds[j, 1] else -DIFFERENCE
         moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient
         hessian[j, :] = hessian[:, j] = frame.T @ (moved - value.gradient) / step
     return hessian
@@ -219,10 +217,10 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
 def limits(loop: Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, str], ...]:
     """Strengths on a flat stretch of V: the prior alone sets their part of H, or nothing does."""
     found = []
-    for j, name in enumerate(loop.model.rho_names):
-        if rho[j] >= loop.bounds[j, 1] or _is_infinite(value, np.array([j]))[0]:
+    for j, name in enumerate(loop.outer.names):
+        if rho[j] >= loop.outer.bounds[j, 1] or _is_infinite(value, np.array([j]))[0]:
             found.append((name, "infinite"))
-        elif rho[j] <= loop.bounds[j, 0]:
+        elif rho[j] <= loop.outer.bounds[j, 0]:
             found.append((name, "zero"))
     return tuple(found)
 

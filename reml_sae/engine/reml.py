@@ -17,23 +17,20 @@ limit, or that the model objects to, is not converged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.deadline import Deadline, reason
 from reml_sae.engine.fellner_schall import LOOSE, fellner_schall
 from reml_sae.engine.inner import InnerSolution
 from reml_sae.engine.loop import Callback, Loop
-from reml_sae.engine.protocol import ArrowModel, Curvature, ModelPoint, Theta
-from reml_sae.engine.quasi_newton import FLAT, limits, quasi_newton
+from reml_sae.engine.protocol import ArrowModel, ModelPoint, Theta
+from reml_sae.engine.quasi_newton import limits, quasi_newton
+from reml_sae.engine.status import OuterStatus
 from reml_sae.engine.trace import ANNEAL, REMLTrace
 from reml_sae.engine.valley import Flatness, flatness
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
-from reml_sae.typing import Array
-
-ROUGH = "the fit is rough: it ends with its Fellner-Schall steps"
+from reml_sae.typing import Array, Curvature
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,16 @@ class FitResult:
         V at ``rho``.
     gradient : (n_rho,) array
     trace : REMLTrace
-    converged : bool
-        The projected gradient of V and the inner decrement are both below tolerance, V curves
-        upwards in all that is not at a limit, and the model has no objection.
-    message : str
-        Why the loop ended, as a sentence.
-    interrupted : bool
-        The user stopped the loop, or ``max_time`` ran out.
+    status : OuterStatus
+        How the loop ended.
     edf : float
         Effective degrees of freedom of the data fit.
     limits : tuple of (name, str)
         Strengths that ran to a limit, where V is flat: "infinite" or "zero".
     value : CriterionValue
     n_iter : int
+    detail : str
+        What is to be said of this end, where that is more than its status says.
     """
 
     rho: Array
@@ -68,13 +62,35 @@ class FitResult:
     criterion: float
     gradient: Array
     trace: REMLTrace
-    converged: bool
-    message: str
-    interrupted: bool
+    status: OuterStatus
     edf: float
     limits: tuple[tuple[str, str], ...]
     value: CriterionValue
     n_iter: int
+    detail: str = ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit is at an optimum of V.
+
+        The projected gradient of V and the inner decrement are both below tolerance, V curves
+        upwards in all that is not at a limit, and the model has no objection.
+        """
+        return self.status.converged
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped the loop, or ``max_time`` ran out."""
+        return self.status.interrupted
+
+    @property
+    def message(self) -> str:
+        """Why the loop ended, as a sentence."""
+        return self.detail or self.status.value
+
+    def ended(self, status: OuterStatus, detail: str = "") -> FitResult:
+        """The same state, of which another end is to be told."""
+        return replace(self, status=status, detail=detail)
 
     @property
     def inner(self) -> InnerSolution[ModelPoint]:
@@ -148,26 +164,26 @@ def fit_reml(
     loop = Loop(model, curvature, tol, inner_tol, callbacks,
                 REMLTrace() if trace is None else trace, max_outer, Deadline.within(max_time))
     begun = len(loop.trace)
-    interrupted, flat = False, None
+    flat, failure = None, ""
     try:
         _anneal(loop)
         fellner_schall(loop, max_fellner_schall)
-        message = ROUGH if rough else quasi_newton(loop)
-        while valleys and _has_ended(loop, message):
+        status = OuterStatus.ROUGH if rough else quasi_newton(loop)
+        while valleys and status.converged:
             before = loop.found
             flat = flatness(loop)
             if loop.found is before:
                 break
-            message = quasi_newton(loop)
+            status = quasi_newton(loop)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         if loop.best is None:
             raise
-        message = f"the search stopped at its best state: {error}"
+        status, failure = OuterStatus.FAILED, str(error)
     except KeyboardInterrupt as stop:
-        message, interrupted = reason(stop), True
+        status = reason(stop)
         if loop.best is None:
             raise
-    return _result(loop, message, flat, interrupted, len(loop.trace) - begun)
+    return _result(loop, status, failure, flat, len(loop.trace) - begun)
 
 
 def _anneal(loop: Loop) -> None:
@@ -185,21 +201,17 @@ def _anneal(loop: Loop) -> None:
     loop.model = start.settled()
 
 
-def _has_ended(loop: Loop, message: str) -> bool:
-    """Whether the search ended at an optimum."""
-    value = loop.found
-    return bool(np.isfinite(value.gradient).all()) and (
-        loop.stationary(loop.best_rho, value) or message == FLAT)
-
-
-def _result(loop: Loop, message: str, flat: Flatness | None, interrupted: bool, n_iter: int
+def _result(loop: Loop, status: OuterStatus, failure: str, flat: Flatness | None, n_iter: int
             ) -> FitResult:
     value, rho = loop.found, loop.best_rho
     reached = limits(loop, rho, value) if flat is None else flat.limits
     objection = loop.model.objection(reached) or ("" if flat is None else flat.message)
+    cause = value.inner.status.value if status is OuterStatus.NO_MODE else failure
+    detail = f"{status.value}: {cause}" if cause else ""
+    if objection and not status.interrupted:
+        status, detail = OuterStatus.NO_OPTIMUM, objection
     return FitResult(
         rho=rho, theta=value.inner.theta, criterion=value.value, gradient=value.gradient,
-        trace=loop.trace, converged=_has_ended(loop, message) and not objection,
-        message=objection or message, interrupted=interrupted, edf=value.edf, limits=reached,
-        value=value, n_iter=n_iter,
+        trace=loop.trace, status=status, edf=value.edf, limits=reached, value=value,
+        n_iter=n_iter, detail=detail,
     )

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine.loop import Loop, logger
-from reml_sae.engine.quasi_newton import NEGLIGIBLE, limits
+from reml_sae.engine.quasi_newton import limits
+from reml_sae.engine.status import NEGLIGIBLE
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.typing import Array
 
@@ -70,10 +71,10 @@ def flatness(loop: Loop) -> Flatness:
 
     Where V is lower at the end of a box, the best point moves there, and is no optimum.
     """
-    names = loop.model.rho_names
+    names = loop.outer.names
     found = dict(limits(loop, loop.best_rho, loop.found))
     frame = loop.model.rho_frame(loop.theta, loop.best_rho)
-    low, high = loop.bounds[:, 0] + DIFFERENCE, loop.bounds[:, 1] - DIFFERENCE
+    low, high = loop.outer.bounds[:, 0] + DIFFERENCE, loop.outer.bounds[:, 1] - DIFFERENCE
     inside = np.flatnonzero(
         np.isfinite(low) & np.isfinite(high) & (np.diagonal(frame) >= LEAST_STEP)
         & (low < loop.best_rho) & (loop.best_rho < high))
@@ -112,7 +113,7 @@ def _hessian(loop: Loop, frame: Array, free: NDArray[np.intp]) -> Array:
 def _flat_ends(loop: Loop, j: int) -> list[str]:
     """Ends of a parameter's box at which V is as low as at the best point."""
     level, rho, found = loop.found.value, loop.best_rho, []
-    for name, end in zip(("zero", "infinite"), loop.bounds[j], strict=True):
+    for name, end in zip(("zero", "infinite"), loop.outer.bounds[j], strict=True):
         trial = rho.copy()
         trial[j] = end
         try:

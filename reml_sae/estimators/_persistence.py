@@ -59,8 +59,8 @@ def write_fit(
         "limits": [list(item) for item in fitted.limits],
         "atoms": [{"topology": atom.topology.to_config(), "edf": atom.edf,
                    "evidence": atom.evidence, "share": atom.share} for atom in fitted.atoms],
-        "terms": [{"penalty": term.penalty.to_config(), "target": term.target, "atom": term.atom,
-                   "start": term.start} for term in fitted.penalties],
+        "terms": [{"penalty": term.penalty.to_config(), "target": term.target, "atom": term.atom}
+                  for term in fitted.penalties],
         "trace": [vars(row) for row in fitted.trace],
         "diagnostics": fitted.diagnostics.to_dict(),
         "search": fitted.search.to_dict(),
@@ -100,8 +100,8 @@ def _fitted(
                for k, item in enumerate(metadata["atoms"])],
         assignment=assignment,
         family=family,
-        penalties=tuple(PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"],
-                                    item["start"]) for item in metadata["terms"]),
+        penalties=tuple(PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"])
+                        for item in metadata["terms"]),
         units=Units(tensors["mean_"], tensors["offset_"], scalars["scale_"],
                     family.has_dispersion, scalars["data_digest_"]),
         intercept=tensors["intercept_"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -23,6 +22,7 @@ from reml_sae.models.sae.structure import (
     with_own_priors,
 )
 from reml_sae.models.sae.terms import check_priors, check_rows
+from reml_sae.registry import near_names
 
 CURVATURES = ("majorizer", "exact")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
@@ -31,9 +31,8 @@ INTEGRATIONS = ("auto", "laplace", "quadrature")
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return ``value`` where it is one of the allowed names."""
     if not isinstance(value, str) or value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"{name}={value!r} is unknown; {hint}allowed: {', '.join(allowed)}")
+        raise InputError(f"{name}={value!r} is unknown; {near_names(value, allowed, 1, 0.3)}"
+                         f"allowed: {', '.join(allowed)}")
     return value
 
 

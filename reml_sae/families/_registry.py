@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from reml_sae.errors import RegistryError
 from reml_sae.families._base import Family
 from reml_sae.families.binomial import Binomial
 from reml_sae.families.gamma import Gamma
@@ -15,16 +13,17 @@ from reml_sae.families.negative_binomial import NegativeBinomial
 from reml_sae.families.poisson import Poisson
 from reml_sae.families.student_t import StudentT
 from reml_sae.families.tweedie import Tweedie
+from reml_sae.registry import Registry
 
-_CLASSES: dict[str, type[Family]] = {
+FAMILIES: Registry[type[Family]] = Registry("family", {
     cls.name: cls
     for cls in (Binomial, Gamma, Gaussian, NegativeBinomial, Poisson, StudentT, Tweedie)
-}
+})
 
 
 def registered_families() -> tuple[str, ...]:
     """Names that `get_family` knows."""
-    return tuple(sorted(_CLASSES))
+    return FAMILIES.names()
 
 
 def get_family(family: str | Mapping[str, Any] | Family) -> Family:
@@ -37,16 +36,5 @@ def get_family(family: str | Mapping[str, Any] | Family) -> Family:
     """
     if isinstance(family, Family):
         return family
-    config = dict(family) if isinstance(family, Mapping) else {"family": family}
-    name = config.pop("family", None)
-    if not isinstance(name, str) or name not in _CLASSES:
-        near = difflib.get_close_matches(str(name), _CLASSES, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise RegistryError(
-            f"unknown family {name!r}; {hint}known: {', '.join(registered_families())}, "
-            "or a Family object"
-        )
-    try:
-        return _CLASSES[name](**config)
-    except TypeError as error:
-        raise RegistryError(f"family {name!r}: {error}") from error
+    made: Family = FAMILIES.make(family, "family")
+    return made

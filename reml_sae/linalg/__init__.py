@@ -11,6 +11,7 @@ from reml_sae.linalg._batched import (
     batched_solve_upper,
 )
 from reml_sae.linalg._dense import DenseCholesky
+from reml_sae.linalg._factor import Factor
 from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
 from reml_sae.linalg._lowrank import LowRankUpdate
 from reml_sae.linalg._packed import PackedFactor, PackedRows
@@ -25,6 +26,7 @@ __all__ = [
     "ArrowFactor",
     "ArrowMatrix",
     "DenseCholesky",
+    "Factor",
     "GradedSum",
     "LowRankUpdate",
     "PackedFactor",

@@ -72,6 +72,11 @@ class LowRankUpdate:
         self._bordered = base.with_border(
             np.einsum("cmr,cnk->mrnk", pulled, self._weighted, optimize=True))
 
+    @property
+    def backend(self) -> str | None:
+        """That of H_0."""
+        return self.base.backend
+
     def logdet(self) -> float:
         """Log-determinant of H."""
         return self._bordered.logdet() + self._logdet

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from reml_sae.linalg._span import SpanArrowMatrix
-from reml_sae.linalg._span_factor import SpanFactor, SpanSelectedInverse
+from reml_sae.linalg._span_factor import SpanArrowFactor, SpanSelectedInverse
 from reml_sae.typing import Array, Mask
+
+if TYPE_CHECKING:
+    from reml_sae.linalg._span import SpanArrowMatrix
 
 
 class PackedRows:
@@ -85,15 +87,21 @@ class PackedFactor:
     Parameters
     ----------
     matrix : SpanArrowMatrix
-        Without edges; a parameter that a row does not carry has a unit block and no coupling.
+        Without edges; its low-rank part is left out.
     packed : PackedRows
     """
 
-    def __init__(self, matrix: SpanArrowMatrix, packed: PackedRows):
+    def __init__(self, matrix: SpanArrowMatrix, packed: PackedRows, chunk_rows: int | None = None):
         self.matrix, self._packed = matrix, packed
-        self._base: SpanFactor = replace(
+        self._base = SpanArrowFactor(replace(
             matrix, rows=packed.pack_blocks(matrix.rows), jacobians=packed.pack(matrix.jacobians),
-            edges=np.zeros((0, packed.width, packed.width))).factorize()
+            edges=np.zeros((0, packed.width, packed.width)), columns=np.zeros((0, 0, 0)),
+            core=np.zeros((0, 0)), carried=None), chunk_rows)
+
+    @property
+    def backend(self) -> str | None:
+        """None: no sparse Cholesky."""
+        return self._base.backend
 
     def logdet(self) -> float:
         """Log-determinant of H."""

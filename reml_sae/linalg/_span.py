@@ -1,9 +1,10 @@
 """Block arrowhead with a Kronecker border and low-rank coupling (DESIGN A3).
 
-    H = [ D                   s phi_i^T (x) j_i Q^T              ]
+    H = [ D + U K U^T         s phi_i^T (x) j_i Q^T              ]
         [ .                   G (x) I_p + sum_c C_c C_c^T + E    ]
 
-D has a block for each row and, where a penalty couples rows along a graph, a block for each edge.
+D has a block for each row and, where a penalty couples rows along a graph, a block for each edge;
+U K U^T is of a penalty that couples all rows.
 E is a dense part of the border, for penalties on decoders that are not the same for every output.
 """
 
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reml_sae.errors import InputError
-from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor
-from reml_sae.linalg._span_sparse import SparseSpanFactor
-from reml_sae.typing import Array, Index
+from reml_sae.linalg._factorize import factorize
+from reml_sae.linalg._span_factor import SpanFactor
+from reml_sae.typing import Array, Index, Mask
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class SpanArrowMatrix:
     heads, tails : (e,) rows that an edge couples, head != tail; a pair may occur more than once
     edges : (e, q, q) block of D in row ``head`` and column ``tail``; its transpose is implied
     dense_border : (M p, M p) E; the span must then be the identity. Size 0 where there is none
+    columns : (c, N, q) U, which may be without columns
+    core : (c, c) K
+    carried : (N, q) bool, optional
+        The parameters that a row has; the others have a unit block and no coupling. All by default.
     """
 
     rows: Array
@@ -48,13 +53,19 @@ class SpanArrowMatrix:
     tails: Index = field(default_factory=lambda: np.zeros(0, np.intp))
     edges: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
     dense_border: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    columns: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    core: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    carried: Mask | None = None
 
     def __post_init__(self) -> None:
         (n, q, _), m, (p, r) = self.rows.shape, self.features.shape[1], self.span.shape
-        e = len(self.edges)
+        e, c = len(self.edges), len(self.columns)
         expected = {"rows": (n, q, q), "features": (n, m), "jacobians": (n, q, r), "gram": (m, m),
                     "border_columns": (len(self.border_columns), m, r), "heads": (e,),
-                    "tails": (e,), "edges": (e, q, q) if e else self.edges.shape}
+                    "tails": (e,), "edges": (e, q, q) if e else self.edges.shape,
+                    "columns": (c, n, q) if c else self.columns.shape, "core": (c, c)}
+        if self.carried is not None:
+            expected["carried"] = (n, q)
         if self.dense_border.size:
             expected["dense_border"] = (m * p, m * p)
             if r != p or not np.array_equal(self.span, np.eye(p)):
@@ -85,6 +96,9 @@ class SpanArrowMatrix:
         if len(self.edges):
             np.add.at(rows, self.heads, np.einsum("eab,eb->ea", self.edges, x_rows[self.tails]))
             np.add.at(rows, self.tails, np.einsum("eab,ea->eb", self.edges, x_rows[self.heads]))
+        if len(self.columns):
+            rows += np.tensordot(
+                self.core @ np.tensordot(self.columns, x_rows, axes=2), self.columns, axes=1)
         border = self.gram @ x_border + inner @ self.span.T
         if self.dense_border.size:
             border += (self.dense_border @ x_border.ravel()).reshape(border.shape)
@@ -100,6 +114,9 @@ class SpanArrowMatrix:
         for head, tail, block in zip(self.heads, self.tails, self.edges, strict=True):
             out[np.ix_(index[head], index[tail])] += block
             out[np.ix_(index[tail], index[head])] += block.T
+        if len(self.columns):
+            flat = self.columns.reshape(len(self.columns), n * q)
+            out[: n * q, : n * q] += flat.T @ self.core @ flat
         full = self.jacobians @ self.span.T
         coupling = self.features[:, None, :, None] * full[:, :, None, :]
         out[: n * q, n * q:] = self.scale * coupling.reshape(n * q, m * p)
@@ -113,7 +130,7 @@ class SpanArrowMatrix:
         return out
 
     def factorize(self, chunk_rows: int | None = None) -> SpanFactor:
-        """Factor H: rows in batches, or as one sparse matrix where edges couple them.
+        """Factor H by its structure, as `linalg._factorize` says.
 
         Parameters
         ----------
@@ -127,4 +144,4 @@ class SpanArrowMatrix:
         """
         if chunk_rows is not None and chunk_rows < 1:
             raise InputError(f"chunk_rows must be at least 1, got {chunk_rows}")
-        return (SparseSpanFactor if len(self.edges) else SpanArrowFactor)(self, chunk_rows)
+        return factorize(self, chunk_rows)

@@ -32,6 +32,7 @@ from reml_sae.linalg._batched import (
     factor_logdet,
 )
 from reml_sae.linalg._dense import DenseCholesky
+from reml_sae.linalg._factor import Factor
 from reml_sae.typing import Array
 
 if TYPE_CHECKING:
@@ -66,17 +67,14 @@ class SpanSelectedInverse:
     columns: Array
 
 
-class SpanFactor(Protocol):
-    """What the engine asks of a factor of a span arrowhead."""
+class SpanFactor(Factor, Protocol):
+    """What a point asks of a factor of a span arrowhead; g is ((N, q), (M, p))."""
 
     matrix: SpanArrowMatrix
 
-    def logdet(self) -> float:
-        """Log-determinant of H."""
-        ...
-
-    def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
-        """Solve H x = g for g = ((N, q), (M, p))."""
+    @property
+    def backend(self) -> str | None:
+        """The sparse Cholesky that ran, "cholmod" or "splu"; None where none did."""
         ...
 
     def solve_rows(self, g: Array) -> Array:
@@ -190,6 +188,11 @@ class BorderedFactor(ABC):
 
     matrix: SpanArrowMatrix
     schur: SpanSchur
+
+    @property
+    def backend(self) -> str | None:
+        """None: no sparse Cholesky."""
+        return None
 
     @abstractmethod
     def solve_rows(self, g: Array) -> Array:

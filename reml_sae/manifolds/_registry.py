@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from importlib.metadata import entry_points
 from typing import Any
 
-from reml_sae.errors import DataWarning, RegistryError
+from reml_sae.errors import RegistryError
 from reml_sae.manifolds._base import Manifold
 from reml_sae.manifolds.circle import Circle
 from reml_sae.manifolds.cylinder import Cylinder
@@ -20,41 +16,31 @@ from reml_sae.manifolds.mobius import Mobius
 from reml_sae.manifolds.projective_plane import ProjectivePlane
 from reml_sae.manifolds.sphere import Sphere
 from reml_sae.manifolds.torus import Torus
+from reml_sae.registry import Registry
 
-ENTRY_POINT_GROUP = "reml_sae.manifolds"
-
-_FACTORIES: dict[str, Callable[..., Manifold]] = {
-    "circle": Circle,
-    "cylinder": Cylinder,
-    "duchon": Duchon,
-    "euclidean": Euclidean,
-    "interval": Interval,
-    "linear": lambda: Euclidean(1, 1),
-    "mobius": Mobius,
-    "plane": lambda: Euclidean(2, 1),
-    "projective_plane": ProjectivePlane,
-    "sphere": Sphere,
-    "torus": Torus,
-}
-_BROKEN: dict[str, str] = {}
-
-
-@lru_cache(maxsize=1)
-def _load_entry_points() -> None:
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            register_manifold(entry.name, entry.load())
-        except Exception as error:  # other people's code: whatever it raises, the rest must work
-            package = f" of package {entry.dist.name!r}" if entry.dist else ""
-            _BROKEN[entry.name] = (f"topology entry point {entry.name!r}{package} cannot be "
-                                   f"loaded: {type(error).__name__}: {error}")
-            warnings.warn(_BROKEN[entry.name], DataWarning, stacklevel=4)
+TOPOLOGIES: Registry[Callable[..., Manifold]] = Registry(
+    "topology",
+    {
+        "circle": Circle,
+        "cylinder": Cylinder,
+        "duchon": Duchon,
+        "euclidean": Euclidean,
+        "interval": Interval,
+        "linear": lambda: Euclidean(1, 1),
+        "mobius": Mobius,
+        "plane": lambda: Euclidean(2, 1),
+        "projective_plane": ProjectivePlane,
+        "sphere": Sphere,
+        "torus": Torus,
+    },
+    group="reml_sae.manifolds",
+    admit=lambda name, factory: register_manifold(name, factory),
+)
 
 
 def registered_manifolds() -> tuple[str, ...]:
     """Names that `get_manifold` knows, those of installed packages too."""
-    _load_entry_points()
-    return tuple(sorted(_FACTORIES))
+    return TOPOLOGIES.names()
 
 
 def register_manifold(name: str, factory: Callable[..., Manifold]) -> None:
@@ -73,9 +59,9 @@ def register_manifold(name: str, factory: Callable[..., Manifold]) -> None:
     """
     if not callable(factory):
         raise RegistryError(f"topology {name!r} needs a class or a function, got {factory!r}")
-    if name in _FACTORIES:
+    if name in TOPOLOGIES.items:
         raise RegistryError(f"topology {name!r} is already registered; choose another name")
-    _FACTORIES[name] = factory
+    TOPOLOGIES.items[name] = factory
 
 
 def get_manifold(topology: str | Mapping[str, Any] | Manifold) -> Manifold:
@@ -91,16 +77,5 @@ def get_manifold(topology: str | Mapping[str, Any] | Manifold) -> Manifold:
     """
     if isinstance(topology, Manifold):
         return topology
-    config = dict(topology) if isinstance(topology, Mapping) else {"topology": topology}
-    name = config.pop("topology", None)
-    known = registered_manifolds()
-    if not isinstance(name, str) or name not in known:
-        if isinstance(name, str) and name in _BROKEN:
-            raise RegistryError(_BROKEN[name])
-        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise RegistryError(f"unknown topology {name!r}; {hint}known: {', '.join(known)}")
-    try:
-        return _FACTORIES[name](**config)
-    except TypeError as error:
-        raise RegistryError(f"topology {name!r}: {error}") from error
+    made: Manifold = TOPOLOGIES.make(topology, "topology")
+    return made

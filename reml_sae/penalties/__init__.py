@@ -1,6 +1,6 @@
 """Penalties: contract, manifest, registry, schedules."""
 
-from reml_sae.penalties._base import Curvature, Penalty, PenaltyTier
+from reml_sae.penalties._base import Penalty, PenaltyTier
 from reml_sae.penalties._check import CheckReport, check_penalty
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty, RowPenalty
@@ -44,7 +44,6 @@ __all__ = [
     "BlockSparsityPenalty",
     "CheckReport",
     "CompositePenalty",
-    "Curvature",
     "DecoderIncoherencePenalty",
     "DecoderQuadratic",
     "HarmonicRoughnessPenalty",

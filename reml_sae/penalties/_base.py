@@ -15,7 +15,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from reml_sae.typing import Array
 
 if TYPE_CHECKING:
     from reml_sae.penalties.composite import CompositePenalty
-
-Curvature = Literal["majorizer", "exact"]
-"""Which operator: the positive semidefinite majorizer B or the exact Hessian."""
 
 RHO_LIMIT = 700.0
 LEAST_WEIGHT = 1e-12

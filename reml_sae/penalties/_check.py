@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reml_sae.penalties._base import Curvature, Penalty
+from reml_sae.penalties._base import Penalty
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 STEP = 1e-5
 N_DIRECTIONS = 4

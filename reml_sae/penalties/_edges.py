@@ -18,10 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 MOST_ENTRIES = 50_000_000
 """Numbers that the columns of a null space may hold."""

@@ -19,11 +19,11 @@ from typing import ClassVar
 import numpy as np
 
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature, PenaltyTier
+from reml_sae.penalties._base import PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import Held, MatrixPenalty, RowPenalty
 from reml_sae.penalties._smooth_l1 import log_centred_partition
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 
 def smooth_abs(t: Array, eps: float, order: int) -> Array:

@@ -26,10 +26,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from reml_sae.penalties._base import Array, Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
-from reml_sae.typing import Index
+from reml_sae.typing import Array, Curvature, Index
 
 Matrix: TypeAlias = Array | sp.csr_array
 """(d, d) or (c, c): dense, or sparse where the kind touches few entries."""

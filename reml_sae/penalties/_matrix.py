@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-from reml_sae.penalties._base import Array, Curvature, Penalty, PenaltyTier
+from reml_sae.penalties._base import Penalty, PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
+from reml_sae.typing import Array, Curvature
 
 
 class Held:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from reml_sae.errors import DataWarning, InputError, RegistryError, located
+from reml_sae.errors import InputError, RegistryError, located
 from reml_sae.penalties._base import Penalty
 from reml_sae.penalties._schedule import ScalarWeightSchedule
+from reml_sae.registry import Registry, near_names
 
-ENTRY_POINT_GROUP = "reml_sae.penalties"
 CONSTANTS = ("KIND_TAG", "PYTHON_WRAPPER", "ROW_BLOCK_DIAGONAL")
 
-_KINDS: dict[str, type[Penalty]] = {}
-_BROKEN: dict[str, str] = {}
+KINDS: Registry[type[Penalty]] = Registry(
+    "penalty kind", {}, group="reml_sae.penalties", admit=lambda name, cls: register(cls))
 P = TypeVar("P", bound=type[Penalty])
 
 
@@ -38,10 +34,10 @@ def register(cls: P) -> P:
     lacking += sorted(getattr(cls, "__abstractmethods__", ()))
     if lacking:
         raise RegistryError(f"penalty {cls.__name__} must define {', '.join(lacking)}")
-    known = _KINDS.get(cls.KIND_TAG)
+    known = KINDS.items.get(cls.KIND_TAG)
     if known is not None and _place(known) != _place(cls):
         raise RegistryError(f"penalty kind {cls.KIND_TAG!r} is already taken by {known.__name__}")
-    _KINDS[cls.KIND_TAG] = cls
+    KINDS.items[cls.KIND_TAG] = cls
     return cls
 
 
@@ -49,26 +45,9 @@ def _place(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
-@lru_cache(maxsize=1)
-def _load_entry_points() -> None:
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            register(entry.load())
-        except Exception as error:  # other people's code: whatever it raises, the rest must work
-            _BROKEN[entry.name] = _reason(entry, error)
-            warnings.warn(_BROKEN[entry.name], DataWarning, stacklevel=4)
-
-
-def _reason(entry: EntryPoint, error: Exception) -> str:
-    package = f" of package {entry.dist.name!r}" if entry.dist else ""
-    return (f"penalty entry point {entry.name!r}{package} cannot be loaded: "
-            f"{type(error).__name__}: {error}")
-
-
 def registered_kinds() -> tuple[str, ...]:
     """All kinds, those of installed packages too."""
-    _load_entry_points()
-    return tuple(sorted(_KINDS))
+    return KINDS.names()
 
 
 def get(kind: str) -> type[Penalty]:
@@ -79,16 +58,7 @@ def get(kind: str) -> type[Penalty]:
     RegistryError
         Where the kind is unknown; lists the near ones, and why an installed one failed to load.
     """
-    known = registered_kinds()
-    if not isinstance(kind, str):
-        raise RegistryError(f"a penalty kind must be a string, got {kind!r}")
-    if kind in _BROKEN and kind not in _KINDS:
-        raise RegistryError(_BROKEN[kind])
-    if kind not in _KINDS:
-        raise RegistryError(
-            f"unknown penalty kind {kind!r}; {_near(kind, known, 3)}known: {', '.join(known)}"
-        )
-    return _KINDS[kind]
+    return KINDS.get(kind)
 
 
 def from_config(config: Mapping[str, Any], path: str = "penalty") -> Penalty:
@@ -119,8 +89,8 @@ def from_config(config: Mapping[str, Any], path: str = "penalty") -> Penalty:
     for key in values:
         if key not in known:
             raise RegistryError(
-                f"{path}.{key} is unknown for kind {cls.KIND_TAG!r}; {_near(str(key), known, 1)}"
-                f"keys: {', '.join(sorted(known))}"
+                f"{path}.{key} is unknown for kind {cls.KIND_TAG!r}; "
+                f"{near_names(key, known, 1, 0.6)}keys: {', '.join(sorted(known))}"
             )
     missing = [name for name, item in known.items() if name not in values
                and item.default is MISSING and item.default_factory is MISSING]
@@ -134,8 +104,3 @@ def from_config(config: Mapping[str, Any], path: str = "penalty") -> Penalty:
         return cls(**values)
     except (InputError, TypeError, ValueError) as error:
         raise RegistryError(located(path, error, known)) from error
-
-
-def _near(name: str, known: Any, n: int) -> str:
-    near = difflib.get_close_matches(name, known, n=n, cutoff=0.4 if n > 1 else 0.6)
-    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""

@@ -13,11 +13,10 @@ from typing import ClassVar
 import numpy as np
 
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowInverse
 from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 AXIS_SPREAD = 0.25
 

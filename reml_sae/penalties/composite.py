@@ -20,10 +20,11 @@ import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.linalg import graded_sum
-from reml_sae.penalties._base import Array, Penalty, PenaltyTier
+from reml_sae.penalties._base import Penalty, PenaltyTier
 from reml_sae.penalties._registry import from_config, register
 from reml_sae.penalties._schedule import ScalarWeightSchedule
 from reml_sae.penalties.quadratic import DecoderQuadratic
+from reml_sae.typing import Array
 
 
 @register

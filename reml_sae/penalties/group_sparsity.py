@@ -22,12 +22,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Array, Curvature, PenaltyTier
+from reml_sae.penalties._base import PenaltyTier
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._gram import Directions, GramPenalty, group_index, sums
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
 from reml_sae.penalties._smooth_l1 import log_smooth_l1_partition
+from reml_sae.typing import Array, Curvature
 
 
 @register

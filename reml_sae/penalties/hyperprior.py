@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Array, Penalty, PenaltyTier
+from reml_sae.penalties._base import Penalty, PenaltyTier
 from reml_sae.penalties._registry import register
+from reml_sae.typing import Array
 
 
 @register

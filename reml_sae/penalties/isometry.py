@@ -35,11 +35,10 @@ from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import Held, MatrixPenalty
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 SMOOTHING = 0.1
 """delta of the majorizer; gbar is 1."""

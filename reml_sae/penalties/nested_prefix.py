@@ -17,7 +17,6 @@ import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowInverse
 from reml_sae.penalties._elementwise import (
     ElementwisePenalty,
@@ -26,7 +25,7 @@ from reml_sae.penalties._elementwise import (
     smooth_abs,
 )
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 
 @register

@@ -31,10 +31,11 @@ import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Array, Curvature, PenaltyTier
+from reml_sae.penalties._base import PenaltyTier
 from reml_sae.penalties._gram import Directions, GramPenalty, all_pairs
 from reml_sae.penalties._nuclear_partition import log_nuclear_partition
 from reml_sae.penalties._registry import register
+from reml_sae.typing import Array, Curvature
 
 TIE = 1e-10
 """Singular values closer than this, relative to the largest, count as tied at the cap."""

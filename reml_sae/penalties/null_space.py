@@ -17,9 +17,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from reml_sae.penalties._base import Array, Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
+from reml_sae.typing import Array, Curvature
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

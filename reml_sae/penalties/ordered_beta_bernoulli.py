@@ -27,11 +27,10 @@ import numpy as np
 from scipy.special import digamma, expit, gammaln, log_expit, logsumexp, polygamma
 
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 SMOOTHING = 0.1
 """delta of the majorizer, in nats, the unit of F'."""

@@ -25,10 +25,10 @@ import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Array, Curvature
 from reml_sae.penalties._gram import Directions, GramPenalty, all_pairs, group_index
 from reml_sae.penalties._matrix import Held
 from reml_sae.penalties._registry import register
+from reml_sae.typing import Array, Curvature
 
 
 class _QuadraticInGram(Held, GramPenalty):

@@ -23,13 +23,13 @@ from scipy.special import expit
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import RHO_LIMIT, STRENGTH_BOX, Curvature
+from reml_sae.penalties._base import RHO_LIMIT, STRENGTH_BOX
 from reml_sae.penalties._curvature import RowInverse
 from reml_sae.penalties._elementwise import diagonal_blocks
 from reml_sae.penalties._matrix import RowPenalty
 from reml_sae.penalties._registry import register
 from reml_sae.penalties.ard import axis_spread
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 
 class _HeldRows(RowPenalty):

@@ -22,7 +22,6 @@ from scipy.sparse.linalg import splu
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Curvature
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._edges import (
     check_columns,
@@ -34,7 +33,7 @@ from reml_sae.penalties._edges import (
 )
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 RANK_TOLERANCE = 1e-10
 DENSE_LIMIT = 2000

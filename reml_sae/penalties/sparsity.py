@@ -32,12 +32,12 @@ from scipy.special import gammaln, psi
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import STRENGTH_BOX, Curvature
+from reml_sae.penalties._base import STRENGTH_BOX
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._elementwise import Entrywise, Placed, log_smooth_abs_partition, smooth_abs
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 VANISHING = 1e-140
 """Norm below which a target counts as zero: squares of inverses must not overflow."""

@@ -352,7 +352,10 @@ def _locate(
 
 
 def _gauss_newton(X: Array, atom: Manifold, B: Array, t: Array, variance: float) -> Array:
-    """Lower |x - Phi(t) B|^2 / 2 + s2 prior(t) of each row; each has its own damping."""
+    """Lower |x - Phi(t) B|^2 / 2 + s2 prior(t) of each row.
+
+    All rows at once, each with a damping of its own: no model is at hand to solve one by one.
+    """
     def cost(t: Array) -> Array:
         residual = X - atom.basis(t) @ B
         return np.asarray(0.5 * (residual**2).sum(axis=1) + variance * atom.prior_jet(t, 0)[0])

@@ -1,5 +1,6 @@
 """Topologies, structure moves and the number of atoms, on planted shapes and on none."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -28,6 +29,7 @@ from reml_sae.discovery.n_atoms import choose_n_atoms
 from reml_sae.discovery.reshape import choose_topologies, reshape
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
+from reml_sae.engine import OuterKey
 from reml_sae.errors import InputError
 from reml_sae.estimators._validation import default_terms, resolve_terms
 from reml_sae.families import Gaussian
@@ -227,8 +229,9 @@ def test_rows_and_strengths_keep_their_atom():
     for k, other in enumerate(left):
         old, new = (local_rows(*pair)[0] for pair in ((start, other), (found, k)))
         assert len(np.intersect1d(old, new)) > 0.9 * len(old)
-    known = {"logits": 0.0, "decoder[0]": 1.0, "decoder[1]": 2.0, "decoder[10].x": 3.0}
-    assert renumbered(known, 1) == {"logits": 0.0, "decoder[0]": 1.0, "decoder[9].x": 3.0}
+    every, own = OuterKey("a", "logits"), [OuterKey("b", "decoder", k, 2) for k in (0, 1, 9, 10)]
+    known = dict(zip((every, *own), range(5), strict=True))
+    assert renumbered(known, 1) == {every: 0, own[0]: 1, replace(own[2], atom=8): 3, own[2]: 4}
 
 
 def test_a_penalty_for_so_many_atoms_forbids_their_removal():

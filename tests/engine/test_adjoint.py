@@ -37,4 +37,4 @@ def test_a_normaliser_within_a_penalty_is_not_energy():
     strength = np.exp(rho[j])
     assert found.explicit["objective"][j] == pytest.approx(0.5 * strength * z @ z, rel=1e-10)
     assert found.explicit["log_normalizer"][j] == pytest.approx(-0.5 * len(z), rel=1e-10)
-    assert model.quadratic_rho[j]
+    assert model.outer.quadratic[j]

@@ -118,10 +118,10 @@ def test_a_flat_strength_inside_its_box_is_a_limit(kind):
     model = MODELS[f"negative_binomial-{kind}"]()
     fit = rs.fit_reml(model)
     j = model.rho_names.index("log_lambda[t.0]")
-    assert fit.converged and model.rho_bounds[j, 0] < fit.rho[j] < model.rho_bounds[j, 1]
+    assert fit.converged and model.outer.bounds[j, 0] < fit.rho[j] < model.outer.bounds[j, 1]
     assert ("log_lambda[t.0]", "zero") in fit.limits
     end = fit.rho.copy()
-    end[j] = model.rho_bounds[j, 0]
+    end[j] = model.outer.bounds[j, 0]
     assert rs.criterion(model, end).value <= fit.criterion + 1e-3
 
 

@@ -10,7 +10,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles, planted_manifolds
 from reml_sae.discovery import search
-from reml_sae.engine import OUT_OF_TIME, deadline
+from reml_sae.engine import OuterStatus, deadline
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.manifolds import Circle, Euclidean
 
@@ -108,7 +108,8 @@ def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     # the last looks may come when nothing is left to do
     for late in np.unique(np.geomspace(1, 0.8 * n_looks, 3).astype(int)):
         found = fit(data, **KINDS[kind], max_time=late - 0.5)
-        assert not found.converged_ and found.message_ == OUT_OF_TIME, (late, found.message_)
+        assert not found.converged_, late
+        assert found.message_ == OuterStatus.OUT_OF_TIME.value, (late, found.message_)
         assert_usable(found, data)
 
 

@@ -40,8 +40,7 @@ def coupled(shape, part):
 
 
 def factorize(matrix, columns, core, chunk_rows=None):
-    factor = matrix.factorize(chunk_rows)
-    return LowRankUpdate(factor, columns, core) if len(columns) else factor
+    return replace(matrix, columns=columns, core=core).factorize(chunk_rows)
 
 
 cases = pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -23,6 +23,7 @@ from reml_sae.manifolds import (
     register_manifold,
     registered_manifolds,
 )
+from reml_sae.registry import Registry
 from tests.manifolds.cases import every
 
 NAMES = {"circle": Circle(), "cylinder": Cylinder(), "duchon": Duchon(), "euclidean": Euclidean(),
@@ -78,11 +79,9 @@ def test_unknown_topology_names_the_near_ones():
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(_registry, "_FACTORIES", dict(_registry._FACTORIES))
-    monkeypatch.setattr(_registry, "_BROKEN", {})
-    _registry._load_entry_points.cache_clear()
-    yield
-    _registry._load_entry_points.cache_clear()
+    fresh = Registry("topology", _registry.TOPOLOGIES.items, "reml_sae.manifolds",
+                     register_manifold)
+    monkeypatch.setattr(_registry, "TOPOLOGIES", fresh)
 
 
 @dataclass(frozen=True)

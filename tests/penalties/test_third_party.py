@@ -93,7 +93,7 @@ except RegistryError as error:
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(_registry, "_KINDS", dict(_registry._KINDS))
+    monkeypatch.setattr(_registry.KINDS, "items", dict(_registry.KINDS.items))
 
 
 def half_ridge():

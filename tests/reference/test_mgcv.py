@@ -42,7 +42,7 @@ def at_infinity(name):
     """Strengths that run to infinity, whose figures mgcv leaves where its search stopped."""
     model, fit = fitted(name)
     limits = {label for label, limit in fit.limits if limit == "infinite"}
-    return np.array([label in limits for label in model.rho_names[model.where["smooths"]]])
+    return np.array([label in limits for label in model.rho_names[model.outer["smooths"]]])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,7 +60,7 @@ def test_score(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_strengths_and_family_parameters(name):
     model, fit = fitted(name)
-    found = np.exp(fit.rho[model.where["smooths"]])
+    found = np.exp(fit.rho[model.outer["smooths"]])
     expected = np.array([penalty.strength for penalty in load.penalties(name)])
     finite = ~at_infinity(name)
     np.testing.assert_allclose(found[finite], expected[finite], rtol=1e-4)

@@ -7,7 +7,7 @@ weights of their own and no schedules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +16,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.engine.protocol import Theta
+from reml_sae.engine import Outer, OuterPart, Theta
 from reml_sae.linalg import batched_cholesky
 from reml_sae.models.mixed.border import Border
 from reml_sae.models.mixed.covariance import REACH, Covariance, term_slices
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 LEAST_STEP = 1e-8
 """Of a fixed effect in a search, as a share of the typical size of eta."""
@@ -34,14 +33,13 @@ class GroupedModel(ABC):
     ----------
     border : Border
         Which directions of the coefficients are inner and which outer parameters.
-    where : mapping
-        Slices of rho by what they hold: "covariance", "smooths", "fixed", "family".
+    outer : Outer
+        Its parts are "covariance", "fixed" and, where there are any, "smooths".
     """
 
     border: Border
     terms: tuple[Covariance, ...]
-    where: dict[str, slice]
-    rho_names: tuple[str, ...]
+    outer: Outer
     _theta: Theta | None
     _rho: Array | None
 
@@ -61,13 +59,10 @@ class GroupedModel(ABC):
         """Draws of the groups' effects around a mode."""
         return GroupSampler(self.at(theta, rho))
 
-    def _lay_out(self, labels: Mapping[str, tuple[str, ...]]) -> None:
-        """Give every part of rho its slice, in order, and its names."""
-        self.where, begin = {}, 0
-        for part, names in labels.items():
-            self.where[part] = slice(begin, begin + len(names))
-            begin += len(names)
-        self.rho_names = tuple(name for names in labels.values() for name in names)
+    @property
+    def rho_names(self) -> tuple[str, ...]:
+        """Names of the outer parameters, in order."""
+        return self.outer.names
 
     def objection(self, limits: Sequence[tuple[str, str]]) -> str:
         """None is known for any mean; see `MixedModel`."""
@@ -80,7 +75,7 @@ class GroupedModel(ABC):
         deviation. Fixed effects have the covariance of the joint mode.
         """
         frame = np.eye(len(rho))
-        covariance, fixed = self.where["covariance"], self.where["fixed"]
+        covariance, fixed = self.outer["covariance"], self.outer["fixed"]
         scales = np.concatenate([np.zeros(0), *(term.steps(rho[own]) for term, own in zip(
             self.terms, term_slices(self.terms, covariance.start), strict=True))])
         frame[covariance, covariance] = np.diag(scales)
@@ -136,7 +131,21 @@ class GroupedModel(ABC):
 
     def coefficients(self, theta: Theta, rho: Array) -> Array:
         """Coefficients of all columns of X, (P,)."""
-        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.where["fixed"]]
+        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.outer["fixed"]]
+
+
+def covariance_part(terms: Sequence[Covariance]) -> OuterPart:
+    """The outer parameters of the effects' covariances, one term after another."""
+    return OuterPart(
+        "covariance", tuple(label for term in terms for label in term.labels),
+        np.concatenate([np.zeros((0, 2)), *(term.bounds for term in terms)]),
+        np.concatenate([np.zeros(0, bool), *(term.is_quadratic for term in terms)]))
+
+
+def fixed_part(count: int) -> OuterPart:
+    """Directions of the coefficients that are outer parameters; they have no box."""
+    return OuterPart("fixed", tuple(f"fixed[{j}]" for j in range(count)),
+                     np.tile([-np.inf, np.inf], (count, 1)), np.zeros(count, bool))
 
 
 class GroupSampler:

@@ -28,13 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.engine.protocol import Theta
+from reml_sae.engine import Outer, OuterPart, Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Binomial, Family, get_family
+from reml_sae.models.family_part import family_part
 from reml_sae.models.mixed.border import Border, check_rank, unpenalised, unpenalised_names
 from reml_sae.models.mixed.covariance import Covariance, EffectsPrior, term_slices
 from reml_sae.models.mixed.design import make_design
-from reml_sae.models.mixed.grouped import GroupedModel
+from reml_sae.models.mixed.grouped import GroupedModel, covariance_part, fixed_part
 from reml_sae.models.mixed.point import MixedPoint
 from reml_sae.models.mixed.separation import separating_columns, separation_message
 from reml_sae.models.mixed.smooths import (
@@ -44,8 +45,8 @@ from reml_sae.models.mixed.smooths import (
     bind_smooths,
 )
 from reml_sae.models.mixed.start import (
+    FirstRho,
     best_psi,
-    first_rho,
     first_theta,
     joint_coefficients,
     typical_eta,
@@ -124,7 +125,7 @@ class MixedModel(GroupedModel):
         self._set_border(Border.split(self.all_smooths, data.X, self.eta_scale)
                          if method == "Laplace" else
                          Border.whole(self.all_smooths, data.X.shape[1]))
-        self._first_rho = first_rho(self)
+        self._lay_out(FirstRho.of(self))
         self._rho: Array | None = None
         self._theta: Theta | None = None
 
@@ -147,19 +148,24 @@ class MixedModel(GroupedModel):
         return tuple(terms)
 
     def _set_border(self, border: Border) -> None:
-        """Choose the inner coefficients, and lay out rho."""
+        """Choose the inner coefficients."""
         self.border = border
         self.smooths = border.smooths
         data = self.data
         self.outer_X: Array = data.X @ border.outer
         self.design = (replace(data, X=data.X @ border.inner) if self.method == "Laplace"
                        else data)
-        self._lay_out({
-            "covariance": tuple(label for term in self.terms for label in term.labels),
-            "smooths": tuple(label for smooth in self.smooths for label in smooth.labels),
-            "fixed": tuple(f"fixed[{j}]" for j in range(self.outer_X.shape[1])),
-            "family": tuple(self.family.psi_names),
-        })
+
+    def _lay_out(self, first: FirstRho) -> None:
+        """Choose what rho consists of; the box of a strength lies around its first value."""
+        self._first, count = first, len(first.smooths)
+        smooths = OuterPart(
+            "smooths", tuple(label for smooth in self.smooths for label in smooth.labels),
+            first.smooths[:, None] + np.array([-LOG_STRENGTH_SPAN, LOG_STRENGTH_SPAN]),
+            np.ones(count, bool))
+        self.outer = Outer(
+            (covariance_part(self.terms), smooths, fixed_part(self.outer_X.shape[1])),
+            family_part(self.family))
 
     # --- protocol: structure ---------------------------------------------------------------------
 
@@ -171,34 +177,12 @@ class MixedModel(GroupedModel):
     @property
     def effective_dim(self) -> int:
         """Number of integrated parameters: effects, and the integrated directions of beta."""
-        integrated = self.integrated(self.smooth_prior(np.zeros(len(self.rho_names))))
+        integrated = self.integrated(self.smooth_prior(np.zeros(len(self.outer))))
         return self.data.n_groups * self.data.Z.shape[1] + int(integrated.sum())
 
     def integrated(self, prior: SmoothPrior) -> NDArray[np.bool_]:
         """Which graded directions of the border the criterion integrates."""
         return prior.penalised if self.method == "ML" else np.ones_like(prior.penalised)
-
-    @property
-    def quadratic_rho(self) -> NDArray[np.bool_]:
-        """Strengths of smooths, precisions of diagonal covariances, and a Gaussian dispersion."""
-        mask = np.zeros(len(self.rho_names), bool)
-        mask[self.where["covariance"]] = np.concatenate(
-            [np.zeros(0, bool), *(term.is_quadratic for term in self.terms)])
-        mask[self.where["smooths"]] = True
-        mask[self.where["family"]] = self.family.has_dispersion
-        return mask
-
-    @property
-    def rho_bounds(self) -> Array:
-        """Box that the outer loop searches, (n_rho, 2)."""
-        box = np.tile([-np.inf, np.inf], (len(self.rho_names), 1))
-        start = self._first_rho
-        box[self.where["covariance"]] = np.concatenate(
-            [np.zeros((0, 2)), *(term.bounds for term in self.terms)])
-        box[self.where["smooths"]] = start[self.where["smooths"], None] + np.array(
-            [-LOG_STRENGTH_SPAN, LOG_STRENGTH_SPAN])
-        box[self.where["family"]] = self.family.psi_bounds()
-        return box
 
     def objection(self, limits: Sequence[tuple[str, str]]) -> str:
         """Separation of the data by columns that no prior holds, or binary groups of one.
@@ -207,7 +191,7 @@ class MixedModel(GroupedModel):
         """
         binary = isinstance(self.family, Binomial) and bool((self.family.n_trials == 1).all())
         if binary and self.data.n_groups == len(self.data.y):
-            return (f"{', '.join(self.rho_names[self.where['covariance']])}: one binary "
+            return (f"{', '.join(self.outer.names[self.outer['covariance']])}: one binary "
                     "observation a group says nothing of the variance between groups; leave the "
                     "random effects out, or use groups that repeat")
         gone = {name for name, limit in limits if limit == "zero"}
@@ -218,19 +202,20 @@ class MixedModel(GroupedModel):
 
     def strengths(self, rho: Array) -> dict[str, float]:
         """Precisions and strengths of the quadratic priors, by name."""
-        parts = (self.where["covariance"], self.where["smooths"])
-        return {self.rho_names[j]: float(np.exp(rho[j])) for part in parts
-                for j in range(part.start, part.stop) if self.rho_names[j].startswith("log_")}
+        parts = (self.outer["covariance"], self.outer["smooths"])
+        return {name: float(np.exp(value)) for part in parts
+                for name, value in zip(self.outer.names[part], rho[part], strict=True)
+                if name.startswith("log_")}
 
     # --- starts ----------------------------------------------------------------------------------
 
     def initial_rho(self) -> Array:
         """Outer parameters from which the outer loop starts."""
         if self._rho is None:
-            rho = self._first_rho.copy()
+            rho = self._first.without_fixed(self.outer)
             if self.outer_X.shape[1]:
                 start = self.joint().initial_theta()
-                rho[self.where["fixed"]] = self._joint_fixed(start, rho)
+                rho[self.outer["fixed"]] = self._joint_fixed(start, rho)
             self._rho = rho
         return self._rho.copy()
 
@@ -242,8 +227,8 @@ class MixedModel(GroupedModel):
         """
         moved = rho.copy()
         if self.family.n_psi and not self.family.has_dispersion:
-            moved[self.where["family"]] = best_psi(self.family, self.data.y, point.eta, point.psi)
-        slices = term_slices(self.terms, self.where["covariance"].start)
+            moved[self.outer.psi] = best_psi(self.family, self.data.y, point.eta, point.psi)
+        slices = term_slices(self.terms, self.outer["covariance"].start)
         full = [term.kind == "full" for term in self.terms]
         if any(full):
             factors = point.stepped_factors()
@@ -252,7 +237,7 @@ class MixedModel(GroupedModel):
                     moved[own] = term.parameters(factor)
         if self.outer_X.shape[1]:
             start = Theta(point.theta.xi, self.coefficients(point.theta, point.rho)[:, None])
-            moved[self.where["fixed"]] = self._joint_fixed(start, moved)
+            moved[self.outer["fixed"]] = self._joint_fixed(start, moved)
         return moved
 
     def _joint_fixed(self, start: Theta, rho: Array) -> Array:
@@ -270,7 +255,7 @@ class MixedModel(GroupedModel):
     def predictor(self, theta: Theta, rho: Array) -> Array:
         """Eta, (n,)."""
         eta = self.design.predictor(theta.xi, theta.beta[:, 0]) + self.data.offset
-        return eta + self.outer_X @ rho[self.where["fixed"]]
+        return eta + self.outer_X @ rho[self.outer["fixed"]]
 
     def at(self, theta: Theta, rho: Array) -> MixedPoint:
         """The model at a state and outer parameters."""
@@ -278,7 +263,7 @@ class MixedModel(GroupedModel):
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
-        effects = EffectsPrior.of(self.terms, rho[self.where["covariance"]])
+        effects = EffectsPrior.of(self.terms, rho[self.outer["covariance"]])
         beta = theta.beta[:, 0]
         value = float(self._loss(theta, rho).sum())
         value += 0.5 * float((effects.spherical(theta.xi) ** 2).sum())
@@ -290,16 +275,16 @@ class MixedModel(GroupedModel):
 
     def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each group, (G,)."""
-        effects = EffectsPrior.of(self.terms, rho[self.where["covariance"]])
+        effects = EffectsPrior.of(self.terms, rho[self.outer["covariance"]])
         loss = self.design.group_sums(self._loss(theta, rho))
         return loss + 0.5 * (effects.spherical(theta.xi) ** 2).sum(axis=1)
 
     def _loss(self, theta: Theta, rho: Array) -> Array:
-        return self.family.loss(self.data.y, self.predictor(theta, rho), rho[self.where["family"]])
+        return self.family.loss(self.data.y, self.predictor(theta, rho), rho[self.outer.psi])
 
     def smooth_prior(self, rho: Array) -> SmoothPrior:
         """The prior of the smooths at outer parameters."""
-        return SmoothPrior(self.smooths, self.design.X.shape[1], rho[self.where["smooths"]])
+        return SmoothPrior(self.smooths, self.design.X.shape[1], rho[self.outer["smooths"]])
 
     # --- coefficients in full --------------------------------------------------------------------
 
@@ -310,14 +295,13 @@ class MixedModel(GroupedModel):
         other = copy(self)
         other.method = "ML"
         other._set_border(Border.whole(self.all_smooths, self.data.X.shape[1]))
-        other._first_rho = self.joint_rho(self._first_rho)
+        other._lay_out(self._first)
         other._rho = other._theta = None
         return other
 
     def joint_rho(self, rho: Array) -> Array:
         """Outer parameters of the joint model: those but the fixed effects."""
-        fixed = self.where["fixed"]
-        return np.delete(rho, np.arange(fixed.start, fixed.stop))
+        return np.delete(rho, self.outer["fixed"])
 
     def joint_point(self, theta: Theta, rho: Array) -> MixedPoint:
         """The joint model at the same effects, coefficients and priors."""

@@ -30,8 +30,7 @@ from reml_sae.linalg import ArrowFactor, ArrowMatrix
 from reml_sae.models.mixed.covariance import EffectsPrior, stepped
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed.smooths import SmoothPrior
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 if TYPE_CHECKING:
     from reml_sae.models.mixed.model import MixedModel
@@ -71,10 +70,10 @@ class MixedPoint(GroupedPoint):
 
     def __init__(self, model: MixedModel, theta: Theta, rho: Array):
         self.model, self.theta, self.rho = model, theta, rho
-        self.effects = EffectsPrior.of(model.terms, rho[model.where["covariance"]])
+        self.effects = EffectsPrior.of(model.terms, rho[model.outer["covariance"]])
         self.smooths = SmoothPrior(model.smooths, model.design.X.shape[1],
-                                   rho[model.where["smooths"]])
-        self.psi = rho[model.where["family"]]
+                                   rho[model.outer["smooths"]])
+        self.psi = rho[model.outer.psi]
         self.beta = theta.beta[:, 0]
         self._whole: dict[Curvature, InverseBlocks] = {}
         self.eta = model.predictor(theta, rho)
@@ -178,11 +177,11 @@ class MixedPoint(GroupedPoint):
             by_psi = family.weight_psi(y, self.eta, self.psi)
         pulled = 0.5 * slope * h
         rho = np.zeros_like(self.rho)
-        where = self.model.where
-        rho[where["covariance"]] = 0.5 * self.effects.traces(blocks.spherical_rows)
-        rho[where["smooths"]] = 0.5 * self.smooths.traces(blocks.graded_border)
-        rho[where["fixed"]] = self.model.outer_X.T @ pulled
-        rho[where["family"]] = 0.5 * by_psi @ h
+        outer = self.model.outer
+        rho[outer["covariance"]] = 0.5 * self.effects.traces(blocks.spherical_rows)
+        rho[outer["smooths"]] = 0.5 * self.smooths.traces(blocks.graded_border)
+        rho[outer["fixed"]] = self.model.outer_X.T @ pulled
+        rho[outer.psi] = 0.5 * by_psi @ h
         edf = (float(self._weights(curvature) @ h) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
         return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
@@ -212,12 +211,12 @@ class MixedPoint(GroupedPoint):
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
-        out, where = np.zeros_like(self.rho), self.model.where
-        out[where["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
-        out[where["smooths"]] = 0.5 * self.smooths.energies(self.beta, self.beta)
-        out[where["fixed"]] = self.model.outer_X.T @ self._score
+        out, outer = np.zeros_like(self.rho), self.model.outer
+        out[outer["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
+        out[outer["smooths"]] = 0.5 * self.smooths.energies(self.beta, self.beta)
+        out[outer["fixed"]] = self.model.outer_X.T @ self._score
         loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
-        out[where["family"]] = loss_psi.sum(axis=1)
+        out[outer.psi] = loss_psi.sum(axis=1)
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
@@ -226,20 +225,20 @@ class MixedPoint(GroupedPoint):
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
-        out, where = np.zeros_like(self.rho), self.model.where
+        out, outer = np.zeros_like(self.rho), self.model.outer
         along = self._along(u)
-        out[where["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
-        out[where["smooths"]] = self.smooths.energies(self.beta, u.beta[:, 0])
-        out[where["fixed"]] = self.model.outer_X.T @ (self._weights("exact") * along)
+        out[outer["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
+        out[outer["smooths"]] = self.smooths.energies(self.beta, u.beta[:, 0])
+        out[outer["fixed"]] = self.model.outer_X.T @ (self._weights("exact") * along)
         by_psi = self.model.family.loss_eta_psi(self.model.data.y, self.eta, self.psi, 1)
-        out[where["family"]] = by_psi @ along
+        out[outer.psi] = by_psi @ along
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of the effects' and the smooths' priors, and their gradient in rho."""
         g, q = self.theta.xi.shape
-        out, where = np.zeros_like(self.rho), self.model.where
-        value, out[where["smooths"]] = self.smooths.log_normalizer()
+        out, outer = np.zeros_like(self.rho), self.model.outer
+        value, out[outer["smooths"]] = self.smooths.log_normalizer()
         value += 0.5 * g * (q * np.log(2.0 * np.pi) + self.effects.log_det)
-        out[where["covariance"]] = 0.5 * g * self.effects.log_det_gradient
+        out[outer["covariance"]] = 0.5 * g * self.effects.log_det_gradient
         return value, out

@@ -30,8 +30,7 @@ from reml_sae.families import Binomial
 from reml_sae.models.mixed.design import finite, matrix
 from reml_sae.models.mixed.model import MixedModel
 from reml_sae.models.mixed.point import MixedPoint
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 DENSE_LIMIT = 5000
 """Most inner parameters whose full covariance is made."""

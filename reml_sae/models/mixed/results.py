@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from reml_sae.models.mixed.model import MixedModel
 from reml_sae.models.mixed.point import InverseBlocks, MixedPoint
 from reml_sae.models.mixed.posterior import Fit, joint_point
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 ZERO_SD = 1e-2
 """An sd whose precision ran to its limit and that is below this share of its scale prints as 0."""
@@ -230,7 +229,7 @@ def mixed_summary(
 def _components(
     model: MixedModel, fit: FittedModel, point: MixedPoint, blocks: InverseBlocks
 ) -> tuple[VarianceComponent, ...]:
-    rho = point.rho[point.model.where["covariance"]]
+    rho = point.rho[point.model.outer["covariance"]]
     infinite = {name for name, limit in fit.limits if limit == "infinite"}
     shrunk = np.einsum("gqq->q", blocks.spherical_rows)
     out = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from reml_sae.engine.protocol import Theta
+from reml_sae.engine import Outer, Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Family
 from reml_sae.models.mixed.design import Design
@@ -47,29 +48,47 @@ def typical_eta(family: Family, design: Design, fixed: Array) -> float:
     return size
 
 
-def first_rho(model: MixedModel) -> Array:
-    """Outer parameters by moments; those of fixed effects are 0.
+@dataclass(frozen=True, eq=False)
+class FirstRho:
+    """Outer parameters by moments, but for the fixed effects.
 
-    The random effects have equal shares of their part of the variance of eta, and a strength
-    balances the curvatures of data and penalty on its columns, on average.
+    Attributes
+    ----------
+    covariance, smooths, psi : arrays
+        The parts of rho. The random effects have equal shares of their part of the variance of
+        eta, and a strength balances the curvatures of data and penalty on its columns, on average.
     """
-    family, where = model.family, model.where
-    rho = np.zeros(len(model.rho_names))
-    share = EXPLAINED / max(model.data.Z.shape[1], 1)
-    rho[where["covariance"]] = np.concatenate(
-        [np.zeros(0), *(term.start(share) for term in model.terms)])
-    psi = np.array(family.initial_psi(model.data.y), float)
-    if family.has_dispersion:
-        psi[0] = np.log(model.eta_scale**2 * (1.0 - EXPLAINED if model.terms else 1.0))
-    box = family.psi_bounds()
-    rho[where["family"]] = psi = np.clip(psi, box[:, 0], box[:, 1])
-    weights = _weights(model, psi)
-    for smooth in model.smooths:
-        curvature = weights @ model.design.X[:, smooth.columns] ** 2
-        for j, S in enumerate(smooth.matrices):
-            balance = curvature[np.diagonal(S) > 0].sum() / np.trace(S)
-            rho[where["smooths"].start + smooth.where.start + j] = np.log(max(balance, 1e-12))
-    return rho
+
+    covariance: Array
+    smooths: Array
+    psi: Array
+
+    @classmethod
+    def of(cls, model: MixedModel) -> FirstRho:
+        """Those of a model whose design is made."""
+        family = model.family
+        share = EXPLAINED / max(model.data.Z.shape[1], 1)
+        covariance = [np.zeros(0), *(term.start(share) for term in model.terms)]
+        psi = np.array(family.initial_psi(model.data.y), float)
+        if family.has_dispersion:
+            psi[0] = np.log(model.eta_scale**2 * (1.0 - EXPLAINED if model.terms else 1.0))
+        box = family.psi_bounds()
+        psi = np.clip(psi, box[:, 0], box[:, 1])
+        weights = _weights(model, psi)
+        strengths = []
+        for smooth in model.smooths:
+            curvature = weights @ model.design.X[:, smooth.columns] ** 2
+            for S in smooth.matrices:
+                balance = curvature[np.diagonal(S) > 0].sum() / np.trace(S)
+                strengths.append(np.log(max(balance, 1e-12)))
+        return cls(np.concatenate(covariance), np.array(strengths, float), psi)
+
+    def without_fixed(self, outer: Outer) -> Array:
+        """The whole of rho, with fixed effects of 0."""
+        rho = np.zeros(len(outer))
+        rho[outer["covariance"]], rho[outer["smooths"]] = self.covariance, self.smooths
+        rho[outer.psi] = self.psi
+        return rho
 
 
 def _weights(model: MixedModel, psi: Array) -> Array:
@@ -81,9 +100,9 @@ def first_theta(model: MixedModel, rho: Array) -> Theta:
     """Effects 0, and coefficients by penalised least squares on a first guess of eta."""
     X = model.design.X
     # one weight for all: where a first guess is extreme, its own weight is wrong
-    weight = max(float(_weights(model, rho[model.where["family"]]).mean()), 1e-8)
+    weight = max(float(_weights(model, rho[model.outer.psi]).mean()), 1e-8)
     target = model.family.initial_eta(model.data.y) - model.data.offset
-    target = target - model.outer_X @ rho[model.where["fixed"]]
+    target = target - model.outer_X @ rho[model.outer["fixed"]]
     beta = np.zeros(X.shape[1])
     if len(beta):
         gram = weight * (X.T @ X) + model.smooth_prior(rho).matrix()
@@ -105,7 +124,10 @@ def best_psi(family: Family, y: Array, eta: Array, start: Array) -> Array:
 
 
 def joint_coefficients(model: MixedModel, theta: Theta, rho: Array) -> Array:
-    """Coefficients (P,) near the joint mode, by damped scoring; ``model`` has them all inside."""
+    """Coefficients (P,) near the joint mode, by damped scoring; ``model`` has them all inside.
+
+    Not `solve_inner`: a start needs a few digits of a mode, and no proof that it is one.
+    """
     for _ in range(SCORING_STEPS):
         point = model.at(theta, rho)
         descent = point.gradient().scaled(-1.0)

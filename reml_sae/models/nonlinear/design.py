@@ -168,6 +168,10 @@ class PooledCurve:
 
 
 def _scoring(mean: Mean, family: Family, y: Array, beta: Array) -> Array:
+    """Levenberg-Marquardt steps on a few dense coefficients.
+
+    Not `solve_inner`: there are no rows yet, hence no arrow model, and a curve may not be finite.
+    """
     psi = np.array(family.initial_psi(y), float)
 
     def loss(beta: Array) -> float:

@@ -20,15 +20,15 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reml_sae.engine.protocol import Theta
+from reml_sae.engine import Outer, Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Family, get_family
 from reml_sae.linalg import batched_solve_psd
+from reml_sae.models.family_part import family_part
 from reml_sae.models.mixed.border import Border
 from reml_sae.models.mixed.covariance import Covariance, EffectsPrior
-from reml_sae.models.mixed.grouped import GroupedModel
+from reml_sae.models.mixed.grouped import GroupedModel, covariance_part, fixed_part
 from reml_sae.models.nonlinear.design import (
     PooledCurve,
     effect_columns,
@@ -126,11 +126,8 @@ class NonlinearMixedModel(GroupedModel):
         self.border = self._split if self.method == "Laplace" else Border.whole((), p)
         self.integrated = np.full(self.border.inner.shape[1], self.method != "ML")
         """Which inner coefficients the criterion integrates."""
-        self._lay_out({
-            "covariance": self.terms[0].labels,
-            "fixed": tuple(f"fixed[{j}]" for j in range(self.border.outer.shape[1])),
-            "family": tuple(self.family.psi_names),
-        })
+        self.outer = Outer((covariance_part(self.terms), fixed_part(self.border.outer.shape[1])),
+                           family_part(self.family))
 
     # --- protocol: structure ---------------------------------------------------------------------
 
@@ -144,25 +141,9 @@ class NonlinearMixedModel(GroupedModel):
         """Number of integrated parameters."""
         return self.data.n_groups * len(self.effect_columns) + int(self.integrated.sum())
 
-    @property
-    def quadratic_rho(self) -> NDArray[np.bool_]:
-        """Precisions of a diagonal covariance, and a Gaussian dispersion."""
-        mask = np.zeros(len(self.rho_names), bool)
-        mask[self.where["covariance"]] = self.terms[0].is_quadratic
-        mask[self.where["family"]] = self.family.has_dispersion
-        return mask
-
-    @property
-    def rho_bounds(self) -> Array:
-        """Box that the outer loop searches, (n_rho, 2)."""
-        box = np.tile([-np.inf, np.inf], (len(self.rho_names), 1))
-        box[self.where["covariance"]] = self.terms[0].bounds
-        box[self.where["family"]] = self.family.psi_bounds()
-        return box
-
     def strengths(self, rho: Array) -> dict[str, float]:
         """Precisions of the effects, by name."""
-        return {name: float(np.exp(value)) for name, value in zip(self.rho_names, rho, strict=True)
+        return {name: float(np.exp(value)) for name, value in self.outer.named(rho).items()
                 if name.startswith("log_precision")}
 
     # --- starts ----------------------------------------------------------------------------------
@@ -170,15 +151,15 @@ class NonlinearMixedModel(GroupedModel):
     def initial_rho(self) -> Array:
         """Outer parameters from which the outer loop starts."""
         if self._rho is None:
-            rho = np.zeros(len(self.rho_names))
-            rho[self.where["covariance"]] = self.terms[0].start(
+            rho = np.zeros(len(self.outer))
+            rho[self.outer["covariance"]] = self.terms[0].start(
                 EXPLAINED / len(self.effect_columns))
-            rho[self.where["fixed"]] = self.border.outer_of(self._pooled)
+            rho[self.outer["fixed"]] = self.border.outer_of(self._pooled)
             psi = np.array(self.family.initial_psi(self.data.y), float)
             if self.family.has_dispersion:
                 psi[0] = np.log(self.eta_scale**2 * (1.0 - EXPLAINED))
             box = self.family.psi_bounds()
-            rho[self.where["family"]] = np.clip(psi, box[:, 0], box[:, 1])
+            rho[self.outer.psi] = np.clip(psi, box[:, 0], box[:, 1])
             self._rho = rho
         return self._rho.copy()
 
@@ -211,11 +192,14 @@ class NonlinearMixedModel(GroupedModel):
     def objective(self, theta: Theta, rho: Array) -> float:
         """F alone; infinite where the curve is not finite."""
         spherical = self._effects(rho).spherical(theta.xi)
-        value = self._total_loss(self.predictor(theta, rho), rho[self.where["family"]])
+        value = self._total_loss(self.predictor(theta, rho), rho[self.outer.psi])
         return value + 0.5 * float((spherical**2).sum())
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
-        """Gauss-Newton steps of every group at fixed coefficients; no group's part of F rises."""
+        """Gauss-Newton steps of every group at fixed coefficients; no group's part of F rises.
+
+        All groups at once, each with a length of step of its own, which `solve_inner` has not.
+        """
         for _ in range(n_sweeps):
             point = self.at(theta, rho)
             L = point.effects.factor
@@ -232,7 +216,7 @@ class NonlinearMixedModel(GroupedModel):
         return theta
 
     def _effects(self, rho: Array) -> EffectsPrior:
-        return EffectsPrior.of(self.terms, rho[self.where["covariance"]])
+        return EffectsPrior.of(self.terms, rho[self.outer["covariance"]])
 
     def _total_loss(self, eta: Array, psi: Array) -> float:
         with np.errstate(over="ignore"):
@@ -248,7 +232,7 @@ class NonlinearMixedModel(GroupedModel):
     def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each group, (G,); infinite where eta is not finite."""
         with np.errstate(over="ignore"):
-            losses = self._losses(self.predictor(theta, rho), rho[self.where["family"]])
+            losses = self._losses(self.predictor(theta, rho), rho[self.outer.psi])
         spherical = self._effects(rho).spherical(theta.xi)
         return np.bincount(self.data.group, losses) + 0.5 * (spherical**2).sum(axis=1)
 
@@ -266,7 +250,5 @@ class NonlinearMixedModel(GroupedModel):
 
     def joint_point(self, theta: Theta, rho: Array) -> NonlinearPoint:
         """The joint model at the same effects, coefficients and priors."""
-        fixed = self.where["fixed"]
         beta = self.coefficients(theta, rho)[:, None]
-        rest = np.delete(rho, np.arange(fixed.start, fixed.stop))
-        return self.joint().at(Theta(theta.xi, beta), rest)
+        return self.joint().at(Theta(theta.xi, beta), np.delete(rho, self.outer["fixed"]))

@@ -39,8 +39,7 @@ from reml_sae.models.mixed.covariance import EffectsPrior
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed.point import ScaledFactor
 from reml_sae.models.mixed.smooths import SmoothPrior
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 if TYPE_CHECKING:
     from reml_sae.models.nonlinear.model import NonlinearMixedModel
@@ -57,8 +56,8 @@ class NonlinearPoint(GroupedPoint):
 
     def __init__(self, model: NonlinearMixedModel, theta: Theta, rho: Array):
         self.model, self.theta, self.rho = model, theta, rho
-        self.effects = EffectsPrior.of(model.terms, rho[model.where["covariance"]])
-        self.psi = rho[model.where["family"]]
+        self.effects = EffectsPrior.of(model.terms, rho[model.outer["covariance"]])
+        self.psi = rho[model.outer.psi]
         self.beta = theta.beta[:, 0]
         self.smooths = SmoothPrior((), len(self.beta), np.zeros(0))
         self.phi = model.parameters(theta, rho)
@@ -193,10 +192,10 @@ class NonlinearPoint(GroupedPoint):
             along = 0.5 * family.weight(y, self.eta, self.psi, 1) * leverage
             pulled = along[:, None] * self.first + self._expected[:, None] * bent
             psi = family.weight_psi(y, self.eta, self.psi) @ leverage
-        rho, where = np.zeros_like(self.rho), self.model.where
-        rho[where["covariance"]] = 0.5 * self.effects.traces(blocks.spherical_rows)
-        rho[where["fixed"]] = self._pull_back_fixed(pulled)
-        rho[where["family"]] = 0.5 * psi
+        rho, outer = np.zeros_like(self.rho), self.model.outer
+        rho[outer["covariance"]] = 0.5 * self.effects.traces(blocks.spherical_rows)
+        rho[outer["fixed"]] = self._pull_back_fixed(pulled)
+        rho[outer.psi] = 0.5 * psi
         edf = (self.edf(curvature) if self.model.method == "REML"
                else self.model.joint_point(self.theta, self.rho).edf())
         return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
@@ -210,11 +209,11 @@ class NonlinearPoint(GroupedPoint):
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
-        out, where = np.zeros_like(self.rho), self.model.where
-        out[where["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
-        out[where["fixed"]] = self._pull_back_fixed(self._score[:, None] * self.first)
+        out, outer = np.zeros_like(self.rho), self.model.outer
+        out[outer["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
+        out[outer["fixed"]] = self._pull_back_fixed(self._score[:, None] * self.first)
         loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
-        out[where["family"]] = loss_psi.sum(axis=1)
+        out[outer.psi] = loss_psi.sum(axis=1)
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
@@ -223,17 +222,17 @@ class NonlinearPoint(GroupedPoint):
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
-        out, where = np.zeros_like(self.rho), self.model.where
+        out, outer = np.zeros_like(self.rho), self.model.outer
         moved = self._along(u)
-        out[where["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
-        out[where["fixed"]] = self._pull_back_fixed(self._curvature_times(moved))
+        out[outer["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
+        out[outer["fixed"]] = self._pull_back_fixed(self._curvature_times(moved))
         by_psi = self.model.family.loss_eta_psi(self.model.data.y, self.eta, self.psi, 1)
-        out[where["family"]] = by_psi @ np.einsum("np,np->n", self.first, moved)
+        out[outer.psi] = by_psi @ np.einsum("np,np->n", self.first, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partition of the effects' prior, and its gradient in rho."""
         g, q = self.theta.xi.shape
         out = np.zeros_like(self.rho)
-        out[self.model.where["covariance"]] = 0.5 * g * self.effects.log_det_gradient
+        out[self.model.outer["covariance"]] = 0.5 * g * self.effects.log_det_gradient
         return 0.5 * g * (q * np.log(2.0 * np.pi) + self.effects.log_det), out

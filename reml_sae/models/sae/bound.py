@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reml_sae.engine.protocol import Curvature, Theta
+from reml_sae.engine.protocol import Theta
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.penalties import MatrixPenalty, RowCurvature
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 NOWHERE: Index = np.zeros(0, np.intp)
 SATURATED = 700.0

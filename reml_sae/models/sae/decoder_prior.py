@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.engine.protocol import Curvature
 from reml_sae.models.sae.bound import NOWHERE, Bound, log_partition
 from reml_sae.models.sae.scale import Scale, scale_terms
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.penalties import RowCurvature, RowInverse
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Curvature, Index
 
 
 class DecoderPrior:
@@ -61,8 +60,8 @@ class DecoderPrior:
     def _scale_rho(self) -> Array:
         """Gradient of the sum of g in rho, (n_rho,)."""
         out = np.zeros(len(self.rho))
-        if self.structure.family.has_dispersion:
-            out[-1] = sum(scale.value_rho() for _, scale in self.scales)
+        if (phi := self.structure.outer.dispersion) is not None:
+            out[phi] = sum(scale.value_rho() for _, scale in self.scales)
         return out
 
     def curvature_grams(self) -> list[Array]:
@@ -180,8 +179,8 @@ class DecoderPrior:
                 total += float(np.vdot(scale.dense(), own))
                 grad_beta[where] += 0.5 * scale.dense_pull(own)
                 along = scale.dense_rho(own)
-            if self.structure.family.has_dispersion:
-                grad_rho[-1] += 0.5 * along
+            if (phi := self.structure.outer.dispersion) is not None:
+                grad_rho[phi] += 0.5 * along
         return total
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
@@ -210,8 +209,8 @@ class DecoderPrior:
             out[bound.term.where] += np.einsum(
                 "jna,na->j", mixed, bound.penalty.rows(u[bound.where]))
         for where, scale in self.scales:
-            if self.structure.family.has_dispersion:
-                out[-1] += float(np.vdot(scale.gradient_rho(), u[where]))
+            if (phi := self.structure.outer.dispersion) is not None:
+                out[phi] += float(np.vdot(scale.gradient_rho(), u[where]))
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, u[where] @ self.beta[where].T)
         return out

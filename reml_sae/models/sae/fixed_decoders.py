@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
-from reml_sae.linalg import SpanFactor
+from reml_sae.linalg import Factor
 from reml_sae.models.sae.model import SAEManifoldModel
 from reml_sae.models.sae.point import SAEPoint
 from reml_sae.typing import Array
@@ -55,12 +55,11 @@ class FixedPoint:
         rows = self.point.hvp(Theta(v.xi, np.zeros_like(v.beta))).xi
         return Theta(rows, v.beta)
 
-    def factorize(self, damping: float = 0.0) -> SpanFactor:
+    def factorize(self, damping: float = 0.0) -> Factor:
         """Factor of the rows' curvature with a unit border."""
         matrix = self.point.curvature(damping)
         (n, q, _), (m, p) = matrix.rows.shape, self.theta.beta.shape
-        alone = replace(
+        return replace(
             matrix, features=np.zeros((n, m)), jacobians=np.zeros((n, q, 0)),
             span=np.zeros((p, 0)), gram=np.eye(m), border_columns=np.zeros((0, m, 0)),
-            dense_border=np.zeros((0, 0)))
-        return self.point.with_low_rank(alone.factorize())
+            dense_border=np.zeros((0, 0))).factorize()

@@ -35,7 +35,6 @@ from reml_sae.typing import Array, Index, Mask
 
 Integration = Literal["auto", "laplace", "quadrature"]
 
-DISPERSION_BOX = (-27.0, 5.0)
 QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 20_000, 25_000_000
 """Largest decoder, nodes, and rows times nodes, of a quadrature that nobody asked for."""
 
@@ -84,31 +83,15 @@ class SAEManifoldModel(SAEStructure):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set(rho=np.asarray(self.rho, float))
-        if self.rho.shape != (len(self.rho_names),):
+        if self.rho.shape != (len(self.outer),):
             raise InputError(
-                f"rho has shape {self.rho.shape}; this model has {len(self.rho_names)} outer "
-                f"parameters: {', '.join(self.rho_names)}"
+                f"rho has shape {self.rho.shape}; this model has {len(self.outer)} outer "
+                f"parameters: {', '.join(self.outer.names)}"
             )
         check_integration(
             self.integration, self.atoms, self.assignment, self.terms, self.family)
 
     # --- protocol ----------------------------------------------------------------------------
-
-    @property
-    def rho_bounds(self) -> Array:
-        """Box that the outer loop searches, (n_rho, 2)."""
-        boxes = [term.penalty.rho_bounds() for term in self.terms]
-        own = np.array([DISPERSION_BOX]) if self.family.has_dispersion else (
-            self.family.psi_bounds())
-        return np.concatenate([*boxes, own])
-
-    @property
-    def quadratic_rho(self) -> Mask:
-        """Strengths of quadratic penalties, and the dispersion."""
-        mask = np.full(len(self.rho_names), self.family.has_dispersion)
-        for term in self.terms:
-            mask[term.where] = term.penalty.is_quadratic
-        return mask
 
     def hyperprior(self, rho: Array) -> tuple[float, Array]:
         """Negative log density of rho under its hyperpriors, and its gradient."""
@@ -116,7 +99,7 @@ class SAEManifoldModel(SAEStructure):
         own = np.zeros(0)
         for term in self.terms:
             if term.target == "outer":
-                chosen = term.penalty.select(self.rho_names)
+                chosen = term.penalty.select(self.outer.names)
                 value += term.penalty.value(rho[chosen], own)
                 value += term.penalty.log_partition(own, len(chosen))[0]
                 gradient[chosen] += term.penalty.grad_target(rho[chosen], own)
@@ -178,7 +161,7 @@ class SAEManifoldModel(SAEStructure):
         """F alone, without the work for its derivatives."""
         (amplitudes, features), (n, p) = self.scaled_basis(theta), self.shape
         eta = features @ theta.beta + self.offset
-        return (float(self.family.loss(self.Z, eta, self.psi(rho)).sum())
+        return (float(self.family.loss(self.Z, eta, rho[self.outer.psi]).sum())
                 + n * p * np.log(self.unit) + RowPrior(self, theta, rho, amplitudes).value()
                 + DecoderPrior(self, theta.beta, rho).value())
 
@@ -219,7 +202,7 @@ class SAEManifoldModel(SAEStructure):
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
         kept = [term for term in self.terms if not term.couples_rows]
-        own = np.concatenate([*(term.rho(rho) for term in kept), self.psi(rho)])
+        own = np.concatenate([*(term.rho(rho) for term in kept), rho[self.outer.psi]])
         return self.with_changes(terms=kept, rho=own), own
 
     def _of_rows(self, index: Index) -> dict[str, Any]:

@@ -12,13 +12,9 @@ import numpy as np
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import (
     ArrowMatrix,
-    LowRankUpdate,
-    PackedFactor,
-    PackedRows,
     SpanArrowMatrix,
     SpanFactor,
     SpanSelectedInverse,
-    SparseSpanFactor,
 )
 from reml_sae.models.sae.exact import (
     DataTrace,
@@ -28,8 +24,7 @@ from reml_sae.models.sae.exact import (
     weighted_border,
 )
 from reml_sae.models.sae.state import SAEState
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 
 class SAEPoint(SAEState):
@@ -38,7 +33,7 @@ class SAEPoint(SAEState):
     # --- curvature ---------------------------------------------------------------------------
 
     def curvature(self, damping: float = 0.0) -> SpanArrowMatrix:
-        """The majorized curvature H without its low-rank part, plus damping times its diagonal."""
+        """The majorized curvature H, plus damping times the diagonal of its blocks."""
         rows = self.row_hessian("majorizer")
         border = self.decoder_prior.border("majorizer")
         jacobians = self.restrict(self.jacobian)
@@ -63,28 +58,16 @@ class SAEPoint(SAEState):
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
             scale=1.0 if self.precision is None else self.precision,
             heads=coupled.heads, tails=coupled.tails, edges=coupled.edges, dense_border=border,
+            columns=coupled.columns, core=coupled.core, carried=self.structure.carried,
         )
 
     def factorize(self, damping: float = 0.0) -> SpanFactor:
         """Factor of H + damping * diag(H)."""
-        return self._factorized(damping) if damping else self._factor
+        return self.curvature(damping).factorize() if damping else self._factor
 
     @cached_property
     def _factor(self) -> SpanFactor:
-        return self._factorized(0.0)
-
-    def _factorized(self, damping: float) -> SpanFactor:
-        matrix = self.curvature(damping)
-        packed = PackedRows(self.structure.carried)
-        alone = not len(matrix.edges) and not packed.is_whole
-        return self.with_low_rank(PackedFactor(matrix, packed) if alone else matrix.factorize())
-
-    def with_low_rank(self, factor: SpanFactor) -> SpanFactor:
-        """A factor of H without its low-rank part, updated by it."""
-        coupled = self.coupled("majorizer")
-        if not len(coupled.columns):
-            return factor
-        return LowRankUpdate(factor, coupled.columns, coupled.core)
+        return self.curvature().factorize()
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
@@ -129,7 +112,7 @@ class SAEPoint(SAEState):
         edf = self.structure.n_carried - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
-        grad_rho[len(grad_rho) - len(self.psi):] += -0.5 * edf if scaled else data.grad_psi
+        grad_rho[self.structure.outer.psi] += -0.5 * edf if scaled else data.grad_psi
         value = data.half_logdet + gauge_value - correction
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
@@ -209,9 +192,7 @@ class SAEPoint(SAEState):
 
     def sparse_backend(self) -> str | None:
         """The sparse Cholesky that ran for penalties that couple rows; None where none did."""
-        factor = self.factorize()
-        base = factor.base if isinstance(factor, LowRankUpdate) else factor
-        return base.backend if isinstance(base, SparseSpanFactor) else None
+        return self._factor.backend
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
@@ -233,7 +214,7 @@ class SAEPoint(SAEState):
         """Gradient of F in rho at fixed theta, (n_rho,)."""
         out = self.row_prior.value_rho() + self.decoder_prior.value_rho()
         own = self.structure.family.loss_psi(self.structure.Z, self.eta, self.psi)
-        out[len(out) - len(own):] += own.sum((1, 2))
+        out[self.structure.outer.psi] += own.sum((1, 2))
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
@@ -246,7 +227,7 @@ class SAEPoint(SAEState):
         out = self.row_prior.gradient_rho_dot(ux) + self.decoder_prior.gradient_rho_dot(u.beta)
         own = self.structure.family.loss_eta_psi(self.structure.Z, self.eta, self.psi, 1)
         moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
-        out[len(out) - len(own):] += np.einsum("jno,no->j", own, moved)
+        out[self.structure.outer.psi] += np.einsum("jno,no->j", own, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from reml_sae.assignments import Amplitudes
-from reml_sae.engine.protocol import Curvature, Theta
+from reml_sae.engine.protocol import Theta
 from reml_sae.models.sae.bound import (
     NOWHERE,
     Bound,
@@ -30,7 +30,7 @@ from reml_sae.models.sae.bound import (
 )
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.penalties import RowCurvature, RowInverse
-from reml_sae.typing import Array, Index, Mask
+from reml_sae.typing import Array, Curvature, Index, Mask
 
 
 class GatePrior:

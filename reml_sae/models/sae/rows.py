@@ -2,7 +2,8 @@
 
 All of it is computed in chunks of rows (`reml_sae.rows`). In a Newton step each row takes the exact
 row Hessian where it is positive definite and the majorized one elsewhere, and accepts or rejects
-its own step.
+its own step. It is no `solve_inner` a row: the rows are one batch, in which each has a damping of
+its own and drops out once it has settled.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _objective(rho: Array, chunk: RowChunk) -> RowResult:
 def _objectives(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     amplitudes, features = structure.scaled_basis(theta)
     eta = features @ theta.beta + structure.offset
-    loss = structure.family.loss(structure.Z, eta, structure.psi(rho)).sum(1)
+    loss = structure.family.loss(structure.Z, eta, rho[structure.outer.psi]).sum(1)
     loss += structure.shape[1] * np.log(structure.unit)
     return loss + RowPrior(structure, theta, rho, amplitudes).values()
 

@@ -15,7 +15,7 @@ START_DISPERSION = (1e-8, 1.0)
 
 def column_weights(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     """IRLS weight of every column, averaged over the rows, (p,)."""
-    psi = structure.psi(rho)
+    psi = rho[structure.outer.psi]
     if structure.family.equal_weights:
         return np.full(structure.shape[1], 1.0 / structure.family.dispersion(psi))
     eta = structure.scaled_basis(theta)[1] @ theta.beta + structure.offset
@@ -48,12 +48,12 @@ def solve_beta(structure: SAEStructure, theta: Theta, rho: Array) -> Theta:
             priors[k] = priors[k] + structure.decoder_precision * np.eye(len(priors[k]))
     prior = block_diag(*priors)
     if structure.family.equal_weights:
-        gram = features.T @ features + np.exp(structure.psi(rho)[0]) * prior
+        gram = features.T @ features + np.exp(rho[structure.outer.psi][0]) * prior
         return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ structure.Z))
     eta = structure.family.initial_eta(structure.Z)
     for _ in range(IRLS_STEPS):
-        weight = structure.family.weight(structure.Z, eta, structure.psi(rho), 0)
-        score = -structure.family.loss_eta(structure.Z, eta, structure.psi(rho), 1)
+        weight = structure.family.weight(structure.Z, eta, rho[structure.outer.psi], 0)
+        score = -structure.family.loss_eta(structure.Z, eta, rho[structure.outer.psi], 1)
         grams = np.einsum("nm,no,nk->omk", features, weight, features, optimize=True) + prior
         right = features.T @ (weight * (eta - structure.offset) + score)
         beta = np.linalg.solve(grams, right.T[:, :, None])[:, :, 0].T

@@ -20,8 +20,7 @@ from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.structure import SAEStructure
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 
 def decoder_span(structure: SAEStructure, beta: Array) -> Array:
@@ -49,7 +48,7 @@ class SAEState:
         self, structure: SAEStructure, theta: Theta, rho: Array, span: Array | None = None
     ):
         self.structure, self.theta, self.rho = structure, theta, rho
-        self.psi = structure.psi(rho)
+        self.psi = rho[structure.outer.psi]
         self._coupled: dict[Curvature, CoupledRows] = {}
         self.span = decoder_span(structure, theta.beta) if span is None else span
         self.mixture = structure.mixture(theta, theta.beta @ self.span, order=2)

@@ -11,17 +11,20 @@ import numpy as np
 from scipy.special import gammaln
 
 from reml_sae.assignments import Amplitudes, Assignment, SoftmaxChart
-from reml_sae.engine.protocol import Theta
+from reml_sae.engine import Outer, Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Family, Gaussian
 from reml_sae.manifolds import Manifold
+from reml_sae.models.family_part import family_part
 from reml_sae.models.sae.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.sae.mixture import Layout, Mixture
-from reml_sae.models.sae.terms import PenaltyTerm, number_terms
+from reml_sae.models.sae.terms import PenaltyTerm, placed
 from reml_sae.penalties import NullSpacePrior
 from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array, Index, Mask
 
+DISPERSION_BOX = (-27.0, 5.0)
+"""Log dispersion that the outer loop searches, in units of the data's root mean square."""
 DENSE_BORDER_LIMIT = 4096
 """Largest border that is carried where it is no product over outputs."""
 
@@ -80,7 +83,8 @@ class SAEStructure:
         if self.offset is None:
             self._set(offset=np.zeros(self.Z.shape[1]))
         own = with_own_priors(self.assignment, self.terms)
-        self._set(terms=number_terms(with_null_priors(own, len(self.Z))))
+        own = with_null_priors(own, len(self.Z))
+        self._set(terms=placed(own, outer_of(own, self.family)))
         active = self.active | self.always_carried
         active.flags.writeable = False  # much that is computed once depends on it
         self._set(active=active)
@@ -102,18 +106,19 @@ class SAEStructure:
 
     # --- outer parameters ------------------------------------------------------------------------
 
+    @cached_property
+    def outer(self) -> Outer:
+        """What rho consists of."""
+        return outer_of(self.terms, self.family)
+
     @property
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters; those of the family (standardised units) are last."""
-        return outer_names(self.terms, self.family)
-
-    def psi(self, rho: Array) -> Array:
-        """The family's part of rho, (n_psi,)."""
-        return rho[len(rho) - self.family.n_psi:]
+        return self.outer.names
 
     def scale_floor(self, rho: Array) -> float:
         """phi of `scale`: the dispersion, or one where the family has none."""
-        return self.family.dispersion(self.psi(rho)) if self.family.has_dispersion else 1.0
+        return self.family.dispersion(rho[self.outer.psi]) if self.family.has_dispersion else 1.0
 
     # --- sizes and places ------------------------------------------------------------------------
 
@@ -328,9 +333,10 @@ def without_null_priors(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]
     return tuple(term for term in terms if not isinstance(term.penalty, NullSpacePrior))
 
 
-def outer_names(terms: Sequence[PenaltyTerm], family: Family) -> tuple[str, ...]:
-    """Names of all outer parameters, in order."""
-    return (*(name for term in terms for name in term.names), *family.psi_names)
+def outer_of(terms: Sequence[PenaltyTerm], family: Family) -> Outer:
+    """What rho consists of: a part for every term, and the family's."""
+    box = np.array([DISPERSION_BOX]) if family.has_dispersion else None
+    return Outer(tuple(term.outer_part for term in terms), family_part(family, box))
 
 
 def dense_terms(terms: Sequence[PenaltyTerm]) -> list[PenaltyTerm]:
@@ -360,7 +366,7 @@ def check_terms(
     InputError
         Naming the kinds, and what they do not go with.
     """
-    names = outer_names(terms, family)
+    names = outer_of(terms, family).names
     for term in terms:
         reason = assignment.objection(term.penalty)
         if reason:

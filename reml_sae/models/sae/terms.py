@@ -20,10 +20,13 @@ likelihood, beside the prior that the target has.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from reml_sae.assignments import Assignment, SoftmaxChart
+from reml_sae.engine import Outer, OuterPart
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
 from reml_sae.penalties import CompositePenalty, DecoderQuadratic, MatrixPenalty, Penalty
@@ -44,23 +47,18 @@ class PenaltyTerm:
         open atoms; "decoders" are all of them, stacked.
     atom : int
         The atom whose coordinates, logits or decoder are the target; -1 for all, or none.
-    start : int
-        Index of the first of its outer parameters in rho; set by the model.
+    where : slice
+        Where its outer parameters are in rho; set by the model (`placed`).
     """
 
     penalty: Any
     target: Target
     atom: int = -1
-    start: int = 0
+    where: slice = field(default_factory=lambda: slice(0), compare=False)
 
     def rho(self, rho: Array) -> Array:
         """The term's own part of rho."""
         return rho[self.where]
-
-    @property
-    def where(self) -> slice:
-        """The term's slice of rho."""
-        return slice(self.start, self.start + self.penalty.rho_count())
 
     @property
     def place(self) -> str:
@@ -78,6 +76,13 @@ class PenaltyTerm:
         return tuple(self.label + suffix for suffix in self.penalty.rho_labels())
 
     @property
+    def outer_part(self) -> OuterPart:
+        """The term's outer parameters."""
+        return OuterPart(self.penalty.KIND_TAG, self.names, self.penalty.rho_bounds(),
+                         np.full(self.penalty.rho_count(), self.penalty.is_quadratic),
+                         self.target, self.atom)
+
+    @property
     def on_rows(self) -> bool:
         """Whether the target has the rows of the data."""
         return self.target in ("logits", "amplitudes", "coordinates")
@@ -93,13 +98,9 @@ class PenaltyTerm:
         return self.target == "coordinates" and not self.penalty.ROW_BLOCK_DIAGONAL
 
 
-def number_terms(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]:
-    """Give every term its slice of rho, in order."""
-    numbered, start = [], 0
-    for term in terms:
-        numbered.append(replace(term, start=start))
-        start += term.penalty.rho_count()
-    return tuple(numbered)
+def placed(terms: Sequence[PenaltyTerm], outer: Outer) -> tuple[PenaltyTerm, ...]:
+    """Every term with its slice of rho; the parts of ``outer`` are theirs, in order."""
+    return tuple(replace(term, where=own) for term, own in zip(terms, outer.slices, strict=True))
 
 
 def bind_penalty(

@@ -22,11 +22,11 @@ from tests.models.mixed.systems import build, bumps, second_difference, typical_
 
 def marginal(model, rho):
     """Mean design and covariance of a Gaussian model with the penalised directions as effects."""
-    data, where = model.data, model.where
+    data, outer = model.data, model.outer
     n, q = data.Z.shape
-    phi = float(np.exp(rho[-1]))
+    phi = float(np.exp(rho[outer.dispersion]))
     C = phi * np.eye(n)
-    cov = rho[where["covariance"]]
+    cov = rho[outer["covariance"]]
     column = parameter = 0
     psi = np.zeros((q, q))
     for term in model.terms:
@@ -39,7 +39,7 @@ def marginal(model, rho):
     fixed = [data.X[:, [j for j in range(data.X.shape[1])
                         if not any(j in s.columns for s in model.all_smooths)]]]
     for s in model.all_smooths:
-        S = np.tensordot(np.exp(rho[where["smooths"]][s.where]), s.matrices, 1)
+        S = np.tensordot(np.exp(rho[outer["smooths"]][s.where]), s.matrices, 1)
         values, vectors = np.linalg.eigh(S)
         proper = values > 1e-9 * values[-1]
         U = data.X[:, s.columns] @ vectors[:, proper]
@@ -94,17 +94,17 @@ def test_variance_at_zero_is_the_model_without_effects():
         model = build("poisson", covariance=kind)
         rho = model.initial_rho()
         n = sum(term.size for term in model.terms)
-        rho[:n] = model.rho_bounds[:n, 1]
+        rho[:n] = model.outer.bounds[:n, 1]
         found = rs.criterion(model, rho, tol=1e-10)
         without = build("poisson", covariance=kind)
         without = MixedModel(
             without.data.y, without.data.X, family="poisson", offset=without.data.offset,
             penalties=[Smooth(s.columns, s.matrices) for s in without.all_smooths])
-        expected = rs.criterion(without, rho[model.where["smooths"]], tol=1e-10)
+        expected = rs.criterion(without, rho[model.outer["smooths"]], tol=1e-10)
         # the box ends at an sd of 1e-5 scales, where V is of the order of its square from the limit
         assert found.value == pytest.approx(expected.value, abs=1e-5)
         assert np.abs(found.gradient[:n]).max() < 1e-5
-        smooths = found.gradient[model.where["smooths"]]
+        smooths = found.gradient[model.outer["smooths"]]
         np.testing.assert_allclose(smooths, expected.gradient, atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_strength_at_infinity_is_the_null_space():
                         penalties=[Smooth(slice(2, 10), [second_difference(8)])])
     plain = MixedModel(model.data.y, np.hstack([model.data.X, line]), family="gamma")
     rho = smooth.initial_rho()
-    rho[0] = smooth.rho_bounds[0, 1]
+    rho[0] = smooth.outer.bounds[0, 1]
     a, b = rs.criterion(smooth, rho, tol=1e-10), rs.criterion(plain, rho[1:], tol=1e-10)
     assert a.value == pytest.approx(b.value, abs=1e-7)
     assert abs(a.gradient[0]) < 1e-7
@@ -180,7 +180,7 @@ def test_planted_parameters_are_recovered(name, psi, groups, per_group):
     assert term.correlations[1, 0] == pytest.approx((L @ L.T)[1, 0] / sds.prod(), abs=0.15)
     error = summary.coefficients - [0.4, -0.7]
     assert (np.abs(error) < 3.5 * summary.standard_errors).all()
-    np.testing.assert_allclose(fit.rho[model.where["family"]], psi, atol=0.25)
+    np.testing.assert_allclose(fit.rho[model.outer.psi], psi, atol=0.25)
     modes = random_effects(model, fit)
     assert modes.values.shape == (groups, 2) and (modes.sds >= modes.conditional_sds).all()
 

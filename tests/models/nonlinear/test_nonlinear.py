@@ -189,8 +189,8 @@ def test_a_linear_curve_is_a_mixed_model(family, method, curvature):
     other = curved.initial_rho()
     for model, own in ((linear, rho), (curved, other)):
         own[:3] = [*(-2.0 * np.log(np.diagonal(L))), L[1, 0] / model.terms[0].scales[1]]
-        own[model.where["fixed"]] = model.border.outer_of(np.array([0.4, 0.3, -0.1]))
-        own[model.where["family"]] = PSI[family]
+        own[model.outer["fixed"]] = model.border.outer_of(np.array([0.4, 0.3, -0.1]))
+        own[model.outer.psi] = PSI[family]
     a = rs.criterion(linear, rho, curvature=curvature, tol=1e-10)
     b = rs.criterion(curved, other, curvature=curvature, tol=1e-10)
     assert b.value == pytest.approx(a.value, rel=1e-10)

@@ -93,7 +93,7 @@ def test_linear_coordinates_in_closed_form_under_an_amplitude(atom):
     model = build([atom], assignment="topk", n=12, p=3)
     place = model.rho_names.index("ard.amplitudes")
     rho = np.insert(np.zeros(len(model.rho_names) - 1), place, np.log(alpha))
-    rho[-1] = psi[0]
+    rho[model.outer.dispersion] = psi[0]
     gated = model.with_changes(Z=Z, integration="quadrature")
     found = gated.row_quadrature(beta, rho).row_values()
     assert nodes.n_linear
@@ -122,7 +122,8 @@ def test_the_criterion_is_the_truth_at_every_number_of_rows(n, sd):
     rho = model.initial_rho()
     V = criterion(model, rho, gradient=False, tol=1e-9).value
     nodes = (48, 14) if sd > 0.1 else (160, 48)
-    rows = GatedRows(model.Z, ATOMS, plant.support, 100.0, float(np.exp(rho[-1])), *nodes)
+    phi = float(np.exp(rho[model.outer.dispersion]))
+    rows = GatedRows(model.Z, ATOMS, plant.support, 100.0, phi, *nodes)
     truth = rows.truth(rows.least_squares(plant.coordinates, plant.amplitudes))
     constant = model.Z.size * np.log(model.unit) - truth.log_multiplicity - np.log(2.0)
     assert abs(V - truth.value - constant) < 1e-3
@@ -134,7 +135,7 @@ def test_gates_that_are_shut_leave_the_intercept():
     shut = ~model.active.any(axis=1)
     assert 0 < shut.sum() < len(shut)
     model, rho = model.with_integration("quadrature"), model.initial_rho()
-    beta, phi = model.initial_theta().beta, np.exp(rho[-1])
+    beta, phi = model.initial_theta().beta, np.exp(rho[model.outer.dispersion])
     values = model.row_quadrature(beta, rho).row_values()[shut]
     apart = model.Z[shut] - model.offset - beta[-1]
     exact = 0.5 * (apart**2).sum(1) / phi + 0.5 * apart.shape[1] * np.log(2.0 * np.pi * phi)

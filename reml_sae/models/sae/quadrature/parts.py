@@ -116,7 +116,7 @@ class RowParts:
 
 
 def _ungated(structure: SAEStructure, beta: Array, rho: Array) -> Part:
-    psi = structure.psi(rho)
+    psi = rho[structure.outer.psi]
     nodes = lattice(structure.atoms[0], beta, structure.family, psi, structure.Z, structure.offset)
     everything = np.arange(len(beta))
     return _part(structure, beta, rho, np.arange(len(structure.Z)), everything, nodes,
@@ -124,7 +124,7 @@ def _ungated(structure: SAEStructure, beta: Array, rho: Array) -> Part:
 
 
 def _open_gates(structure: SAEStructure, beta: Array, rho: Array) -> list[Part]:
-    parts, psi, last = [], structure.psi(rho), len(beta) - 1
+    parts, psi, last = [], rho[structure.outer.psi], len(beta) - 1
     places = structure.layout.basis_slices
     for k, (atom, where) in enumerate(zip(structure.atoms, places, strict=True)):
         rows = np.flatnonzero(structure.active[:, k])
@@ -146,15 +146,15 @@ def _amplitude_precision(structure: SAEStructure, k: int, rho: Array) -> tuple[f
     term = next(term for term in structure.terms
                 if term.target == "amplitudes" and term.atom in (-1, k))
     return (float(term.penalty.strengths(term.rho(rho))[0]),
-            np.arange(term.where.start, term.where.stop))
+            np.arange(len(rho))[term.where])
 
 
 def _part(
     structure: SAEStructure, beta: Array, rho: Array, rows: Index, decoder: Index, nodes: Lattice,
     prior: Index,
 ) -> Part:
-    p, psi = beta.shape[1], structure.psi(rho)
-    places = np.concatenate([np.arange(len(rho) - len(psi), len(rho)), prior])
+    p, psi = beta.shape[1], rho[structure.outer.psi]
+    places = np.concatenate([np.arange(len(rho))[structure.outer.psi], prior])
     if len(prior) < len(nodes.prior_slopes):  # the strength is known
         nodes = replace(nodes, prior_slopes=nodes.prior_slopes[:0])
     shared = structure.family.equal_weights and not nodes.n_linear

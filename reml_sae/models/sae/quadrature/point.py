@@ -19,8 +19,7 @@ from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.row_prior import GatePrior
 from reml_sae.models.sae.structure import SAEStructure
-from reml_sae.penalties import Curvature
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Curvature
 
 
 class DenseBorderFactor:
