@@ -167,11 +167,8 @@ class SAERowSampler:
     def __init__(self, structure: SAEStructure, theta: Theta, rho: Array):
         self.structure, self.theta = structure, theta
         self.carried = structure.carried
-        point = SAEState(structure, theta, rho)
-        blocks = point.row_hessian("exact")
-        low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
-        blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
-        self._upper = batched_cholesky(blocks).transpose(0, 2, 1)
+        self._upper = over_rows(
+            structure, theta, partial(_upper_factors, rho, decoder_span(structure, theta.beta)))
 
     def move(self, noise: Array) -> tuple[Theta, Array]:
         """State at standard normal noise; steps round a compact manifold leave it."""
@@ -183,6 +180,15 @@ class SAERowSampler:
             volume[rows] += atom.log_step_volume(self.theta.xi[rows, t], step[rows, t])
         moved = self.structure.retract(self.theta, Theta(step, np.zeros_like(self.theta.beta)))
         return moved, volume
+
+
+def _upper_factors(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
+    """Transposed Cholesky factors (n, q, q) of the rows' Hessians."""
+    point = SAEState(*chunk, rho, span)
+    blocks = point.row_hessian("exact")
+    low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
+    blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
+    return RowResult((batched_cholesky(blocks).transpose(0, 2, 1),))
 
 
 def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> list[Array]:
