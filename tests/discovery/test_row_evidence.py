@@ -71,7 +71,7 @@ def test_evidence_of_a_sole_atom_is_that_of_its_rows():
     model = SAEManifold(n_atoms=1, topology=Circle(1)).fit(plant.Z)
     sae = model.build_model(plant.Z)
     theta, rho = sae.initial_theta(), model.rho_
-    phi = np.exp(rho[model.outer.dispersion])
+    phi = np.exp(rho[sae.outer.dispersion])
     square = ((sae.Z - theta.beta[0]) ** 2).sum(axis=1)
     centre = 0.5 * square / phi + 1.5 * np.log(2.0 * np.pi * phi)
     full = sae.row_quadrature(theta.beta, rho).row_values()

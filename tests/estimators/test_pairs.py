@@ -86,7 +86,8 @@ def use(kind, family, assignment, work):
         model.build_model(Z)
         model.summary()
     assert len(model.rho_) == len(model.rho_names_) == (
-        sum(term.penalty.rho_count() for term in model._terms) + len(FAMILIES[family][1]))
+        sum(term.penalty.rho_count() for term in model._fitted.penalties)
+        + len(FAMILIES[family][1]))
     return None
 
 
