@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from reml_sae.penalties import MatrixPenalty, Penalty
 from reml_sae.typing import Array, Mask
 
 
@@ -53,6 +54,42 @@ class Amplitudes(ABC):
     def pull_hessian(self, s: Array, w: Array) -> Array:
         """Gradient (N, K) in z of sum_klm W_lm s_k A_klm at fixed s and symmetric W."""
 
+    # --- density that the chart carries: none, where the prior is one of the logits themselves ---
+
+    def log_jacobian(self) -> Array:
+        """Negative log density J(z) of every row that the chart adds to the prior, (N,)."""
+        return np.zeros(len(self.a))
+
+    def log_jacobian_gradient(self) -> Array:
+        """Gradient of J in z, (N, K)."""
+        return np.zeros_like(self.a)
+
+    def log_jacobian_hessian(self) -> Array:
+        """Hessian of J in z, (N, K, K)."""
+        return np.zeros((*self.a.shape, self.a.shape[1]))
+
+    def log_jacobian_hessian_vjp(self, w: Array) -> Array:
+        """Gradient (N, K) in z of <W, Hess J> at fixed symmetric W (N, K, K)."""
+        return np.zeros_like(self.a)
+
+
+@dataclass(frozen=True)
+class LogitPrior:
+    """A prior that an assignment brings where the user gave none on its target.
+
+    Attributes
+    ----------
+    penalty : Penalty
+    target : "amplitudes" or "gates"
+        The logits of open atoms, or the pattern of which are open.
+    atom : int
+        The atom whose logit it is; -1 for all.
+    """
+
+    penalty: Penalty
+    target: Literal["amplitudes", "gates"]
+    atom: int = -1
+
 
 @dataclass(frozen=True)
 class Assignment(ABC):
@@ -62,20 +99,22 @@ class Assignment(ABC):
     ----------
     name : str
         Name in the registry.
-    on_simplex : bool
-        Amplitudes are positive and sum to one; their prior lives on the simplex. Otherwise the
-        predictor has an intercept, which the atoms' constants cannot replace.
-    hard_support : bool
-        A row has parameters only for the atoms that it uses; which they are is chosen between
-        inner solves. The amplitude then stretches an atom about its centre, which the row has
-        whole: were it stretched too, a centre and an intercept far out and against each other
-        would make of the amplitude a direction of its own.
+    is_mixture : bool
+        A row is a mixture of its atoms: amplitudes are positive and sum to one.
+    has_intercept : bool
+        The predictor has an intercept, which the atoms' constants cannot replace.
+    is_log_normal : bool
+        An amplitude is the exponential of its logit.
+    chooses_support : bool
+        Which atoms a row uses is chosen between inner solves; elsewhere it is read off the state.
     """
 
     n_atoms: int
     name: ClassVar[str]
-    on_simplex: ClassVar[bool] = False
-    hard_support: ClassVar[bool] = False
+    is_mixture: ClassVar[bool] = False
+    has_intercept: ClassVar[bool] = True
+    is_log_normal: ClassVar[bool] = False
+    chooses_support: ClassVar[bool] = False
 
     @property
     def basis(self) -> Array:
@@ -97,6 +136,11 @@ class Assignment(ABC):
         """Fewest atoms that a row may use."""
         return 0
 
+    @property
+    def is_single(self) -> bool:
+        """Whether a row has no parameters but those of one atom at most."""
+        return False
+
     def logits(self, zeta: Array) -> Array:
         """Logits z (N, K) of the chart coordinates (N, dim)."""
         return zeta @ self.basis.T
@@ -116,9 +160,76 @@ class Assignment(ABC):
         On the simplex the shares of ``amplitudes`` are taken as they are.
         """
 
+    # --- what a row has, given its support ---------------------------------------------------
+
+    def open_mask(self, support: Mask) -> Mask:
+        """Atoms (N, K) that enter the predictor of rows with this support (N, K)."""
+        return np.ones_like(support)
+
+    def carried(self, support: Mask) -> Mask:
+        """Chart coordinates (N, dim) that these rows have; the others are held."""
+        return np.ones((len(support), self.dim), bool)
+
+    def centres(self, support: Mask) -> Mask | None:
+        """Rows (N, K) that have an atom's constant whole; None where it goes with the amplitude."""
+        return np.zeros_like(support)
+
+    def whole_constants(self, constants: Array) -> Array:
+        """What a row that uses an atom has of its constant, whatever its amplitude."""
+        return np.zeros_like(constants)
+
+    def users(self, amplitudes: Array, support: Mask) -> Mask:
+        """Rows and atoms (N, K) where the row counts as one of the atom's."""
+        return support
+
+    def leading(self, amplitudes: Array) -> Mask:
+        """Atoms (N, K) that a row uses whatever it resolves."""
+        return np.zeros(amplitudes.shape, bool)
+
+    def normalised(self, amplitudes: Array) -> Array:
+        """Amplitudes (N, K) that this assignment can have, from those of more or fewer atoms."""
+        return amplitudes
+
+    # --- priors ------------------------------------------------------------------------------
+
+    def own_priors(self) -> tuple[LogitPrior, ...]:
+        """Priors of the logits, without which V would not be proper."""
+        return ()
+
+    def default_penalties(self) -> tuple[Penalty, ...]:
+        """Penalties of a fit that was given none."""
+        return ()
+
+    def objection(self, penalty: Penalty) -> str:
+        """Why a penalty does not go with this assignment; empty where it does."""
+        kind, target = penalty.KIND_TAG, penalty.acts_on()
+        if target == "logits" and isinstance(penalty, MatrixPenalty):
+            return f"{kind} is a prior on the simplex; use it with assignment='softmax'"
+        if target == "gate logits" and kind != self.name:
+            return f"{kind} is a prior on gates; use it with assignment={kind!r}"
+        return ""
+
+    def log_volume(self) -> float:
+        """Log volume of a row's amplitudes under the flat prior that the chart carries."""
+        return 0.0
+
     def log_patterns(self) -> float:
         """Log of the number of supports that a row can have, equally likely before the data."""
         return 0.0
+
+    # --- what Laplace's method does not see ----------------------------------------------------
+
+    def shut_gain(self, support: Mask) -> Array:
+        """Nats (N,) that Laplace's method loses of atoms that rows hardly use."""
+        return np.zeros(len(support))
+
+    def shut(self, logits: Array, support: Mask) -> Mask:
+        """Gates (N, K) that rest where Laplace's method counts more mass than there is."""
+        return np.zeros_like(support)
+
+    def shut_cost(self, precision: float) -> tuple[float, float]:
+        """Nats of that mass for logits of this prior precision, and d / d log precision."""
+        return 0.0, 0.0
 
 
 class ElementwiseAmplitudes(Amplitudes):

@@ -27,8 +27,9 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, log_ndtr
 
-from reml_sae.assignments._base import Assignment, ElementwiseAmplitudes
+from reml_sae.assignments._base import Assignment, ElementwiseAmplitudes, LogitPrior
 from reml_sae.errors import InputError
+from reml_sae.penalties import ARDPenalty, OrderedBetaBernoulliPenalty, Penalty
 from reml_sae.typing import Array, Mask
 
 LEAST_AMPLITUDE = 1e-3
@@ -37,7 +38,48 @@ FARTHEST = 100.0
 
 @dataclass(frozen=True)
 class _LogAmplitudes(Assignment):
-    hard_support: ClassVar[bool] = True
+    """A row has parameters only for the atoms that it uses.
+
+    The amplitude stretches an atom about its centre, which the row has whole: were it stretched
+    too, a centre and an intercept far out and against each other would make of the amplitude a
+    direction of its own.
+    """
+
+    is_log_normal: ClassVar[bool] = True
+    chooses_support: ClassVar[bool] = True
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a row uses one atom at most."""
+        return self.most_active == 1
+
+    def open_mask(self, support: Mask) -> Mask:
+        """The support."""
+        return support
+
+    def carried(self, support: Mask) -> Mask:
+        """The log amplitudes of the support."""
+        return support
+
+    def centres(self, support: Mask) -> Mask:
+        """The support."""
+        return support
+
+    def whole_constants(self, constants: Array) -> Array:
+        """All of them."""
+        return constants
+
+    def own_priors(self) -> tuple[LogitPrior, ...]:
+        """One normal law of all log amplitudes."""
+        return (LogitPrior(ARDPenalty(latent_dim=1), "amplitudes"),)
+
+    def objection(self, penalty: Penalty) -> str:
+        """Penalties that couple all rows, too."""
+        if penalty.acts_on() == "coordinates" and not penalty.ROW_BLOCK_DIAGONAL:
+            return (f"{penalty.KIND_TAG} couples the coordinates of all rows, but under "
+                    f"assignment={self.name!r} a row has none of the atoms that it does "
+                    "not use; use assignment='softmax'")
+        return super().objection(penalty)
 
     def amplitudes(self, logits: Array, is_open: Mask) -> ElementwiseAmplitudes:
         """exp(z) of open atoms."""
@@ -104,6 +146,11 @@ class OrderedBetaBernoulli(_LogAmplitudes):
         """n_active."""
         return self.n_active
 
+    def own_priors(self) -> tuple[LogitPrior, ...]:
+        """That of the log amplitudes, and the Beta-Bernoulli prior of the gates."""
+        gates = OrderedBetaBernoulliPenalty(k_atoms=self.n_atoms)
+        return (*super().own_priors(), LogitPrior(gates, "gates"))
+
 
 @dataclass(frozen=True)
 class ThresholdGate(Assignment):
@@ -135,6 +182,15 @@ class ThresholdGate(Assignment):
         g3 = (g2 * (1.0 - 2.0 * g0) - 2.0 * g1**2) / self.width
         z = logits
         return ElementwiseAmplitudes(z * g0, g0 + z * g1, 2.0 * g1 + z * g2, 3.0 * g2 + z * g3)
+
+    def own_priors(self) -> tuple[LogitPrior, ...]:
+        """A normal law of the pre-activations of every atom."""
+        return tuple(LogitPrior(ARDPenalty(latent_dim=1), "amplitudes", k)
+                     for k in range(self.n_atoms))
+
+    def shut(self, logits: Array, support: Mask) -> Mask:
+        """Gates without a coordinate and below half their threshold."""
+        return ~support & (logits < 0.5 * self.threshold)
 
     def shut_cost(self, precision: float) -> tuple[float, float]:
         """-log P(z < threshold) of z ~ N(0, 1 / precision), and d / d log precision.

@@ -29,9 +29,11 @@ from scipy.linalg import helmert
 from scipy.special import log_softmax
 
 from reml_sae.assignments._base import Amplitudes, Assignment
+from reml_sae.penalties import Penalty, SoftmaxAssignmentSparsityPenalty
 from reml_sae.typing import Array, Mask
 
 LEAST_SHARE = 1e-300
+NO_SHARE = 1e-12
 SHUT_SHARE = 0.07
 """Nats by which the integral over a share near zero exceeds that of Laplace's method."""
 
@@ -50,7 +52,8 @@ class SoftmaxChart(Assignment):
 
     temperature: float = 1.0
     name: ClassVar[str] = "softmax"
-    on_simplex: ClassVar[bool] = True
+    is_mixture: ClassVar[bool] = True
+    has_intercept: ClassVar[bool] = False
 
     @cached_property
     def basis(self) -> Array:
@@ -61,6 +64,11 @@ class SoftmaxChart(Assignment):
     def least_active(self) -> int:
         """1."""
         return 1
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one atom, whose share is one."""
+        return self.n_atoms == 1
 
     def log_assignments(self, logits: Array) -> Array:
         """Log a, (N, K), finite for all finite logits."""
@@ -74,26 +82,49 @@ class SoftmaxChart(Assignment):
         """Chart coordinates of shares (N, K)."""
         return self.coordinates(self.temperature * np.log(np.maximum(amplitudes, LEAST_SHARE)))
 
-    def log_jacobian(self, log_a: Array) -> Array:
-        """J(z) of every row, (N,)."""
-        k, tau = self.n_atoms, self.temperature
-        return -log_a.sum(1) + (k - 1) * np.log(tau) - 0.5 * np.log(k)
+    def centres(self, support: Mask) -> None:
+        """None: an atom's constant goes with its share."""
 
-    def log_jacobian_gradient(self, a: Array) -> Array:
-        """Gradient of J, (N, K): (K a - 1) / tau."""
-        return (self.n_atoms * a - 1.0) / self.temperature
+    def leading(self, amplitudes: Array) -> Mask:
+        """The first atom of every row."""
+        first = np.zeros(amplitudes.shape, bool)
+        first[np.arange(len(first)), amplitudes.argmax(axis=1)] = True
+        return first
 
-    def log_jacobian_hessian(self, a: Array) -> Array:
-        """Hessian of J, (N, K, K): K (diag(a) - a a^T) / tau^2, positive semidefinite."""
-        diagonal = a[:, :, None] * np.eye(self.n_atoms)
-        return self.n_atoms * (diagonal - a[:, :, None] * a[:, None, :]) / self.temperature**2
+    def users(self, amplitudes: Array, support: Mask) -> Mask:
+        """The rows whose first atom it is."""
+        return self.leading(amplitudes)
 
-    def log_jacobian_hessian_vjp(self, amplitudes: Amplitudes, weights: Array) -> Array:
-        """Gradient in z of sum_jk W_jk Hess(J)_jk for fixed symmetric W (N, K, K): (N, K)."""
-        # f(a) = K (sum_k W_kk a_k - a^T W a) / tau^2, then the chain rule through softmax
-        scale = self.n_atoms / self.temperature**2
-        wa = np.einsum("nkl,nl->nk", weights, amplitudes.a)
-        return amplitudes.pull(scale * (np.einsum("nkk->nk", weights) - 2.0 * wa))
+    def normalised(self, amplitudes: Array) -> Array:
+        """Shares of the sum, equal ones where there is none."""
+        total = amplitudes.sum(axis=1, keepdims=True)
+        return np.where(total > NO_SHARE, amplitudes / np.maximum(total, NO_SHARE),
+                        1.0 / amplitudes.shape[1])
+
+    def default_penalties(self) -> tuple[Penalty, ...]:
+        """The entropy of several shares."""
+        if self.n_atoms == 1:
+            return ()
+        return (SoftmaxAssignmentSparsityPenalty(
+            k_atoms=self.n_atoms, temperature=self.temperature),)
+
+    def objection(self, penalty: Penalty) -> str:
+        """Entropies of other shares, and priors on gates."""
+        if isinstance(penalty, SoftmaxAssignmentSparsityPenalty):
+            if penalty.temperature == self.temperature:
+                return ""
+            return (f"{penalty.KIND_TAG} has temperature={penalty.temperature:g}, but the rows' "
+                    f"shares have {self.temperature:g}: its normaliser would be that of other "
+                    "shares; give both the same")
+        return "" if penalty.acts_on() == "logits" else super().objection(penalty)
+
+    def log_volume(self) -> float:
+        """-log (K - 1)!, of the simplex."""
+        return -float(np.sum(np.log(np.arange(1, self.n_atoms))))
+
+    def shut_gain(self, support: Mask) -> Array:
+        """Of shares near zero: a row's share is one where it lacks the atom's coordinate."""
+        return SHUT_SHARE * np.minimum((~support).sum(axis=1), self.n_atoms - 1)
 
 
 class SoftmaxAmplitudes(Amplitudes):
@@ -154,3 +185,23 @@ class SoftmaxAmplitudes(Amplitudes):
         u = (diagonal * a - 2.0 * a * wa).sum(1, keepdims=True)
         h = diagonal * s - mean * (diagonal - 4.0 * wa) - u * s - 2.0 * s * wa - 2.0 * wsa
         return self.pull(h / self.temperature**2)
+
+    def log_jacobian(self) -> Array:
+        """J(z) of every row, (N,)."""
+        k, tau = self.a.shape[1], self.temperature
+        return -self.log_a.sum(1) + (k - 1) * np.log(tau) - 0.5 * np.log(k)
+
+    def log_jacobian_gradient(self) -> Array:
+        """(K a - 1) / tau."""
+        return (self.a.shape[1] * self.a - 1.0) / self.temperature
+
+    def log_jacobian_hessian(self) -> Array:
+        """K (diag(a) - a a^T) / tau^2, positive semidefinite."""
+        k, a = self.a.shape[1], self.a
+        return k * (a[:, :, None] * np.eye(k) - a[:, :, None] * a[:, None, :]) / self.temperature**2
+
+    def log_jacobian_hessian_vjp(self, w: Array) -> Array:
+        """J^T of the gradient in a of K (sum_k W_kk a_k - a^T W a) / tau^2."""
+        scale = self.a.shape[1] / self.temperature**2
+        wa = np.einsum("nkl,nl->nk", w, self.a)
+        return self.pull(scale * (np.einsum("nkk->nk", w) - 2.0 * wa))

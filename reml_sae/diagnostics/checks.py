@@ -140,10 +140,8 @@ def diagnose(
 def atom_counts(
     assignment: Assignment, amplitudes: Array, gates: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """Rows (K,) that use each atom; on the simplex, those that use it most."""
-    if assignment.on_simplex:
-        return np.bincount(amplitudes.argmax(axis=1), minlength=assignment.n_atoms)
-    return np.asarray(gates.sum(axis=0), np.intp)
+    """Rows (K,) that use each atom; of a mixture, those that use it most."""
+    return np.asarray(assignment.users(amplitudes, gates).sum(axis=0), np.intp)
 
 
 def _graded(name: str, good: bool, figure: float, message: str) -> Check:
@@ -189,7 +187,7 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
     rows = np.unique(np.linspace(0, n - 1, min(n, CERTIFIED_ROWS)).astype(np.intp))
     found = laplace_certificate(model.rows(rows), Theta(result.theta.xi[rows], result.theta.beta),
                                 result.rho)
-    error = float((found.log_ratio - model.shut_gain[rows]).mean())
+    error = float((found.log_ratio - model.assignment.shut_gain(model.active)[rows]).mean())
     doubtful = float(found.untrusted.mean())
     status = "warn" if abs(error) > LARGE_ERROR else "pass"
     return Check("row integrals", status, error,

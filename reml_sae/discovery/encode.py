@@ -29,6 +29,7 @@ from reml_sae.discovery.pursuit import atom_grid, pursue
 from reml_sae.engine import Theta, solve_inner
 from reml_sae.errors import ConvergenceWarning
 from reml_sae.models import FixedDecoders, SAEManifoldModel
+from reml_sae.models.sae.rows import row_evidence
 from reml_sae.models.sae.start import column_weights
 from reml_sae.typing import Array, Mask
 
@@ -50,13 +51,11 @@ def active_set(
     All that it can resolve, those that a penalty couples between rows, and on the simplex its first
     atom's. A hard support stays as it is.
     """
-    if model.assignment.hard_support:
+    if model.assignment.chooses_support:
         return model.active
     a, information = _information(model, theta, rho, policy)
     active = information > policy.information
-    if model.assignment.on_simplex:
-        first = np.arange(len(a)), a.argmax(1)
-        active[first] = information[first] > policy.least_information
+    active |= model.assignment.leading(a) & (information > policy.least_information)
     return active | model.always_carried
 
 
@@ -82,18 +81,6 @@ def squared_speeds(
         metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
         speeds[k] = np.linalg.eigvalsh(metric)[0]
     return speeds
-
-
-def row_evidence(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
-    """Laplace approximation of -log p(z_i | B), (N,), but for constants that all rows share.
-
-    Infinite where a row's curvature is not positive definite, so that it is not at a mode.
-    """
-    value = model.row_objective(theta, rho)
-    sign, logdet = np.linalg.slogdet(model.joint_at(theta, rho).row_hessian("majorizer"))
-    value = value + np.where(sign > 0, 0.5 * logdet, np.inf)
-    value -= 0.5 * np.log(2.0 * np.pi) * model.carried.sum(axis=1)
-    return value + model.row_partitions(theta, rho)
 
 
 @dataclass(frozen=True)
@@ -167,14 +154,14 @@ def encode(
     if model.couples_rows:
         return _encode_together(model, theta, rho, policy, search_from_state)
     n = len(model.active)
-    model = model.with_gate_counts(model.gate_counts)
+    model = model.with_held_counts()
     best_value = np.full(n, np.inf)
     best_xi = theta.xi.copy()
     best_active = model.active.copy()
     moved = np.zeros(n, bool)
     if search_from_state:
         best_value = row_evidence(model, theta, rho)
-    find = _simplex_candidates if model.assignment.on_simplex else pursue
+    find = _simplex_candidates if model.assignment.is_mixture else pursue
     starts = [(np.concatenate([model.assignment.start(found.support, found.amplitudes),
                                found.coordinates], axis=1), found.support)
               for found in find(model, theta, rho, policy)]
@@ -246,7 +233,7 @@ def _settle(
     """
     trial_model = model.with_state(theta, rho, active)
     theta = trial_model.refine_rows(theta, rho, policy.sweeps)
-    if model.assignment.hard_support:
+    if model.assignment.chooses_support:
         return theta, trial_model, np.ones(len(active), bool)
     settled = active_set(trial_model, theta, rho, policy)
     if (settled != active).any():
@@ -255,8 +242,7 @@ def _settle(
     a, information = _information(trial_model, theta, rho, policy)
     sound = np.where(settled, information > policy.information / policy.slack,
                      information < policy.information * policy.slack)
-    if model.assignment.on_simplex:
-        sound[np.arange(len(a)), a.argmax(1)] = True
+    sound |= model.assignment.leading(a)
     return theta, trial_model, np.asarray(sound.all(axis=1))
 
 

@@ -55,7 +55,7 @@ def fit_starts(
                         number, start.explained, most)
             continue
         model = model_from_codes(Z, unit, atoms, settings, start.codes)
-        if assignment.hard_support and len(atoms) > 1 and assignment.most_active > 1:
+        if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:

@@ -20,7 +20,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.start import solve_beta, start_psi
-from reml_sae.models.sae.structure import with_amplitude_priors
+from reml_sae.models.sae.structure import with_own_priors
 from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
@@ -105,12 +105,12 @@ def model_from_codes(
         Outer parameters by key; the others start where searches start.
     """
     family, assignment = settings.family, settings.assign(len(atoms))
-    terms = with_amplitude_priors(assignment, settings.bind(atoms))
+    terms = with_own_priors(assignment, settings.bind(atoms))
     policy = settings.policy.start
     own = (np.array([np.log(policy.share_of_variance)]) if family.has_dispersion
            else family.initial_psi(Z))
     rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), own])
-    size = sum(atom.basis_size for atom in atoms) + (not assignment.on_simplex)
+    size = sum(atom.basis_size for atom in atoms) + assignment.has_intercept
     zeta = assignment.start(codes.support, codes.amplitudes)
     theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
@@ -120,7 +120,7 @@ def model_from_codes(
     )
     levels = {
         "logits": policy.log_sparsity,
-        "amplitudes": policy.log_amplitudes if assignment.hard_support else policy.log_precision}
+        "amplitudes": policy.log_amplitudes if assignment.is_log_normal else policy.log_precision}
     for term in model.terms:
         if term.target in levels:
             rho[term.where] = term.penalty.rho_at(levels[term.target])
@@ -151,7 +151,7 @@ def decided(model: SAEManifoldModel, settings: Settings) -> SAEManifoldModel:
 
 def _integration(assignment: Assignment, settings: Settings) -> Integration:
     """That of the settings; under hard gates it waits for the supports (`integrate_rows`)."""
-    return "laplace" if assignment.hard_support else settings.integration
+    return "laplace" if assignment.chooses_support else settings.integration
 
 
 def reassign(

@@ -62,7 +62,7 @@ def local_rows(fitted: Fitted, k: int, policy: TopologyPolicy) -> tuple[Index, A
     features = model.scaled_basis(fitted.result.theta)[1].copy()
     features[:, model.layout.basis_slices[k]] = 0.0
     beta = fitted.result.theta.beta
-    centre = beta[model.layout.basis_slices[k].start] * model.assignment.hard_support
+    centre = model.assignment.whole_constants(beta[model.layout.basis_slices[k].start])
     residual = model.working[rows] - features[rows] @ beta
     return rows, (residual - centre) / amplitudes[rows, None] + centre
 

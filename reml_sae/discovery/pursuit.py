@@ -61,7 +61,7 @@ def _dictionary(
     lowest, highest = _amplitude_range(model, rho, policy.amplitude_width)
     prior = AmplitudePrior(lowest, highest, _amplitude_precision(model, rho),
                            model.opening_costs(rho))
-    return CurveDictionary(points, centres * model.assignment.hard_support,
+    return CurveDictionary(points, model.assignment.whole_constants(centres),
                            [atom.linear_dim for atom in model.atoms], prior)
 
 
@@ -77,7 +77,7 @@ def _amplitude_range(
     model: SAEManifoldModel, rho: Array, width: float
 ) -> tuple[float, float]:
     spread = width / np.sqrt(max(_amplitude_precision(model, rho), 1e-12))
-    if not model.assignment.hard_support:
+    if not model.assignment.is_log_normal:
         return float(np.log(0.5)), 3.0
     return max(-spread, -5.0), min(spread, 5.0)
 

@@ -117,7 +117,7 @@ class FittedSAE:
         return SAEManifoldModel(
             data, atoms, self.penalties, np.ones((len(data), len(atoms)), bool),
             Theta(np.zeros((len(data), width)), self.beta), self.rho,
-            assignment=self.assignment, unit=self.units.scale, gate_counts=self.gate_counts,
+            assignment=self.assignment, unit=self.units.scale, held_counts=self.gate_counts,
             family=self.family, offset=self.units.model_offset,
             integration=self.integration,
         )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.discovery.encode import row_evidence
 from reml_sae.engine import FitResult, Theta
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.models import SAEManifoldModel
-from reml_sae.models.sae.rows import row_decrements
+from reml_sae.models.sae.rows import row_decrements, row_evidence
 from reml_sae.typing import Array
 
 ROW_TOLERANCE = 1e-4
@@ -59,17 +58,16 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     beta = theta.beta.copy()
     where = model.layout.basis_slices[k]
     beta[where.start + 1 : where.stop] = 0.0
-    hard = model.assignment.hard_support
-    rows = np.flatnonzero(model.active[:, k]) if hard else np.arange(len(model.Z))
+    rows = np.flatnonzero(model.is_open[:, k])
     part, xi = model.rows(rows), theta.xi[rows]
     if model.by_quadrature:
         full, reduced = (part.row_quadrature(b, rho).row_values() for b in (theta.beta, beta))
         return float(reduced.sum() - full.sum())
     gates = part.active.copy()
     gates[:, k] = False
-    without = part.with_state(Theta(xi, beta), rho, gates)
-    if hard:  # a gate that is shut takes the centre away too
-        without = without.with_offset(model.offset + theta.beta[where.start])
+    # a gate that is shut takes a whole centre away too
+    centre = model.assignment.whole_constants(theta.beta[where.start])
+    without = part.with_state(Theta(xi, beta), rho, gates).with_offset(model.offset + centre)
     refined = without.refine_rows(without.initial_theta(), rho, 20)
     return float(row_evidence(without, refined, rho).sum()
                  - row_evidence(part, Theta(xi, theta.beta), rho).sum())

@@ -111,12 +111,12 @@ def reconstruct(
     codes: Codes, atoms: Sequence[Atom], intercept: Array, assignment: Assignment
 ) -> Array:
     """Predictor of codes, (N, p), as in `models.sae.mixture`."""
-    total = np.repeat(intercept[None], len(codes), axis=0)
+    total, centres = np.repeat(intercept[None], len(codes), axis=0), assignment.centres(codes.gates)
     for k, atom in enumerate(atoms):
         basis = np.where(codes.gates[:, [k]], atom.topology.basis(codes.coordinates[k]),
                          atom.topology.prior_mean_basis())
         features = codes.assignments[:, [k]] * basis
-        if not assignment.on_simplex:
-            features[:, 0] = codes.gates[:, k] & assignment.hard_support
+        if centres is not None:
+            features[:, 0] = centres[:, k]
         total += features @ atom.coefficients
     return total

@@ -18,8 +18,8 @@ from reml_sae.models import PenaltyTerm, bind_penalty
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.structure import (
     check_terms,
-    with_amplitude_priors,
     with_null_priors,
+    with_own_priors,
 )
 from reml_sae.models.sae.terms import check_priors, check_rows
 from reml_sae.registry import near_names
@@ -96,7 +96,7 @@ def resolve_terms(
     """
     if penalties is None:
         defaults = default_terms(atoms, assignment)
-        check_terms(with_amplitude_priors(assignment, defaults), atoms, assignment, family,
+        check_terms(with_own_priors(assignment, defaults), atoms, assignment, family,
                     shape[1])
         return defaults
     terms: list[PenaltyTerm] = []
@@ -112,7 +112,7 @@ def resolve_terms(
         terms += bound
     try:
         check_priors(terms)
-        check_terms(with_amplitude_priors(assignment, terms), atoms, assignment, family, shape[1])
+        check_terms(with_own_priors(assignment, terms), atoms, assignment, family, shape[1])
     except InputError as error:
         raise InputError(f"penalties: {error}") from None
     return terms

@@ -7,10 +7,11 @@ from reml_sae import SAEManifold
 from reml_sae import penalties as pen
 from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
-from reml_sae.discovery.encode import row_evidence
 from reml_sae.engine import Theta, criterion
 from reml_sae.manifolds import Circle, Euclidean, Interval
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.decoder_prior import DecoderPrior
+from reml_sae.models.sae.rows import row_evidence
 from tests.models.sae.systems import build
 
 CASES = {
@@ -39,16 +40,15 @@ def test_row_evidence_adds_up_to_the_criterion(name):
     # the rest, from the model without its rows
     sign, blocks = np.linalg.slogdet(point.row_hessian("majorizer"))
     border = found.parts["half_logdet"] - 0.5 * blocks.sum()
-    scale, _, _ = point.penalties.scale_correction()
+    scale, _, _ = point.decoder_prior.scale_correction()
     decoders = point.objective - model.row_objective(theta, rho).sum() - scale
-    nobody = model.rows(np.zeros(0, np.intp))
-    partition = nobody.joint_at(Theta(theta.xi[:0], theta.beta), rho).penalties
+    partition = DecoderPrior(model.without_rows, theta.beta, rho).log_partition()[0]
     shared = len(model.Z) * model.assignment.log_patterns()
     for term in model.terms:
         if term.target == "logits":
             shared += term.penalty.log_partition(term.rho(rho), len(model.Z))[0]
     size = theta.beta.size
-    rest = (decoders + border + scale + partition.log_normalizer()[0] + shared
+    rest = (decoders + border + scale + partition + shared
             - 0.5 * size * np.log(2.0 * np.pi) - model.log_multiplicity)
     assert (sign > 0.0).all()
     assert rows + rest == pytest.approx(found.value, abs=1e-8 * abs(found.value))
@@ -86,8 +86,8 @@ def test_a_penalty_on_coordinates_counts_once():
     assert isinstance(own, PenaltyTerm)
     assert isinstance(own.penalty, pen.ARDPenalty)
     expected = own.penalty.log_partition(own.rho(rho), 1)[0]
-    np.testing.assert_allclose(model.row_partitions(model.initial_theta(), rho),
-                               model.active[:, 0] * expected)
+    prior = model.joint_at(model.initial_theta(), rho).row_prior
+    np.testing.assert_allclose(prior.log_partitions(), model.active[:, 0] * expected)
 
 
 @pytest.mark.parametrize("log_precision", [-1.0, 1.0, 3.0])

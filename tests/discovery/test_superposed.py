@@ -6,7 +6,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, planted_mixed_rows, planted_mixture
 from reml_sae.discovery import settle as settling
-from reml_sae.discovery.encode import encode, row_evidence
+from reml_sae.discovery.encode import encode
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import model_from_codes, rough_fit
 from reml_sae.discovery.policy import SearchPolicy
@@ -15,6 +15,7 @@ from reml_sae.discovery.starts.mixed import is_overdispersed
 from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
 from reml_sae.errors import InnerConvergenceError
+from reml_sae.models.sae.rows import row_evidence
 from tests.discovery.test_discovery import rng, settings, standardised
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
-from reml_sae.models.sae.quadrature.moments import CHUNK_ELEMENTS
+from reml_sae.rows._map import CHUNK_ELEMENTS
 
 
 @pytest.mark.parametrize(("n", "p", "k"), [(1000, 32, 2), (4000, 32, 2), (2000, 16, 4),

@@ -47,7 +47,7 @@ def test_the_slowest_of_several_schedules_ends_the_annealing():
     kind = KINDS["orthogonality"]
     model = kind.model(weight_schedule=quick)
     other = kind.penalty(weight_schedule=long)
-    both = model._with(terms=[*model.terms, *bind_penalty(other, kind.atoms, P)])
+    both = model.with_changes(terms=[*model.terms, *bind_penalty(other, kind.atoms, P)])
     assert model.schedule_end == pen.ScalarWeightSchedule(**quick).end < 30 == both.schedule_end
     assert both.settled().schedule_end is None
     assert [term.penalty.weight for term in both.apply_schedule(30).terms] == [2.0, 1.0]
@@ -67,7 +67,7 @@ def test_an_entropy_that_ends_at_weight_zero_owns_no_strength_and_leaves_the_fla
     fit = rs.fit_reml(model)
     assert fit.converged and np.isfinite(fit.criterion)
     # without any penalty on the logits, the prior on the simplex is flat
-    flat = model._with(terms=[term for term in model.terms if term.target != "logits"])
+    flat = model.with_changes(terms=[term for term in model.terms if term.target != "logits"])
     assert rs.criterion(flat, fit.rho, theta=fit.theta).value == pytest.approx(
         fit.criterion, abs=1e-8)
 

@@ -15,8 +15,6 @@ from reml_sae.discovery.strengths import known_of, renumbered
 from reml_sae.engine import OuterKey, Theta
 from reml_sae.manifolds import Manifold
 
-TINY = 1e-12
-
 
 def without_atom(fitted: Fitted, k: int, detail: str, limit: float) -> Proposal:
     """The model without atom k."""
@@ -39,11 +37,7 @@ def _codes_without(
     codes = codes_of(fitted)
     others = np.arange(len(model.atoms)) != k
     affected = np.flatnonzero(model.active[:, k] | (codes.amplitudes.argmax(axis=1) == k))
-    amplitudes = codes.amplitudes[:, others]
-    if model.assignment.on_simplex:
-        total = amplitudes.sum(axis=1, keepdims=True)
-        amplitudes = np.where(total > TINY, amplitudes / np.maximum(total, TINY),
-                              1.0 / len(atoms))
+    amplitudes = model.assignment.normalised(codes.amplitudes[:, others])
     kept = model.layout.coordinate_atom != k
     codes = Candidate(codes.support[:, others], amplitudes, codes.coordinates[:, kept])
     if not len(affected):
@@ -59,7 +53,7 @@ def _codes_without(
                               settings.policy.encode, search_from_state=start.couples_rows)
     support, coordinates = codes.support.copy(), codes.coordinates.copy()
     support[affected] = active
-    is_open = active if start.assignment.hard_support else np.ones_like(active)
+    is_open = start.assignment.open_mask(active)
     amplitudes[affected] = start.assignment.amplitudes(start.logits(found), is_open).a
     coordinates[affected] = found.xi[:, start.assignment.dim:]
     return Candidate(support, amplitudes, coordinates)

@@ -25,7 +25,7 @@ def mixed_start(
 ) -> SAEManifoldModel | None:
     """The fit of a start with rows that mix atoms; None where hardly a row does."""
     own, assignment = policy.start, fitted.model.assignment
-    if (len(fitted.model.atoms) == 1 or not assignment.on_simplex
+    if (len(fitted.model.atoms) == 1 or not assignment.is_mixture
             or not is_overdispersed(fitted, own.overdispersed)):
         return None
     rho = fitted.result.rho.copy()

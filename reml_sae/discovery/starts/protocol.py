@@ -66,7 +66,7 @@ class StartProblem:
     @property
     def is_partition(self) -> bool:
         """Whether a start gives every row to one atom."""
-        return (self.assignment.on_simplex or self.assignment.most_active == 1
+        return (self.assignment.is_mixture or self.assignment.most_active == 1
                 or len(self.atoms) == 1)
 
     @property

@@ -21,12 +21,12 @@ STARTS: tuple[Start, ...] = (
 def find_code_starts(problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
     """At least one start."""
     found = [start for kind in STARTS for start in kind.propose(problem, rng)]
-    if problem.assignment.on_simplex:
-        return [_on_simplex(start, problem.policy.encode.hard_share) for start in found]
+    if problem.assignment.is_mixture:
+        return [_with_shares(start, problem.policy.encode.hard_share) for start in found]
     return found
 
 
-def _on_simplex(start: CodeStart, share: float) -> CodeStart:
+def _with_shares(start: CodeStart, share: float) -> CodeStart:
     """The same start with shares of the most used atom for amplitudes."""
     shares = hard_shares(start.labels, start.codes.support.shape[1], share)
     return replace(start, codes=replace(start.codes, amplitudes=shares))

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reml_sae import penalties as pen
-from reml_sae.assignments import Assignment, SoftmaxChart
+from reml_sae.assignments import Assignment
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.terms import PenaltyTerm
 
 
 def default_terms(atoms: Sequence[Manifold], assignment: Assignment) -> list[PenaltyTerm]:
     """Entropy of assignments on the simplex and roughness of every atom that can be rough."""
-    terms: list[PenaltyTerm] = []
-    if len(atoms) > 1 and isinstance(assignment, SoftmaxChart):
-        terms.append(PenaltyTerm(pen.SoftmaxAssignmentSparsityPenalty(
-            k_atoms=len(atoms), temperature=assignment.temperature), "logits"))
+    terms = [PenaltyTerm(penalty, "logits") for penalty in assignment.default_penalties()]
     for k, atom in enumerate(atoms):
         roughness = atom.roughness()
         if roughness is None:

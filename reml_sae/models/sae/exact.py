@@ -13,18 +13,16 @@ the loss l of an entry.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.linalg import ArrowMatrix, DenseCholesky, SelectedInverse
+from reml_sae.models.sae.state import SAEState
 from reml_sae.penalties import RowCurvature, RowInverse
+from reml_sae.rows import RowMap, RowResult, gather_rows, row_slices
 from reml_sae.typing import Array
-
-if TYPE_CHECKING:
-    from reml_sae.models.sae.point import SAEPoint
-
 
 EXACT_BORDER_LIMIT = 4096
 """Largest border for which the exact curvature, which is dense in it, is factorised."""
@@ -49,13 +47,20 @@ class DataTrace:
     grad_psi: Array
 
 
-def weighted_border(features: Array, weight: Array) -> Array:
+def weighted_border(features: Array, weight: Array, row_map: RowMap) -> Array:
     """Border sum_i w_io phi_i phi_i^T of every output as one matrix, (M p, M p)."""
     m, p = features.shape[1], weight.shape[1]
     out = np.zeros((m, p, m, p))
-    blocks = np.einsum("nm,no,nk->mko", features, weight, features, optimize=True)
+    blocks = gather_rows(row_map, partial(_weighted_products, features, weight),
+                         row_slices(len(features), m * max(m, p), row_map.elements)).sums[0]
     out[:, np.arange(p), :, np.arange(p)] = np.moveaxis(blocks, 2, 0)
     return out.reshape(m * p, m * p)
+
+
+def _weighted_products(features: Array, weight: Array, where: slice) -> RowResult:
+    phi = features[where]
+    return RowResult(sums=(
+        np.einsum("nm,no,nk->mko", phi, weight[where], phi, optimize=True),))
 
 
 def output_products(weight: Array, own: Array, features: Array) -> Array:
@@ -65,7 +70,7 @@ def output_products(weight: Array, own: Array, features: Array) -> Array:
     return out
 
 
-def exact_matrix(point: SAEPoint) -> ArrowMatrix:
+def exact_matrix(point: SAEState) -> ArrowMatrix:
     """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out.
 
     Raises
@@ -84,25 +89,25 @@ def exact_matrix(point: SAEPoint) -> ArrowMatrix:
     weighted = jacobian * point.observed[:, None]
     coupling = point.features[:, None, :, None] * weighted[:, :, None, :]
     coupling -= slopes[:, :, :, None] * point.score[:, None, None, :]
-    border = weighted_border(point.features, point.observed)
-    for where, prior in zip(point.model.layout.blocks, point.penalties.grams, strict=True):
+    border = weighted_border(point.features, point.observed, point.structure.row_map)
+    for where, prior in zip(point.structure.layout.blocks, point.decoder_prior.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
-    for where, scale in point.penalties.scales:
+    for where, scale in point.decoder_prior.scales:
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += scale.dense()
-    if point.model.has_dense_border:
-        border += point.penalties.border("exact")
+    if point.structure.has_dense_border:
+        border += point.decoder_prior.border("exact")
     columns = point.gauge.columns.reshape(len(point.gauge), m * p)
     border += point.gauge.weight * (columns.T @ columns)
     n, q = slopes.shape[:2]
     return ArrowMatrix(point.row_hessian("exact"), coupling.reshape(n, q, m * p), border)
 
 
-def _feature_jacobian(point: SAEPoint) -> Array:
+def _feature_jacobian(point: SAEState) -> Array:
     """d phi / dx, (N, K + D, M)."""
     n, k = point.mixture.a.shape
-    width, m = k + point.model.layout.n_coordinates, point.theta.beta.shape[0]
+    width, m = k + point.structure.layout.n_coordinates, point.theta.beta.shape[0]
     out = np.zeros((n, width, m))
     for j in range(width):
         unit = np.zeros((n, width))
@@ -111,15 +116,15 @@ def _feature_jacobian(point: SAEPoint) -> Array:
     return out
 
 
-def exact_trace(point: SAEPoint) -> DataTrace:
+def exact_trace(point: SAEState) -> DataTrace:
     """Half the log-determinant of the exact Hessian, with its gradients through the data fit."""
     # the gradients are those of (1/2) tr(G H) at fixed G
     half_logdet, inverse, edges, columns = _exact_inverse(point)
     n = len(point.features)
     m, p = point.theta.beta.shape
-    family, Z, eta, psi = point.model.family, point.model.Z, point.eta, point.psi
+    family, Z, eta, psi = point.structure.family, point.structure.Z, point.eta, point.psi
     phi, h, score = point.features, point.observed, point.score
-    full = point.model.mixture(point.theta, point.theta.beta, order=3)
+    full = point.structure.mixture(point.theta, point.theta.beta, order=3)
     jacobian = full.jacobian()
     g_rows = point.lift_blocks(inverse.rows)
     g_cross = point.lift(inverse.coupling.reshape(n, -1, m * p)).reshape(n, -1, m, p)
@@ -150,7 +155,7 @@ def exact_trace(point: SAEPoint) -> DataTrace:
                      grad_x, grad_beta, gauge_pull, grad_psi)
 
 
-def _exact_inverse(point: SAEPoint) -> tuple[float, SelectedInverse[Array], Array, Array]:
+def _exact_inverse(point: SAEState) -> tuple[float, SelectedInverse[Array], Array, Array]:
     """(1/2) log|H| of the exact Hessian, and its inverse on the pattern of H.
 
     Where penalties couple the rows, H is factorised as one dense matrix.

@@ -8,17 +8,14 @@ no gradient, no coupling and unit curvature.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import Factor
+from reml_sae.models.sae.model import SAEManifoldModel
+from reml_sae.models.sae.point import SAEPoint
 from reml_sae.typing import Array
-
-if TYPE_CHECKING:
-    from reml_sae.models.sae.model import SAEManifoldModel
-    from reml_sae.models.sae.point import SAEPoint
 
 
 class FixedDecoders:

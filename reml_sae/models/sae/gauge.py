@@ -22,7 +22,7 @@ from scipy.linalg import expm
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.mixture import Layout
 from reml_sae.models.sae.terms import PenaltyTerm
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Mask
 
 Symmetry = tuple[int, int, Array]
 """Atom k, number of the generator among the atom's, and its matrix R (M_k, M_k)."""
@@ -71,6 +71,14 @@ def _breaks(
     gradient = term.penalty.grad_target(target, rho)
     slope = abs(float(gradient @ direction.ravel()))
     return bool(slope > TOLERANCE * np.linalg.norm(gradient) * np.linalg.norm(direction))
+
+
+def used_symmetries(symmetries: Iterable[Symmetry], used: Mask) -> list[Symmetry]:
+    """Symmetries of the atoms whose coordinates some row has, by ``used`` (N, K).
+
+    An atom without rows has no orbit.
+    """
+    return [item for item in symmetries if used[:, item[0]].any()]
 
 
 def log_volume(atoms: Sequence[Manifold], symmetries: Iterable[Symmetry]) -> float:

@@ -15,39 +15,23 @@ redundant; there it is not a parameter. Elsewhere it has the prior of the decode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reml_sae.assignments._base import Amplitudes, Assignment
-from reml_sae.assignments.gates import ThresholdGate
-from reml_sae.assignments.softmax import SoftmaxAmplitudes, SoftmaxChart
 from reml_sae.engine.protocol import Theta
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.families import Family, Gaussian
-from reml_sae.manifolds import Manifold
-from reml_sae.models.sae.bound import bind_rows, manifold_priors
-from reml_sae.models.sae.gauge import Symmetry, kept_symmetries, move_atom
-from reml_sae.models.sae.mixture import Layout, Mixture
-from reml_sae.models.sae.penalties import PenaltyPoint
+from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.point import SAEPoint
 from reml_sae.models.sae.quadrature.lattice import check_integration, no_quadrature
 from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
-from reml_sae.models.sae.rows import SAERowSampler, refine_rows
-from reml_sae.models.sae.structure import (
-    SAEStructure,
-    check_terms,
-    outer_of,
-    with_amplitude_priors,
-    with_null_priors,
-    without_null_priors,
-)
-from reml_sae.models.sae.terms import PenaltyTerm, placed
-from reml_sae.typing import Array, Mask
+from reml_sae.models.sae.row_prior import RowPrior
+from reml_sae.models.sae.rows import SAERowSampler, refine_rows, row_objective
+from reml_sae.models.sae.structure import SAEStructure
+from reml_sae.typing import Array, Index, Mask
 
 Integration = Literal["auto", "laplace", "quadrature"]
 
@@ -55,89 +39,57 @@ QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 20_000, 25_000_000
 """Largest decoder, nodes, and rows times nodes, of a quadrature that nobody asked for."""
 
 
+@dataclass
+class _Last:
+    """What was made last: solves, criterion and search ask for the same point one after another."""
+
+    point: SAEPoint | QuadraturePoint | None = None
+    rows: RowParts | None = None
+
+    def point_is_at(self, theta: Theta, rho: Array) -> bool:
+        """Whether the point is that of a state and outer parameters."""
+        return (self.point is not None and self.point.theta is theta
+                and np.array_equal(self.point.rho, rho))
+
+    def rows_are_at(self, beta: Array, rho: Array) -> bool:
+        """Whether the rows are those of a decoder and outer parameters."""
+        return (self.rows is not None and self.rows.beta is beta
+                and np.array_equal(self.rows.rho, rho))
+
+
+@dataclass(frozen=True, eq=False)
 class SAEManifoldModel(SAEStructure):
-    """Arrow model of an SAE-manifold at a fixed structure.
+    """Arrow model of an SAE-manifold at a fixed structure, with a state to start from.
 
     Parameters
     ----------
-    Z : (N, p) array
-        Data, centred and divided by ``unit``.
-    atoms : sequence of Manifold
-    terms : sequence of PenaltyTerm
-    active : (N, K) bool
-        Which coordinates each row carries; the others are integrated out with their prior.
+    Z, atoms, terms, active
+        Data and structure; see `SAEStructure`, which has further ones by keyword.
     theta : Theta
         State from which solves start.
     rho : (n_rho,) array
         Outer parameters from which the outer loop starts.
-    assignment : Assignment, optional
-        How rows use atoms; softmax at temperature 1 by default.
-    unit : float
-        Root mean square of the data in their own units; enters V as N p log(unit).
-    decoder_precision : float
-        Prior precision of the decoders in standardised units.
-    symmetries : list of Symmetry, optional
-        Continuous symmetries of the atoms that no penalty breaks, where they are known.
-    family : Family, optional
-        Likelihood of the entries; Gaussian by default.
-    offset : (p,) array, optional
-        Part of the predictor that is not fitted; zero by default.
-    gate_counts : ((K,) array, int), optional
-        How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
-        costs a row to open a gate under a Beta-Bernoulli prior.
     integration : {"auto", "laplace", "quadrature"}
         How the rows' own parameters are integrated out; "auto" takes quadrature where the model
         and its size allow it.
     """
 
-    def __init__(
-        self,
-        Z: Array,
-        atoms: Sequence[Manifold],
-        terms: Sequence[PenaltyTerm],
-        active: Mask,
-        theta: Theta,
-        rho: Array,
-        *,
-        assignment: Assignment | None = None,
-        unit: float = 1.0,
-        decoder_precision: float = 1.0,
-        symmetries: list[Symmetry] | None = None,
-        family: Family | None = None,
-        offset: Array | None = None,
-        gate_counts: tuple[Array, int] | None = None,
-        integration: Integration = "auto",
-    ):
-        self.Z = Z
-        self.atoms = tuple(atoms)
-        self.assignment = SoftmaxChart(len(self.atoms)) if assignment is None else assignment
-        self.layout = Layout(atoms, has_intercept=not self.assignment.on_simplex)
-        self.family = Gaussian() if family is None else family
-        own = with_null_priors(with_amplitude_priors(self.assignment, terms), len(Z))
-        self.outer = outer_of(own, self.family)
-        self.terms = placed(own, self.outer)
-        self.row_terms = [term for term in self.terms if term.on_rows]
-        self.couples_rows = any(term.couples_rows for term in self.terms)
-        self.active = active | self.always_carried
-        self.active.flags.writeable = False  # much that is computed once depends on it
-        self.active_coordinates = self.active[:, self.layout.coordinate_atom]
-        self._gate_counts = gate_counts
-        self.unit = unit
-        self.offset: Array = np.zeros(Z.shape[1]) if offset is None else offset
-        self.decoder_precision = decoder_precision
-        check_terms(without_null_priors(self.terms), self.atoms, self.assignment, self.family,
-                    Z.shape[1])
-        self._theta, self._rho = theta, np.asarray(rho, float)
-        self.integration: Integration = integration
-        self._last: tuple[Theta, Array, SAEPoint | QuadraturePoint] | None = None
-        if self._rho.shape != (len(self.outer),):
+    theta: Theta
+    rho: Array
+    _: KW_ONLY
+    integration: Integration = "auto"
+    _last: _Last = field(default_factory=_Last, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(rho=np.asarray(self.rho, float))
+        if self.rho.shape != (len(self.outer),):
             raise InputError(
-                f"rho has shape {self._rho.shape}; this model has {len(self.outer)} outer "
+                f"rho has shape {self.rho.shape}; this model has {len(self.outer)} outer "
                 f"parameters: {', '.join(self.outer.names)}"
             )
-        self.symmetries = (kept_symmetries(self.layout, self.terms, *self.shape)
-                           if symmetries is None else symmetries)
-        check_integration(integration, self.atoms, self.assignment, self.terms, self.family)
+        check_integration(
+            self.integration, self.atoms, self.assignment, self.terms, self.family)
 
     # --- protocol ----------------------------------------------------------------------------
 
@@ -153,24 +105,30 @@ class SAEManifoldModel(SAEStructure):
                 gradient[chosen] += term.penalty.grad_target(rho[chosen], own)
         return value, gradient
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(N, p)."""
-        return self.Z.shape[0], self.Z.shape[1]
+    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
+        """None: every decoder and coordinate has a proper prior."""
+        return ""
+
+    def rho_frame(self, theta: Theta, rho: Array) -> Array:
+        """The identity: outer parameters are logs."""
+        return np.eye(len(rho))
+
+    def advance_rho(self, point: object, rho: Array) -> Array:
+        """Rho itself: no outer parameter has a step of its own."""
+        return rho
 
     @property
     def effective_dim(self) -> int:
         """Parameters integrated by Laplace's method: M p, and those that rows carry."""
-        rows = 0 if self.by_quadrature else int(self.carried.sum())
-        return rows + self.layout.basis_size * self.shape[1]
+        return self.layout.basis_size * self.shape[1] if self.by_quadrature else self.n_carried
 
     def initial_theta(self) -> Theta:
         """State from which an inner solve starts."""
-        return self._theta
+        return self.theta
 
     def initial_rho(self) -> Array:
         """Outer parameters from which the outer loop starts."""
-        return self._rho.copy()
+        return self.rho.copy()
 
     def at(self, theta: Theta, rho: Array) -> SAEPoint | QuadraturePoint:
         """What the inner solve minimises, at a state and outer parameters.
@@ -178,29 +136,17 @@ class SAEManifoldModel(SAEStructure):
         L of the decoders where the rows are integrated out by quadrature, F + g elsewhere.
         """
         rho = np.asarray(rho, float)
-        if self._last is not None and self._last[0] is theta and (self._last[1] == rho).all():
-            return self._last[2]
-        point: SAEPoint | QuadraturePoint
-        if self.by_quadrature:
-            point = QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
-        else:
-            point = SAEPoint(self, theta, rho)
-        self._last = theta, rho.copy(), point
-        return point
+        if not self._last.point_is_at(theta, rho):
+            rho = rho.copy()
+            self._last.point = (
+                QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
+                if self.by_quadrature else SAEPoint(self, theta, rho))
+        assert self._last.point is not None
+        return self._last.point
 
     def joint_at(self, theta: Theta, rho: Array) -> SAEPoint:
         """The joint objective of rows and decoders at a state and outer parameters."""
         return SAEPoint(self, theta, np.asarray(rho, float))
-
-    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
-        """Move along a step, on the manifolds of the coordinates and the orbits of the gauge."""
-        xi = theta.xi + factor * step.xi
-        beta = theta.beta + factor * step.beta
-        for k, atom in enumerate(self.atoms):
-            t, b = self.coordinate_columns(k), self.layout.basis_slices[k]
-            xi[:, t], beta[b] = move_atom(atom, theta.xi[:, t], theta.beta[b],
-                                     factor * step.xi[:, t], factor * step.beta[b])
-        return Theta(xi, beta)
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """What the inner solve minimises, alone."""
@@ -213,12 +159,11 @@ class SAEManifoldModel(SAEStructure):
 
     def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
-        amplitudes, features = self.scaled_basis(theta)
-        loss = self.family.loss(self.Z, features @ theta.beta + self.offset,
-                                rho[self.outer.psi]).sum()
-        n, p = self.shape
-        return float(loss) + n * p * np.log(self.unit) + PenaltyPoint(
-            self, theta, rho, amplitudes).value()
+        (amplitudes, features), (n, p) = self.scaled_basis(theta), self.shape
+        eta = features @ theta.beta + self.offset
+        return (float(self.family.loss(self.Z, eta, rho[self.outer.psi]).sum())
+                + n * p * np.log(self.unit) + RowPrior(self, theta, rho, amplitudes).value()
+                + DecoderPrior(self, theta.beta, rho).value())
 
     def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:
         """The new beta, with each row's old or new parameters, whichever is better under it.
@@ -233,47 +178,39 @@ class SAEManifoldModel(SAEStructure):
 
     def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
         """The same model with another start and, where given, another active set."""
-        return self._with(theta=theta, rho=rho, active=self.active if active is None else active)
+        return self.with_changes(
+            theta=theta, rho=rho, active=self.active if active is None else active)
 
     def with_offset(self, offset: Array) -> SAEManifoldModel:
         """The same model with another offset, (p,)."""
-        return self._with(offset=offset)
+        return self.with_changes(offset=offset)
 
     def with_integration(self, integration: Integration) -> SAEManifoldModel:
         """The same model with its rows integrated out in another way."""
-        return self._with(integration=integration)
+        return self.with_changes(integration=integration)
 
     def decided(self) -> SAEManifoldModel:
         """The same model with "auto" decided at its present state, whatever state it moves to.
 
         What is affordable depends on the state; V before and after a fit must be the same V.
         """
-        return self.with_integration("quadrature" if self.by_quadrature else "laplace")
+        model = self.with_integration("quadrature" if self.by_quadrature else "laplace")
+        if model.by_quadrature:
+            model._last.rows = self._last.rows
+        return model
 
     def uncoupled(self, rho: Array) -> tuple[SAEManifoldModel, Array]:
         """The model without the penalties that couple rows, and its part of rho."""
         kept = [term for term in self.terms if not term.couples_rows]
         own = np.concatenate([*(term.rho(rho) for term in kept), rho[self.outer.psi]])
-        return self._with(terms=kept, rho=own), own
+        return self.with_changes(terms=kept, rho=own), own
 
-    def rows(self, index: NDArray[np.intp]) -> SAEManifoldModel:
-        """The model of some of the rows."""
-        if len(index) == len(self.Z):
-            return self
-        terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
-        return self._with(Z=self.Z[index], active=self.active[index], terms=terms,
-                          family=self.family.restrict(index, self.shape),
-                          symmetries=self.symmetries, gate_counts=self.gate_counts,
-                          theta=Theta(self._theta.xi[index], self._theta.beta))
+    def _of_rows(self, index: Index) -> dict[str, Any]:
+        return {**super()._of_rows(index), "theta": Theta(self.theta.xi[index], self.theta.beta)}
 
-    @cached_property
-    def without_rows(self) -> SAEManifoldModel:
-        """The model of none of the rows: what belongs to the decoders alone."""
-        return self.rows(np.zeros(0, np.intp))
-
-    def with_gate_counts(self, counts: tuple[Array, int]) -> SAEManifoldModel:
-        """The model with these counts of the gates, whatever its active set."""
-        return self._with(gate_counts=counts)
+    def with_held_counts(self) -> SAEManifoldModel:
+        """The model with the present counts of its gates, whatever its active set becomes."""
+        return self.with_changes(held_counts=self.gate_counts)
 
     @property
     def schedule_end(self) -> int | None:
@@ -283,25 +220,13 @@ class SAEManifoldModel(SAEStructure):
 
     def apply_schedule(self, iteration: int) -> SAEManifoldModel:
         """The model with its scheduled weights at an outer iteration."""
-        return self._with(terms=[replace(term, penalty=term.penalty.apply_schedule(iteration))
-                                 for term in self.terms])
+        return self.with_changes(terms=[
+            replace(term, penalty=term.penalty.apply_schedule(iteration)) for term in self.terms])
 
     def settled(self) -> SAEManifoldModel:
         """The model with its scheduled weights at their ends, without schedules."""
-        return self._with(terms=[replace(term, penalty=term.penalty.settled())
-                                 for term in self.terms])
-
-    def _with(self, **changed: Any) -> SAEManifoldModel:
-        arguments: dict[str, Any] = {
-            "Z": self.Z, "atoms": self.atoms, "terms": self.terms, "active": self.active,
-            "theta": self._theta, "rho": self._rho, "assignment": self.assignment,
-            "gate_counts": self._gate_counts, "unit": self.unit,
-            "decoder_precision": self.decoder_precision,
-            "family": self.family, "offset": self.offset,
-            "symmetries": None if "terms" in changed else self.symmetries,
-            "integration": self.integration,
-        }
-        return SAEManifoldModel(**{**arguments, **changed})
+        return self.with_changes(terms=[
+            replace(term, penalty=term.penalty.settled()) for term in self.terms])
 
     # --- what the search for starts and codes asks ---------------------------------------------
 
@@ -312,118 +237,16 @@ class SAEManifoldModel(SAEStructure):
             return self.Z
         return self.family.initial_eta(self.Z) - self.offset
 
-    # --- pieces that the point and the codes share ---------------------------------------------
-
-    def coordinate_columns(self, k: int) -> slice:
-        """Columns of xi that hold the coordinates of atom k."""
-        where = self.layout.coordinate_slices[k]
-        return slice(self.assignment.dim + where.start, self.assignment.dim + where.stop)
-
-    def logits(self, theta: Theta) -> Array:
-        """Logits z (N, K)."""
-        return self.assignment.logits(theta.xi[:, : self.assignment.dim])
-
-    def mixture(self, theta: Theta, coefficients: Array, order: int) -> Mixture:
-        """Linearise at a state."""
-        amplitudes = self.assignment.amplitudes(self.logits(theta), self.is_open)
-        return Mixture(self.layout, amplitudes, theta.xi[:, self.assignment.dim:], self.active,
-                       coefficients, order, self.centres)
-
-    def decoder_gram(self, rho: Array) -> list[Array]:
-        """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
-        grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)
-                 for atom, gaussian in zip(self.atoms, self.has_gaussian_decoder, strict=True)]
-        for term in self.terms:
-            if term.is_quadratic_decoder:
-                grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
-        if self.layout.has_intercept:
-            grams.append(np.full((1, 1), self.decoder_precision))
-        return grams
-
-    def opening_costs(self, rho: Array) -> Array:
-        """Nats (K,) that the prior on gates charges a row for using an atom."""
-        for term in self.terms:
-            if term.target == "gates":
-                costs: Array = term.penalty.opening_cost(*self.gate_counts, term.rho(rho))
-                return costs
-        return np.zeros(len(self.atoms))
-
-    def row_penalties(self, theta: Theta, rho: Array, amplitudes: Amplitudes) -> Array:
-        """Penalties of every row on its own, with the chart's Jacobian: (N,)."""
-        values = self.is_open @ self.opening_costs(rho)
-        if isinstance(amplitudes, SoftmaxAmplitudes) and self.simplex is not None:
-            values += self.simplex.log_jacobian(amplitudes.log_a)
-        for prior in manifold_priors(self, theta, 0):
-            values[prior.rows] += prior.jet[0]
-        for term in self.row_terms:
-            if not term.couples_rows:
-                bound = bind_rows(self, term, theta, rho)
-                np.add.at(values, bound.rows,
-                          bound.term.penalty.row_values(bound.target, bound.rho))
-        return values
-
     def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each row, (N,).
 
         Penalties on beta, and those that couple rows, are left out.
         """
-        amplitudes, features = self.scaled_basis(theta)
-        eta = features @ theta.beta + self.offset
-        loss = self.family.loss(self.Z, eta, rho[self.outer.psi]).sum(1)
-        loss += self.shape[1] * np.log(self.unit)
-        return loss + self.row_penalties(theta, rho, amplitudes)
-
-    def shut_gates(self, theta: Theta) -> Mask:
-        """Rows and atoms (N, K) whose threshold gate is shut: no coordinate, and below half."""
-        assert isinstance(self.assignment, ThresholdGate)
-        return ~self.active & (self.logits(theta) < 0.5 * self.assignment.threshold)
-
-    def row_partitions(self, theta: Theta, rho: Array) -> Array:
-        """Log partition of the priors of every row's own parameters, (N,).
-
-        What the priors of coordinates, amplitudes and logits have in `log_normalizer`, row by row;
-        with what Laplace's method loses of shares near zero; what is the same for all rows whatever
-        they carry is left out.
-        """
-        out = -self.shut_gain
-        for k, (atom, own) in enumerate(zip(self.atoms, self.has_manifold_prior, strict=True)):
-            if own:
-                out[self.active[:, k]] += atom.log_prior_volume()
-        for term in self.row_terms:
-            if term.target == "logits" or term.couples_rows or not term.penalty.is_normalised:
-                continue
-            for k in range(len(self.atoms)) if term.atom < 0 else (term.atom,):
-                rows = self.is_open[:, k] if term.target == "amplitudes" else self.active[:, k]
-                out[rows] += self._partition_of_rows(term, np.flatnonzero(rows), rho)
-            if term.target == "amplitudes" and isinstance(self.assignment, ThresholdGate):
-                cost, _ = self.assignment.shut_cost(float(term.penalty.strengths(term.rho(rho))[0]))
-                out += cost * self.shut_gates(theta)[:, term.atom]
-        return out
-
-    def _partition_of_rows(
-        self, term: PenaltyTerm, rows: NDArray[np.intp], rho: Array
-    ) -> float | Array:
-        """Log partition of a term on rows, for one row or for every one of them."""
-        own = term.rho(rho)
-        one = term.penalty.restrict(np.zeros(1, np.intp), len(self.Z))
-        if one is term.penalty:
-            return float(one.log_partition(own, 1)[0])
-        each = [term.penalty.restrict(row, len(self.Z)).log_partition(own, 1)[0]
-                for row in rows[:, None]]
-        return np.array(each)
+        return row_objective(self, theta, rho)
 
     def row_sampler(self, theta: Theta, rho: Array) -> SAERowSampler:
         """Draws of the rows around a mode."""
         return SAERowSampler(self, theta, rho)
-
-    def row_residuals(self, theta: Theta) -> Array:
-        """Data minus mean, (N, p), standardised units."""
-        return self.Z - self.family.mean(self.scaled_basis(theta)[1] @ theta.beta + self.offset)
-
-    def scaled_basis(self, theta: Theta) -> tuple[Amplitudes, Array]:
-        """Amplitudes of (N, K), and the features phi (N, M)."""
-        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
-        return mixture.amplitudes, mixture.features()
 
     def strengths(self, rho: Array) -> dict[str, float]:
         """Strength lambda = weight * exp(rho) of every learnable term, by name of its rho."""
@@ -445,7 +268,7 @@ class SAEManifoldModel(SAEStructure):
         whose full step does not descend tries shorter ones and otherwise stays. Where a penalty
         couples the rows they cannot move on their own, and all stay.
         """
-        return theta if self.couples_rows else refine_rows(self, theta, rho, n_sweeps)
+        return refine_rows(self, theta, rho, n_sweeps)
 
     # --- rows integrated by quadrature -----------------------------------------------------------
 
@@ -459,18 +282,21 @@ class SAEManifoldModel(SAEStructure):
         if self.integration == "laplace" or no_quadrature(
                 self.atoms, self.assignment, self.terms, self.family):
             return False
-        if self.assignment.hard_support and (self.active.sum(axis=1) > 1).any():
+        if (self.active.sum(axis=1) > 1).any():
             return False
         if self.integration == "quadrature":
             return True
         if self.layout.basis_size * self.shape[1] > QUADRATURE_BORDER or self.dense_terms:
             return False  # the observed curvature beside a penalty with none need not be definite
         try:
-            rows = self.row_quadrature(self._theta.beta, self._rho)
+            rows = self.row_quadrature(self.theta.beta, self.rho)
         except InnerConvergenceError:
             return False
         return rows.n_nodes <= QUADRATURE_NODES and rows.n_pairs <= QUADRATURE_PAIRS
 
     def row_quadrature(self, beta: Array, rho: Array) -> RowParts:
         """The rows under a decoder."""
-        return RowParts(self, beta, rho)
+        if not self._last.rows_are_at(beta, rho):
+            self._last.rows = RowParts(self, beta, rho)
+        assert self._last.rows is not None
+        return self._last.rows

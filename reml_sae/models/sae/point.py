@@ -1,17 +1,11 @@
-"""Values and derivatives of the SAE-manifold's objective at one (theta, rho).
+"""The point of an SAE-manifold that V is made of: its factor, log-determinant and derivatives.
 
-Notation of DESIGN A3: phi_i the scaled basis, j_i the row Jacobian in span coordinates, Q the
-orthonormal basis of the decoders' row span. A family with one weight s = 1 / dispersion for all
-entries keeps the border a Kronecker product, reduced to the span; another one has a border that is
-dense, and the span is then the whole space. All row arrays are built in the full local parameters
-x = (z, t) of `mixture` and then restricted to the chart.
+Rows and decoders are integrated together by Laplace's method; notation of `state`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +16,6 @@ from reml_sae.linalg import (
     SpanFactor,
     SpanSelectedInverse,
 )
-from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.exact import (
     DataTrace,
     exact_matrix,
@@ -30,108 +23,29 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
-from reml_sae.models.sae.gauge import Gauge
-from reml_sae.models.sae.penalties import PenaltyPoint
+from reml_sae.models.sae.state import SAEState
 from reml_sae.typing import Array, Curvature
 
-if TYPE_CHECKING:
-    from reml_sae.models.sae.model import SAEManifoldModel
 
-
-class SAEPoint:
-    """One point of an `SAEManifoldModel`; pieces are computed when asked for, once."""
-
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array):
-        self.model, self.theta, self.rho = model, theta, rho
-        self.psi = rho[model.outer.psi]
-        self._coupled: dict[Curvature, CoupledRows] = {}
-        n, p = model.shape
-        width = min(p, model.layout.basis_size)
-        whole = width == p or model.has_dense_border
-        self.span: Array = np.eye(p) if whole else np.linalg.qr(theta.beta.T)[0]
-        self.mixture = model.mixture(theta, theta.beta @ self.span, order=2)
-        self.features = self.mixture.features()
-        self.eta = self.features @ theta.beta + model.offset
-        self.score = -model.family.loss_eta(model.Z, self.eta, self.psi, 1)
-        self.penalties = PenaltyPoint(model, theta, rho, self.mixture.amplitudes)
-        used = [item for item in model.symmetries if model.active[:, item[0]].any()]
-        self.gauge = Gauge(model.layout, used, theta.beta, float(n))
-        self.objective = (
-            float(model.family.loss(model.Z, self.eta, self.psi).sum())
-            + n * p * np.log(model.unit) + self.penalties.value()
-        )
-
-    # --- first derivatives -------------------------------------------------------------------
-
-    @cached_property
-    def _data_gradient(self) -> Theta:
-        rows = -np.einsum("nar,nr->na", self.jacobian, self.score @ self.span)
-        return Theta(self.restrict(rows), -(self.features.T @ self.score))
-
-    def gradient(self) -> Theta:
-        """Gradient of F in theta."""
-        rows, beta = self.penalties.gradient()
-        return self._data_gradient.plus(Theta(self.restrict(rows), beta))
-
-    @cached_property
-    def jacobian(self) -> Array:
-        """d eta / dx in span coordinates, (N, K + D, r)."""
-        return self.mixture.jacobian()
+class SAEPoint(SAEState):
+    """The joint objective of rows and decoders at one state; see `SAEState`."""
 
     # --- curvature ---------------------------------------------------------------------------
-
-    @cached_property
-    def _score_hessian(self) -> Array:
-        return self.mixture.residual_hessian(self.score @ self.span)
-
-    @cached_property
-    def precision(self) -> float | None:
-        """The one IRLS weight of all entries; None where they differ."""
-        family = self.model.family
-        return 1.0 / family.dispersion(self.psi) if family.equal_weights else None
-
-    @cached_property
-    def weight(self) -> Array:
-        """IRLS weights, (N, p)."""
-        return self.model.family.weight(self.model.Z, self.eta, self.psi, 0)
-
-    @cached_property
-    def observed(self) -> Array:
-        """Second derivative of the loss in eta, (N, p)."""
-        return self.model.family.loss_eta(self.model.Z, self.eta, self.psi, 2)
-
-    def _weighted_jacobian(self, which: Curvature) -> Array:
-        """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
-        if self.precision is not None:
-            return self.precision * self.jacobian
-        return self.jacobian * (self.weight if which == "majorizer" else self.observed)[:, None]
-
-    def row_hessian(self, curvature: Curvature) -> Array:
-        """Row blocks D_i, (N, q, q): Gauss-Newton and majorizers, or the exact second derivative.
-
-        A parameter that the row does not carry has a unit block of its own.
-        """
-        blocks = self._weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
-        if curvature == "exact":
-            blocks -= self._score_hessian
-        blocks = self.restrict_blocks(blocks + self.penalties.row_blocks(curvature))
-        index = np.arange(blocks.shape[1])
-        blocks[:, index, index] += ~self.model.carried
-        return blocks
 
     def curvature(self, damping: float = 0.0) -> SpanArrowMatrix:
         """The majorized curvature H, plus damping times the diagonal of its blocks."""
         rows = self.row_hessian("majorizer")
-        border = self.penalties.border("majorizer")
+        border = self.decoder_prior.border("majorizer")
         jacobians = self.restrict(self.jacobian)
         if self.precision is None:
             gram = np.zeros((self.features.shape[1],) * 2)
-            border = border + weighted_border(self.features, self.weight)
-            jacobians = self.restrict(self._weighted_jacobian("majorizer"))
+            border = border + weighted_border(
+                self.features, self.weight, self.structure.row_map)
+            jacobians = self.restrict(self.weighted_jacobian("majorizer"))
         else:
             gram = self.precision * (self.features.T @ self.features)
-        grams = self.penalties.curvature_grams()
-        for where, prior in zip(self.model.layout.blocks, grams, strict=True):
+        grams = self.decoder_prior.curvature_grams()
+        for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
             index = np.arange(rows.shape[1])
@@ -144,21 +58,8 @@ class SAEPoint:
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
             scale=1.0 if self.precision is None else self.precision,
             heads=coupled.heads, tails=coupled.tails, edges=coupled.edges, dense_border=border,
-            columns=coupled.columns, core=coupled.core, carried=self.model.carried,
+            columns=coupled.columns, core=coupled.core, carried=self.structure.carried,
         )
-
-    def coupled(self, which: Curvature) -> CoupledRows:
-        """What couples the rows, in chart coordinates."""
-        if which not in self._coupled:
-            self._coupled[which] = self._couple(which)
-        return self._coupled[which]
-
-    def _couple(self, which: Curvature) -> CoupledRows:
-        full = self.penalties.coupled_rows(which)
-        columns = np.zeros((len(full.columns), *self.theta.xi.shape))
-        for column, lifted in zip(columns, full.columns, strict=True):
-            column[...] = self.restrict(lifted)
-        return replace(full, edges=self.restrict_blocks(full.edges), columns=columns)
 
     def factorize(self, damping: float = 0.0) -> SpanFactor:
         """Factor of H + damping * diag(H)."""
@@ -181,14 +82,13 @@ class SAEPoint:
             border = self.precision * (self.features.T @ self.features) @ v.beta
             border += self.precision * (self.features.T @ moved) @ self.span.T
         rows = np.einsum("nar,nr->na", self.jacobian, pushed)
-        rows -= np.einsum("nab,nb->na", self._score_hessian, vx)
+        rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
         rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
         border -= along.T @ self.score
-        penalty_rows, penalty_border = self.penalties.hvp(vx, v.beta)
-        rows, border = rows + penalty_rows, border + penalty_border
+        rows, border = rows + self.row_prior.hvp(vx), border + self.decoder_prior.hvp(v.beta)
         for column in self.gauge.columns:
             border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        return Theta(self.restrict(rows) + ~self.model.carried * v.xi, border)
+        return Theta(self.restrict(rows) + ~self.structure.carried * v.xi, border)
 
     # --- log-determinant -----------------------------------------------------------------------
 
@@ -196,21 +96,23 @@ class SAEPoint:
         """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients."""
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
-        half = self.penalties.half_trace_gradients(
+        rows = self.row_prior.half_trace_gradients(
             curvature, self.lift_blocks(data.rows), self.lift_blocks(data.edges),
-            self.lift_columns(data.columns), data.border_trace, data.border)
-        grad_x, grad_rho = data.grad_x + half[0], half[2]
-        grad_beta = data.grad_beta + half[1] + gauge_gradient
+            self.lift_columns(data.columns))
+        decoders = self.decoder_prior.half_trace_gradients(
+            curvature, data.border_trace, data.border)
+        grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
+        grad_beta = data.grad_beta + decoders[0] + gauge_gradient
         grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
-        correction, correction_beta, correction_rho = self.penalties.scale_correction()
+        correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         grad_beta -= correction_beta
         grad_rho -= correction_rho
-        penalty_trace = half[3]
+        penalty_trace = rows[2] + decoders[2]
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
-        edf = self.model.effective_dim - penalty_trace
+        edf = self.structure.n_carried - penalty_trace
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
-        grad_rho[self.model.outer.psi] += -0.5 * edf if scaled else data.grad_psi
+        grad_rho[self.structure.outer.psi] += -0.5 * edf if scaled else data.grad_psi
         value = data.half_logdet + gauge_value - correction
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
@@ -230,7 +132,7 @@ class SAEPoint:
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
             out[...] = factor.apply_border_inverse(column)
         size = self.theta.beta.size
-        border = (factor.border_inverse().reshape(size, size) if self.model.has_dense_border
+        border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows, inverse.edges, inverse.columns,
                          inverse.border_trace, border, grad_x, grad_beta, gauge_pull, grad_psi)
@@ -247,9 +149,9 @@ class SAEPoint:
         -------
         t (N, K + D, p), tau (N, M), u (N, p) with u = w' leverage / 2, and the gradient in psi
         """
-        family, Z, phi = self.model.family, self.model.Z, self.features
+        family, Z, phi = self.structure.family, self.structure.Z, self.features
         jacobian = self.restrict(self.jacobian)
-        weighted = self.restrict(self._weighted_jacobian("majorizer"))
+        weighted = self.restrict(self.weighted_jacobian("majorizer"))
         within = inverse.rows @ weighted
         cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
         own = np.einsum("aobo->oab", factor.border_inverse())
@@ -272,15 +174,15 @@ class SAEPoint:
         Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
         (p, M_k, M_k).
         """
-        where = self.model.layout.basis_slices[k]
+        where = self.structure.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
-        trace = float(np.vdot(self.penalties.curvature_grams()[k], border_trace[where, where]))
-        p = self.model.shape[1]
-        if self.model.has_dense_border:
+        trace = float(np.vdot(self.decoder_prior.curvature_grams()[k], border_trace[where, where]))
+        p = self.structure.shape[1]
+        if self.structure.has_dense_border:
             flat = slice(where.start * p, where.stop * p)
             size = self.theta.beta.size
             inverse = self._factor.border_inverse().reshape(size, size)[flat, flat]
-            trace += float(np.vdot(self.penalties.border("majorizer")[flat, flat], inverse))
+            trace += float(np.vdot(self.decoder_prior.border("majorizer")[flat, flat], inverse))
         edf = (where.stop - where.start) * p - trace
         return edf, self._factor.coefficient_covariance(where)
 
@@ -294,69 +196,41 @@ class SAEPoint:
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
-        family, Z = self.model.family, self.model.Z
-        null = float(family.deviance(Z, np.broadcast_to(self.model.offset, Z.shape),
+        family, Z = self.structure.family, self.structure.Z
+        null = float(family.deviance(Z, np.broadcast_to(self.structure.offset, Z.shape),
                                      self.psi).sum())
         return 1.0 - float(family.deviance(Z, self.eta, self.psi).sum()) / null if null else 0.0
 
     @property
     def dispersion_energy(self) -> float:
         """Half the deviance over the dispersion, the part of F that carries 1 / phi."""
-        family = self.model.family
-        deviance = family.deviance(self.model.Z, self.eta, self.psi).sum()
+        family = self.structure.family
+        deviance = family.deviance(self.structure.Z, self.eta, self.psi).sum()
         return 0.5 * float(deviance) / family.dispersion(self.psi)
 
     # --- outer parameters ------------------------------------------------------------------------
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
-        out = self.penalties.value_rho()
-        own = self.model.family.loss_psi(self.model.Z, self.eta, self.psi)
-        out[self.model.outer.psi] += own.sum((1, 2))
+        out = self.row_prior.value_rho() + self.decoder_prior.value_rho()
+        own = self.structure.family.loss_psi(self.structure.Z, self.eta, self.psi)
+        out[self.structure.outer.psi] += own.sum((1, 2))
         return out
 
     def normalizer_in_objective_rho(self) -> Array:
         """What quadratic strengths have of their normaliser within F: its gradient, (n_rho,)."""
-        return self.penalties.quadratic_constant_rho()
+        return self.row_prior.quadratic_constant_rho()
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
         ux = self.lift(u.xi)
-        out = self.penalties.gradient_rho_dot(ux, u.beta)
-        own = self.model.family.loss_eta_psi(self.model.Z, self.eta, self.psi, 1)
+        out = self.row_prior.gradient_rho_dot(ux) + self.decoder_prior.gradient_rho_dot(u.beta)
+        own = self.structure.family.loss_eta_psi(self.structure.Z, self.eta, self.psi, 1)
         moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
-        out[self.model.outer.psi] += np.einsum("jno,no->j", own, moved)
+        out[self.structure.outer.psi] += np.einsum("jno,no->j", own, moved)
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
-        value, gradient = self.penalties.log_normalizer()
-        return value - self.model.log_multiplicity, gradient
-
-    # --- chart -----------------------------------------------------------------------------------
-
-    def restrict(self, rows: Array) -> Array:
-        """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
-        k = self.model.assignment.n_atoms
-        head = np.tensordot(rows[:, :k], self.model.assignment.basis, axes=([1], [0]))
-        return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
-
-    def lift(self, rows: Array) -> Array:
-        """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
-        d = self.model.assignment.dim
-        head = np.tensordot(rows[:, :d], self.model.assignment.basis, axes=([1], [1]))
-        return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
-
-    def restrict_blocks(self, blocks: Array) -> Array:
-        """Blocks (n, K + D, K + D) restricted to the chart on both sides."""
-        return self.restrict(self.restrict(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
-
-    def lift_blocks(self, blocks: Array) -> Array:
-        """Blocks (n, q, q) in chart coordinates lifted on both sides."""
-        return self.lift(self.lift(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
-
-    def lift_columns(self, columns: Array) -> Array:
-        """Vectors (c, N, q) lifted to (c, N, K + D)."""
-        lifted = [self.lift(column) for column in columns]
-        return np.stack(lifted) if lifted else np.zeros(
-            (0, self.penalties.n, self.penalties.width))
+        rows, decoders = self.row_prior.log_partition(), self.decoder_prior.log_partition()
+        return rows[0] + decoders[0] - self.structure.log_multiplicity, rows[1] + decoders[1]

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from reml_sae.assignments._base import Assignment
-from reml_sae.assignments.gates import OrderedBetaBernoulli
-from reml_sae.assignments.softmax import SHUT_SHARE, SoftmaxChart
+from reml_sae.assignments import Amplitudes, Assignment, SoftmaxChart
 from reml_sae.engine import Outer, Theta
 from reml_sae.errors import InputError
-from reml_sae.families import Family
+from reml_sae.families import Family, Gaussian
 from reml_sae.manifolds import Manifold
 from reml_sae.models.family_part import family_part
-from reml_sae.models.sae.mixture import Layout
-from reml_sae.models.sae.terms import PenaltyTerm
-from reml_sae.penalties import (
-    ARDPenalty,
-    NullSpacePrior,
-    OrderedBetaBernoulliPenalty,
-    SoftmaxAssignmentSparsityPenalty,
-)
-from reml_sae.typing import Array, Mask
+from reml_sae.models.sae.gauge import Symmetry, kept_symmetries, move_atom
+from reml_sae.models.sae.mixture import Layout, Mixture
+from reml_sae.models.sae.terms import PenaltyTerm, placed
+from reml_sae.penalties import NullSpacePrior
+from reml_sae.rows import RowMap, SerialRows
+from reml_sae.typing import Array, Index, Mask
 
 DISPERSION_BOX = (-27.0, 5.0)
 """Log dispersion that the outer loop searches, in units of the data's root mean square."""
@@ -34,38 +29,118 @@ DENSE_BORDER_LIMIT = 4096
 """Largest border that is carried where it is no product over outputs."""
 
 
+@dataclass(frozen=True, eq=False)
 class SAEStructure:
-    """Structure of an SAE-manifold at fixed atoms, penalties and active set."""
+    """The data and the structure of an SAE-manifold: all but a state.
+
+    Parameters
+    ----------
+    Z : (N, p) array
+        Data, centred and divided by ``unit``.
+    atoms : sequence of Manifold
+    terms : sequence of PenaltyTerm
+    active : (N, K) bool
+        Which coordinates each row carries; the others are integrated out with their prior.
+    assignment : Assignment, optional
+        How rows use atoms; softmax at temperature 1 by default.
+    unit : float
+        Root mean square of the data in their own units; enters V as N p log(unit).
+    decoder_precision : float
+        Prior precision of the decoders in standardised units.
+    symmetries : list of Symmetry, optional
+        Continuous symmetries of the atoms that no penalty breaks, where they are known.
+    family : Family, optional
+        Likelihood of the entries; Gaussian by default.
+    offset : (p,) array, optional
+        Part of the predictor that is not fitted; zero by default.
+    held_counts : ((K,) array, int), optional
+        How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
+        costs a row to open a gate under a Beta-Bernoulli prior.
+    row_map : RowMap
+        Executes what is computed row by row.
+    """
 
     Z: Array
-    atoms: tuple[Manifold, ...]
-    layout: Layout
-    assignment: Assignment
-    terms: tuple[PenaltyTerm, ...]
-    family: Family
-    outer: Outer
+    atoms: Sequence[Manifold]
+    terms: Sequence[PenaltyTerm]
     active: Mask
-    active_coordinates: Mask
-    couples_rows: bool
-    row_terms: list[PenaltyTerm]
-    _gate_counts: tuple[Array, int] | None
+    _: KW_ONLY
+    assignment: Assignment = None  # type: ignore[assignment]  # set below, as the next are
+    unit: float = 1.0
+    decoder_precision: float = 1.0
+    symmetries: list[Symmetry] = None  # type: ignore[assignment]
+    family: Family = None  # type: ignore[assignment]
+    offset: Array = None  # type: ignore[assignment]
+    held_counts: tuple[Array, int] | None = None
+    row_map: RowMap = field(default_factory=SerialRows, repr=False)
+
+    def __post_init__(self) -> None:
+        self._set(atoms=tuple(self.atoms))
+        if self.assignment is None:
+            self._set(assignment=SoftmaxChart(len(self.atoms)))
+        if self.family is None:
+            self._set(family=Gaussian())
+        if self.offset is None:
+            self._set(offset=np.zeros(self.Z.shape[1]))
+        own = with_own_priors(self.assignment, self.terms)
+        own = with_null_priors(own, len(self.Z))
+        self._set(terms=placed(own, outer_of(own, self.family)))
+        active = self.active | self.always_carried
+        active.flags.writeable = False  # much that is computed once depends on it
+        self._set(active=active)
+        check_terms(without_null_priors(self.terms), self.atoms, self.assignment, self.family,
+                    self.Z.shape[1])
+        if self.symmetries is None:
+            self._set(symmetries=kept_symmetries(self.layout, self.terms, *self.shape))
+
+    def _set(self, **values: object) -> None:
+        """What the constructor makes of its arguments."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def with_changes(self, **changed: Any) -> Self:
+        """The same with other values of some fields; new terms may keep other symmetries."""
+        if "terms" in changed:
+            changed.setdefault("symmetries", None)
+        return replace(self, **changed)
+
+    # --- outer parameters ------------------------------------------------------------------------
+
+    @cached_property
+    def outer(self) -> Outer:
+        """What rho consists of."""
+        return outer_of(self.terms, self.family)
 
     @property
     def rho_names(self) -> tuple[str, ...]:
         """Names of the outer parameters; those of the family (standardised units) are last."""
         return self.outer.names
 
-    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
-        """None: every decoder and coordinate has a proper prior."""
-        return ""
+    def scale_floor(self, rho: Array) -> float:
+        """phi of `scale`: the dispersion, or one where the family has none."""
+        return self.family.dispersion(rho[self.outer.psi]) if self.family.has_dispersion else 1.0
 
-    def rho_frame(self, theta: Theta, rho: Array) -> Array:
-        """The identity: outer parameters are logs."""
-        return np.eye(len(rho))
+    # --- sizes and places ------------------------------------------------------------------------
 
-    def advance_rho(self, point: object, rho: Array) -> Array:
-        """Rho itself: no outer parameter has a step of its own."""
-        return rho
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, p)."""
+        return self.Z.shape[0], self.Z.shape[1]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where each atom sits in the coordinates and in the basis."""
+        return Layout(self.atoms, has_intercept=self.assignment.has_intercept)
+
+    @property
+    def n_carried(self) -> int:
+        """Parameters of decoders and rows: M p, and those that rows carry."""
+        return int(self.carried.sum()) + self.layout.basis_size * self.shape[1]
+
+    def coordinate_columns(self, k: int) -> slice:
+        """Columns of xi that hold the coordinates of atom k."""
+        where = self.layout.coordinate_slices[k]
+        return slice(self.assignment.dim + where.start, self.assignment.dim + where.stop)
 
     @property
     def always_carried(self) -> Mask:
@@ -73,9 +148,33 @@ class SAEStructure:
         coupled = {term.atom for term in self.terms if term.couples_rows}
         return np.array([k in coupled for k in range(len(self.atoms))])
 
-    def scale_floor(self, rho: Array) -> float:
-        """phi of `scale`: the dispersion, or one where the family has none."""
-        return self.family.dispersion(rho[self.outer.psi]) if self.family.has_dispersion else 1.0
+    @cached_property
+    def active_coordinates(self) -> Mask:
+        """Which coordinates (N, D) a row carries."""
+        return self.active[:, self.layout.coordinate_atom]
+
+    @cached_property
+    def is_open(self) -> Mask:
+        """Which atoms (N, K) enter a row's predictor."""
+        return self.assignment.open_mask(self.active)
+
+    @cached_property
+    def carried(self) -> Mask:
+        """Which local parameters (N, q) a row has; the others are held."""
+        return np.concatenate(
+            [self.assignment.carried(self.active), self.active_coordinates], axis=1)
+
+    # --- priors ----------------------------------------------------------------------------------
+
+    @cached_property
+    def row_terms(self) -> list[PenaltyTerm]:
+        """Penalties on rows."""
+        return [term for term in self.terms if term.on_rows]
+
+    @cached_property
+    def couples_rows(self) -> bool:
+        """Whether a penalty couples the rows."""
+        return any(term.couples_rows for term in self.terms)
 
     @property
     def dense_terms(self) -> list[PenaltyTerm]:
@@ -97,49 +196,37 @@ class SAEStructure:
         return [k not in owned for k in range(len(self.atoms))]
 
     @property
-    def simplex(self) -> SoftmaxChart | None:
-        """The chart whose Jacobian is part of the prior; None where there is none."""
-        chart = self.assignment
-        return chart if isinstance(chart, SoftmaxChart) and chart.dim else None
-
-    @cached_property
-    def is_open(self) -> Mask:
-        """Which atoms (N, K) enter a row's predictor."""
-        return self.active if self.assignment.hard_support else np.ones_like(self.active)
-
-    @property
-    def centres(self) -> Mask | None:
-        """Rows (N, K) that have an atom's constant whole; None where it goes with the amplitude.
-
-        Under threshold gates no row has one: atoms are centred on the intercept.
-        """
-        if self.assignment.on_simplex:
-            return None
-        return self.active if self.assignment.hard_support else np.zeros_like(self.active)
-
-    @cached_property
-    def carried(self) -> Mask:
-        """Which local parameters (N, q) a row has; the others are held."""
-        opens = (self.active if self.assignment.hard_support
-                 else np.ones((len(self.active), self.assignment.dim), bool))
-        return np.concatenate([opens, self.active_coordinates], axis=1)
-
-    @property
-    def shut_gain(self) -> Array:
-        """Nats (N,) that Laplace's method loses of shares near zero, which V counts.
-
-        A share is taken to be one where the row lacks its atom's coordinate.
-        """
-        if self.simplex is None:
-            return np.zeros(len(self.active))
-        return SHUT_SHARE * np.minimum((~self.active).sum(axis=1), len(self.atoms) - 1)
-
-    @property
     def has_manifold_prior(self) -> list[bool]:
         """Whether an atom's coordinates have the prior of its manifold, not that of a penalty."""
         owned = {term.atom for term in self.terms
                  if term.target == "coordinates" and term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
+
+    def decoder_gram(self, rho: Array) -> list[Array]:
+        """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
+        grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)
+                 for atom, gaussian in zip(self.atoms, self.has_gaussian_decoder, strict=True)]
+        for term in self.terms:
+            if term.is_quadratic_decoder:
+                grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
+        if self.layout.has_intercept:
+            grams.append(np.full((1, 1), self.decoder_precision))
+        return grams
+
+    @property
+    def gate_counts(self) -> tuple[Array, int]:
+        """How many rows use each atom (K,), and of how many."""
+        if self.held_counts is not None:
+            return self.held_counts
+        return self.active.sum(axis=0).astype(float), len(self.active)
+
+    def opening_costs(self, rho: Array) -> Array:
+        """Nats (K,) that the prior on gates charges a row for using an atom."""
+        for term in self.terms:
+            if term.target == "gates":
+                costs: Array = term.penalty.opening_cost(*self.gate_counts, term.rho(rho))
+                return costs
+        return np.zeros(len(self.atoms))
 
     @property
     def log_multiplicity(self) -> float:
@@ -147,44 +234,79 @@ class SAEStructure:
 
         Mirror images of every atom that rows use, and the permutations of atoms of one kind.
         """
-        used = np.flatnonzero(self.active.any(axis=0))
+        used = np.flatnonzero(self.active.any(axis=0)).tolist()
         shaped = {term.atom for term in self.terms if term.target == "coordinates"}
-        total = sum(self.atoms[k].log_multiplicity for k in used if k not in shaped)
+        total = float(sum(self.atoms[k].log_multiplicity for k in used if k not in shaped))
         if any(term.target == "gates" for term in self.terms):  # the prior orders the atoms
             return total
         kinds = [repr(atom) for atom in self.atoms]
         for kind in set(kinds):
             alike = [k for k in range(len(kinds)) if kinds[k] == kind]
-            idle = len(alike) - len(set(alike) & set(used.tolist()))
+            idle = len(alike) - len(set(alike) & set(used))
             total += float(gammaln(len(alike) + 1) - gammaln(idle + 1))
         return total
 
-    @property
-    def gate_counts(self) -> tuple[Array, int]:
-        """How many rows use each atom (K,), and of how many."""
-        if self._gate_counts is not None:
-            return self._gate_counts
-        return self.active.sum(axis=0).astype(float), len(self.active)
+    # --- predictor -------------------------------------------------------------------------------
 
-    def restricted(self, term: PenaltyTerm, rows: NDArray[np.intp]) -> PenaltyTerm:
+    def logits(self, theta: Theta) -> Array:
+        """Logits z (N, K)."""
+        return self.assignment.logits(theta.xi[:, : self.assignment.dim])
+
+    def amplitudes(self, theta: Theta) -> Amplitudes:
+        """Amplitudes of the atoms that are open."""
+        return self.assignment.amplitudes(self.logits(theta), self.is_open)
+
+    def mixture(self, theta: Theta, coefficients: Array, order: int) -> Mixture:
+        """Linearise at a state."""
+        centres = self.assignment.centres(self.active)
+        return Mixture(self.layout, self.amplitudes(theta), theta.xi[:, self.assignment.dim:],
+                       self.active, coefficients, order, centres)
+
+    def scaled_basis(self, theta: Theta) -> tuple[Amplitudes, Array]:
+        """Amplitudes of (N, K), and the features phi (N, M)."""
+        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
+        return mixture.amplitudes, mixture.features()
+
+    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
+        """Move along a step, on the manifolds of the coordinates and the orbits of the gauge."""
+        xi = theta.xi + factor * step.xi
+        beta = theta.beta + factor * step.beta
+        for k, atom in enumerate(self.atoms):
+            t, b = self.coordinate_columns(k), self.layout.basis_slices[k]
+            xi[:, t], beta[b] = move_atom(atom, theta.xi[:, t], theta.beta[b],
+                                     factor * step.xi[:, t], factor * step.beta[b])
+        return Theta(xi, beta)
+
+    # --- some of the rows ------------------------------------------------------------------------
+
+    def rows(self, index: Index) -> Self:
+        """The structure of some of the rows."""
+        return self if len(index) == len(self.Z) else replace(self, **self._of_rows(index))
+
+    def _of_rows(self, index: Index) -> dict[str, Any]:
+        """Fields that differ between rows, for some of them."""
+        terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
+        return {"Z": self.Z[index], "active": self.active[index], "terms": terms,
+                "family": self.family.restrict(index, self.shape),
+                "held_counts": self.gate_counts}
+
+    def restricted(self, term: PenaltyTerm, rows: Index) -> PenaltyTerm:
         """A row-wise term for some of the rows."""
         return replace(term, penalty=term.penalty.restrict(rows, len(self.Z)))
 
+    @cached_property
+    def without_rows(self) -> Self:
+        """None of the rows: what belongs to the decoders alone."""
+        return self.rows(np.zeros(0, np.intp))
 
-def with_amplitude_priors(
+
+def with_own_priors(
     assignment: Assignment, terms: Sequence[PenaltyTerm]
 ) -> tuple[PenaltyTerm, ...]:
-    """Add the priors of logits that do not live on the simplex, where they are missing."""
-    if assignment.on_simplex or any(term.target == "amplitudes" for term in terms):
-        return tuple(terms)
-    normal = ARDPenalty(latent_dim=1)
-    if not assignment.hard_support:
-        return (*terms, *(PenaltyTerm(normal, "amplitudes", k) for k in range(assignment.n_atoms)))
-    own = [PenaltyTerm(normal, "amplitudes")]
-    has_gates = any(term.target == "gates" for term in terms)
-    if isinstance(assignment, OrderedBetaBernoulli) and not has_gates:
-        own.append(PenaltyTerm(OrderedBetaBernoulliPenalty(k_atoms=assignment.n_atoms), "gates"))
-    return (*terms, *own)
+    """Add the priors that the assignment brings, where their target has none."""
+    given = {term.target for term in terms}
+    return (*terms, *(PenaltyTerm(prior.penalty, prior.target, prior.atom)
+                      for prior in assignment.own_priors() if prior.target not in given))
 
 
 def with_null_priors(terms: Sequence[PenaltyTerm], n_rows: int) -> tuple[PenaltyTerm, ...]:
@@ -232,7 +354,7 @@ def check_terms(
     Parameters
     ----------
     terms : sequence of PenaltyTerm
-        The priors of `with_amplitude_priors` included.
+        The priors of `with_own_priors` included.
     atoms : sequence of Manifold
     assignment : Assignment
     family : Family
@@ -244,23 +366,11 @@ def check_terms(
     InputError
         Naming the kinds, and what they do not go with.
     """
-    coupling = {term.penalty.KIND_TAG for term in terms if term.couples_rows}
-    if coupling and assignment.hard_support:
-        raise InputError(
-            f"{', '.join(sorted(coupling))} couples the coordinates of all rows, but under "
-            f"assignment={assignment.name!r} a row has none of the atoms that it does "
-            "not use; use assignment='softmax'"
-        )
     names = outer_of(terms, family).names
     for term in terms:
-        if isinstance(assignment, SoftmaxChart) and isinstance(
-                term.penalty, SoftmaxAssignmentSparsityPenalty
-                ) and term.penalty.temperature != assignment.temperature:
-            raise InputError(
-                f"{term.penalty.KIND_TAG} has temperature={term.penalty.temperature:g}, but the "
-                f"rows' shares have {assignment.temperature:g}: its normaliser would be that of "
-                "other shares; give both the same"
-            )
+        reason = assignment.objection(term.penalty)
+        if reason:
+            raise InputError(reason)
         if term.target == "outer" and not len(term.penalty.select(names)):
             raise InputError(
                 f"{term.penalty.KIND_TAG} selects no outer parameter by names="
@@ -268,7 +378,7 @@ def check_terms(
                 f"{', '.join(names) or 'none'}"
             )
     dense = dense_terms(terms)
-    layout = Layout(atoms, has_intercept=not assignment.on_simplex)
+    layout = Layout(atoms, has_intercept=assignment.has_intercept)
     size = layout.basis_size * n_outputs
     if (dense or not family.equal_weights) and size > DENSE_BORDER_LIMIT:
         kinds = {term.penalty.KIND_TAG for term in dense}

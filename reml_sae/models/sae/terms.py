@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reml_sae.assignments._base import Assignment
+from reml_sae.assignments import Assignment, SoftmaxChart
 from reml_sae.engine import Outer, OuterPart
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
@@ -140,14 +140,14 @@ def bind_penalty(
     target = penalty.acts_on()
     if target == "outer":
         return [PenaltyTerm(penalty, "outer")]
-    on_simplex = assignment is None or assignment.on_simplex
+    reason = (SoftmaxChart(len(atoms)) if assignment is None else assignment).objection(penalty)
     if target == "logits" and isinstance(penalty, MatrixPenalty) and penalty.ROW_BLOCK_DIAGONAL:
-        if not on_simplex:
-            raise InputError(f"{kind} is a prior on the simplex; use it with assignment='softmax'")
+        if reason:
+            raise InputError(reason)
         return _on_logits(penalty, atoms)
     if target == "gate logits" and isinstance(penalty, MatrixPenalty):
-        if assignment is None or assignment.name != kind:
-            raise InputError(f"{kind} is a prior on gates; use it with assignment={kind!r}")
+        if reason:
+            raise InputError(reason)
         _check_width(penalty, atoms)
         return [PenaltyTerm(penalty, "gates")]
     if target == "coordinates" and isinstance(penalty, MatrixPenalty):

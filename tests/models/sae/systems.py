@@ -22,7 +22,7 @@ from reml_sae.manifolds import (
 )
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.start import solve_beta
-from reml_sae.models.sae.structure import with_amplitude_priors
+from reml_sae.models.sae.structure import with_own_priors
 
 LOG_PRECISION = 4.0
 """Of log amplitudes, where rows are integrated out."""
@@ -56,7 +56,7 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     terms = roughness_terms(atoms) if own else []
     chart = (SoftmaxChart(k, temperature) if assignment == "softmax"
              else get_assignment(assignment, k))
-    if k > 1 and own and chart.on_simplex:
+    if k > 1 and own and chart.is_mixture:
         entropy = pen.SoftmaxAssignmentSparsityPenalty(k_atoms=k, temperature=temperature)
         terms = [PenaltyTerm(entropy, "logits"), *terms]
     if ard:
@@ -66,14 +66,14 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
     active = rng.random((n, k)) < active_share
     active[np.arange(n), rng.integers(0, k, n)] = True
     width = sum(atom.latent_dim for atom in atoms)
-    if not chart.on_simplex:  # the circle is the first atom, the others are sometimes added
+    if not chart.is_mixture:  # the circle is the first atom, the others are sometimes added
         active[:, 0] = True
     if apart:
         kinds = k if chart.least_active else k + 1
         active = np.eye(kinds, k, dtype=bool)[rng.integers(0, kinds, n)]
     xi = np.concatenate([0.5 * rng.normal(size=(n, chart.dim)), rng.normal(size=(n, width))],
                         axis=1)
-    if not chart.hard_support and not chart.on_simplex:
+    if chart.name == "threshold_gate":
         xi[:, :k] = 0.3 * xi[:, :k] + active
     for j, atom in enumerate(atoms):
         where = slice(chart.dim + sum(a.latent_dim for a in atoms[:j]), None)
@@ -81,10 +81,10 @@ def build(atoms, *, n=30, p=5, noise=0.2, dispersion=0.3, temperature=1.0, ard=F
         if j == 0:
             block[:, 0] = t + 0.1 * rng.normal(size=n)
         block[:] = atom.retract(block, np.zeros_like(block))
-    size = sum(atom.basis_size for atom in atoms) + (not chart.on_simplex)
+    size = sum(atom.basis_size for atom in atoms) + chart.has_intercept
     beta = rng.normal(size=(size, p))
     rho = np.concatenate([*(term.penalty.initial_rho()
-                            for term in with_amplitude_priors(chart, terms)), psi])
+                            for term in with_own_priors(chart, terms)), psi])
     model = SAEManifoldModel(Z / unit, atoms, terms, active, Theta(xi, beta), rho, unit=unit,
                              assignment=chart, family=family, offset=offset,
                              integration="laplace")
@@ -140,7 +140,7 @@ QUADRATURE = ("ellipse", "circle-3", "line", "cubic", "sheet", "poisson-circle",
 
 def by_quadrature(name):
     """The named model with its rows integrated out by quadrature."""
-    return MODELS[name]()._with(integration="quadrature")
+    return MODELS[name]().with_changes(integration="quadrature")
 
 
 @cache

@@ -49,7 +49,7 @@ def test_hessian_product(name):
 def test_majorizer_majorizes_the_exact_rows(name):
     model = MODELS[name]()
     point = model.at(model.initial_theta(), model.initial_rho())
-    penalty = point.penalties.row_blocks("majorizer") - point.penalties.row_blocks("exact")
+    penalty = point.row_prior.blocks("majorizer") - point.row_prior.blocks("exact")
     assert np.linalg.eigvalsh(penalty).min() > -1e-10
 
 

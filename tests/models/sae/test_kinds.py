@@ -126,7 +126,7 @@ def test_logdet_against_dense(kind):
 
 def dense_curvature(point):
     """H as a dense matrix, its penalties from the public contract alone."""
-    model, theta = point.model, point.theta
+    model, theta = point.structure, point.theta
     n, p = model.shape
     q = theta.xi.shape[1]
     matrix = point.curvature()
@@ -153,7 +153,7 @@ def dense_curvature(point):
         if model.has_gaussian_decoder[k]:
             flat = np.arange(where.start * p, where.stop * p)
             border[flat, flat] += model.decoder_precision
-    for where, scale in point.penalties.scales:
+    for where, scale in point.decoder_prior.scales:
         flat = np.arange(where.start * p, where.stop * p)
         border[np.ix_(flat, flat)] += np.kron(scale.gram, np.eye(p))
     chart = model.assignment.basis

@@ -9,9 +9,11 @@ from reml_sae.errors import InputError
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Cylinder, Euclidean, Mobius, Sphere, Torus
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae import model as sae_model
 from reml_sae.models.sae.quadrature.lattice import lattice
 from reml_sae.models.sae.quadrature.nodes import RowNodes
 from reml_sae.models.sae.quadrature.pairs import RowPairs
+from reml_sae.models.sae.quadrature.parts import RowParts
 from tests.models.sae.systems import QUADRATURE, at_mode, build, by_quadrature
 
 STEP, SHORT = 1e-4, 1e-5
@@ -171,8 +173,19 @@ def test_the_mode_of_a_circle_is_not_biased_by_its_coordinates(sd):
 
 def test_a_quadrature_that_does_not_exist_is_refused_by_name():
     with pytest.raises(InputError, match="more than the coordinates of one atom"):
-        build([Circle(1), Circle(1)])._with(integration="quadrature")
+        build([Circle(1), Circle(1)]).with_changes(integration="quadrature")
     with pytest.raises(InputError, match="a penalty acts on the rows"):
-        build([Euclidean(1, 1)], ard=True)._with(integration="quadrature")
+        build([Euclidean(1, 1)], ard=True).with_changes(integration="quadrature")
     with pytest.raises(InputError, match="no quadrature of its coordinates"):
-        build([Euclidean(3, 2)])._with(integration="quadrature")
+        build([Euclidean(3, 2)]).with_changes(integration="quadrature")
+
+
+def test_nodes_that_decided_the_integration_are_those_of_the_first_point(monkeypatch):
+    made = []
+    monkeypatch.setattr(sae_model, "RowParts", lambda *given: made.append(0) or RowParts(*given))
+    model = build([Circle(1)]).with_changes(integration="auto").decided()
+    assert model.by_quadrature
+    model.at(model.initial_theta(), model.initial_rho())
+    assert len(made) == 1
+    model.at(model.initial_theta(), model.initial_rho() + 0.1)
+    assert len(made) == 2

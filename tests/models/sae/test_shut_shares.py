@@ -6,9 +6,9 @@ from scipy.special import logsumexp
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds
-from reml_sae.discovery.encode import row_evidence
 from reml_sae.engine import Theta, criterion
 from reml_sae.manifolds import Circle
+from reml_sae.models.sae.rows import row_evidence
 
 DRAWS = 800
 
@@ -41,8 +41,7 @@ def importance(model, theta, rho, rng):
         density = -(unit + np.log(means)).sum(axis=1) - (
             0.5 * noise**2 + carried * (np.log(spreads) + 0.5 * np.log(2.0 * np.pi))).sum(axis=1)
         # the draws are shares themselves: without the Jacobian of the chart
-        value = model.row_objective(drawn, rho) - model.simplex.log_jacobian(
-            model.scaled_basis(drawn)[0].log_a)
+        value = model.row_objective(drawn, rho) - model.scaled_basis(drawn)[0].log_jacobian()
         logs.append(np.where(inside, -value - density, -np.inf))
     total = logsumexp(logs, axis=0)
     effective = 1.0 / (np.exp(np.array(logs) - total) ** 2).sum(axis=0)
@@ -56,11 +55,12 @@ def test_row_evidence_is_the_integral_over_shares_and_coordinates(k, noise):
     assert fit.converged_
     model, rho = fit.build_model(plant.Z), fit.rho_
     theta = criterion(model, rho, gradient=False).inner.theta
-    constants = model.row_partitions(theta, rho) + model.shut_gain
+    shut_gain = model.assignment.shut_gain(model.active)
+    constants = model.joint_at(theta, rho).row_prior.log_partitions() + shut_gain
     counted = row_evidence(model, theta, rho) - constants
     exact, effective = importance(model, theta, rho, np.random.default_rng(0))
     assert np.median(effective) > 250
     error = (counted - exact).mean() / (k - 1.0)
     assert abs(error) < 0.015
-    gain = model.shut_gain.mean() / (k - 1.0)
+    gain = shut_gain.mean() / (k - 1.0)
     assert 0.05 < error + gain < 0.09  # Laplace's own error, the same whatever k

@@ -59,35 +59,38 @@ class Lattice:
 
     Attributes
     ----------
-    basis : (G, M) basis at the nodes, its linear coordinates at zero
+    basis : (G, M) basis at the nodes, linear coordinates at zero
     slopes : (G, m, M) its derivatives along the linear coordinates, which do not depend on them
     log_weights : (G,) of the normalised prior of the other coordinates
-    nodes : (G, d) coordinates
-    linear : tuple of int
-        Linear coordinates.
     prior_slopes : (n_prior, G) derivative of the negative log prior in its own outer parameters
     """
 
     basis: Array
     slopes: Array
     log_weights: Array
-    nodes: Array
-    linear: tuple[int, ...]
     prior_slopes: Array
+
+    def __len__(self) -> int:
+        return len(self.log_weights)
+
+    @property
+    def n_linear(self) -> int:
+        """Linear coordinates m, which are not on the lattice."""
+        return self.slopes.shape[1]
 
 
 def no_quadrature(
     atoms: Sequence[Manifold], assignment: Assignment, terms: Sequence[PenaltyTerm], family: Family
 ) -> str:
     """Why the rows of a model have no quadrature; empty where they have one."""
-    gated = assignment.hard_support
-    if (len(atoms) > 1 or assignment.dim) and not (gated and assignment.most_active == 1):
+    if not assignment.is_single:
         return "a row has more than the coordinates of one atom"
-    if gated and not family.equal_weights:
+    stretched = assignment.dim > 0
+    if stretched and not family.equal_weights:
         return f"the {family.name} family has no quadrature of a row's amplitude"
     for term in terms:
-        amplitude = gated and term.target == "amplitudes" and isinstance(term.penalty, ARDPenalty)
-        if term.on_rows and not amplitude:
+        integrated = term.target == "amplitudes" and isinstance(term.penalty, ARDPenalty)
+        if term.on_rows and not (stretched and integrated):
             return "a penalty acts on the rows"
     for atom in atoms:
         if not atom.has_rule or len(atom.linear_axes) > MOST_LINEAR:
@@ -142,7 +145,7 @@ def lattice(
             nodes, last = both[:, :-1], both[:, -1]
             nodes[:, axis] = last
     basis, slopes = _basis(atom, nodes, linear)
-    return Lattice(basis, slopes, log_weights, nodes, linear, np.zeros((0, len(nodes))))
+    return Lattice(basis, slopes, log_weights, np.zeros((0, len(nodes))))
 
 
 def amplitude_lattice(
@@ -174,16 +177,15 @@ def amplitude_lattice(
         basis[:, 1:] *= np.exp(each)
         pieces.append((np.append(basis, np.ones((len(nodes), 1)), axis=1),
                        np.append(np.exp(each) * slopes, np.zeros_like(slopes[:, :, :1]), axis=2),
-                       log_weights + log_weight, nodes,
+                       log_weights + log_weight,
                        np.full(len(nodes), 0.5 * alpha * each**2 - 0.5)))
-    basis, slopes, log_weights, nodes, prior = map(np.concatenate, zip(*pieces, strict=True))
-    return Lattice(basis, slopes, log_weights, nodes, linear, prior[None])
+    basis, slopes, log_weights, prior = map(np.concatenate, zip(*pieces, strict=True))
+    return Lattice(basis, slopes, log_weights, prior[None])
 
 
 def no_atom() -> Lattice:
     """The one node of rows that use no atom: the intercept."""
-    return Lattice(np.ones((1, 1)), np.zeros((1, 0, 1)), np.zeros(1), np.zeros((1, 0)), (),
-                   np.zeros((0, 1)))
+    return Lattice(np.ones((1, 1)), np.zeros((1, 0, 1)), np.zeros(1), np.zeros((0, 1)))
 
 
 def squares(Z: Array, points: Array) -> Array:

@@ -21,7 +21,7 @@ from dr_ig = -r_ig (dF_ig - E_i[dF]) with c = <G, H> - g^T G g + 2 g^T G E_i[g]:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,9 +29,8 @@ import numpy as np
 
 from reml_sae.families import Family
 from reml_sae.models.sae.quadrature.lattice import Lattice, squares
+from reml_sae.rows import RowMap, RowResult, SerialRows, gather_rows, row_slices
 from reml_sae.typing import Array
-
-CHUNK_ELEMENTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,36 +71,37 @@ class RowQuadrature(ABC):
     offset : (p,) array
     family : Family
     psi : (n_psi,) array
+    row_map : RowMap, optional
+        Executes the sums.
     """
 
     def __init__(self, Z: Array, lattice: Lattice, beta: Array, offset: Array, family: Family,
-                 psi: Array):
+                 psi: Array, row_map: RowMap | None = None):
         self.Z, self.lattice, self.beta, self.offset = Z, lattice, beta, offset
         self.family, self.psi = family, psi
+        self.row_map: RowMap = SerialRows() if row_map is None else row_map
 
     # --- posterior of the rows ---------------------------------------------------------------
 
-    def _chunks(self) -> Iterator[slice]:
-        """Rows whose whole lattice fits into memory."""
-        wide = len(self.lattice.log_weights) * (1 + self.lattice.slopes.shape[1])
+    def _gather(self, task: Callable[[slice], RowResult]) -> RowResult:
+        """The result of a task over rows whose whole lattice fits into memory."""
+        wide = len(self.lattice) * (1 + self.lattice.n_linear)
         p = self.Z.shape[1]
         wide = max(wide * (1 if self.family.equal_weights else p), p * p, self.beta.size)
-        size = max(1, CHUNK_ELEMENTS // wide)
-        for start in range(0, len(self.Z), size):
-            yield slice(start, min(start + size, len(self.Z)))
+        return gather_rows(self.row_map, task,
+                           row_slices(len(self.Z), wide, self.row_map.elements))
 
     def _log_joint(self, Z: Array) -> tuple[Array, Array]:
         """w_g - F_ig (n, G) without the linear coordinates, and the means (n, G, m) of these."""
         family, lattice = self.family, self.lattice
-        centre = lattice.basis @ self.beta + self.offset
+        centre = self._centre
         n, size = len(Z), len(centre)
         if not family.equal_weights:
             loss = family.loss(Z[:, None], np.broadcast_to(centre, (n, *centre.shape)), self.psi)
             return lattice.log_weights - loss.sum(axis=2), np.zeros((n, size, 0))
         phi = family.dispersion(self.psi)
-        out = lattice.log_weights - 0.5 * squares(Z, centre) / phi - float(
-            family.saturated_loss(Z[:1], self.psi).sum())
-        m = lattice.slopes.shape[1]
+        out = self._gaussian(Z, squares(Z, centre))
+        m = lattice.n_linear
         if not m:
             return out, np.zeros((n, size, 0))
         lines, precision = self._lines
@@ -113,6 +113,16 @@ class RowQuadrature(ABC):
         return out, mean
 
     @cached_property
+    def _centre(self) -> Array:
+        """Predictor at the nodes, (G, p)."""
+        return self.lattice.basis @ self.beta + self.offset
+
+    def _gaussian(self, Z: Array, square: Array) -> Array:
+        """w_g - F_ig (n, G) of Gaussian rows at these squared distances from the nodes."""
+        return self.lattice.log_weights - 0.5 * square / self.family.dispersion(self.psi) - float(
+            self.family.saturated_loss(Z[:1], self.psi).sum())
+
+    @cached_property
     def _lines(self) -> tuple[Array, Array]:
         """X = d eta / dw (G, m, p), and the precision P of the linear coordinates (G, m, m)."""
         lines = self.lattice.slopes @ self.beta
@@ -121,12 +131,12 @@ class RowQuadrature(ABC):
 
     def row_values(self) -> Array:
         """l_i (n,), the negative log marginal density of every row given the decoders."""
-        out = np.empty(len(self.Z))
-        for where in self._chunks():
-            joint = self._log_joint(self.Z[where])[0]
-            top = joint.max(axis=1, keepdims=True)
-            out[where] = -(top[:, 0] + np.log(np.exp(joint - top).sum(axis=1)))
-        return out
+        return self._gather(self._row_values).each[0]
+
+    def _row_values(self, where: slice) -> RowResult:
+        joint = self._log_joint(self.Z[where])[0]
+        top = joint.max(axis=1, keepdims=True)
+        return RowResult((-(top[:, 0] + np.log(np.exp(joint - top).sum(axis=1))),))
 
     @property
     @abstractmethod

@@ -11,13 +11,13 @@ and c of `row_quadrature` is quadratic in z_i with coefficients Gamma_g = phi_g^
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from reml_sae.models.sae.quadrature.lattice import squares
 from reml_sae.models.sae.quadrature.moments import QuadratureSums, RowQuadrature
+from reml_sae.rows import RowResult
 from reml_sae.typing import Array
 
 
@@ -25,27 +25,23 @@ class RowNodes(RowQuadrature):
     """See `RowQuadrature`; the family has one weight, and no coordinate is linear."""
 
     @cached_property
-    def _eta(self) -> Array:
-        """Predictor at the nodes, (G, p)."""
-        return self.lattice.basis @ self.beta + self.offset
-
-    @cached_property
     def _levers(self) -> Array:
         """phi_g (x) eta_g, (G, M p)."""
-        return (self.lattice.basis[:, :, None] * self._eta[:, None, :]).reshape(len(self._eta), -1)
+        levers = self.lattice.basis[:, :, None] * self._centre[:, None, :]
+        return levers.reshape(len(levers), -1)
 
     @property
     def _dispersion(self) -> float:
         return self.family.dispersion(self.psi)
 
-    def _posterior(self) -> Iterator[tuple[slice, Array, Array, Array]]:
-        """Chunks of rows: where, data (n, p), l_i (n,) and r (n, G)."""
-        for where in self._chunks():
-            joint = self._log_joint(self.Z[where])[0]
-            top = joint.max(axis=1, keepdims=True)
-            mass = np.exp(joint - top)
-            total = mass.sum(axis=1, keepdims=True)
-            yield where, self.Z[where], -(top + np.log(total))[:, 0], mass / total
+    def _posterior(self, Z: Array) -> tuple[Array, Array, Array]:
+        """Of data (n, p): l_i (n,), r (n, G) and squared distances from the nodes (n, G)."""
+        square = squares(Z, self._centre)
+        joint = self._gaussian(Z, square)
+        top = joint.max(axis=1, keepdims=True)
+        mass = np.exp(joint - top)
+        total = mass.sum(axis=1, keepdims=True)
+        return -(top + np.log(total))[:, 0], mass / total, square
 
     def _mean_slopes(self, Z: Array, r: Array) -> Array:
         """E_i[g], (n, M p)."""
@@ -56,21 +52,11 @@ class RowNodes(RowQuadrature):
     @cached_property
     def sums(self) -> QuadratureSums:
         """Value, gradients and curvature in one pass."""
-        (m, p), phi, basis, eta = self.beta.shape, self._dispersion, self.lattice.basis, self._eta
+        (m, p), phi = self.beta.shape, self._dispersion
+        basis, eta = self.lattice.basis, self._centre
         size = len(basis)
-        rows, energy = np.empty(len(self.Z)), 0.0
-        mass, first, second = np.zeros(size), np.zeros((size, p)), np.zeros((size, p * p))
-        products, known = np.zeros((m * p, m * p)), 0.0
-        for where, Z, values, r in self._posterior():
-            rows[where] = values
-            mass += r.sum(axis=0)
-            first += r.T @ Z
-            second += r.T @ (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), p * p)
-            slopes = self._mean_slopes(Z, r)
-            products += slopes.T @ slopes
-            energy += 0.5 * float(np.vdot(r, squares(Z, self._eta))) / phi
-            mean = r @ eta
-            known += float((r @ np.einsum("gp,gp->g", eta, eta)).sum() - np.vdot(mean, mean))
+        found = self._gather(self._chunk_sums)
+        mass, first, second, products, energy, known = found.sums
         residual = first - mass[:, None] * eta
         spread = second.reshape(size, p, p) - first[:, :, None] * eta[:, None, :]
         spread -= eta[:, :, None] * residual[:, None, :]
@@ -80,55 +66,70 @@ class RowNodes(RowQuadrature):
         gram = basis.T @ (mass[:, None] * basis) / phi
         complete = np.asarray(np.kron(gram, np.eye(p)), np.float64)
         outer = np.array([0.5 * self.Z.size - energy, *(self.lattice.prior_slopes @ mass)])
-        return QuadratureSums(rows, -basis.T @ residual / phi, outer, complete - missing, complete,
-                              energy, known / phi)
+        return QuadratureSums(found.each[0], -basis.T @ residual / phi, outer, complete - missing,
+                              complete, energy, known / phi)
+
+    def _chunk_sums(self, where: slice) -> RowResult:
+        Z, p, eta = self.Z[where], self.Z.shape[1], self._centre
+        values, r, square = self._posterior(Z)
+        slopes, mean = self._mean_slopes(Z, r), r @ eta
+        known = float((r @ np.einsum("gp,gp->g", eta, eta)).sum() - np.vdot(mean, mean))
+        return RowResult((values,), (
+            r.sum(axis=0), r.T @ Z,
+            r.T @ (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), p * p), slopes.T @ slopes,
+            0.5 * float(np.vdot(r, square)) / self._dispersion, known))
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
         """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
-        (m, p), phi, basis, eta = self.beta.shape, self._dispersion, self.lattice.basis, self._eta
+        (m, p), phi = self.beta.shape, self._dispersion
+        basis, eta = self.lattice.basis, self._centre
         size = len(basis)
         inner = np.einsum("gm,mokq,gk->goq", basis, G.reshape(m, p, m, p), basis, optimize=True)
         turned = np.einsum("goq,gq->go", inner, eta)
         level = np.einsum("goo->g", inner) / phi - np.einsum("go,go->g", turned, eta) / phi**2
-        beta, psi = np.zeros((m, p)), 0.0
-        first, levers = np.zeros((size, p)), np.zeros((size, m * p))
-        mass, weights = np.zeros(size), np.zeros(size)
-        for _, Z, _, r in self._posterior():
-            slopes = self._mean_slopes(Z, r)
-            u = slopes @ G
-            pulled = np.einsum("nmp,np->nm", u.reshape(len(Z), m, p), Z)
-            quadratic = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), p * p) @ (
-                inner.reshape(size, p * p).T)
-            c = level - (quadratic - 2.0 * Z @ turned.T) / phi**2
-            lever = -(pulled @ basis.T - u @ self._levers.T) / phi
-            # sum over i, g of r (<G, H> - g^T G g) and of r g^T G E[g]: H and g go as 1 / phi
-            own, mean = float(np.vdot(r, c)), float(np.vdot(slopes, u))
-            curved = float(r.sum(axis=0) @ np.einsum("goo->g", inner)) / phi
-            psi += 2.0 * (curved - own) - 2.0 * mean - curved
-            c += 2.0 * lever
-            weight = -r * (c - (r * c).sum(axis=1, keepdims=True))
-            psi -= 0.5 * float(np.vdot(weight, squares(Z, self._eta))) / phi
-            weights += weight.sum(axis=0)
-            beta -= basis.T @ (weight.T @ Z) / phi
-            first += r.T @ Z
-            mass += r.sum(axis=0)
-            levers += r.T @ u
+        parts = self._gather(partial(self._chunk_pullback, G, inner, level, turned))
+        beta, psi, first, levers, mass, weights = parts.sums
         residual = first - mass[:, None] * eta
         moved = np.einsum("gm,gmp->gp", basis, levers.reshape(size, m, p))
         moved += np.einsum("goq,gq->go", inner, residual) / phi
         beta += basis.T @ (weights[:, None] * eta + 2.0 * moved) / phi
         return beta, np.array([psi, *(self.lattice.prior_slopes @ weights)])
 
+    def _chunk_pullback(
+        self, G: Array, inner: Array, level: Array, turned: Array, where: slice
+    ) -> RowResult:
+        (m, p), phi, basis, Z = self.beta.shape, self._dispersion, self.lattice.basis, self.Z[where]
+        _, r, square = self._posterior(Z)
+        slopes = self._mean_slopes(Z, r)
+        u = slopes @ G
+        pulled = np.einsum("nmp,np->nm", u.reshape(len(Z), m, p), Z)
+        quadratic = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), p * p) @ (
+            inner.reshape(len(inner), p * p).T)
+        c = level - (quadratic - 2.0 * Z @ turned.T) / phi**2
+        lever = -(pulled @ basis.T - u @ self._levers.T) / phi
+        # sum over i, g of r (<G, H> - g^T G g) and of r g^T G E[g]: H and g go as 1 / phi
+        own, mean = float(np.vdot(r, c)), float(np.vdot(slopes, u))
+        curved = float(r.sum(axis=0) @ np.einsum("goo->g", inner)) / phi
+        psi = 2.0 * (curved - own) - 2.0 * mean - curved
+        c += 2.0 * lever
+        weight = -r * (c - (r * c).sum(axis=1, keepdims=True))
+        psi -= 0.5 * float(np.vdot(weight, square)) / phi
+        return RowResult(sums=(
+            -basis.T @ (weight.T @ Z) / phi, psi, r.T @ Z, r.T @ u, r.sum(axis=0),
+            weight.sum(axis=0)))
+
     def gradient_outer_dot(self, u: Array) -> Array:
         """Inner products of u (M, p) with d gradient / d outer."""
-        phi, along, priors = self._dispersion, self.lattice.basis @ u, self.lattice.prior_slopes
-        total = -float(np.vdot(self.sums.beta, u))
-        others = np.zeros(len(priors))
-        for _, Z, _, r in self._posterior():
-            slope = (np.einsum("gp,gp->g", along, self._eta) - Z @ along.T) / phi
-            energy = -0.5 * squares(Z, self._eta) / phi
-            centred = energy - (r * energy).sum(axis=1, keepdims=True)
-            total -= float(np.vdot(r * centred, slope))
-            apart = r * (slope - (r * slope).sum(axis=1, keepdims=True))
-            others -= priors @ apart.sum(axis=0)
-        return np.array([total, *others])
+        along = self.lattice.basis @ u
+        total, others = self._gather(partial(self._chunk_outer_dot, along)).sums
+        return np.array([total - float(np.vdot(self.sums.beta, u)), *others])
+
+    def _chunk_outer_dot(self, along: Array, where: slice) -> RowResult:
+        phi, Z = self._dispersion, self.Z[where]
+        _, r, square = self._posterior(Z)
+        slope = (np.einsum("gp,gp->g", along, self._centre) - Z @ along.T) / phi
+        energy = -0.5 * square / phi
+        centred = energy - (r * energy).sum(axis=1, keepdims=True)
+        apart = r * (slope - (r * slope).sum(axis=1, keepdims=True))
+        return RowResult(sums=(-float(np.vdot(r * centred, slope)),
+                               -self.lattice.prior_slopes @ apart.sum(axis=0)))

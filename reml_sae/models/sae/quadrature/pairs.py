@@ -9,13 +9,14 @@ others is Gaussian: four Gauss-Hermite nodes of that Gaussian are exact for ever
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.linalg import batched_cholesky
-from reml_sae.models.sae.quadrature.moments import CHUNK_ELEMENTS, QuadratureSums, RowQuadrature
+from reml_sae.models.sae.quadrature.moments import QuadratureSums, RowQuadrature
+from reml_sae.rows import RowResult
 from reml_sae.typing import Array, Index
 
 NEGLIGIBLE = 38.0
@@ -26,26 +27,23 @@ HERMITE = np.polynomial.hermite_e.hermegauss(4)
 class RowPairs(RowQuadrature):
     """See `RowQuadrature`."""
 
-    def _posterior(self) -> Iterator[tuple[slice, Array, Pairs]]:
-        """Chunks of rows with their l_i and their pairs of rows and nodes."""
-        width = self.beta.size + self.Z.shape[1]
-        for where in self._chunks():
-            joint, mean = self._log_joint(self.Z[where])
-            top = joint.max(axis=1, keepdims=True)
-            mass = np.exp(joint - top)
-            total = mass.sum(axis=1, keepdims=True)
-            kept = joint > top - NEGLIGIBLE
-            values = -(top + np.log(total))[:, 0]
-            mass /= total
-            # rows in pieces, so that what the pairs carry fits into memory too
-            counts = kept.sum(axis=1) * len(self._hermite[0])
-            piece = np.cumsum(counts) * width // CHUNK_ELEMENTS
-            for number in np.unique(piece):
-                rows = np.flatnonzero(piece == number)
-                own = slice(int(rows[0]), int(rows[-1]) + 1)
-                inside = slice(where.start + own.start, where.start + own.stop)
-                yield inside, values[own], self._pairs(self.Z[inside], mass[own], kept[own],
-                                                       mean[own])
+    def _posterior(self, rows: slice) -> Iterator[tuple[Array, Pairs]]:
+        """Pieces of a chunk of rows: their l_i, and their pairs of rows and nodes."""
+        width, Z = self.beta.size + self.Z.shape[1], self.Z[rows]
+        joint, mean = self._log_joint(Z)
+        top = joint.max(axis=1, keepdims=True)
+        mass = np.exp(joint - top)
+        total = mass.sum(axis=1, keepdims=True)
+        kept = joint > top - NEGLIGIBLE
+        values = -(top + np.log(total))[:, 0]
+        mass /= total
+        # in pieces, so that what the pairs carry fits into memory too
+        counts = kept.sum(axis=1) * len(self._hermite[0])
+        piece = np.cumsum(counts) * width // self.row_map.elements
+        for number in np.unique(piece):
+            inside = np.flatnonzero(piece == number)
+            own = slice(int(inside[0]), int(inside[-1]) + 1)
+            yield values[own], self._pairs(Z[own], mass[own], kept[own], mean[own])
 
     @property
     def _n_outer(self) -> int:
@@ -54,7 +52,7 @@ class RowPairs(RowQuadrature):
     @cached_property
     def _hermite(self) -> tuple[Array, Array]:
         """Standard normal nodes (J, m) of the linear coordinates, and their weights (J,)."""
-        m = self.lattice.slopes.shape[1]
+        m = self.lattice.n_linear
         axes = np.meshgrid(*[HERMITE[0]] * m, indexing="ij")
         points = np.stack([a.ravel() for a in axes], axis=1) if m else np.zeros((1, 0))
         weights = np.ones(1)
@@ -82,14 +80,21 @@ class RowPairs(RowQuadrature):
     @cached_property
     def sums(self) -> QuadratureSums:
         """Value, gradients and curvature in one pass."""
+        size = self.beta.size
+        found = self._gather(self._chunk_sums)
+        beta, outer, complete, spread, energy, edf = found.sums
+        known = complete.reshape(size, size)
+        return QuadratureSums(found.each[0], beta, outer, known - spread, known, energy, edf)
+
+    def _chunk_sums(self, where: slice) -> RowResult:
         m, p = self.beta.shape
-        rows, beta = np.empty(len(self.Z)), np.zeros((m, p))
+        rows, beta = [np.zeros(0)], np.zeros((m, p))
         outer, complete = np.zeros(self._n_outer), np.zeros((m, p, m, p))
         spread = np.zeros((m * p, m * p))
         energy = edf = 0.0
         outputs = np.arange(p)
-        for where, values, pairs in self._posterior():
-            rows[where] = values
+        for values, pairs in self._posterior(where):
+            rows.append(values)
             beta -= pairs.phi.T @ (pairs.r[:, None] * pairs.s)
             outer += pairs.loss_outer() @ pairs.r
             blocks = (pairs.r[:, None] * pairs.h).T @ pairs.products
@@ -98,16 +103,19 @@ class RowPairs(RowQuadrature):
             spread += slopes.T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
             energy += float(pairs.r @ pairs.energy())
             edf += pairs.information()
-        known = complete.reshape(m * p, m * p)
-        return QuadratureSums(rows, beta, outer, known - spread, known, energy, edf)
+        return RowResult((np.concatenate(rows),), (beta, outer, complete, spread, energy, edf))
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
         """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""
+        beta, outer = self._gather(partial(self._chunk_pullback, G)).sums
+        return beta, outer
+
+    def _chunk_pullback(self, G: Array, where: slice) -> RowResult:
         m, p = self.beta.shape
         own = np.einsum("moko->mko", G.reshape(m, p, m, p)).reshape(m * m, p)
         beta, outer = np.zeros((m, p)), np.zeros(self._n_outer)
         psi = outer[:len(self.psi)]
-        for _, _, a in self._posterior():
+        for _, a in self._posterior(where):
             q = a.products @ own
             turned = a.slopes @ G
             lever = (a.mean_slope @ G)[a.rows]
@@ -121,17 +129,21 @@ class RowPairs(RowQuadrature):
             outer += a.loss_outer() @ weight
             psi += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * w)
             psi += np.einsum("jao,ao->j", a.loss_eta_psi(2), a.r[:, None] * q)
-        return beta, outer
+        return RowResult(sums=(beta, outer))
 
     def gradient_outer_dot(self, u: Array) -> Array:
         """Inner products of u (M, p) with d gradient / d outer, (n_outer,)."""
+        out: Array = self._gather(partial(self._chunk_outer_dot, u)).sums[0]
+        return out
+
+    def _chunk_outer_dot(self, u: Array, where: slice) -> RowResult:
         out = np.zeros(self._n_outer)
-        for _, _, a in self._posterior():
+        for _, a in self._posterior(where):
             along = a.slopes @ u.ravel()
             moved = a.phi @ u
             out[:len(self.psi)] += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * moved)
             out -= a.loss_outer() @ (a.r * (along - a.mean(along)[a.rows]))
-        return out
+        return RowResult(sums=(out,))
 
 
 class Pairs:

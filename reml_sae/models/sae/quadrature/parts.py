@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +16,8 @@ from reml_sae.models.sae.quadrature.lattice import Lattice, amplitude_lattice, l
 from reml_sae.models.sae.quadrature.moments import QuadratureSums, RowQuadrature
 from reml_sae.models.sae.quadrature.nodes import RowNodes
 from reml_sae.models.sae.quadrature.pairs import RowPairs
+from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Index
-
-if TYPE_CHECKING:
-    from reml_sae.models.sae.model import SAEManifoldModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class RowParts:
 
     Parameters
     ----------
-    model : SAEManifoldModel
+    structure : SAEStructure
         Has a quadrature.
     beta : (M, p) array
     rho : (n_rho,) array
@@ -60,20 +57,21 @@ class RowParts:
         Where the noise is so small that the nodes are too many.
     """
 
-    def __init__(self, model: SAEManifoldModel, beta: Array, rho: Array):
-        self._shape, self._n_outer, self._n_rows = beta.shape, len(rho), len(model.Z)
-        self.parts = _open_gates(model, beta, rho) if model.assignment.hard_support else [
-            _ungated(model, beta, rho)]
+    def __init__(self, structure: SAEStructure, beta: Array, rho: Array):
+        self.beta, self.rho = beta, rho.copy()
+        self._shape, self._n_outer, self._n_rows = beta.shape, len(rho), len(structure.Z)
+        self.parts = _open_gates(structure, beta, rho) if structure.assignment.dim else [
+            _ungated(structure, beta, rho)]
 
     @property
     def n_pairs(self) -> int:
         """Rows times nodes, over all parts."""
-        return sum(len(part.rows) * len(part.quadrature.lattice.nodes) for part in self.parts)
+        return sum(len(part.rows) * len(part.quadrature.lattice) for part in self.parts)
 
     @property
     def n_nodes(self) -> int:
         """Nodes of the finest lattice."""
-        return max(len(part.quadrature.lattice.nodes) for part in self.parts)
+        return max(len(part.quadrature.lattice) for part in self.parts)
 
     def row_values(self) -> Array:
         """l_i (N,), the negative log marginal density of every row given the decoders."""
@@ -117,49 +115,51 @@ class RowParts:
         return out
 
 
-def _ungated(model: SAEManifoldModel, beta: Array, rho: Array) -> Part:
-    psi = rho[model.outer.psi]
-    nodes = lattice(model.atoms[0], beta, model.family, psi, model.Z, model.offset)
+def _ungated(structure: SAEStructure, beta: Array, rho: Array) -> Part:
+    psi = rho[structure.outer.psi]
+    nodes = lattice(structure.atoms[0], beta, structure.family, psi, structure.Z, structure.offset)
     everything = np.arange(len(beta))
-    return _part(model, beta, rho, np.arange(len(model.Z)), everything, nodes,
+    return _part(structure, beta, rho, np.arange(len(structure.Z)), everything, nodes,
                  np.zeros(0, np.intp))
 
 
-def _open_gates(model: SAEManifoldModel, beta: Array, rho: Array) -> list[Part]:
-    parts, psi, last = [], rho[model.outer.psi], len(beta) - 1
-    for k, (atom, where) in enumerate(zip(model.atoms, model.layout.basis_slices, strict=True)):
-        rows = np.flatnonzero(model.active[:, k])
+def _open_gates(structure: SAEStructure, beta: Array, rho: Array) -> list[Part]:
+    parts, psi, last = [], rho[structure.outer.psi], len(beta) - 1
+    places = structure.layout.basis_slices
+    for k, (atom, where) in enumerate(zip(structure.atoms, places, strict=True)):
+        rows = np.flatnonzero(structure.active[:, k])
         if len(rows):
-            alpha, place = _amplitude_precision(model, k, rho)
+            alpha, place = _amplitude_precision(structure, k, rho)
             decoder = np.append(np.arange(where.start, where.stop), last)
-            nodes = amplitude_lattice(atom, beta[decoder], model.family, psi, model.Z[rows],
-                                      model.offset, alpha)
-            parts.append(_part(model, beta, rho, rows, decoder, nodes, place))
-    rows = np.flatnonzero(~model.active.any(axis=1))
+            nodes = amplitude_lattice(atom, beta[decoder], structure.family, psi, structure.Z[rows],
+                                      structure.offset, alpha)
+            parts.append(_part(structure, beta, rho, rows, decoder, nodes, place))
+    rows = np.flatnonzero(~structure.active.any(axis=1))
     if len(rows):
         none = np.zeros(0, np.intp)
-        parts.append(_part(model, beta, rho, rows, np.array([last]), no_atom(), none))
+        parts.append(_part(structure, beta, rho, rows, np.array([last]), no_atom(), none))
     return parts
 
 
-def _amplitude_precision(model: SAEManifoldModel, k: int, rho: Array) -> tuple[float, Index]:
+def _amplitude_precision(structure: SAEStructure, k: int, rho: Array) -> tuple[float, Index]:
     """Prior precision of the log amplitudes of an atom, and its place in rho, if it has one."""
-    term = next(term for term in model.terms
+    term = next(term for term in structure.terms
                 if term.target == "amplitudes" and term.atom in (-1, k))
     return (float(term.penalty.strengths(term.rho(rho))[0]),
             np.arange(len(rho))[term.where])
 
 
 def _part(
-    model: SAEManifoldModel, beta: Array, rho: Array, rows: Index, decoder: Index, nodes: Lattice,
+    structure: SAEStructure, beta: Array, rho: Array, rows: Index, decoder: Index, nodes: Lattice,
     prior: Index,
 ) -> Part:
-    p, psi = beta.shape[1], rho[model.outer.psi]
-    places = np.concatenate([np.arange(len(rho))[model.outer.psi], prior])
+    p, psi = beta.shape[1], rho[structure.outer.psi]
+    places = np.concatenate([np.arange(len(rho))[structure.outer.psi], prior])
     if len(prior) < len(nodes.prior_slopes):  # the strength is known
         nodes = replace(nodes, prior_slopes=nodes.prior_slopes[:0])
-    shared = model.family.equal_weights and not nodes.linear
+    shared = structure.family.equal_weights and not nodes.n_linear
     quadrature = (RowNodes if shared else RowPairs)(
-        model.Z[rows], nodes, beta[decoder], model.offset, model.family, psi)
+        structure.Z[rows], nodes, beta[decoder], structure.offset, structure.family, psi,
+        structure.row_map)
     border = (decoder[:, None] * p + np.arange(p)).ravel()
     return Part(rows, decoder, border, places, quadrature)

@@ -9,19 +9,17 @@ coordinates are carried along as codes.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import DenseCholesky
-from reml_sae.models.sae.gauge import Gauge
-from reml_sae.models.sae.penalties import PenaltyPoint
+from reml_sae.models.sae.decoder_prior import DecoderPrior
+from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.quadrature.parts import RowParts
+from reml_sae.models.sae.row_prior import GatePrior
+from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
-
-if TYPE_CHECKING:
-    from reml_sae.models.sae.model import SAEManifoldModel
 
 
 class DenseBorderFactor:
@@ -51,49 +49,49 @@ class DenseBorderFactor:
 
 
 class QuadraturePoint:
-    """L of an `SAEManifoldModel` whose rows use one atom each, at its decoders.
+    """L of an SAE-manifold whose rows use one atom each, at its decoders.
 
     Parameters
     ----------
-    model : SAEManifoldModel
+    structure : SAEStructure
     theta : Theta
     rho : (n_rho,) array
     rows : RowParts
         The rows under these decoders.
     """
 
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, rows: RowParts):
-        self.model, self.theta, self.rho, self.rows = model, theta, rho, rows
-        empty, nobody = model.without_rows, Theta(theta.xi[:0], theta.beta)
-        self.penalties = PenaltyPoint(empty, nobody, rho, empty.scaled_basis(nobody)[0], model)
-        # an atom without rows has no orbit; without gates all rows use the one atom
-        used = [item for item in model.symmetries
-                if not model.assignment.hard_support or model.active[:, item[0]].any()]
-        self.gauge = Gauge(model.layout, used, theta.beta, float(model.shape[0]))
+    def __init__(self, structure: SAEStructure, theta: Theta, rho: Array, rows: RowParts):
+        self.structure, self.theta, self.rho, self.rows = structure, theta, rho, rows
+        # no row's coordinate is at a mode, for whose bias g makes up
+        self.decoder_prior = DecoderPrior(structure.without_rows, theta.beta, rho)
+        self.gate_prior = GatePrior(structure, rho)
+        # the coordinates of all open atoms are integrated, whichever the rows carry
+        used = used_symmetries(structure.symmetries, structure.is_open)
+        self.gauge = Gauge(structure.layout, used, theta.beta, float(structure.shape[0]))
 
     @cached_property
     def objective(self) -> float:
         """L."""
-        n, p = self.model.shape
-        rows = float(self.rows.row_values().sum()) + n * p * np.log(self.model.unit)
-        return rows + self.penalties.value()
+        n, p = self.structure.shape
+        rows = float(self.rows.row_values().sum()) + n * p * np.log(self.structure.unit)
+        return rows + self.gate_prior.value() + self.decoder_prior.value()
 
     def _border(self, beta: Array) -> Theta:
         return Theta(np.zeros_like(self.theta.xi), beta)
 
     def gradient(self) -> Theta:
         """Gradient of L in beta; zero for the rows."""
-        return self._border(self.rows.sums.beta + self.penalties.gradient()[1])
+        return self._border(self.rows.sums.beta + self.decoder_prior.gradient())
 
     # --- curvature ---------------------------------------------------------------------------
 
     def _prior(self, curvature: Curvature) -> Array:
         """Curvature of the priors of beta, (M p, M p)."""
-        p = self.model.shape[1]
+        p = self.structure.shape[1]
         size = self.theta.beta.size
-        out = self.penalties.border(curvature) if self.model.has_dense_border else (
+        out = self.decoder_prior.border(curvature) if self.structure.has_dense_border else (
             np.zeros((size, size)))
-        for where, gram in zip(self.model.layout.blocks, self.penalties.grams, strict=True):
+        for where, gram in zip(self.structure.layout.blocks, self.decoder_prior.grams, strict=True):
             flat = slice(where.start * p, where.stop * p)
             out[flat, flat] += np.kron(gram, np.eye(p))
         return out
@@ -129,7 +127,7 @@ class QuadraturePoint:
         """Hessian of L (plus the gauge terms) times the border of v."""
         flat = v.beta.ravel()
         out = (self.rows.sums.curvature @ flat).reshape(v.beta.shape)
-        out += self.penalties.hvp(np.zeros((0, self.penalties.width)), v.beta)[1]
+        out += self.decoder_prior.hvp(v.beta)
         for column in self.gauge.columns:
             out += self.gauge.weight * float(np.vdot(column, v.beta)) * column
         return self._border(out)
@@ -138,28 +136,27 @@ class QuadraturePoint:
 
     def half_logdet(self, curvature: Curvature) -> LogDeterminant:
         """(1/2) log|d2L| with the gauge volume, and its gradients."""
-        shape, p = self.theta.beta.shape, self.model.shape[1]
+        shape, p = self.theta.beta.shape, self.structure.shape[1]
         factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
             self._curvature(curvature), shape)
         inverse = factor.inverse()
         trace = np.einsum("aobo->ab", inverse.reshape(*shape, *shape))
-        width = self.penalties.width
-        half = self.penalties.half_trace_gradients(
-            curvature, np.zeros((0, width, width)), np.zeros((0, width, width)),
-            np.zeros((0, 0, width)), trace, inverse)
+        prior_beta, prior_rho, prior_trace = self.decoder_prior.half_trace_gradients(
+            curvature, trace, inverse)
         beta, outer = self.rows.curvature_pullback(inverse)
         volume, volume_beta = self.gauge.volume()
         pulled = (self._orbits @ inverse).reshape(self.gauge.columns.shape)
-        grad_beta = 0.5 * beta + half[1] + volume_beta
+        grad_beta = 0.5 * beta + prior_beta + volume_beta
         grad_beta += self.gauge.weight * self.gauge.pull_back(pulled)
-        rho = half[2] + 0.5 * outer
-        spent = half[3] + self.gauge.weight * float(np.vdot(self.gauge.columns, pulled))
+        rho = prior_rho + 0.5 * outer
+        spent = prior_trace + self.gauge.weight * float(np.vdot(self.gauge.columns, pulled))
         edf = shape[0] * p - spent + self.rows.sums.edf
         return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf)
 
     def objective_rho(self) -> Array:
         """Gradient of L in rho at fixed beta, (n_rho,)."""
-        return self.penalties.value_rho() + self.rows.sums.outer
+        return (self.gate_prior.value_rho() + self.decoder_prior.value_rho()
+                + self.rows.sums.outer)
 
     def normalizer_in_objective_rho(self) -> Array:
         """Zero: rows have no strengths."""
@@ -167,18 +164,18 @@ class QuadraturePoint:
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad L / d rho_m, (n_rho,)."""
-        return self.penalties.gradient_rho_dot(
-            np.zeros((0, self.penalties.width)), u.beta) + self.rows.gradient_outer_dot(u.beta)
+        return self.decoder_prior.gradient_rho_dot(u.beta) + self.rows.gradient_outer_dot(u.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""
-        value, gradient = self.penalties.log_normalizer()
-        value += len(self.model.Z) * self.model.assignment.log_patterns()
-        return value - self.model.log_multiplicity, gradient
+        value, gradient = self.decoder_prior.log_partition()
+        gates = self.gate_prior.log_partition()
+        value += gates[0] + len(self.structure.Z) * self.structure.assignment.log_patterns()
+        return value - self.structure.log_multiplicity, gradient + gates[1]
 
     def decoder_posterior(self, k: int) -> tuple[float, Array]:
         """Effective degrees of freedom of decoder k, and its covariance (p, M_k, M_k)."""
-        where, p = self.model.layout.basis_slices[k], self.model.shape[1]
+        where, p = self.structure.layout.basis_slices[k], self.structure.shape[1]
         m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
         inverse = self._factor.inverse()[flat, flat]
         edf = m * p - float(np.vdot(inverse, self._prior("majorizer")[flat, flat]))

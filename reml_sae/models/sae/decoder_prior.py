@@ -1,0 +1,229 @@
+"""The prior of the decoders: value, derivatives and normaliser, with g of `scale`.
+
+beta is (M, p).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reml_sae.models.sae.bound import NOWHERE, Bound, log_partition
+from reml_sae.models.sae.scale import Scale, scale_terms
+from reml_sae.models.sae.structure import SAEStructure
+from reml_sae.models.sae.terms import PenaltyTerm
+from reml_sae.penalties import RowCurvature, RowInverse
+from reml_sae.typing import Array, Curvature, Index
+
+
+class DecoderPrior:
+    """The prior of the decoders at one state.
+
+    Parameters
+    ----------
+    structure : SAEStructure
+        The rows that carry an atom are those that its g counts.
+    beta : (M, p) array
+    rho : (n_rho,) array
+    """
+
+    def __init__(self, structure: SAEStructure, beta: Array, rho: Array):
+        self.structure, self.beta, self.rho = structure, beta, rho
+        self.grams = structure.decoder_gram(rho)
+        self._bound = [self._bind(term) for term in structure.dense_terms]
+        self.scales = self._scales()
+        self._parts: dict[Curvature, list[RowCurvature]] = {}
+
+    def _bind(self, term: PenaltyTerm) -> Bound:
+        slices = self.structure.layout.basis_slices
+        where = slice(0, slices[-1].stop) if term.target == "decoders" else slices[term.atom]
+        return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
+
+    def _scales(self) -> list[tuple[slice, Scale]]:
+        """Every decoder whose coordinates are those of independent rows, and g there."""
+        structure = self.structure
+        out, floor = [], structure.scale_floor(self.rho)
+        for k, (atom, where) in enumerate(zip(structure.atoms, structure.layout.basis_slices,
+                                              strict=True)):
+            n = float(structure.active[:, k].sum())
+            if n and not structure.always_carried[k]:
+                out += [(where, Scale(w * n, C, self.beta[where], P, floor))
+                        for w, C, P in scale_terms(atom)]
+        return out
+
+    def scale_correction(self) -> tuple[float, Array, Array]:
+        """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
+        beta = np.zeros_like(self.beta)
+        for where, scale in self.scales:
+            beta[where] += scale.gradient()
+        return sum(scale.value() for _, scale in self.scales), beta, self._scale_rho()
+
+    def _scale_rho(self) -> Array:
+        """Gradient of the sum of g in rho, (n_rho,)."""
+        out = np.zeros(len(self.rho))
+        if (phi := self.structure.outer.dispersion) is not None:
+            out[phi] = sum(scale.value_rho() for _, scale in self.scales)
+        return out
+
+    def curvature_grams(self) -> list[Array]:
+        """Parts of the border that are the same for every output, block by block."""
+        grams = list(self.grams)
+        for k, block in enumerate(self.structure.layout.blocks):
+            for where, scale in self.scales:
+                if where == block:
+                    grams[k] = grams[k] + scale.gram
+        return grams
+
+    def _curvature(self, which: Curvature) -> list[RowCurvature]:
+        """Curvatures of the penalties that are no quadratic form, computed once."""
+        if which not in self._parts:
+            self._parts[which] = [bound.curvature(which) for bound in self._bound]
+        return self._parts[which]
+
+    # --- value and derivatives -----------------------------------------------------------------
+
+    def value(self) -> float:
+        """Negative log density up to its partition, and g."""
+        total = sum(bound.value() for bound in self._bound)
+        total += 0.5 * float(np.vdot(self.beta, self.apply_grams(self.beta)))
+        return total + sum(scale.value() for _, scale in self.scales)
+
+    def gradient(self) -> Array:
+        """Gradient in beta, (M, p)."""
+        out = self.apply_grams(self.beta)
+        for where, scale in self.scales:
+            out[where] += scale.gradient()
+        for bound in self._bound:
+            gradient = bound.penalty.grad_target(bound.target, bound.rho)
+            out[bound.where] += gradient.reshape(bound.target.shape)
+        return out
+
+    def apply_grams(self, beta: Array) -> Array:
+        """Quadratic priors of the decoders times (M, p)."""
+        out = np.empty_like(beta)
+        for where, prior in zip(self.structure.layout.blocks, self.grams, strict=True):
+            out[where] = prior @ beta[where]
+        return out
+
+    def border(self, which: Curvature) -> Array:
+        """Dense part of the border, (M p, M p), or of size 0 where there is none."""
+        if not self.structure.has_dense_border:
+            return np.zeros((0, 0))
+        out = np.zeros((self.beta.size, self.beta.size))
+        for bound, parts in zip(self._bound, self._curvature(which), strict=True):
+            index = self._border_index(bound)
+            out[np.ix_(index, index)] += parts.to_dense()
+        return out
+
+    def _border_index(self, bound: Bound) -> Index:
+        """Places in the flat beta of the entries of the penalty's matrix view, in its order."""
+        flat = np.arange(self.beta.size, dtype=float).reshape(self.beta.shape)[bound.where]
+        return bound.penalty.rows(flat).ravel().astype(np.intp)
+
+    def hvp(self, v: Array) -> Array:
+        """Exact Hessian times v (M, p)."""
+        out = self.apply_grams(v)
+        for where, scale in self.scales:
+            out[where] += scale.hvp(v[where])
+        for bound, parts in zip(self._bound, self._curvature("exact"), strict=True):
+            product = parts.matvec(bound.penalty.rows(v[bound.where]))
+            out[bound.where] += bound.penalty.flat(product).reshape(bound.target.shape)
+        return out
+
+    def half_trace_gradients(
+        self, which: Curvature, border_trace: Array, border: Array
+    ) -> tuple[Array, Array, float]:
+        """Gradients of half the trace of G times the curvature at fixed G.
+
+        Parameters
+        ----------
+        which : "majorizer" or "exact"
+        border_trace : (M, M) border of G, traced over outputs
+        border : (M p, M p) border of G; read where a dense part is
+
+        Returns
+        -------
+        grad_beta (M, p), grad_rho (n_rho,), and the whole trace
+        """
+        grad_beta, grad_rho, trace = np.zeros_like(self.beta), np.zeros(len(self.rho)), 0.0
+        for bound, parts in zip(self._bound, self._curvature(which), strict=True):
+            index = self._border_index(bound)
+            G = RowInverse.of_dense(border[np.ix_(index, index)], parts)
+            arguments = (bound.target, bound.rho, G, which)
+            pulled = bound.penalty.flat(bound.penalty.curvature_vjp(*arguments))
+            grad_beta[bound.where] += 0.5 * pulled.reshape(bound.target.shape)
+            grad_rho[bound.term.where] += 0.5 * bound.penalty.curvature_rho(*arguments)
+            trace += G.inner(parts)
+        trace += self._scale_trace(which, border_trace, border, grad_beta, grad_rho)
+        for term, where, derivative in self._gram_derivatives():
+            grad_rho[term.where] += 0.5 * np.einsum(
+                "jab,ab->j", derivative, border_trace[where, where])
+        for where, gram in zip(self.structure.layout.blocks, self.grams, strict=True):
+            trace += float(np.vdot(gram, border_trace[where, where]))
+        return grad_beta, grad_rho, trace
+
+    def _scale_trace(
+        self, which: Curvature, border_trace: Array, border: Array, grad_beta: Array,
+        grad_rho: Array,
+    ) -> float:
+        """Trace of G times the curvature of g; half its gradients are added in place."""
+        total, p = 0.0, self.beta.shape[1]
+        for where, scale in self.scales:
+            if which == "majorizer":
+                own = border_trace[where, where]
+                total += float(np.vdot(scale.gram, own))
+                grad_beta[where] += 0.5 * scale.gram_pull(own)
+                along = float(np.vdot(scale.gram_rho(), own))
+            else:
+                flat = slice(where.start * p, where.stop * p)
+                own = border[flat, flat]
+                total += float(np.vdot(scale.dense(), own))
+                grad_beta[where] += 0.5 * scale.dense_pull(own)
+                along = scale.dense_rho(own)
+            if (phi := self.structure.outer.dispersion) is not None:
+                grad_rho[phi] += 0.5 * along
+        return total
+
+    def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
+        """Every quadratic decoder term with its rows of beta and d gram / d rho."""
+        return [(term, self.structure.layout.basis_slices[term.atom],
+                 term.penalty.gram_rho(term.rho(self.rho)))
+                for term in self.structure.terms if term.is_quadratic_decoder]
+
+    # --- outer parameters ----------------------------------------------------------------------
+
+    def value_rho(self) -> Array:
+        """Gradient of the value in rho at fixed beta, (n_rho,)."""
+        out = self._scale_rho()
+        for bound in self._bound:
+            out[bound.term.where] += bound.penalty.grad_rho(bound.target, bound.rho)
+        for term, where, derivative in self._gram_derivatives():
+            b = self.beta[where]
+            out[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, b @ b.T)
+        return out
+
+    def gradient_rho_dot(self, u: Array) -> Array:
+        """Inner products of u (M, p) with the mixed derivatives d gradient / d rho, (n_rho,)."""
+        out = np.zeros(len(self.rho))
+        for bound in self._bound:
+            mixed = bound.penalty.grad_target_rho(bound.target, bound.rho)
+            out[bound.term.where] += np.einsum(
+                "jna,na->j", mixed, bound.penalty.rows(u[bound.where]))
+        for where, scale in self.scales:
+            if (phi := self.structure.outer.dispersion) is not None:
+                out[phi] += float(np.vdot(scale.gradient_rho(), u[where]))
+        for term, where, derivative in self._gram_derivatives():
+            out[term.where] += np.einsum("jab,ab->j", derivative, u[where] @ self.beta[where].T)
+        return out
+
+    def log_partition(self) -> tuple[float, Array]:
+        """Log partition of the priors and its gradient in rho."""
+        p = self.structure.shape[1]
+        value, gradient = log_partition(self._bound, len(self.rho))
+        for prior, gaussian in zip(self.grams, [*self.structure.has_gaussian_decoder, True],
+                                   strict=False):
+            if gaussian:
+                value += 0.5 * p * (len(prior) * np.log(2.0 * np.pi) - np.linalg.slogdet(prior)[1])
+        for term, _, derivative in self._gram_derivatives():
+            inverse = np.linalg.inv(self.grams[term.atom])
+            gradient[term.where] -= 0.5 * p * np.einsum("jab,ba->j", derivative, inverse)
+        return float(value), gradient

@@ -1,0 +1,177 @@
+"""The SAE-manifold's objective at one (theta, rho): its value, gradient and row curvature.
+
+Notation of DESIGN A3: phi_i the scaled basis, j_i the row Jacobian in span coordinates, Q the
+orthonormal basis of the decoders' row span. A family with one weight s = 1 / dispersion for all
+entries keeps the border a Kronecker product, reduced to the span; another one has a border that is
+dense, and the span is then the whole space. All row arrays are built in the full local parameters
+x = (z, t) of `mixture` and then restricted to the chart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from reml_sae.engine.protocol import Theta
+from reml_sae.models.sae.bound import CoupledRows
+from reml_sae.models.sae.decoder_prior import DecoderPrior
+from reml_sae.models.sae.gauge import Gauge, used_symmetries
+from reml_sae.models.sae.row_prior import RowPrior
+from reml_sae.models.sae.structure import SAEStructure
+from reml_sae.typing import Array, Curvature
+
+
+def decoder_span(structure: SAEStructure, beta: Array) -> Array:
+    """Q, an orthonormal basis (p, r) of the decoders' row span or of the whole space."""
+    p, m = structure.shape[1], structure.layout.basis_size
+    whole = m >= p or structure.has_dense_border
+    return np.eye(p) if whole else np.asarray(np.linalg.qr(beta.T)[0], float)
+
+
+class SAEState:
+    """The joint objective of rows and decoders at one state.
+
+    Pieces are computed when asked for, once.
+
+    Parameters
+    ----------
+    structure : SAEStructure
+    theta : Theta
+    rho : (n_rho,) array
+    span : (p, r) array, optional
+        `decoder_span`, where it is known.
+    """
+
+    def __init__(
+        self, structure: SAEStructure, theta: Theta, rho: Array, span: Array | None = None
+    ):
+        self.structure, self.theta, self.rho = structure, theta, rho
+        self.psi = rho[structure.outer.psi]
+        self._coupled: dict[Curvature, CoupledRows] = {}
+        self.span = decoder_span(structure, theta.beta) if span is None else span
+        self.mixture = structure.mixture(theta, theta.beta @ self.span, order=2)
+        self.features = self.mixture.features()
+        self.eta = self.features @ theta.beta + structure.offset
+        self.score = -structure.family.loss_eta(structure.Z, self.eta, self.psi, 1)
+        self.row_prior = RowPrior(structure, theta, rho, self.mixture.amplitudes)
+
+    @cached_property
+    def decoder_prior(self) -> DecoderPrior:
+        """The prior of the decoders."""
+        return DecoderPrior(self.structure, self.theta.beta, self.rho)
+
+    @cached_property
+    def gauge(self) -> Gauge:
+        """Orbits of the decoders that rows use."""
+        used = used_symmetries(self.structure.symmetries, self.structure.active)
+        return Gauge(self.structure.layout, used, self.theta.beta, float(len(self.eta)))
+
+    @cached_property
+    def objective(self) -> float:
+        """F + g."""
+        n, p = self.structure.shape
+        return (float(self.structure.family.loss(self.structure.Z, self.eta, self.psi).sum())
+                + n * p * np.log(self.structure.unit)
+                + self.row_prior.value() + self.decoder_prior.value())
+
+    # --- first derivatives -------------------------------------------------------------------
+
+    @cached_property
+    def _data_gradient(self) -> Theta:
+        rows = -np.einsum("nar,nr->na", self.jacobian, self.score @ self.span)
+        return Theta(self.restrict(rows), -(self.features.T @ self.score))
+
+    def gradient(self) -> Theta:
+        """Gradient of F in theta."""
+        return self._data_gradient.plus(
+            Theta(self.restrict(self.row_prior.gradient()), self.decoder_prior.gradient()))
+
+    @cached_property
+    def jacobian(self) -> Array:
+        """d eta / dx in span coordinates, (N, K + D, r)."""
+        return self.mixture.jacobian()
+
+    # --- curvature ---------------------------------------------------------------------------
+
+    @cached_property
+    def score_hessian(self) -> Array:
+        """The score times the second derivative of eta, (N, K + D, K + D)."""
+        return self.mixture.residual_hessian(self.score @ self.span)
+
+    @cached_property
+    def precision(self) -> float | None:
+        """The one IRLS weight of all entries; None where they differ."""
+        family = self.structure.family
+        return 1.0 / family.dispersion(self.psi) if family.equal_weights else None
+
+    @cached_property
+    def weight(self) -> Array:
+        """IRLS weights, (N, p)."""
+        return self.structure.family.weight(self.structure.Z, self.eta, self.psi, 0)
+
+    @cached_property
+    def observed(self) -> Array:
+        """Second derivative of the loss in eta, (N, p)."""
+        return self.structure.family.loss_eta(self.structure.Z, self.eta, self.psi, 2)
+
+    def weighted_jacobian(self, which: Curvature) -> Array:
+        """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
+        if self.precision is not None:
+            return self.precision * self.jacobian
+        return self.jacobian * (self.weight if which == "majorizer" else self.observed)[:, None]
+
+    def row_hessian(self, curvature: Curvature) -> Array:
+        """Row blocks D_i, (N, q, q): Gauss-Newton and majorizers, or the exact second derivative.
+
+        A parameter that the row does not carry has a unit block of its own.
+        """
+        blocks = self.weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
+        if curvature == "exact":
+            blocks -= self.score_hessian
+        blocks = self.restrict_blocks(blocks + self.row_prior.blocks(curvature))
+        index = np.arange(blocks.shape[1])
+        blocks[:, index, index] += ~self.structure.carried
+        return blocks
+
+    def coupled(self, which: Curvature) -> CoupledRows:
+        """What couples the rows, in chart coordinates."""
+        if which not in self._coupled:
+            self._coupled[which] = self._couple(which)
+        return self._coupled[which]
+
+    def _couple(self, which: Curvature) -> CoupledRows:
+        full = self.row_prior.coupled(which)
+        columns = np.zeros((len(full.columns), *self.theta.xi.shape))
+        for column, lifted in zip(columns, full.columns, strict=True):
+            column[...] = self.restrict(lifted)
+        return replace(full, edges=self.restrict_blocks(full.edges), columns=columns)
+
+    # --- chart -----------------------------------------------------------------------------------
+
+    def restrict(self, rows: Array) -> Array:
+        """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
+        k = self.structure.assignment.n_atoms
+        head = np.tensordot(rows[:, :k], self.structure.assignment.basis, axes=([1], [0]))
+        return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
+
+    def lift(self, rows: Array) -> Array:
+        """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
+        d = self.structure.assignment.dim
+        head = np.tensordot(rows[:, :d], self.structure.assignment.basis, axes=([1], [1]))
+        return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
+
+    def restrict_blocks(self, blocks: Array) -> Array:
+        """Blocks (n, K + D, K + D) restricted to the chart on both sides."""
+        return self.restrict(self.restrict(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
+
+    def lift_blocks(self, blocks: Array) -> Array:
+        """Blocks (n, q, q) in chart coordinates lifted on both sides."""
+        return self.lift(self.lift(blocks).transpose(0, 2, 1)).transpose(0, 2, 1)
+
+    def lift_columns(self, columns: Array) -> Array:
+        """Vectors (c, N, q) lifted to (c, N, K + D)."""
+        lifted = [self.lift(column) for column in columns]
+        return np.stack(lifted) if lifted else np.zeros(
+            (0, self.row_prior.n, self.row_prior.width))
