@@ -159,10 +159,10 @@ class SAEManifoldModel(SAEStructure):
 
     def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
-        (amplitudes, features), (n, p) = self.scaled_basis(theta), self.shape
+        amplitudes, features = self.scaled_basis(theta)
         eta = features @ theta.beta + self.offset
         return (float(self.family.loss(self.Z, eta, rho[self.outer.psi]).sum())
-                + n * p * np.log(self.unit) + RowPrior(self, theta, rho, amplitudes).value()
+                + self.constant + RowPrior(self, theta, rho, amplitudes).value()
                 + DecoderPrior(self, theta.beta, rho).value())
 
     def merge_rows(self, old: Theta, new: Theta, rho: Array) -> Theta:

@@ -186,6 +186,18 @@ class SAEPoint(SAEState):
         edf = (where.stop - where.start) * p - trace
         return edf, self._factor.coefficient_covariance(where)
 
+    def score_moment(self) -> Array:
+        """Sum over rows of E_i[s s^T] for the scores s = -dl/deta of a row, (p, p).
+
+        Of a Gaussian, at these decoders, to the first order about the modes of the rows.
+        """
+        assert self.precision is not None
+        jacobian = self.restrict(self.jacobian)
+        spread = np.linalg.solve(self.row_hessian("majorizer"), jacobian)
+        r = jacobian.shape[2]
+        within = self.precision**2 * (jacobian.reshape(-1, r).T @ spread.reshape(-1, r))
+        return np.asarray(self.score.T @ self.score + self.span @ within @ self.span.T)
+
     @cached_property
     def _selected_inverse(self) -> SpanSelectedInverse:
         return self._factor.selected_inverse()

@@ -71,9 +71,8 @@ class SAEState:
     @cached_property
     def objective(self) -> float:
         """F + g."""
-        n, p = self.structure.shape
         return (float(self.structure.family.loss(self.structure.Z, self.eta, self.psi).sum())
-                + n * p * np.log(self.structure.unit)
+                + self.structure.constant
                 + self.row_prior.value() + self.decoder_prior.value())
 
     # --- first derivatives -------------------------------------------------------------------

@@ -14,6 +14,7 @@ from reml_sae.assignments import Amplitudes, Assignment, SoftmaxChart
 from reml_sae.engine import Outer, Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Family, Gaussian
+from reml_sae.families.noise import Isotropic, Noise
 from reml_sae.manifolds import Manifold
 from reml_sae.models.family_part import family_part
 from reml_sae.models.sae.gauge import Symmetry, kept_symmetries, move_atom
@@ -53,6 +54,9 @@ class SAEStructure:
         Likelihood of the entries; Gaussian by default.
     offset : (p,) array, optional
         Part of the predictor that is not fitted; zero by default.
+    noise : Noise, optional
+        Covariance of the noise in whose metric Z is given, `noise.whiten` of the data over
+        ``unit``; isotropic by default.
     held_counts : ((K,) array, int), optional
         How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
         costs a row to open a gate under a Beta-Bernoulli prior.
@@ -71,6 +75,7 @@ class SAEStructure:
     symmetries: list[Symmetry] = None  # type: ignore[assignment]
     family: Family = None  # type: ignore[assignment]
     offset: Array = None  # type: ignore[assignment]
+    noise: Noise = None  # type: ignore[assignment]
     held_counts: tuple[Array, int] | None = None
     row_map: RowMap = field(default_factory=SerialRows, repr=False)
 
@@ -82,6 +87,8 @@ class SAEStructure:
             self._set(family=Gaussian())
         if self.offset is None:
             self._set(offset=np.zeros(self.Z.shape[1]))
+        if self.noise is None:
+            self._set(noise=Isotropic(self.Z.shape[1]))
         own = with_own_priors(self.assignment, self.terms)
         own = with_null_priors(own, len(self.Z))
         self._set(terms=placed(own, outer_of(own, self.family)))
@@ -119,6 +126,12 @@ class SAEStructure:
     def scale_floor(self, rho: Array) -> float:
         """phi of `scale`: the dispersion, or one where the family has none."""
         return self.family.dispersion(rho[self.outer.psi]) if self.family.has_dispersion else 1.0
+
+    @cached_property
+    def constant(self) -> float:
+        """Nats of the units of the data, and those that the noise's own parameters cost."""
+        n, p = self.shape
+        return float(n * p * np.log(self.unit)) + self.noise.cost(n)
 
     # --- sizes and places ------------------------------------------------------------------------
 

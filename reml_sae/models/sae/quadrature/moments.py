@@ -49,6 +49,7 @@ class QuadratureSums:
         E of half the deviance over the dispersion.
     edf : float
         Sum over rows of tr(W Var_i[eta]), what their coordinates spend.
+    scores : (p, p) sum of E_i[s s^T]
     """
 
     rows: Array
@@ -58,6 +59,7 @@ class QuadratureSums:
     complete: Array
     energy: float
     edf: float
+    scores: Array
 
 
 class RowQuadrature(ABC):

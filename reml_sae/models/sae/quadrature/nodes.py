@@ -67,7 +67,7 @@ class RowNodes(RowQuadrature):
         complete = np.asarray(np.kron(gram, np.eye(p)), np.float64)
         outer = np.array([0.5 * self.Z.size - energy, *(self.lattice.prior_slopes @ mass)])
         return QuadratureSums(found.each[0], -basis.T @ residual / phi, outer, complete - missing,
-                              complete, energy, known / phi)
+                              complete, energy, known / phi, spread.sum(axis=0) / phi**2)
 
     def _chunk_sums(self, where: slice) -> RowResult:
         Z, p, eta = self.Z[where], self.Z.shape[1], self._centre

@@ -82,16 +82,17 @@ class RowPairs(RowQuadrature):
         """Value, gradients and curvature in one pass."""
         size = self.beta.size
         found = self._gather(self._chunk_sums)
-        beta, outer, complete, spread, energy, edf = found.sums
+        beta, outer, complete, spread, energy, edf, scores = found.sums
         known = complete.reshape(size, size)
-        return QuadratureSums(found.each[0], beta, outer, known - spread, known, energy, edf)
+        return QuadratureSums(
+            found.each[0], beta, outer, known - spread, known, energy, edf, scores)
 
     def _chunk_sums(self, where: slice) -> RowResult:
         m, p = self.beta.shape
         rows, beta = [np.zeros(0)], np.zeros((m, p))
         outer, complete = np.zeros(self._n_outer), np.zeros((m, p, m, p))
         spread = np.zeros((m * p, m * p))
-        energy = edf = 0.0
+        energy, edf, scores = 0.0, 0.0, np.zeros((p, p))
         outputs = np.arange(p)
         for values, pairs in self._posterior(where):
             rows.append(values)
@@ -103,7 +104,10 @@ class RowPairs(RowQuadrature):
             spread += slopes.T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
             energy += float(pairs.r @ pairs.energy())
             edf += pairs.information()
-        return RowResult((np.concatenate(rows),), (beta, outer, complete, spread, energy, edf))
+            root = pairs.s * np.sqrt(pairs.r)[:, None]
+            scores += root.T @ root
+        return RowResult(
+            (np.concatenate(rows),), (beta, outer, complete, spread, energy, edf, scores))
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
         """Gradient in beta (M, p) and outer of <G, curvature> at symmetric G (M p, M p)."""

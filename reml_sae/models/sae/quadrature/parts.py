@@ -86,7 +86,7 @@ class RowParts:
         size = int(np.prod(self._shape))
         rows, beta, outer = np.empty(self._n_rows), np.zeros(self._shape), np.zeros(self._n_outer)
         curvature, complete = np.zeros((size, size)), np.zeros((size, size))
-        energy = edf = 0.0
+        energy, edf, scores = 0.0, 0.0, np.zeros((self._shape[1],) * 2)
         for part in self.parts:
             own, square = part.quadrature.sums, np.ix_(part.border, part.border)
             rows[part.rows] = own.rows
@@ -96,7 +96,8 @@ class RowParts:
             complete[square] += own.complete
             energy += own.energy
             edf += own.edf
-        return QuadratureSums(rows, beta, outer, curvature, complete, energy, edf)
+            scores += own.scores
+        return QuadratureSums(rows, beta, outer, curvature, complete, energy, edf, scores)
 
     def curvature_pullback(self, G: Array) -> tuple[Array, Array]:
         """Gradient in beta (M, p) and rho of <G, curvature> at symmetric G (M p, M p)."""

@@ -72,9 +72,8 @@ class QuadraturePoint:
     @cached_property
     def objective(self) -> float:
         """L."""
-        n, p = self.structure.shape
-        rows = float(self.rows.row_values().sum()) + n * p * np.log(self.structure.unit)
-        return rows + self.gate_prior.value() + self.decoder_prior.value()
+        rows = float(self.rows.row_values().sum())
+        return rows + self.structure.constant + self.gate_prior.value() + self.decoder_prior.value()
 
     def _border(self, beta: Array) -> Theta:
         return Theta(np.zeros_like(self.theta.xi), beta)
@@ -122,6 +121,10 @@ class QuadraturePoint:
     @property
     def _complete(self) -> Array:
         return self.rows.sums.complete + self._prior("majorizer")
+
+    def score_moment(self) -> Array:
+        """Sum over rows of E_i[s s^T] for the scores s = -dl/deta of a row, (p, p)."""
+        return self.rows.sums.scores
 
     def hvp(self, v: Theta) -> Theta:
         """Hessian of L (plus the gauge terms) times the border of v."""

@@ -1,0 +1,306 @@
+"""Covariance of the noise of Gaussian rows, and what V charges for it (DESIGN G1).
+
+    z_i | eta_i ~ N(eta_i, phi Omega),    |Omega| = 1,    W = Omega^(-1/2).
+
+The rows z_i W have isotropic noise of variance phi, and since |W| = 1 the density of the data is
+that of the rows in this metric: an engine that knows isotropic noise alone fits Z W. What is left
+is the evidence of Omega itself, whose parameters are as many as those of a decoder, so that V must
+integrate them out:
+
+    V = V(Z W) + cost(Omega),    cost = -log prior(Omega) + 1/2 log|information / 2 pi|
+
+with the expected information of n rows about Omega at a known phi, which is in rho.
+
+- ``diagonal``: Omega = diag(exp(d)), d ~ N(0, s^2) on sum(d) = 0, the spread s chosen by V. The
+  information about d is n / 2 in every direction.
+- ``factor``: Omega ~ I + U diag(e - 1) U^T with r orthonormal columns U, uniform on the Stiefel
+  manifold, and ratios e_j > 1 of a factor's variance to the floor, 1 / e_j uniform on (0, 1). The
+  information about log e is n / 2 (I - 1 1^T / p). A rotation of direction j towards k by an angle
+  t changes the log-likelihood by -I sin^2(t) / 2 with I = n (e_j - e_k)^2 / (e_j e_k) (Minka 2000),
+  integrated over all angles, since I goes to zero where two factors are alike:
+  int exp(-I sin^2(t) / 2) dt = pi exp(-I / 4) I_0(I / 4).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import gammaln, i0e
+
+from reml_sae.errors import InputError
+from reml_sae.typing import Array
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+LARGEST_SPREAD = 10.0
+"""Of log variances of columns, as a standard deviation."""
+LEAST_RATIO = 1.0 + 1e-9
+MARGIN = 3.0
+"""Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
+that V chooses is positive half of the time where there is none."""
+
+
+class Noise(ABC):
+    """Shape Omega of the covariance of the noise, of determinant 1.
+
+    Attributes
+    ----------
+    kind : str
+        Name that the ``noise`` argument of an estimator knows.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def shape(self) -> Array:
+        """Omega, (p, p)."""
+
+    @abstractmethod
+    def whiten(self, Z: Array) -> Array:
+        """Z Omega^(-1/2) for rows (n, p)."""
+
+    @abstractmethod
+    def colour(self, Z: Array) -> Array:
+        """Z Omega^(1/2) for rows (n, p), the inverse of `whiten`."""
+
+    @abstractmethod
+    def cost(self, n_rows: int) -> float:
+        """Nats that V charges for Omega with the information of so many rows."""
+
+
+@dataclass(frozen=True)
+class Isotropic(Noise):
+    """Omega = I.
+
+    Attributes
+    ----------
+    p : int
+        Columns.
+    """
+
+    p: int
+    kind: ClassVar[str] = "isotropic"
+
+    @property
+    def shape(self) -> Array:
+        """The identity, (p, p)."""
+        return np.eye(self.p)
+
+    def whiten(self, Z: Array) -> Array:
+        """The rows as they are."""
+        return Z
+
+    def colour(self, Z: Array) -> Array:
+        """The rows as they are."""
+        return Z
+
+    def cost(self, n_rows: int) -> float:
+        """Nothing."""
+        return 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(Noise):
+    """Omega = diag(exp(d)).
+
+    Attributes
+    ----------
+    log_variances : (p,) array
+        d, of sum zero.
+    spread : float
+        Prior standard deviation s of d; 0 where all are zero.
+    """
+
+    log_variances: Array
+    spread: float
+    kind: ClassVar[str] = "diagonal"
+
+    @property
+    def shape(self) -> Array:
+        """Omega, (p, p)."""
+        return np.diag(np.exp(self.log_variances))
+
+    def whiten(self, Z: Array) -> Array:
+        """Columns divided by their own scale."""
+        return np.asarray(Z * np.exp(-0.5 * self.log_variances))
+
+    def colour(self, Z: Array) -> Array:
+        """Columns times their own scale."""
+        return np.asarray(Z * np.exp(0.5 * self.log_variances))
+
+    def cost(self, n_rows: int) -> float:
+        """Prior and Laplace's term of d."""
+        if self.spread == 0.0:
+            return 0.0
+        square, free = self.spread**2, len(self.log_variances) - 1
+        return float(0.5 * (self.log_variances @ self.log_variances) / square
+                     + 0.5 * free * np.log1p(0.5 * n_rows * square))
+
+
+@dataclass(frozen=True, eq=False)
+class Factor(Noise):
+    """Omega proportional to I + U diag(e - 1) U^T.
+
+    Attributes
+    ----------
+    directions : (p, r) array
+        U, orthonormal columns.
+    ratios : (r,) array
+        e > 1, the variance along each over that of the floor.
+    """
+
+    directions: Array
+    ratios: Array
+    kind: ClassVar[str] = "factor"
+
+    @property
+    def rank(self) -> int:
+        """Number of factors r."""
+        return len(self.ratios)
+
+    @property
+    def _floor(self) -> float:
+        """Omega across all directions."""
+        return float(np.exp(-np.log(self.ratios).sum() / len(self.directions)))
+
+    def _powered(self, Z: Array, power: float) -> Array:
+        along = Z @ self.directions
+        stretch = self.ratios**power - 1.0
+        return np.asarray(self._floor**power * (Z + (along * stretch) @ self.directions.T))
+
+    @property
+    def shape(self) -> Array:
+        """Omega, (p, p)."""
+        return self._powered(np.eye(len(self.directions)), 1.0)
+
+    def whiten(self, Z: Array) -> Array:
+        """Rows shrunk along the factors, stretched across them."""
+        return self._powered(Z, -0.5)
+
+    def colour(self, Z: Array) -> Array:
+        """Rows stretched along the factors, shrunk across them."""
+        return self._powered(Z, 0.5)
+
+    def cost(self, n_rows: int) -> float:
+        """Prior and information of directions and ratios; 2^r r! modes are one model."""
+        p, r = self.directions.shape
+        e = np.append(self.ratios, np.ones(p - r))
+        j, k = np.triu_indices(p, 1)
+        j, k = j[j < r], k[j < r]
+        quarter = 0.25 * n_rows * (e[j] - e[k]) ** 2 / (e[j] * e[k])
+        angles = np.log(np.pi) + np.log(i0e(quarter))
+        size = p - np.arange(r)
+        log_volume = float((np.log(2.0) + 0.5 * size * np.log(np.pi) - gammaln(0.5 * size)).sum())
+        log_information = r * np.log(0.5 * n_rows) + np.log1p(-r / p)
+        return float(log_volume - r * np.log(2.0) - gammaln(r + 1) - angles.sum()
+                     + np.log(self.ratios).sum() + 0.5 * (log_information - r * LOG_2PI))
+
+
+def nats(noise: Noise, second: Array, n_rows: int) -> float:
+    """What n rows whose noise has the second moment (p, p) lose under Omega, at its best phi.
+
+    n p / 2 log phi with phi = tr(Omega^-1 S) / p: the part of V that Omega moves, less its cost.
+    """
+    phi = float(np.trace(noise.whiten(noise.whiten(second).T))) / len(second)
+    return 0.5 * n_rows * len(second) * float(np.log(phi))
+
+
+def isotropic(second: Array, n_rows: int) -> Isotropic:
+    """The noise that does not look at its second moment (p, p)."""
+    return Isotropic(len(second))
+
+
+def diagonal(second: Array, n_rows: int) -> Diagonal:
+    """The best diagonal noise of n rows for the second moment (p, p) of their noise."""
+    logs = np.log(np.maximum(np.diag(second), np.finfo(float).tiny))
+
+    def at(log_spread: float) -> Diagonal:
+        spread = float(np.exp(log_spread))
+        d = _shrunk(logs, n_rows, spread)
+        return Diagonal(d, spread)
+
+    def value(log_spread: float) -> float:
+        noise = at(log_spread)
+        return nats(noise, second, n_rows) + noise.cost(n_rows)
+
+    top = float(np.log(LARGEST_SPREAD))
+    bottom = 0.5 * float(np.log(1e-4 / n_rows))
+    grid = np.linspace(bottom, top, 12)
+    best = int(np.argmin([value(u) for u in grid]))
+    if best == 0:
+        return Diagonal(np.zeros(len(second)), 0.0)
+    bracket = grid[best - 1], grid[min(best + 1, len(grid) - 1)]
+    return at(float(minimize_scalar(value, bounds=bracket, method="bounded").x))
+
+
+def _shrunk(logs: Array, n_rows: int, spread: float) -> Array:
+    """Mode of d under its prior at the best phi, (p,), from the log variances of the columns.
+
+    Newton's method on n / 2 sum_o (d_o + exp(l_o - d_o) / phi) + |d|^2 / (2 s^2); the mean of d
+    is phi's, and taken out.
+    """
+    d = logs - logs.mean()
+    for _ in range(100):
+        ratio = np.exp(logs - d)
+        phi = ratio.mean()
+        gradient = 0.5 * n_rows * (1.0 - ratio / phi) + d / spread**2
+        gradient -= gradient.mean()
+        step = gradient / (0.5 * n_rows * np.maximum(ratio / phi, 1.0) + 1.0 / spread**2)
+        step -= step.mean()
+        d = d - step
+        if np.abs(step).max(initial=0.0) < 1e-12:
+            break
+    return d
+
+
+def factor(second: Array, n_rows: int, most: int | None = None) -> Factor:
+    """The best factor noise of n rows for the second moment (p, p) of their noise, by its rank."""
+    values, vectors = np.linalg.eigh(second)
+    values, vectors = np.maximum(values[::-1], np.finfo(float).tiny), vectors[:, ::-1]
+    p = len(second)
+    bound = min(p - 2, n_rows - 2) if most is None else most
+    candidates = [_leading(values, vectors, r) for r in range(max(bound, 0) + 1)]
+    return min(candidates, key=lambda noise: nats(noise, second, n_rows) + noise.cost(n_rows))
+
+
+def _leading(values: Array, vectors: Array, r: int) -> Factor:
+    ratios = values[:r] / values[r:].mean()
+    return Factor(vectors[:, :r], np.maximum(ratios, LEAST_RATIO))
+
+
+STEPS = {"isotropic": isotropic, "diagonal": diagonal, "factor": factor}
+"""From the second moment (p, p) of the noise of n rows to the best noise of a kind."""
+KINDS = (*STEPS, "auto")
+
+
+def best_noise(kind: str, second: Array, n_rows: int) -> Noise:
+    """The noise of a kind that fits a second moment best; of all kinds where it is "auto".
+
+    Parameters
+    ----------
+    kind : str
+    second : (p, p) array
+        Second moment of the noise, what is uncertain about the mean included.
+    n_rows : int
+
+    Raises
+    ------
+    InputError
+        Where the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise InputError(f"noise={kind!r} is unknown; allowed: {', '.join(KINDS)}")
+    best: Noise | None = None
+    lowest = np.inf
+    for name, step in STEPS.items():
+        if kind in (name, "auto"):
+            noise = step(second, n_rows)
+            value = nats(noise, second, n_rows) + noise.cost(n_rows)
+            if best is None or value < lowest - MARGIN:
+                best, lowest = noise, value
+    assert best is not None
+    return best

@@ -1,0 +1,173 @@
+"""Noise of rows: metric, evidence against brute force, rank and kind."""
+
+import numpy as np
+import pytest
+from scipy.special import gammaln
+from scipy.stats import special_ortho_group
+
+from reml_sae.errors import InputError
+from reml_sae.families.noise import (
+    STEPS,
+    Diagonal,
+    Factor,
+    Isotropic,
+    best_noise,
+    diagonal,
+    factor,
+    nats,
+)
+
+
+def second_moment(covariance, n, seed):
+    rows = np.random.default_rng(seed).multivariate_normal(np.zeros(len(covariance)), covariance, n)
+    return rows.T @ rows / n
+
+
+def factors(p, ratios, seed=0):
+    frame = special_ortho_group.rvs(p, random_state=seed)[:, : len(ratios)]
+    return np.eye(p) + (frame * (np.array(ratios) - 1.0)) @ frame.T
+
+
+NOISES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
+          Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]))]
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.kind)
+def test_metric(noise):
+    rows = np.random.default_rng(0).normal(size=(7, 4))
+    np.testing.assert_allclose(noise.colour(noise.whiten(rows)), rows, rtol=1e-12)
+    np.testing.assert_allclose(noise.whiten(noise.whiten(noise.shape)), np.eye(4), atol=1e-12)
+    assert np.linalg.slogdet(noise.shape)[1] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "factor"])
+def test_nothing_near_is_better(kind):
+    """The step is the minimum of what it says it minimises, also in its scale of phi."""
+    n = 200
+    second = second_moment(factors(5, [20.0, 3.0]) + np.diag([1.0, 2.0, 1.0, 0.3, 1.0]), n, 1)
+    found = STEPS[kind](second, n)
+    value = nats(found, second, n) + found.cost(n)
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        for size in (1e-3, 0.1):
+            if kind == "diagonal":
+                step = size * rng.normal(size=5)
+                other = Diagonal(found.log_variances + step - step.mean(),
+                                 found.spread * np.exp(size * rng.normal()))
+            else:
+                moved = found.directions + size * rng.normal(size=found.directions.shape)
+                ratios = found.ratios * np.exp(size * rng.normal(size=found.rank))
+                other = Factor(np.linalg.qr(moved)[0], np.maximum(ratios, 1.0 + 1e-6))
+            # the prior of the ratios moves their best by 2 / n, which the step leaves out
+            assert nats(other, second, n) + other.cost(n) > value - 4.0 / n
+
+
+def log_density(second, n, phi, shape):
+    """Of n rows with this second moment at matrices shape (m, p, p) of determinant 1: (m,)."""
+    p = len(second)
+    squares = np.einsum("mab,ba->m", np.linalg.inv(shape), second)
+    return -0.5 * n * (p * np.log(2.0 * np.pi * phi) + squares / phi)
+
+
+def averaged(values):
+    return values.max() + np.log(np.mean(np.exp(values - values.max())))
+
+
+def evidence(noise, second, n):
+    p = len(second)
+    phi = np.trace(noise.whiten(noise.whiten(second).T)) / p
+    return nats(noise, second, n) + 0.5 * n * p * (1.0 + np.log(2.0 * np.pi)) + noise.cost(n), phi
+
+
+@pytest.mark.parametrize(("n", "within"), [(30, 0.6), (100, 0.2), (400, 0.1)])
+@pytest.mark.parametrize("ratios", [(4.0,), (30.0,), (12.0, 9.0)])
+def test_evidence_of_factors(n, within, ratios):
+    """Against the mean over the prior: directions uniform, 1 / e uniform."""
+    p, r = 3 + (len(ratios) > 1), len(ratios)
+    second = second_moment(factors(p, ratios), n, 3)
+    values, vectors = np.linalg.eigh(second)
+    floor = values[: p - r].mean()
+    noise = Factor(vectors[:, : p - r - 1 : -1], values[: p - r - 1 : -1] / floor)
+    value, phi = evidence(noise, second, n)
+    rng, m = np.random.default_rng(4), 300_000
+    sd = 2.5 * np.sqrt(2.0 / n)
+    u = np.log(noise.ratios) + sd * rng.normal(size=(m, r))
+    log_weight = -u.sum(1) + (0.5 * ((u - np.log(noise.ratios)) / sd) ** 2).sum(1) + r * (
+        0.5 * np.log(2.0 * np.pi) + np.log(sd))
+    kept = (np.diff(u, axis=1, append=0.0) < 0.0).all(1)
+    frame = np.concatenate([noise.directions, vectors[:, : p - r]], axis=1)
+    U, log_q = rotated(frame, r, noise.ratios, n, rng, m)
+    e = np.exp(u)
+    shape = np.eye(p) + np.einsum("mar,mr,mbr->mab", U, e - 1.0, U)
+    shape *= np.exp(-u.sum(1) / p)[:, None, None]
+    log_w = np.where(kept, log_density(second, n, phi, shape) + log_weight - log_q, -np.inf)
+    weights = np.exp(log_w - log_w.max())
+    assert weights.sum() ** 2 / (weights**2).sum() > 300
+    # the proposals are of one sign of each column, and of one order of the columns
+    modes = r * np.log(2.0) + gammaln(r + 1)
+    # two factors that are nearly alike are neither one mode nor two
+    assert value == pytest.approx(-averaged(log_w) - modes, abs=within + 0.3 * (r - 1))
+
+
+def rotated(frame, r, ratios, n, rng, m):
+    """Frames (m, p, r) about the mode, and their log density against the uniform one.
+
+    Columns are drawn one after the other on the unit sphere orthogonal to those before: a Cauchy
+    step t in the tangent plane gives the direction (1, t) / |(1, t)|, of density
+    q(t) |(1, t)|^(d + 1) in the sphere's own area for d tangent dimensions.
+    """
+    p = len(frame)
+    out, log_q = np.zeros((m, p, r)), np.zeros(m)
+    basis = np.repeat(frame[None], m, axis=0)
+    values = np.append(ratios, np.ones(p - r))
+    for j in range(r):
+        d = p - 1 - j
+        size = n * (values[j] - values[j + 1:]) ** 2 / (values[j] * values[j + 1:])
+        sd = 1.0 / np.sqrt(size + 1.0)
+        t = sd * rng.standard_cauchy(size=(m, d))
+        direction = np.concatenate([np.ones((m, 1)), t], axis=1)
+        length = np.sqrt((direction**2).sum(1))
+        out[:, :, j] = np.einsum("mab,mb->ma", basis, direction / length[:, None])
+        log_cauchy = -np.log(np.pi * sd * (1.0 + (t / sd) ** 2)).sum(1)
+        log_area = np.log(2.0) + 0.5 * (d + 1) * np.log(np.pi) - gammaln(0.5 * (d + 1))
+        log_q += log_cauchy + (d + 1) * np.log(length) + log_area
+        # an orthonormal basis of what is orthogonal to the column, near the rest of the frame
+        rest = basis[:, :, 1:] - out[:, :, [j]] * np.einsum(
+            "ma,mab->mb", out[:, :, j], basis[:, :, 1:])[:, None, :]
+        basis = np.linalg.qr(rest)[0]
+        basis *= np.sign(np.einsum("mab,mab->mb", basis, rest))[:, None, :]
+    return out, log_q
+
+
+@pytest.mark.parametrize(("n", "within"), [(20, 0.3), (200, 0.03)])
+def test_evidence_of_columns(n, within):
+    """Against a grid over the log variances of three columns at the spread that was chosen."""
+    second = second_moment(np.diag([8.0, 1.0, 0.4]), n, 5)
+    noise = diagonal(second, n)
+    value, phi = evidence(noise, second, n)
+    grid = np.linspace(-8.0, 8.0, 801)
+    a, b = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
+    plane = np.array([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / np.sqrt([[2.0], [6.0]])
+    d = np.column_stack([a, b]) @ plane
+    likelihood = -0.5 * n * (3.0 * np.log(2.0 * np.pi * phi) + np.exp(-d) @ np.diag(second) / phi)
+    prior = -0.5 * (a**2 + b**2) / noise.spread**2 - np.log(2.0 * np.pi * noise.spread**2)
+    total = likelihood + prior
+    truth = averaged(total) + np.log(total.size) + 2.0 * np.log(grid[1] - grid[0])
+    assert value == pytest.approx(-truth, abs=within)
+
+
+def test_the_kind_and_the_rank():
+    """Rates over seeds: what was planted is found, and nothing where nothing was."""
+    p, n, seeds = 12, 300, range(40)
+    planted = {"isotropic": np.eye(p), "diagonal": np.diag(np.geomspace(0.1, 10.0, p)),
+               "factor": factors(p, [40.0, 15.0, 6.0])}
+    for kind, covariance in planted.items():
+        found = [best_noise("auto", second_moment(covariance, n, seed), n) for seed in seeds]
+        assert np.mean([noise.kind == kind for noise in found]) >= 0.95, kind
+    ranks = [factor(second_moment(planted["factor"], n, seed), n).rank for seed in seeds]
+    assert np.mean(np.array(ranks) == 3) >= 0.9
+
+
+def test_unknown():
+    with pytest.raises(InputError, match="noise='coloured' is unknown"):
+        best_noise("coloured", np.eye(3), 10)
