@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,21 +20,24 @@ from reml_sae.discovery.fitting import (
     stopped,
     working_scale,
 )
+from reml_sae.discovery.follow_noise import turn_noise
+from reml_sae.discovery.metric import MetricRows, start_noise
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
+from reml_sae.families.noise import best_noise
 from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
 
 def fit_starts(
-    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings,
-    rng: np.random.Generator,
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
 ) -> Fitted:
     """The best of several starts, fitted roughly and ranked by V.
 
@@ -43,8 +47,7 @@ def fit_starts(
         Where no start leads to a usable state.
     """
     assignment, policy = settings.assign(len(atoms)), settings.policy
-    starts = find_code_starts(
-        StartProblem(working_scale(Z, settings), atoms, assignment, settings.n_init, policy), rng)
+    starts = _starts(rows, atoms, settings, rng)
     rough: list[tuple[Fitted, CodeStart]] = []
     halt: OuterStatus | None = None
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
@@ -54,11 +57,12 @@ def fit_starts(
             logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
                         number, start.explained, most)
             continue
-        model = model_from_codes(Z, unit, atoms, settings, start.codes)
+        model = _model(rows, atoms, settings, start)
         if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
+            fitted = turn_noise(fitted, settings)
             rough.append((fitted, start))
             halt = _halt(fitted, settings)
             if halt is not None:
@@ -76,6 +80,39 @@ def fit_starts(
             halt = _halt(soft, settings)
             best = min(best, soft, key=lambda found: found.result.criterion)
     return best if halt is None else stopped(best, halt)
+
+
+def _starts(
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
+) -> list[CodeStart]:
+    """Codes that the rows suggest; where noise may have a shape, in another metric as well.
+
+    In that all that varies together is noise: an atom that is small beside the noise is seen there.
+    """
+    def propose(Z: Array) -> list[CodeStart]:
+        return find_code_starts(StartProblem(
+            working_scale(Z, settings), atoms, settings.assign(len(atoms)), settings.n_init,
+            settings.policy, settings.noise), rng)
+
+    found = propose(rows.Z)
+    if settings.noise == "isotropic":
+        return found
+    everything = best_noise(settings.noise, rows.Z.T @ rows.Z / len(rows.Z), len(rows.Z))
+    if everything.kind == "isotropic":
+        return found
+    return found + [replace(start, explained=None)
+                    for start in propose(rows.whitened(everything).Z)]
+
+
+def _model(
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, start: CodeStart
+) -> SAEManifoldModel:
+    """The model at the codes of a start, in the metric of the noise that they leave."""
+    model = model_from_codes(rows, atoms, settings, start.codes)
+    if settings.noise == "isotropic":
+        return model
+    noise = start_noise(settings.noise, model, model.initial_theta())
+    return model_from_codes(rows.whitened(noise), atoms, settings, start.codes)
 
 
 def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:

@@ -12,6 +12,7 @@ import numpy as np
 from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -33,6 +34,11 @@ class Fitted:
     model: SAEManifoldModel
     result: FitResult
 
+    @property
+    def rows(self) -> MetricRows:
+        """The rows of the model in the metric of their noise."""
+        return MetricRows.of(self.model)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,6 +57,8 @@ class Settings:
     family: Family
     offset: Array
     integration: Integration = "auto"
+    noise: str = "isotropic"
+    """Kind of the noise of Gaussian rows, see `families.noise`."""
     deadline: Deadline = field(default_factory=Deadline)
     policy: SearchPolicy = field(default_factory=SearchPolicy)
 
@@ -89,22 +97,21 @@ def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted 
 
 
 def model_from_codes(
-    Z: Array, unit: float, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
     known: Mapping[OuterKey, float] | None = None,
 ) -> SAEManifoldModel:
     """Arrow model at given codes, with the best decoders for them.
 
     Parameters
     ----------
-    Z : (N, p) standardised data
-    unit : float
+    rows : MetricRows
     atoms : sequence of Manifold
     settings : Settings
     codes : Candidate
     known : mapping, optional
         Outer parameters by key; the others start where searches start.
     """
-    family, assignment = settings.family, settings.assign(len(atoms))
+    family, assignment, Z = settings.family, settings.assign(len(atoms)), rows.Z
     terms = with_own_priors(assignment, settings.bind(atoms))
     policy = settings.policy.start
     own = (np.array([np.log(policy.share_of_variance)]) if family.has_dispersion
@@ -114,8 +121,8 @@ def model_from_codes(
     zeta = assignment.start(codes.support, codes.amplitudes)
     theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
-        Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=unit,
-        family=family, offset=settings.offset,
+        Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=rows.unit,
+        family=family, offset=settings.offset, noise=rows.noise,
         integration=_integration(assignment, settings),
     )
     levels = {

@@ -11,6 +11,7 @@ from reml_sae.assignments import get_assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import TopologyPolicy
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
@@ -82,7 +83,7 @@ def local_settings(settings: Settings, n_columns: int) -> Settings:
         assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
         n_init=1, callbacks=(), max_outer=min(settings.max_outer, policy.move.most_outer),
         tol=max(settings.tol, policy.topology.local_tol), family=Gaussian(),
-        offset=np.zeros(n_columns))
+        offset=np.zeros(n_columns), noise="isotropic")
 
 
 def uninterrupted(fitted: Fitted, settings: Settings) -> Fitted:
@@ -98,7 +99,8 @@ def rough_local(
 ) -> Fitted | None:
     """Rough fit of one atom to rows (n, r), None where no start is usable; raises interrupts."""
     try:
-        found = fit_starts(scores, 1.0, [atom], local_settings(settings, scores.shape[1]), rng)
+        found = fit_starts(MetricRows.isotropic(scores), [atom],
+                           local_settings(settings, scores.shape[1]), rng)
     except InnerConvergenceError as error:
         logger.info("candidate %s was given up: %s", topology_label(atom), error)
         return None

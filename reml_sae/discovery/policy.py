@@ -120,6 +120,18 @@ class SettlePolicy:
 
 
 @dataclass(frozen=True)
+class NoisePolicy:
+    """Fits in the metric of the noise that they leave."""
+
+    most_turns: int = 20
+    """Count of times that the noise is chosen anew; each turn of an EM algorithm is a small one."""
+    least_gain: float = 0.1
+    """Nats by which the noise must fit its present second moment better for another turn ..."""
+    least_fall: float = 0.02
+    """... and by which V must then fall for a next one."""
+
+
+@dataclass(frozen=True)
 class MovePolicy:
     """Changes of the structure, and when V accepts them."""
 
@@ -207,6 +219,7 @@ class SearchPolicy:
     start: StartPolicy = field(default_factory=StartPolicy)
     relaxation: RelaxationPolicy = field(default_factory=RelaxationPolicy)
     settle: SettlePolicy = field(default_factory=SettlePolicy)
+    noise: NoisePolicy = field(default_factory=NoisePolicy)
     move: MovePolicy = field(default_factory=MovePolicy)
     topology: TopologyPolicy = field(default_factory=TopologyPolicy)
 

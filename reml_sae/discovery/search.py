@@ -2,7 +2,8 @@
 
 1. Number of atoms: given, or by births while V falls (`choose_n_atoms`).
 2. Topologies: given, or chosen atom by atom from a joint fit with circles (`choose_topologies`).
-3. REML fit with its discrete choices (`settle`).
+3. REML fit with its discrete choices (`settle`), in the metric of the noise that it leaves
+   (`follow_noise`).
 4. Moves that the structure is open to, judged by V (`moves.registry`): rivals of the chosen
    topologies, atoms that explain the same, idle ones, rough ones, and curved ones that are no
    better than a flat. A fit that changed is settled again.
@@ -25,8 +26,10 @@ from reml_sae.discovery.fitting import (
     stopped,
     working_scale,
 )
+from reml_sae.discovery.follow_noise import follow_noise
 from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.registry import MOVES
@@ -36,41 +39,42 @@ from reml_sae.discovery.settle import integrate_rows, settle
 from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
-from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
 
 def search(
-    Z: Array, unit: float, structure: Structure, settings: Settings, rng: np.random.Generator
+    rows: MetricRows, structure: Structure, settings: Settings, rng: np.random.Generator
 ) -> tuple[Fitted, SearchRecord]:
-    """Fit an SAE-manifold to standardised data (N, p)."""
+    """Fit an SAE-manifold to rows whose noise has no shape yet."""
     table: Sequence[tuple[int, float]] = ()
     choices: Sequence[TopologyChoice] = ()
     records: list[MoveRecord] = []
     if structure.topology is None and structure.n_atoms == 1:
-        choices = [choose_topology(working_scale(Z, settings), AUTO_TOPOLOGIES, settings, rng)]
-        fitted = fit_starts(Z, unit, [choices[0].manifold], settings, rng)
+        choices = [choose_topology(working_scale(rows.Z, settings), AUTO_TOPOLOGIES, settings, rng)]
+        fitted = fit_starts(rows, [choices[0].manifold], settings, rng)
     elif structure.n_atoms is None:
         fitted, table = choose_n_atoms(
-            Z, unit, structure.atoms, settings, structure.most_atoms, rng)
+            rows, structure.atoms, settings, structure.most_atoms, rng)
         if not fitted.result.interrupted:
             fitted, records = try_move(Remove(), fitted, Context(structure, settings, rng))
     else:
-        fitted = fit_starts(Z, unit, structure.atoms(structure.n_atoms), settings, rng)
+        fitted = fit_starts(rows, structure.atoms(structure.n_atoms), settings, rng)
     if structure.topology is None and not choices and not fitted.result.interrupted:
-        fitted, choices = _shape(Z, unit, fitted, settings, rng)
+        fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
-        fitted = settle(fitted, settings)
+        fitted = follow_noise(settle(fitted, settings), settings)
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
+        if any(item.accepted for item in found):
+            fitted = follow_noise(fitted, settings)
     record = SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy)
     return integrate_rows(fitted, settings), record
 
 
 def _shape(
-    Z: Array, unit: float, fitted: Fitted, settings: Settings, rng: np.random.Generator
+    fitted: Fitted, settings: Settings, rng: np.random.Generator
 ) -> tuple[Fitted, Sequence[TopologyChoice]]:
     """Choose the topology of every atom of a joint fit, and fit again, until none changes."""
     choices: Sequence[TopologyChoice] = ()
@@ -85,7 +89,7 @@ def _shape(
             return stopped(fitted, reason(stop)), choices
         if tuple(atoms) == fitted.model.atoms:
             break
-        again = rough_fit(model_from_codes(Z, unit, atoms, settings, codes), settings,
+        again = rough_fit(model_from_codes(fitted.rows, atoms, settings, codes), settings,
                           "atoms with chosen topologies")
         if again is None:
             break

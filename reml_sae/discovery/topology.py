@@ -44,6 +44,7 @@ from reml_sae.discovery.local import (
     topology_label,
     uninterrupted,
 )
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.strengths import known_of
 from reml_sae.engine import OutOfTime
@@ -233,8 +234,8 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     t = nearest_coordinates(X, atom, result.theta.beta,
                             local.policy.relaxation.grid, variance)[0]
     codes = Candidate(everyone > 0.0, everyone, t)
-    found = rough_fit(model_from_codes(X, 1.0, [atom], local, codes, known_of(fitted)), local,
-                      topology_label(atom))
+    model = model_from_codes(MetricRows.isotropic(X), [atom], local, codes, known_of(fitted))
+    found = rough_fit(model, local, topology_label(atom))
     return None if found is None else uninterrupted(found, local)
 
 

@@ -77,14 +77,15 @@ class FittedSAE:
     def of(cls, fitted: Fitted, search: SearchRecord, units: Units) -> FittedSAE:
         """What the user reads and what encoding needs of the model that the search ended with."""
         model, result = fitted.model, fitted.result
+        units = units.of_model(model)
         theta, rho = result.theta, result.rho
         codes = fitted_codes(model, theta, rho)
         found = diagnose(model, result, codes.assignments)
         intercept = np.zeros(model.shape[1])
         if model.layout.has_intercept:
-            intercept = units.offset + units.scale * theta.beta[-1]
+            intercept = units.offset + units.coloured(theta.beta[-1:])[0]
         return cls(
-            atoms=fitted_atoms(model, result, units.offset, units.scale),
+            atoms=fitted_atoms(model, result, units),
             assignment=model.assignment, family=model.family,
             penalties=without_null_priors(model.terms),
             integration="quadrature" if model.by_quadrature else "laplace",
@@ -107,6 +108,7 @@ class FittedSAE:
                  if item.name not in HIDDEN}
         units = self.units
         return {**shown, "mean_": units.mean, "offset_": units.offset, "scale_": units.scale,
+                "noise_": units.noise,
                 "data_digest_": units.digest, "n_features_in_": len(units.mean),
                 "n_iter_": len(self.trace)}
 
@@ -118,7 +120,7 @@ class FittedSAE:
             data, atoms, self.penalties, np.ones((len(data), len(atoms)), bool),
             Theta(np.zeros((len(data), width)), self.beta), self.rho,
             assignment=self.assignment, unit=self.units.scale, held_counts=self.gate_counts,
-            family=self.family, offset=self.units.model_offset,
+            family=self.family, offset=self.units.model_offset, noise=self.units.noise,
             integration=self.integration,
         )
 

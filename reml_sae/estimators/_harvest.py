@@ -6,6 +6,7 @@ import numpy as np
 
 from reml_sae.engine import FitResult, Theta
 from reml_sae.estimators._results import Atom, Codes
+from reml_sae.estimators._units import Units
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.rows import row_decrements, row_evidence
 from reml_sae.typing import Array
@@ -27,23 +28,24 @@ def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
 
 
 def fitted_atoms(
-    model: SAEManifoldModel, result: FitResult, offset: Array, scale: float
+    model: SAEManifoldModel, result: FitResult, units: Units
 ) -> list[Atom]:
-    """Atoms in the units of the data, ``scale`` times the standardised ones about ``offset``."""
+    """Atoms in the units of the data."""
     point = model.at(result.theta, result.rho)
     share = model.assignment.amplitudes(model.logits(result.theta), model.is_open).a.mean(axis=0)
     out = []
     for k, atom in enumerate(model.atoms):
         where = model.layout.basis_slices[k]
-        coefficients = np.ascontiguousarray(scale * result.theta.beta[where])
+        coefficients = np.ascontiguousarray(units.coloured(result.theta.beta[where]))
         if not model.layout.has_intercept:
-            coefficients[0] += offset
+            coefficients[0] += units.offset
         edf, covariance = point.decoder_posterior(k)
         out.append(Atom(
             topology=atom, coefficients=coefficients,
             edf=edf,
             evidence=_evidence(model, result, k), share=float(share[k]),
-            covariance=np.ascontiguousarray(scale**2 * covariance),
+            covariance=np.ascontiguousarray(
+                units.scale**2 * units.noise.colour_variances(covariance)),
         ))
     return out
 

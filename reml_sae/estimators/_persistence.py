@@ -20,6 +20,7 @@ from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, get_family
+from reml_sae.families.noise import Diagonal, Factor, Isotropic, Noise
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
 from reml_sae.models import PenaltyTerm
@@ -44,6 +45,11 @@ def write_fit(
         "remembered.Z": fitted.remembered.Z, "remembered.xi": fitted.remembered.xi,
         "remembered.active": fitted.remembered.active.astype(np.uint8),
     }
+    noise = units.noise
+    if isinstance(noise, Diagonal):
+        tensors["noise.log_variances"] = noise.log_variances
+    elif isinstance(noise, Factor):
+        tensors |= {"noise.directions": noise.directions, "noise.ratios": noise.ratios}
     for k, atom in enumerate(fitted.atoms):
         tensors[f"coordinates.{k}"] = codes.coordinates[k]
         tensors[f"coefficients.{k}"] = atom.coefficients
@@ -54,6 +60,7 @@ def write_fit(
         "gate_rows": fitted.gate_counts[1],
         "scalars": {**{f"{name}_": getattr(fitted, name) for name in FIGURES},
                     "scale_": units.scale, "data_digest_": units.digest},
+        "noise": {"kind": noise.kind, "spread": getattr(noise, "spread", None)},
         "rho_names": list(fitted.rho_names),
         "strengths": fitted.strengths,
         "limits": [list(item) for item in fitted.limits],
@@ -103,7 +110,7 @@ def _fitted(
         penalties=tuple(PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"])
                         for item in metadata["terms"]),
         units=Units(tensors["mean_"], tensors["offset_"], scalars["scale_"],
-                    family.has_dispersion, scalars["data_digest_"]),
+                    family.has_dispersion, scalars["data_digest_"], _noise(tensors, metadata)),
         intercept=tensors["intercept_"],
         beta=tensors["beta"],
         rho=tensors["rho_"],
@@ -124,6 +131,15 @@ def _fitted(
         search=SearchRecord.from_dict(metadata["search"]),
         **{name: scalars[f"{name}_"] for name in FIGURES},
     )
+
+
+def _noise(tensors: Tensors, metadata: dict[str, Any]) -> Noise:
+    saved = metadata.get("noise", {"kind": "isotropic"})  # a fit from before there were others
+    if saved["kind"] == "diagonal":
+        return Diagonal(tensors["noise.log_variances"], saved["spread"])
+    if saved["kind"] == "factor":
+        return Factor(tensors["noise.directions"], tensors["noise.ratios"])
+    return Isotropic(len(tensors["mean_"]))
 
 
 def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reml_sae.errors import DataWarning, InputError
 from reml_sae.families import Family
+from reml_sae.families.noise import Isotropic, Noise
 from reml_sae.io import matrix_digest
+from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
 
 LARGEST, SMALLEST = 1e140, 1e-140
@@ -30,12 +32,15 @@ class Units:
     offset : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     scale : float
-        Root mean square of the centred data; 1 where they are not centred.
+        Root mean square of the centred data in the metric of ``noise``; 1 where they are not
+        centred.
     centred : bool
         Whether the engine sees the data less ``offset`` and divided by ``scale``; else it sees
         them as they are, and adds the offset to its predictor.
     digest : str or None
         SHA-256 of the data.
+    noise : Noise
+        In whose metric the engine sees centred data.
     """
 
     mean: Array
@@ -43,6 +48,7 @@ class Units:
     scale: float
     centred: bool
     digest: str | None
+    noise: Noise
 
     @classmethod
     def of(cls, data: Array, family: Family) -> Units:
@@ -54,13 +60,22 @@ class Units:
             Where the squares of the data overflow or underflow.
         """
         mean, scale = _centre_and_scale(data)
+        digest, noise = matrix_digest(data), Isotropic(len(mean))
         if family.has_dispersion:
-            return cls(mean, mean, scale, True, matrix_digest(data))
-        return cls(mean, _column_offset(family, data), 1.0, False, matrix_digest(data))
+            return cls(mean, mean, scale, True, digest, noise)
+        return cls(mean, _column_offset(family, data), 1.0, False, digest, noise)
+
+    def of_model(self, model: SAEManifoldModel) -> Units:
+        """Those of a fitted model, which has chosen its noise."""
+        return replace(self, scale=model.unit, noise=model.noise)
 
     def standardised(self, data: Array) -> Array:
         """Data (N, p) as the engine sees them."""
-        return (data - self.offset) / self.scale if self.centred else data
+        return self.noise.whiten(data - self.offset) / self.scale if self.centred else data
+
+    def coloured(self, decoders: Array) -> Array:
+        """Decoders (M, p) of the engine in the units of the data."""
+        return self.scale * self.noise.colour(decoders)
 
     @property
     def model_offset(self) -> Array:

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.diagnostics import summary_text
 from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
@@ -33,6 +34,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family
+from reml_sae.families.noise import KINDS
 from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
@@ -110,6 +112,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
         "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
+    noise : {"isotropic", "diagonal", "factor", "auto"}, default="isotropic"
+        Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
+        every column. "factor": a few directions in which all entries of a row vary together, and
+        one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
+        where it is lower by more than 3 nats. Gaussian family only.
 
     Attributes
     ----------
@@ -125,7 +132,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     strengths_ : dict
         Strength of every learnable penalty, in the same units.
     dispersion_ : float
-        Noise variance in the squared units of Z; for other families their dispersion, 1 without.
+        Noise variance in the squared units of Z, the geometric mean over all directions where
+        these differ; for other families their dispersion, 1 without.
     criterion_ : float
         V in nats, in the units of Z: Z -> c Z adds N p log c.
     edf_ : float
@@ -146,7 +154,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     intercept_ : (p,) array
         What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
     scale_ : float
-        Root mean square of the centred data; 1 for families other than the Gaussian.
+        Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
+        the Gaussian.
+    noise_ : Noise
+        The covariance of the noise is ``dispersion_ * noise_.shape``, whose determinant is 1.
     n_features_in_ : int
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
@@ -173,6 +184,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         demote: bool = False,
         max_time: float | None = None,
         integration: Integration = "auto",
+        noise: str = "isotropic",
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -192,6 +204,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.demote = demote
         self.max_time = max_time
         self.integration = integration
+        self.noise = noise
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -226,6 +239,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         family = get_family(self.family)
         family.check(data)
+        if self.noise != "isotropic" and not family.has_dispersion:
+            raise InputError(f"noise={self.noise!r} is for the Gaussian family; {family.name} has "
+                             "a variance of its own, use noise='isotropic'")
 
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
@@ -237,7 +253,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             family=family, offset=units.model_offset,
             bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
-            integration=self.integration,
+            integration=self.integration, noise=self.noise,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
             callbacks=tuple(self.callbacks), deadline=deadline,
         )
@@ -246,8 +262,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             if show is not None:
                 settings = Settings(**{**settings.__dict__,
                                        "callbacks": (*settings.callbacks, show)})
-            fitted, record = search(units.standardised(data), units.scale, structure, settings,
-                                    rng)
+            fitted, record = search(MetricRows.isotropic(units.standardised(data), units.scale),
+                                    structure, settings, rng)
         self._adopt(FittedSAE.of(fitted, record, units))
         self._report_structure()
         if not self.converged_:
@@ -266,6 +282,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         get_family(self.family)
         check_choice("curvature", self.curvature, CURVATURES)
         check_choice("integration", self.integration, INTEGRATIONS)
+        check_choice("noise", self.noise, KINDS)
         check_integer("max_outer", self.max_outer, 1)
         check_integer("n_init", self.n_init, 1)
         check_integer("verbose", self.verbose, 0)

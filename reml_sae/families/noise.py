@@ -67,6 +67,14 @@ class Noise(ABC):
     def colour(self, Z: Array) -> Array:
         """Z Omega^(1/2) for rows (n, p), the inverse of `whiten`."""
 
+    def colour_variances(self, covariances: Array) -> Array:
+        """Covariances (p, ..) of independent columns of rows, of the columns of `colour` of them.
+
+        The columns of these are dependent; what is returned are the blocks on the diagonal.
+        """
+        squares = self.colour(np.eye(len(covariances))) ** 2
+        return np.tensordot(squares, covariances, axes=([0], [0]))
+
     @abstractmethod
     def cost(self, n_rows: int) -> float:
         """Nats that V charges for Omega with the information of so many rows."""
@@ -97,6 +105,10 @@ class Isotropic(Noise):
     def colour(self, Z: Array) -> Array:
         """The rows as they are."""
         return Z
+
+    def colour_variances(self, covariances: Array) -> Array:
+        """The covariances as they are."""
+        return covariances
 
     def cost(self, n_rows: int) -> float:
         """Nothing."""

@@ -14,6 +14,7 @@ from reml_sae.discovery.fitting import Settings, model_from_codes, rough_fit
 from reml_sae.discovery.joint_topologies import choose_topologies, near_rows
 from reml_sae.discovery.judge import try_move
 from reml_sae.discovery.local import codes_of, local_rows, topology_label
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
 from reml_sae.discovery.moves.merge import Merge
@@ -72,7 +73,7 @@ def circle_and_line():
 def fitted(data, kind, *atoms):
     Z = data()
     own = settings(Z.shape[1], kind)
-    return settle(fit_starts(Z, 1.0, atoms, own, rng()), own)
+    return settle(fit_starts(MetricRows.isotropic(Z), atoms, own, rng()), own)
 
 
 def tried(move, start, own, **known):
@@ -242,7 +243,7 @@ def test_a_penalty_for_so_many_atoms_forbids_their_removal():
         return resolve_terms(penalties, atoms, assignment, Gaussian(), (120, 6))
 
     own = settings(6, bind=bind)
-    start = fit_starts(two_circles(), 1.0, [CIRCLE] * 3, own, rng())
+    start = fit_starts(MetricRows.isotropic(two_circles()), [CIRCLE] * 3, own, rng())
     found, moves = tried(Remove(), start, own)
     assert found is start
     assert len(moves) == 3
@@ -259,13 +260,13 @@ def test_every_atom_gets_its_own_topology():
     assert sorted(atom.name for atom in atoms) == ["circle", "euclidean"]
     assert [choice.manifold for choice in choices] == atoms
     assert codes.coordinates.shape == (240, 2)
-    joint = rough_fit(model_from_codes(Z, 1.0, atoms, own, codes), own, "joint")
+    joint = rough_fit(model_from_codes(MetricRows.isotropic(Z), atoms, own, codes), own, "joint")
     assert joint.result.criterion < start.result.criterion
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_number_of_circles_is_found(kind):
-    found, table = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
+    found, table = choose_n_atoms(MetricRows.isotropic(two_circles()), lambda k: [CIRCLE] * k,
                                   settings(6, kind), 16, rng())
     assert len(found.model.atoms) == 2
     assert [n for n, _ in table] == [1, 2, 3, 4]
@@ -273,7 +274,7 @@ def test_the_number_of_circles_is_found(kind):
 
 
 def test_numbers_that_the_assignment_forbids_are_passed_over():
-    _, table = choose_n_atoms(two_circles(), 1.0, lambda k: [CIRCLE] * k,
+    _, table = choose_n_atoms(MetricRows.isotropic(two_circles()), lambda k: [CIRCLE] * k,
                               settings(6, "topk", n_active=2), 2, rng())
     assert [n for n, _ in table] == [2]
 

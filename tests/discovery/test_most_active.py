@@ -8,6 +8,7 @@ from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.fitting import model_from_codes
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import EncodePolicy
 from reml_sae.discovery.pursuit import pursue
 from reml_sae.linalg import single_threaded
@@ -23,7 +24,8 @@ def at_the_plant(kind, n_active, seed, free=False):
     data = planted_manifolds(N, P, ["circle"] * K, random_state=seed, **use)
     codes = Candidate(data.support, data.support.astype(float), np.hstack(data.coordinates))
     own = settings(P, kind, n_active)
-    return data, model_from_codes(standardised(data.Z), 1.0, [Circle(1)] * K, own, codes,
+    rows = MetricRows.isotropic(standardised(data.Z))
+    return data, model_from_codes(rows, [Circle(1)] * K, own, codes,
                                   {"log_dispersion": np.log(0.02)})
 
 

@@ -13,6 +13,7 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.judge import try_move
 from reml_sae.discovery.local import codes_of
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves import registry as moves
 from reml_sae.discovery.moves.protocol import Context, Proposal, refitted
 from reml_sae.discovery.moves.remove import Remove
@@ -46,10 +47,10 @@ def test_a_start_of_others_competes(monkeypatch):
     data = planted_circles(80, 5, 1, noise_sd=0.1)
     Z, own = standardised(data.Z), settings(5)
     monkeypatch.setattr(starts, "STARTS", (Planted(data.coordinates[0]),))
-    alone = fit_starts(Z, 1.0, [CIRCLE], own, rng()).result.criterion
+    alone = fit_starts(MetricRows.isotropic(Z), [CIRCLE], own, rng()).result.criterion
     monkeypatch.undo()
     monkeypatch.setattr(starts, "STARTS", (*starts.STARTS, Planted(data.coordinates[0])))
-    assert fit_starts(Z, 1.0, [CIRCLE], own, rng()).result.criterion <= alone
+    assert fit_starts(MetricRows.isotropic(Z), [CIRCLE], own, rng()).result.criterion <= alone
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pytest
 from reml_sae.datasets import planted_mixture
 from reml_sae.discovery import settle
 from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import SearchPolicy, SettlePolicy
 from reml_sae.engine import Theta, criterion
 from reml_sae.manifolds import Circle
@@ -22,7 +23,8 @@ COLUMNS, ATOMS = 5, [Circle(1), Circle(1)]
 def start(seed):
     Z = standardised(planted_mixture(80, COLUMNS, ["circle", "circle"], noise_sd=0.2,
                                      random_state=seed).Z)
-    return fit_starts(Z, 1.0, ATOMS, settings(COLUMNS), np.random.default_rng(seed))
+    rows = MetricRows.isotropic(Z)
+    return fit_starts(rows, ATOMS, settings(COLUMNS), np.random.default_rng(seed))
 
 
 def shuffled(model, theta, rho, policy):

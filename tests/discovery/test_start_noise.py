@@ -7,6 +7,7 @@ from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery.codes import Candidate, hard_shares
 from reml_sae.discovery.fitting import Settings, model_from_codes
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.estimators._validation import default_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Sphere
@@ -38,6 +39,6 @@ def test_noise_at_the_start(names, assignment):
                        for frame, name in zip(plant.frames, names, strict=True)])
         shares = (np.ones((400, len(atoms))) if assignment == "topk"
                   else hard_shares(plant.support.argmax(axis=1), len(atoms), 0.95))
-        model = model_from_codes(plant.Z, 1.0, atoms, settings,
+        model = model_from_codes(MetricRows.isotropic(plant.Z), atoms, settings,
                                  Candidate(plant.support, shares, t))
         assert np.exp(0.5 * model.initial_rho()[-1]) == pytest.approx(SD, rel=0.06)

@@ -9,6 +9,7 @@ from reml_sae.discovery import settle as settling
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import model_from_codes, rough_fit
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.starts.mixed import is_overdispersed
@@ -52,14 +53,14 @@ def test_only_rows_that_mix_atoms_are_overdispersed():
         atoms = [rs.manifolds.Circle()] * 2
         problem = StartProblem(Z, atoms, own.assign(2), 1, own.policy)
         start = find_code_starts(problem, rng())[0]
-        model = model_from_codes(Z, 1.0, atoms, own, start.codes)
+        model = model_from_codes(MetricRows.isotropic(Z), atoms, own, start.codes)
         found = rough_fit(model, own, "start")
         assert is_overdispersed(found, own.policy.start.overdispersed) == mixes
 
 
 def test_a_rough_fit_is_kept_where_reml_reaches_no_state(monkeypatch):
     Z = standardised(planted_mixture(80, 5, ["circle"]).Z)
-    start = fit_starts(Z, 1.0, [rs.manifolds.Circle()], settings(5), rng())
+    start = fit_starts(MetricRows.isotropic(Z), [rs.manifolds.Circle()], settings(5), rng())
 
     def fail(*_, **__):
         raise InnerConvergenceError("no state")

@@ -42,7 +42,7 @@ def _codes_without(
     codes = Candidate(codes.support[:, others], amplitudes, codes.coordinates[:, kept])
     if not len(affected):
         return codes
-    start = model_from_codes(model.Z, model.unit, atoms, settings, codes, known)
+    start = model_from_codes(fitted.rows, atoms, settings, codes, known)
     beta = np.delete(theta.beta, model.layout.basis_slices[k], axis=0)
     rho = start.initial_rho()
     rho[start.outer.psi] = fitted.result.rho[model.outer.psi]

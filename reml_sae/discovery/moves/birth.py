@@ -15,23 +15,22 @@ import numpy as np
 
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, stopped
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.manifolds import Manifold
-from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
 
 def choose_n_atoms(
-    Z: Array, unit: float, topology_for: Callable[[int], Sequence[Manifold]], settings: Settings,
+    rows: MetricRows, topology_for: Callable[[int], Sequence[Manifold]], settings: Settings,
     most: int, rng: np.random.Generator,
 ) -> tuple[Fitted, list[tuple[int, float]]]:
     """Choose the number of atoms: more of them while V falls by the margin.
 
     Parameters
     ----------
-    Z : (N, p) standardised data
-    unit : float
+    rows : MetricRows
     topology_for : callable
         Atoms of a model with K of them.
     settings : Settings
@@ -56,9 +55,9 @@ def choose_n_atoms(
     best: Fitted | None = None
     table: list[tuple[int, float]] = []
     since = 0
-    for n_atoms in range(_fewest(settings, most), min(most, len(Z) - 1) + 1):
+    for n_atoms in range(_fewest(settings, most), min(most, len(rows.Z) - 1) + 1):
         try:
-            found = fit_starts(Z, unit, topology_for(n_atoms), settings, rng)
+            found = fit_starts(rows, topology_for(n_atoms), settings, rng)
         except InnerConvergenceError as error:
             logger.info("%d atoms were given up: %s", n_atoms, error)
             table.append((n_atoms, np.inf))

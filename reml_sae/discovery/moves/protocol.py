@@ -98,5 +98,5 @@ def refitted(
     settings: Settings,
 ) -> Fitted | None:
     """The model with these atoms, fitted roughly from codes and outer parameters by key."""
-    model = model_from_codes(fitted.model.Z, fitted.model.unit, atoms, settings, codes, known)
+    model = model_from_codes(fitted.rows, atoms, settings, codes, known)
     return rough_fit(model, settings, "changed model")

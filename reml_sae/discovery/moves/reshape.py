@@ -48,7 +48,7 @@ def _anew(
     fitted: Fitted, atoms: Sequence[Manifold], rng: np.random.Generator
 ) -> Callable[[Settings], Fitted]:
     """A fit of these atoms from starts."""
-    return lambda settings: fit_starts(fitted.model.Z, fitted.model.unit, atoms, settings, rng)
+    return lambda settings: fit_starts(fitted.rows, atoms, settings, rng)
 
 
 def _rivals(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from reml_sae.discovery.codes import hard_shares
+from reml_sae.discovery.starts.amid_noise import AmidNoiseStart
 from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.loop import LoopStart
 from reml_sae.discovery.starts.partition import PartitionStart
@@ -15,7 +16,8 @@ from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
 
 STARTS: tuple[Start, ...] = (
-    PartitionStart(), LoopStart(), DictionaryStart(), UnmixingStart(), WideRingStart())
+    PartitionStart(), LoopStart(), DictionaryStart(), UnmixingStart(), WideRingStart(),
+    AmidNoiseStart())
 
 
 def find_code_starts(problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:

@@ -1,0 +1,60 @@
+"""Fits in the metric of the noise that they leave, while V falls.
+
+Given a fit, the best noise is that of the posterior second moment of what its curves do not explain
+(dV / dOmega = 0 at fixed rows and decoders); a fit in its metric has another moment. V judges each
+turn, what the noise's own parameters cost included.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from reml_sae.discovery.fitting import Fitted, Settings, rough_fit
+from reml_sae.discovery.metric import gain, posterior_moment, whitened_model
+from reml_sae.discovery.settle import settle
+from reml_sae.families.noise import best_noise
+
+logger = logging.getLogger("reml_sae")
+
+
+def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit, or one by REML in the metric of another noise with a lower V."""
+    if settings.noise == "isotropic" or fitted.result.interrupted:
+        return fitted
+    rough = turn_noise(fitted, settings)
+    if rough is fitted:
+        return fitted
+    final = settle(rough, settings)
+    return final if final.result.criterion < fitted.result.criterion else fitted
+
+
+def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
+    """Rough fits in the metric of the noise that the last one leaves, while V falls."""
+    if settings.noise == "isotropic":
+        return fitted
+    policy, present = settings.policy.noise, fitted
+    for _ in range(policy.most_turns):
+        trial = None
+        if not (present.result.interrupted or settings.deadline.passed):
+            trial = _next(present, settings)
+        if trial is None:
+            break
+        fall = present.result.criterion - trial.result.criterion
+        if fall > 0.0:
+            present = trial
+        if fall < policy.least_fall:
+            break
+    return present
+
+
+def _next(fitted: Fitted, settings: Settings) -> Fitted | None:
+    """A rough fit in the metric of the best noise; None where that is hardly better."""
+    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
+    second, n = posterior_moment(model, theta, rho), len(model.Z)
+    noise = best_noise(settings.noise, second, n)
+    better = gain(model.noise, noise, second, n)
+    logger.info("%s noise is better by %.3f nats than %s", noise.kind, better, model.noise.kind)
+    if better < settings.policy.noise.least_gain:
+        return None
+    changed = whitened_model(model, theta, rho, noise, second)
+    return rough_fit(changed, settings, f"{noise.kind} noise")

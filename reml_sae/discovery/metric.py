@@ -1,0 +1,139 @@
+"""Rows in the metric of their noise, and how the noise is chosen along a search (DESIGN G1).
+
+The engine knows isotropic noise alone, so what differs between kinds of noise are the rows that it
+is given: `MetricRows`. The noise is chosen
+
+- at the codes of a start, from the residuals of its decoders by least squares;
+- after a fit, from the posterior second moment of the noise, while V falls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from reml_sae.engine import Theta
+from reml_sae.families.noise import Isotropic, Noise, best_noise, nats
+from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel
+from reml_sae.typing import Array
+
+logger = logging.getLogger("reml_sae")
+
+TINY = np.finfo(float).tiny
+
+
+@dataclass(frozen=True, eq=False)
+class MetricRows:
+    """Centred rows in the metric of their noise, in units of their own root mean square.
+
+    Attributes
+    ----------
+    Z : (N, p) array
+        `noise.whiten` of the data over ``unit``.
+    unit : float
+        In the units of the data.
+    noise : Noise
+    """
+
+    Z: Array
+    unit: float
+    noise: Noise
+
+    @classmethod
+    def isotropic(cls, Z: Array, unit: float = 1.0) -> Self:
+        """Rows of root mean square one whose noise has no shape."""
+        return cls(Z, unit, Isotropic(Z.shape[1]))
+
+    @classmethod
+    def of(cls, model: SAEManifoldModel) -> Self:
+        """The rows of a model."""
+        return cls(model.Z, model.unit, model.noise)
+
+    def whitened(self, noise: Noise) -> Self:
+        """The same rows in the metric of another noise."""
+        white = noise.whiten(self.noise.colour(self.Z))
+        size = float(np.sqrt(np.mean(white**2)))
+        if not size > TINY:
+            return self
+        return type(self)(white / size, self.unit * size, noise)
+
+
+def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:
+    """The noise of a model's rows at codes and least-squares decoders.
+
+    A row takes the noise along its atoms into its coordinates. Within the span of the decoders only
+    the rest is left in the residuals: it is scaled up to what would have been there; where nothing
+    is left, as within a flat, the noise is taken to be what it is elsewhere.
+    """
+    n, p = model.shape
+    residual = model.Z - model.scaled_basis(theta)[1] @ theta.beta
+    second = residual.T @ residual / max(n - theta.beta.shape[0], 1)
+    span = _span(model.atoms, theta.beta, model.layout.basis_slices)
+    within = span.T @ second @ span
+    taken = float((model.active @ [atom.intrinsic_dim for atom in model.atoms]).mean())
+    m = span.shape[1]
+    if m < p and m > 0:
+        level = (np.trace(second) - np.trace(within)) / (p - m)
+        lift = np.sqrt(m / (m - taken)) if m > taken + 0.5 else 0.0
+        stretch = np.eye(p) + (lift - 1.0) * (span @ span.T)
+        second = stretch @ second @ stretch
+        if not lift:
+            second += level * span @ span.T
+    return best_noise(kind, _coloured(model.noise, second), n)
+
+
+def _span(atoms: Sequence[Manifold], beta: Array, where: Sequence[slice]) -> Array:
+    """Orthonormal basis (p, m) of the directions in which the curves of the atoms extend."""
+    curves = np.concatenate([beta[s.start + 1 : s.stop][: atom.linear_dim]
+                             for atom, s in zip(atoms, where, strict=True)])
+    lengths, axes = np.linalg.svd(curves, full_matrices=False)[1:]
+    return axes[lengths > 1e-8 * lengths.max(initial=TINY)].T
+
+
+def posterior_moment(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
+    """Posterior second moment (p, p) of the noise of a row, in the units of the data.
+
+    What the rows' own parameters leave uncertain is in the moment of their scores; what the
+    decoders do is the same in all directions of the metric, and makes the whole that of phi.
+    """
+    n, p = model.shape
+    phi = model.family.dispersion(rho[model.outer.psi])
+    second = phi**2 * model.at(theta, rho).score_moment() / n
+    second += max(phi - np.trace(second) / p, 0.0) * np.eye(p)
+    return model.unit**2 * _coloured(model.noise, second)
+
+
+def _coloured(noise: Noise, second: Array) -> Array:
+    return noise.colour(noise.colour(second).T)
+
+
+def whitened_model(
+    model: SAEManifoldModel, theta: Theta, rho: Array, noise: Noise, second: Array
+) -> SAEManifoldModel:
+    """The model of the same rows, curves and codes in the metric of another noise.
+
+    Parameters
+    ----------
+    second : (p, p) array
+        Second moment of the noise, which gives the dispersion.
+    """
+    rows = MetricRows.of(model).whitened(noise)
+    beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
+    rho = rho.copy()
+    place = model.outer.dispersion
+    assert place is not None
+    level = float(np.trace(noise.whiten(noise.whiten(second).T))) / len(second)
+    rho[place] = np.log(level / rows.unit**2)
+    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=noise, theta=Theta(theta.xi, beta),
+                              rho=model.outer.clip(rho))
+
+
+def gain(present: Noise, other: Noise, second: Array, n_rows: int) -> float:
+    """Nats by which another noise is better for the same second moment of it."""
+    before, after = (nats(noise, second, n_rows) + noise.cost(n_rows) for noise in (present, other))
+    return before - after
