@@ -41,5 +41,5 @@ def test_an_infinite_objective_is_no_minimum(name, monkeypatch):
         monkeypatch.setattr(point, "gradient", lambda: theta.scaled(0.0))
         return point
 
-    monkeypatch.setattr(model, "at", infinite)
+    monkeypatch.setattr(type(model), "at", lambda _, theta, rho: infinite(theta, rho))
     assert not solve_inner(model, model.initial_rho(), max_iter=3).converged
