@@ -1,7 +1,7 @@
 """The one judge of changed models: each is fitted, and V decides.
 
-A change starts from the fitted strengths and is fitted roughly; where V is then above what would be
-accepted, but not hopelessly, it is fitted on by REML.
+A change starts from the fitted strengths and is fitted roughly, with noise of its own; where V is
+then above what would be accepted, but not hopelessly, it is fitted on by REML.
 
 Contract. The model given in is never changed. A change that leads to no usable state, or that the
 penalties or the assignment do not allow (a penalty for a fixed number of atoms), is recorded as not
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
+from reml_sae.discovery.follow_noise import turn_noise
 from reml_sae.discovery.moves.protocol import Context, Move, Proposal
 from reml_sae.discovery.settle import settle
 from reml_sae.engine import reason
@@ -93,6 +94,7 @@ def judge(
         trial = None
     if trial is None:
         return fitted, replace(record, detail=f"{record.detail}: no usable state")
+    trial = turn_noise(trial, own)
     within = settings.policy.move.within_per_row * len(fitted.model.active)
     if (0.0 <= trial.result.criterion - before - proposal.limit < within
             and not trial.result.interrupted and not proposal.has_returned(trial)):

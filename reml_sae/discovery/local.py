@@ -83,7 +83,7 @@ def local_settings(settings: Settings, n_columns: int) -> Settings:
         assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
         n_init=1, callbacks=(), max_outer=min(settings.max_outer, policy.move.most_outer),
         tol=max(settings.tol, policy.topology.local_tol), family=Gaussian(),
-        offset=np.zeros(n_columns), noise="isotropic")
+        offset=np.zeros(n_columns))
 
 
 def uninterrupted(fitted: Fitted, settings: Settings) -> Fitted:

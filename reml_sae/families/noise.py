@@ -16,9 +16,10 @@ with the expected information of n rows about Omega at a known phi, which is in 
 - ``factor``: Omega ~ I + U diag(e - 1) U^T with r orthonormal columns U, uniform on the Stiefel
   manifold, and ratios e_j > 1 of a factor's variance to the floor, 1 / e_j uniform on (0, 1). The
   information about log e is n / 2 (I - 1 1^T / p). A rotation of direction j towards k by an angle
-  t changes the log-likelihood by -I sin^2(t) / 2 with I = n (e_j - e_k)^2 / (e_j e_k) (Minka 2000),
-  integrated over all angles, since I goes to zero where two factors are alike:
-  int exp(-I sin^2(t) / 2) dt = pi exp(-I / 4) I_0(I / 4).
+  t changes the log-likelihood by -I sin^2(t) / 2 with I = n (e_j - e_k)^2 / (e_j e_k) (Minka 2000).
+  I goes to zero where two factors are alike, or one and the floor, so the directions are integrated
+  over the whole sphere, one after the other: each is a normaliser of a Bingham density, by its
+  saddlepoint approximation (Kume and Wood 2005).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln, i0e
+from scipy.special import gammaln, log_ndtr
 
 from reml_sae.errors import InputError
 from reml_sae.typing import Array
@@ -38,6 +39,8 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 LARGEST_SPREAD = 10.0
 """Of log variances of columns, as a standard deviation."""
 LEAST_RATIO = 1.0 + 1e-9
+PATIENCE = 5
+"""Ranks in a row that do not fit better, after which no more are tried."""
 MARGIN = 3.0
 """Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
 that V chooses is positive half of the time where there is none."""
@@ -198,18 +201,45 @@ class Factor(Noise):
         return self._powered(Z, 0.5)
 
     def cost(self, n_rows: int) -> float:
-        """Prior and information of directions and ratios; 2^r r! modes are one model."""
+        """Prior and information of directions and ratios; their orders are one model."""
         p, r = self.directions.shape
         e = np.append(self.ratios, np.ones(p - r))
-        j, k = np.triu_indices(p, 1)
-        j, k = j[j < r], k[j < r]
-        quarter = 0.25 * n_rows * (e[j] - e[k]) ** 2 / (e[j] * e[k])
-        angles = np.log(np.pi) + np.log(i0e(quarter))
-        size = p - np.arange(r)
-        log_volume = float((np.log(2.0) + 0.5 * size * np.log(np.pi) - gammaln(0.5 * size)).sum())
+        information = n_rows * (e[:r, None] - e) ** 2 / (e[:r, None] * e)
+        later = np.arange(p) > np.arange(r)[:, None]
+        directions = sum(_log_share(0.5 * row[mask])
+                         for row, mask in zip(information, later, strict=True))
+        # two factors have two orders where they can be told apart
+        apart = np.tril(-np.expm1(-0.25 * information[:, :r]), -1)
+        orders = np.log1p(apart.sum(axis=1)).sum()
         log_information = r * np.log(0.5 * n_rows) + np.log1p(-r / p)
-        return float(log_volume - r * np.log(2.0) - gammaln(r + 1) - angles.sum()
-                     + np.log(self.ratios).sum() + 0.5 * (log_information - r * LOG_2PI))
+        logs = np.log(self.ratios)
+        above = log_ndtr(logs * np.sqrt(0.5 * n_rows)).sum()  # what of the normal has e > 1
+        return float(logs.sum() + 0.5 * (log_information - r * LOG_2PI)
+                     - directions - orders - above)
+
+
+def _log_share(rates: Array) -> float:
+    """Log mean of exp(-sum_k rates_k x_k^2) over the unit sphere of x in d + 1 dimensions, d rates.
+
+    Saddlepoint approximation of second order: with K(t) = -1/2 sum log(rate - t) over the rates and
+    a zero, at the root of K'(t) = 1.
+    """
+    rates = np.append(0.0, rates)
+    size, s = len(rates), 0.5  # s = -t, to the left of the root of a convex function
+    for _ in range(100):
+        inverse = 1.0 / (rates + s)
+        step = (0.5 * inverse.sum() - 1.0) / (0.5 * (inverse**2).sum())
+        s += step
+        if step < 1e-12 * s:
+            break
+    inverse = 1.0 / (rates + s)
+    second, third, fourth = (factorial * (inverse**order).sum()
+                             for order, factorial in ((2, 0.5), (3, 1.0), (4, 3.0)))
+    correction = fourth / second**2 / 8.0 - 5.0 * third**2 / second**3 / 24.0
+    log_integral = (0.5 * np.log(2.0) + 0.5 * (size - 1) * np.log(np.pi) - 0.5 * np.log(second)
+                    + 0.5 * np.log(inverse).sum() + s + correction)
+    log_area = np.log(2.0) + 0.5 * size * np.log(np.pi) - gammaln(0.5 * size)
+    return float(min(log_integral - log_area, 0.0))
 
 
 def nats(noise: Noise, second: Array, n_rows: int) -> float:
@@ -274,9 +304,15 @@ def factor(second: Array, n_rows: int, most: int | None = None) -> Factor:
     values, vectors = np.linalg.eigh(second)
     values, vectors = np.maximum(values[::-1], np.finfo(float).tiny), vectors[:, ::-1]
     p = len(second)
-    bound = min(p - 2, n_rows - 2) if most is None else most
-    candidates = [_leading(values, vectors, r) for r in range(max(bound, 0) + 1)]
-    return min(candidates, key=lambda noise: nats(noise, second, n_rows) + noise.cost(n_rows))
+    bound = max(min(p - 2, n_rows - 2) if most is None else most, 0)
+    best, lowest, since = _leading(values, vectors, 0), np.inf, 0
+    for r in range(bound + 1):
+        noise = _leading(values, vectors, r)
+        value = nats(noise, second, n_rows) + noise.cost(n_rows)
+        best, lowest, since = (noise, value, 0) if value < lowest else (best, lowest, since + 1)
+        if since == PATIENCE:
+            break
+    return best
 
 
 def _leading(values: Array, vectors: Array, r: int) -> Factor:

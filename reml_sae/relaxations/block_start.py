@@ -96,7 +96,7 @@ def ring_amplitudes(start: BlockStart) -> tuple[Array, list[Array]]:
         Angle in [-pi, pi) of the first two whitened scores; zero outside the support.
     """
     amplitudes = np.zeros(start.support.shape)
-    angles = [np.zeros(len(start.support)) for _ in start.frames]
+    angles = [np.zeros(len(start.support)) for _ in start.scores]
     for k, scores in enumerate(start.scores):
         rows = np.flatnonzero(start.support[:, k])
         if len(rows) == 0:

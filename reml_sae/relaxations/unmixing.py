@@ -46,11 +46,14 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of scores: their dimensions (K,), which are shells, and the share that is used."""
+    """The blocks of scores: their dimensions (K,), which are shells, and the share that is used.
+
+    One share for all of them, or one each.
+    """
 
     dims: Index
     shell: Mask
-    share: float
+    share: float | Array
 
     @cached_property
     def first(self) -> Index:
@@ -113,6 +116,56 @@ def unmixed_blocks(
     return [block_start(fit, axes, q, float((Z**2).sum())) for fit in found[:max(n_init, 1)]]
 
 
+@single_threaded
+def unmixed_amid_noise(
+    Z: Array, dims: Sequence[int], n_active: int, n_noise: int, rng: np.random.Generator,
+    policy: UnmixingPolicy,
+) -> list[BlockStart]:
+    """Shells among directions of Gaussian noise that may be longer than they are.
+
+    A block more, of which all rows have normal scores, stands for the noise; the scores of the
+    atoms are those of the unmixing, without it.
+
+    Parameters
+    ----------
+    Z : (N, p) array
+    dims : sequence of K int
+        Dimensions of the atoms.
+    n_active : int
+        Atoms of a row: those that it looks most to use.
+    n_noise : int
+        Dimensions of the noise, which with those of the atoms are the main axes of the rows.
+
+    Returns
+    -------
+    list of BlockStart
+        The best first, without frames, which the noise has no part in, and ``explained``.
+    """
+    Z, q, _ = checked_blocks(Z, dims, n_active, None)
+    axes = leading_axes(Z, int(q.sum()) + n_noise, rng)
+    X, k = Z @ axes.T, len(q)
+    share = np.full(k, min(n_active / k, MOST_SHARE))
+    blocks = Blocks(q, np.ones(k, bool), share) if not n_noise else Blocks(
+        np.append(q, n_noise), np.append(np.ones(k, bool), False), np.append(share, MOST_SHARE))
+    few = sample_rows(X, policy.most_rows, rng)
+    starts = []
+    for W, _ in climbs(few, blocks, rng, policy):
+        y = X @ W.T
+        log_on, log_off = blocks.log_parts(_radii(y, blocks), WIDTHS[-1])
+        support = _most_likely((log_on - log_off)[:, :k], n_active)
+        scores = np.split(y, blocks.first[1:], axis=1)[:k]
+        starts.append(BlockStart(support, scores, [], np.nan))
+    return starts
+
+
+def _most_likely(odds: Array, n_active: int) -> Mask:
+    """The atoms (N, K) of a row with the highest odds."""
+    order = np.argsort(-odds, axis=1, kind="stable")[:, :n_active]
+    support = np.zeros(odds.shape, bool)
+    np.put_along_axis(support, order, True, axis=1)
+    return support
+
+
 def climbs(
     Y: Array, blocks: Blocks, rng: np.random.Generator, policy: UnmixingPolicy
 ) -> list[tuple[Array, float]]:
@@ -139,12 +192,10 @@ def _coded(
     F = orthonormal(np.stack([np.pad(part, ((0, q - len(part)), (0, 0))) for part in rows]))
     log_on, log_off = blocks.log_parts(_radii(X @ W.T, blocks), WIDTHS[-1])
     odds = log_on - log_off
-    order = np.argsort(-odds, axis=1, kind="stable")[:, :n_active]
-    support = np.zeros(odds.shape, bool)
-    np.put_along_axis(support, order, True, axis=1)
+    support = _most_likely(odds, n_active)
     if not exact:
         support &= odds > 0.0
-        support[np.arange(len(X)), order[:, 0]] = True
+        support[np.arange(len(X)), odds.argmax(axis=1)] = True
     scores, residual = scores_on(X, F, support)
     freedom = max(X.size - (support * dims).sum() - X.shape[1] * dims.sum(), 0.1 * X.size)
     return BlockFit(F, support, scores, residual, cost, float((residual**2).sum() / freedom))
