@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--n-active", type=int, help="atoms that a row uses, under gates")
     fit.add_argument("--curvature", choices=("majorizer", "exact"))
     fit.add_argument("--integration", choices=("auto", "laplace", "quadrature"))
+    fit.add_argument("--noise", choices=("isotropic", "diagonal", "factor", "auto"),
+                     help="covariance of the noise of a row")
     fit.add_argument("--max-outer", type=int)
     fit.add_argument("--max-time", type=float, help="seconds; the best state by then is kept")
     fit.add_argument("--tol", type=float)

@@ -50,8 +50,8 @@ def demo(options: argparse.Namespace) -> None:
 def fit(options: argparse.Namespace) -> None:
     """Fit a matrix and write the artifact, the summary and a report."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
-    for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "max_outer",
-                 "max_time", "tol", "n_init", "random_state"):
+    for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
+                 "max_outer", "max_time", "tol", "n_init", "random_state"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     if options.topology:

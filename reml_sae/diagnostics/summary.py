@@ -8,6 +8,7 @@ import numpy as np
 
 from reml_sae.diagnostics.checks import atom_counts, explained_name
 from reml_sae.families import Family, get_family
+from reml_sae.families.noise import Factor, Noise
 
 
 def summary_text(model: Any) -> str:
@@ -60,6 +61,18 @@ def summary_text(model: Any) -> str:
 def _noise(model: Any, family: Family) -> str:
     """The family's own outer parameters, each with three spaces behind it."""
     if family.has_dispersion:
-        return f"dispersion {model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   "
+        return (f"{_covariance(model.noise_, model.dispersion_)}dispersion "
+                f"{model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   ")
     values = dict(zip(model.rho_names_, model.rho_, strict=True))
     return "".join(f"{name} {values[name]:.4f}   " for name in family.psi_names)
+
+
+def _covariance(noise: Noise, dispersion: float) -> str:
+    """Lines on the shape of the noise; nothing where it has none."""
+    if noise.kind == "isotropic":
+        return ""
+    sds = np.sqrt(dispersion * np.linalg.eigvalsh(noise.shape))[::-1]
+    rank = f" of rank {noise.rank}" if isinstance(noise, Factor) else ""
+    shown = ", ".join(f"{sd:.4g}" for sd in sds[:6])
+    return (f"{noise.kind} noise{rank}, sd along its main directions {shown}"
+            f"{', ..' if len(sds) > 6 else ''}; geometric mean:\n")

@@ -12,7 +12,7 @@ import logging
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit
 from reml_sae.discovery.metric import gain, posterior_moment, whitened_model
 from reml_sae.discovery.settle import settle
-from reml_sae.families.noise import best_noise
+from reml_sae.families.noise import Noise, best_noise
 
 logger = logging.getLogger("reml_sae")
 
@@ -21,7 +21,7 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     """The fit, or one by REML in the metric of another noise with a lower V."""
     if settings.noise == "isotropic" or fitted.result.interrupted:
         return fitted
-    rough = turn_noise(fitted, settings)
+    rough = _simplified(turn_noise(fitted, settings), settings)
     if rough is fitted:
         return fitted
     final = settle(rough, settings)
@@ -47,14 +47,40 @@ def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
     return present
 
 
+def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit with simpler noise, as long as V falls.
+
+    A factor that the curves could explain may hold itself: it is in the noise from which they and
+    the next noise follow.
+    """
+    present = fitted
+    while not (present.result.interrupted or settings.deadline.passed):
+        noise = present.model.noise.simpler()
+        trial = None if noise is None else _fit(present, noise, settings)
+        if trial is None:
+            break
+        trial = turn_noise(trial, settings)
+        if trial.result.criterion >= present.result.criterion:
+            break
+        present = trial
+    return present
+
+
 def _next(fitted: Fitted, settings: Settings) -> Fitted | None:
     """A rough fit in the metric of the best noise; None where that is hardly better."""
-    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    second, n = posterior_moment(model, theta, rho), len(model.Z)
+    model, n = fitted.model, len(fitted.model.Z)
+    second = posterior_moment(model, fitted.result.theta, fitted.result.rho)
     noise = best_noise(settings.noise, second, n)
     better = gain(model.noise, noise, second, n)
     logger.info("%s noise is better by %.3f nats than %s", noise.kind, better, model.noise.kind)
     if better < settings.policy.noise.least_gain:
         return None
+    return _fit(fitted, noise, settings)
+
+
+def _fit(fitted: Fitted, noise: Noise, settings: Settings) -> Fitted | None:
+    """A rough fit in the metric of a noise."""
+    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
+    second = posterior_moment(model, theta, rho)
     changed = whitened_model(model, theta, rho, noise, second)
     return rough_fit(changed, settings, f"{noise.kind} noise")

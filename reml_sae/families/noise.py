@@ -62,6 +62,10 @@ class Noise(ABC):
     def shape(self) -> Array:
         """Omega, (p, p)."""
 
+    def simpler(self) -> Noise | None:
+        """The noise nested in it that has the least less; None where there is none."""
+        return None
+
     @abstractmethod
     def whiten(self, Z: Array) -> Array:
         """Z Omega^(-1/2) for rows (n, p)."""
@@ -139,6 +143,10 @@ class Diagonal(Noise):
         """Omega, (p, p)."""
         return np.diag(np.exp(self.log_variances))
 
+    def simpler(self) -> Noise | None:
+        """The isotropic one."""
+        return Isotropic(len(self.log_variances))
+
     def whiten(self, Z: Array) -> Array:
         """Columns divided by their own scale."""
         return np.asarray(Z * np.exp(-0.5 * self.log_variances))
@@ -176,6 +184,13 @@ class Factor(Noise):
     def rank(self) -> int:
         """Number of factors r."""
         return len(self.ratios)
+
+    def simpler(self) -> Noise | None:
+        """Without the weakest factor."""
+        if self.rank <= 1:
+            return Isotropic(len(self.directions)) if self.rank else None
+        kept = np.argsort(-self.ratios)[:-1]
+        return Factor(self.directions[:, kept], self.ratios[kept])
 
     @property
     def _floor(self) -> float:

@@ -208,10 +208,11 @@ class SAEPoint(SAEState):
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
-        family, Z = self.structure.family, self.structure.Z
-        null = float(family.deviance(Z, np.broadcast_to(self.structure.offset, Z.shape),
-                                     self.psi).sum())
-        return 1.0 - float(family.deviance(Z, self.eta, self.psi).sum()) / null if null else 0.0
+        family, data = self.structure.family, self.structure.noise.colour  # not in its metric
+        Z, offset = data(self.structure.Z), np.broadcast_to(self.structure.offset, self.eta.shape)
+        null = float(family.deviance(Z, data(offset), self.psi).sum())
+        left = float(family.deviance(Z, data(self.eta), self.psi).sum())
+        return 1.0 - left / null if null else 0.0
 
     @property
     def dispersion_energy(self) -> float:

@@ -1,0 +1,124 @@
+"""Noise with a covariance in whole fits: found, kept, in the units of the data, and refused."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.datasets import planted_circles
+from reml_sae.diagnostics import align_angles
+from reml_sae.discovery.metric import MetricRows, posterior_moment, whitened_model
+from reml_sae.errors import InputError
+from reml_sae.families.noise import best_noise
+
+N, P = 300, 8
+
+
+def planted(kind, seed):
+    """A circle in noise; its strongest direction is longer than the radius."""
+    data = planted_circles(N, P, 1, noise_sd=0.0, random_state=seed)
+    rng = np.random.default_rng(100 + seed)
+    noise = 0.2 * rng.normal(size=(N, P))
+    if kind == "diagonal":
+        noise *= np.geomspace(0.3, 3.0, P)
+    if kind == "factor":
+        noise += 1.5 * rng.normal(size=(N, 1)) @ np.linalg.qr(rng.normal(size=(P, 1)))[0].T
+    return data, data.signal + noise
+
+
+@cache
+def fitted(kind, seed, noise="auto"):
+    return rs.SAEManifold(n_atoms=1, n_init=2, noise=noise).fit(planted(kind, seed)[1])
+
+
+def phase_error(model, data):
+    truth = data.coordinates[0][:, 0]
+    gap = align_angles(model.codes_.coordinates[0][:, 0], truth) - truth
+    return np.sqrt(np.mean(np.angle(np.exp(1j * gap)) ** 2))
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "diagonal", "factor"])
+def test_the_kind_is_found_and_the_circle_in_it(kind):
+    found = [fitted(kind, seed) for seed in range(3)]
+    errors = [phase_error(model, planted(kind, seed)[0]) for seed, model in enumerate(found)]
+    assert all(model.converged_ for model in found)
+    assert sum(model.noise_.kind == kind for model in found) >= 2
+    assert np.median(errors) < 0.3
+    if kind == "factor":
+        assert [model.noise_.rank for model in found].count(1) >= 2
+
+
+def test_isotropic_noise_is_what_it_was():
+    """Where no shape is found, the fit is that without one."""
+    auto, plain = (fitted("isotropic", 0, noise) for noise in ("auto", "isotropic"))
+    assert auto.noise_.kind == "isotropic"
+    assert auto.criterion_ == pytest.approx(plain.criterion_, abs=0.02)
+
+
+def test_the_units_of_the_data():
+    """V moves by N p log c alone, and all that is read by c; the covariance too."""
+    _, Z = planted("factor", 0)
+    one = fitted("factor", 0)
+    other = rs.SAEManifold(n_atoms=1, n_init=2, noise="auto").fit(10.0 * Z)
+    assert other.criterion_ - one.criterion_ == pytest.approx(Z.size * np.log(10.0), abs=0.01)
+    curves = [model.atoms_[0].coefficients for model in (one, other)]
+    covariances = [model.dispersion_ * model.noise_.shape for model in (one, other)]
+    for (a, b), unit in ((curves, 10.0), (covariances, 100.0)):
+        np.testing.assert_allclose(np.abs(a), np.abs(b) / unit, atol=1e-3 * np.abs(a).max())
+
+
+def test_the_covariance_and_the_curve_are_in_the_units_of_the_data():
+    data, Z = planted("factor", 1)
+    model = fitted("factor", 1)
+    residual = Z - data.signal
+    truth = residual.T @ residual / N
+    found = model.dispersion_ * model.noise_.shape
+    assert np.abs(found - truth).max() < 0.15 * np.abs(truth).max()
+    t = np.linspace(-np.pi, np.pi, 40)
+    assert model.diagnostics_.figures["explained variance"] == pytest.approx(model.score(Z),
+                                                                             abs=1e-6)
+    lower, upper = model.atoms_[0].band(t[:, None])
+    assert (upper > lower).all()
+    radius = np.linalg.norm(model.atoms_[0].curve(t[:, None]) - data.signal.mean(0), axis=1)
+    assert np.median(np.abs(radius - 1.0)) < 0.15
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "factor"])
+def test_save_load_encode_and_solve_again(kind, tmp_path):
+    _, Z = planted(kind, 0)
+    model = fitted(kind, 0)
+    model.save(tmp_path / "fit.safetensors")
+    again = rs.load(tmp_path / "fit.safetensors")
+    np.testing.assert_array_equal(again.noise_.shape, model.noise_.shape)
+    np.testing.assert_array_equal(again.predict(Z[:20]), model.predict(Z[:20]))
+    np.testing.assert_allclose(model.transform(Z).coordinates[0], model.codes_.coordinates[0],
+                               atol=1e-6)
+    arrow = again.build_model(Z)
+    assert rs.criterion(arrow, arrow.initial_rho()).value == pytest.approx(
+        model.criterion_, abs=1e-6)
+
+
+def test_a_model_in_another_metric_is_the_same_model():
+    """Its curve and codes are; only V differs, by what the noise's shape explains."""
+    _, Z = planted("factor", 2)
+    plain = rs.SAEManifold(n_atoms=1, n_init=1).fit(Z)
+    model = plain.build_model(Z)
+    theta, rho = model.initial_theta(), model.initial_rho()
+    second = posterior_moment(model, theta, rho)
+    noise = best_noise("factor", second, N)
+    other = whitened_model(model, theta, rho, noise, second)
+    eta, same = (m.unit * m.noise.colour(m.scaled_basis(t)[1] @ t.beta)
+                 for m, t in ((model, theta), (other, other.initial_theta())))
+    np.testing.assert_allclose(same, eta, atol=1e-12 * np.abs(eta).max())
+    back = MetricRows.of(other).whitened(model.noise)
+    np.testing.assert_allclose(back.unit * back.Z, model.unit * model.Z, atol=1e-12)
+    assert rs.fit_reml(other, max_outer=20).criterion < plain.criterion_ - 50.0
+
+
+def test_refused():
+    Z = np.random.default_rng(0).poisson(2.0, (40, 3)).astype(float)
+    with pytest.raises(InputError, match="noise='factor' is for the Gaussian family"):
+        rs.SAEManifold(n_atoms=1, noise="factor", family="poisson").fit(Z)
+    with pytest.raises(InputError, match="noise='coloured' is unknown"):
+        rs.SAEManifold(n_atoms=1, noise="coloured").fit(Z)
