@@ -20,8 +20,8 @@ from reml_sae.families import Family
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
+from reml_sae.models.sae.priors import with_own_priors
 from reml_sae.models.sae.start import solve_beta, start_psi
-from reml_sae.models.sae.structure import with_own_priors
 from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")

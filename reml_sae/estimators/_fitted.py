@@ -21,7 +21,7 @@ from reml_sae.estimators._units import Units
 from reml_sae.families import Family
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
-from reml_sae.models.sae.structure import without_null_priors
+from reml_sae.models.sae.priors import without_null_priors
 from reml_sae.models.sae.terms import check_rows
 from reml_sae.typing import Array
 
@@ -154,8 +154,18 @@ class FittedSAE:
         """Mean of the data (N, p) given codes, in their units."""
         return self.family.mean(reconstruct(codes, self.atoms, self.intercept, self.assignment))
 
-    @property
-    def idle_atoms(self) -> list[str]:
-        """Names of the atoms that carry nothing."""
-        return [check.name.removesuffix(" occupancy") for check in self.diagnostics.checks
+    def remarks(self) -> list[str]:
+        """Atoms that changed, that are no better than a flat, or that carry nothing."""
+        out = [f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to {move.after:.4f}"
+               for move in self.search.moves
+               if move.accepted and move.kind not in ("reshape", "restart")]
+        out += [f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
+                f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
+                "the flat as its topology, or raise n_init if you know that it is curved"
+                for move in self.search.flat_twins]
+        idle = [check.name.removesuffix(" occupancy") for check in self.diagnostics.checks
                 if check.name.endswith("occupancy") and check.status == "fail"]
+        if idle:
+            out.append(f"{', '.join(idle)} carries nothing; fit fewer atoms, or use "
+                       "n_atoms='auto'")
+        return out

@@ -12,15 +12,12 @@ import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.assignments import Assignment
 from reml_sae.errors import InputError, located
-from reml_sae.families import Family
+from reml_sae.families import Family, get_family
+from reml_sae.families.noise import KINDS
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty
 from reml_sae.models.sae.defaults import default_terms
-from reml_sae.models.sae.structure import (
-    check_terms,
-    with_null_priors,
-    with_own_priors,
-)
+from reml_sae.models.sae.priors import check_terms, with_null_priors, with_own_priors
 from reml_sae.models.sae.terms import check_priors, check_rows
 from reml_sae.registry import near_names
 
@@ -49,6 +46,22 @@ def check_positive(name: str, value: object) -> float:
             or not np.isfinite(float(value)) or value <= 0):
         raise InputError(f"{name} must be a positive number, got {value!r}")
     return float(value)
+
+
+def check_parameters(model: Any) -> None:
+    """Refuse parameters of a `SAEManifold` that are none, but those that are resolved."""
+    check_integer("n_active", model.n_active, 1)
+    check_positive("temperature", model.temperature)
+    get_family(model.family)
+    check_choice("curvature", model.curvature, CURVATURES)
+    check_choice("integration", model.integration, INTEGRATIONS)
+    check_choice("noise", model.noise, KINDS)
+    check_integer("max_outer", model.max_outer, 1)
+    check_integer("n_init", model.n_init, 1)
+    check_integer("verbose", model.verbose, 0)
+    check_positive("tol", model.tol)
+    if model.max_time is not None:
+        check_positive("max_time", model.max_time)
 
 
 def resolve_topology(topology: Any, n_atoms: int | None) -> Manifold | list[Manifold] | None:

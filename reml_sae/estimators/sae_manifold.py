@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,17 +25,13 @@ from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
 from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
-    CURVATURES,
-    INTEGRATIONS,
-    check_choice,
     check_integer,
-    check_positive,
+    check_parameters,
     read_penalties,
     resolve_terms,
     resolve_topology,
 )
 from reml_sae.families import get_family
-from reml_sae.families.noise import KINDS
 from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
@@ -260,12 +257,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         rng = np.random.default_rng(self.random_state)
         with progress_callback(self.verbose, int(self.max_outer)) as show:
             if show is not None:
-                settings = Settings(**{**settings.__dict__,
-                                       "callbacks": (*settings.callbacks, show)})
+                settings = replace(settings, callbacks=(*settings.callbacks, show))
             fitted, record = search(MetricRows.isotropic(units.standardised(data), units.scale),
                                     structure, settings, rng)
         self._adopt(FittedSAE.of(fitted, record, units))
-        self._report_structure()
+        for message in self._fitted.remarks():
+            warnings.warn(message, DataWarning, stacklevel=3)
         if not self.converged_:
             warnings.warn(
                 f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
@@ -277,37 +274,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def _resolve(self) -> tuple[Structure, list[Penalty] | None]:
         k = None if self.n_atoms == "auto" else check_integer("n_atoms", self.n_atoms, 1)
         most = check_integer("max_atoms", self.max_atoms, 1)
-        check_integer("n_active", self.n_active, 1)
-        check_positive("temperature", self.temperature)
-        get_family(self.family)
-        check_choice("curvature", self.curvature, CURVATURES)
-        check_choice("integration", self.integration, INTEGRATIONS)
-        check_choice("noise", self.noise, KINDS)
-        check_integer("max_outer", self.max_outer, 1)
-        check_integer("n_init", self.n_init, 1)
-        check_integer("verbose", self.verbose, 0)
-        check_positive("tol", self.tol)
-        if self.max_time is not None:
-            check_positive("max_time", self.max_time)
+        check_parameters(self)
         structure = Structure(resolve_topology(self.topology, k), k, most, bool(self.demote))
         return structure, read_penalties(self.penalties)
-
-    def _report_structure(self) -> None:
-        """Warn of atoms that changed, that are no better than a flat, or that carry nothing."""
-        for move in self.search_.moves:
-            if move.accepted and move.kind not in ("reshape", "restart"):
-                warnings.warn(f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to "
-                              f"{move.after:.4f}", DataWarning, stacklevel=4)
-        for move in self.search_.flat_twins:
-            warnings.warn(
-                f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
-                f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
-                "the flat as its topology, or raise n_init if you know that it is curved",
-                DataWarning, stacklevel=4)
-        idle = self._fitted.idle_atoms
-        if idle:
-            warnings.warn(f"{', '.join(idle)} carries nothing; fit fewer atoms, or use "
-                          "n_atoms='auto'", DataWarning, stacklevel=4)
 
     def _assignment(self, n_atoms: int) -> Assignment:
         n_active = int(self.n_active)

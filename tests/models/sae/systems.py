@@ -21,8 +21,8 @@ from reml_sae.manifolds import (
     Torus,
 )
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.priors import with_own_priors
 from reml_sae.models.sae.start import solve_beta
-from reml_sae.models.sae.structure import with_own_priors
 
 LOG_PRECISION = 4.0
 """Of log amplitudes, where rows are integrated out."""
