@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from reml_sae.discovery.fitting import Fitted, Settings, rough_fit
+from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import gain, posterior_moment, whitened_model
 from reml_sae.discovery.settle import settle
 from reml_sae.families.noise import Noise, best_noise
@@ -24,8 +24,8 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     rough = _simplified(turn_noise(fitted, settings), settings)
     if rough is fitted:
         return fitted
-    final = settle(rough, settings)
-    return final if final.result.criterion < fitted.result.criterion else fitted
+    final = rough if rough.result.interrupted else settle(rough, settings)
+    return _lower(fitted, final)
 
 
 def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
@@ -40,11 +40,17 @@ def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
         if trial is None:
             break
         fall = present.result.criterion - trial.result.criterion
-        if fall > 0.0:
-            present = trial
+        present = _lower(present, trial)
         if fall < policy.least_fall:
             break
     return present
+
+
+def _lower(present: Fitted, trial: Fitted) -> Fitted:
+    """The one with the lower V; an interrupt of the trial is kept."""
+    if trial.result.criterion < present.result.criterion:
+        return trial
+    return stopped(present, trial.result.status) if trial.result.interrupted else present
 
 
 def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
@@ -59,10 +65,9 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
         trial = None if noise is None else _fit(present, noise, settings)
         if trial is None:
             break
-        trial = turn_noise(trial, settings)
-        if trial.result.criterion >= present.result.criterion:
+        before, present = present, _lower(present, turn_noise(trial, settings))
+        if present.result.criterion >= before.result.criterion:
             break
-        present = trial
     return present
 
 

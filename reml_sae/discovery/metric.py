@@ -128,9 +128,9 @@ def whitened_model(
     place = model.outer.dispersion
     assert place is not None
     level = float(np.trace(noise.whiten(noise.whiten(second).T))) / len(second)
-    rho[place] = np.log(level / rows.unit**2)
-    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=noise, theta=Theta(theta.xi, beta),
-                              rho=model.outer.clip(rho))
+    rho[place] = np.log(max(level / rows.unit**2, TINY))
+    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
+                              theta=Theta(theta.xi, beta), rho=model.outer.clip(rho))
 
 
 def gain(present: Noise, other: Noise, second: Array, n_rows: int) -> float:

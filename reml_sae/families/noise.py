@@ -39,6 +39,10 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 LARGEST_SPREAD = 10.0
 """Of log variances of columns, as a standard deviation."""
 LEAST_RATIO = 1.0 + 1e-9
+LEAST_SHARE = 1e-8
+"""Share of the mean variance below which the noise of a direction is rounding: of data without any
+noise in one, V would have no minimum."""
+TINY = float(np.finfo(float).tiny)
 PATIENCE = 5
 """Ranks in a row that do not fit better, after which no more are tried."""
 MARGIN = 3.0
@@ -263,7 +267,12 @@ def nats(noise: Noise, second: Array, n_rows: int) -> float:
     n p / 2 log phi with phi = tr(Omega^-1 S) / p: the part of V that Omega moves, less its cost.
     """
     phi = float(np.trace(noise.whiten(noise.whiten(second).T))) / len(second)
-    return 0.5 * n_rows * len(second) * float(np.log(phi))
+    return 0.5 * n_rows * len(second) * float(np.log(max(phi, TINY)))
+
+
+def _floored(second: Array) -> Array:
+    """A second moment (p, p) without directions that have hardly any noise."""
+    return second + LEAST_SHARE * np.trace(second) / len(second) * np.eye(len(second))
 
 
 def isotropic(second: Array, n_rows: int) -> Isotropic:
@@ -273,7 +282,8 @@ def isotropic(second: Array, n_rows: int) -> Isotropic:
 
 def diagonal(second: Array, n_rows: int) -> Diagonal:
     """The best diagonal noise of n rows for the second moment (p, p) of their noise."""
-    logs = np.log(np.maximum(np.diag(second), np.finfo(float).tiny))
+    second = _floored(second)
+    logs = np.log(np.maximum(np.diag(second), TINY))
 
     def at(log_spread: float) -> Diagonal:
         spread = float(np.exp(log_spread))
@@ -316,8 +326,8 @@ def _shrunk(logs: Array, n_rows: int, spread: float) -> Array:
 
 def factor(second: Array, n_rows: int, most: int | None = None) -> Factor:
     """The best factor noise of n rows for the second moment (p, p) of their noise, by its rank."""
-    values, vectors = np.linalg.eigh(second)
-    values, vectors = np.maximum(values[::-1], np.finfo(float).tiny), vectors[:, ::-1]
+    values, vectors = np.linalg.eigh(_floored(second))
+    values, vectors = np.maximum(values[::-1], TINY), vectors[:, ::-1]
     p = len(second)
     bound = max(min(p - 2, n_rows - 2) if most is None else most, 0)
     best, lowest, since = _leading(values, vectors, 0), np.inf, 0
@@ -357,6 +367,8 @@ def best_noise(kind: str, second: Array, n_rows: int) -> Noise:
     """
     if kind not in KINDS:
         raise InputError(f"noise={kind!r} is unknown; allowed: {', '.join(KINDS)}")
+    if not np.trace(second) > TINY / LEAST_SHARE:
+        return Isotropic(len(second))
     best: Noise | None = None
     lowest = np.inf
     for name, step in STEPS.items():

@@ -116,6 +116,17 @@ def test_a_model_in_another_metric_is_the_same_model():
     assert rs.fit_reml(other, max_outer=20).criterion < plain.criterion_ - 50.0
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("noise", ["diagonal", "factor"])
+def test_rows_without_any_noise(noise):
+    """An exact circle, and one beside a column that does not vary: V has a minimum all the same."""
+    exact = planted_circles(60, 4, 1, noise_sd=0.0, random_state=0).signal
+    still = np.column_stack([planted("isotropic", 0)[1][:60], np.ones(60)])
+    for Z in (exact, still):
+        model = rs.SAEManifold(n_atoms=1, n_init=1, noise=noise).fit(Z)
+        assert np.isfinite(model.criterion_) and np.isfinite(model.noise_.shape).all()
+
+
 def test_refused():
     Z = np.random.default_rng(0).poisson(2.0, (40, 3)).astype(float)
     with pytest.raises(InputError, match="noise='factor' is for the Gaussian family"):
