@@ -12,7 +12,7 @@ from reml_sae.discovery.metric import MetricRows, posterior_moment, whitened_mod
 from reml_sae.errors import InputError
 from reml_sae.families.noise import best_noise
 
-N, P = 300, 8
+N, P = 200, 6
 
 
 def planted(kind, seed):
@@ -119,12 +119,12 @@ def test_a_model_in_another_metric_is_the_same_model():
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("noise", ["diagonal", "factor"])
 def test_rows_without_any_noise(noise):
-    """An exact circle, and one beside a column that does not vary: V has a minimum all the same."""
-    exact = planted_circles(60, 4, 1, noise_sd=0.0, random_state=0).signal
-    still = np.column_stack([planted("isotropic", 0)[1][:60], np.ones(60)])
-    for Z in (exact, still):
-        model = rs.SAEManifold(n_atoms=1, n_init=1, noise=noise).fit(Z)
-        assert np.isfinite(model.criterion_) and np.isfinite(model.noise_.shape).all()
+    """An exact circle, or one beside a column that does not vary: V has a minimum all the same."""
+    exact = planted_circles(40, 3, 1, noise_sd=0.0, random_state=0).signal
+    still = np.column_stack([planted("isotropic", 0)[1][:40], np.ones(40)])
+    model = rs.SAEManifold(n_atoms=1, n_init=1, noise=noise, max_outer=30).fit(
+        exact if noise == "factor" else still)
+    assert np.isfinite(model.criterion_) and np.isfinite(model.noise_.shape).all()
 
 
 def test_refused():
