@@ -112,6 +112,8 @@ def _model(
     if settings.noise == "isotropic":
         return model
     noise = start_noise(settings.noise, model, model.initial_theta())
+    if noise.kind == rows.noise.kind == "isotropic":
+        return model
     return model_from_codes(rows.whitened(noise), atoms, settings, start.codes)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
-from reml_sae.discovery.metric import gain, posterior_moment, whitened_model
+from reml_sae.discovery.metric import posterior_moment, whitened_model
 from reml_sae.discovery.settle import settle
-from reml_sae.families.noise import Noise, best_noise
+from reml_sae.families.noise import Noise, best_noise, charged
+from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
@@ -62,7 +63,7 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     present = fitted
     while not (present.result.interrupted or settings.deadline.passed):
         noise = present.model.noise.simpler()
-        trial = None if noise is None else _fit(present, noise, settings)
+        trial = None if noise is None else _fit(present, noise, _moment(present), settings)
         if trial is None:
             break
         before, present = present, _lower(present, turn_noise(trial, settings))
@@ -73,19 +74,21 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
 
 def _next(fitted: Fitted, settings: Settings) -> Fitted | None:
     """A rough fit in the metric of the best noise; None where that is hardly better."""
-    model, n = fitted.model, len(fitted.model.Z)
-    second = posterior_moment(model, fitted.result.theta, fitted.result.rho)
+    present, n, second = fitted.model.noise, len(fitted.model.Z), _moment(fitted)
     noise = best_noise(settings.noise, second, n)
-    better = gain(model.noise, noise, second, n)
-    logger.info("%s noise is better by %.3f nats than %s", noise.kind, better, model.noise.kind)
-    if better < settings.policy.noise.least_gain:
+    gain = charged(present, second, n) - charged(noise, second, n)
+    logger.info("%s noise is better by %.3f nats than %s", noise.kind, gain, present.kind)
+    if gain < settings.policy.noise.least_gain:
         return None
-    return _fit(fitted, noise, settings)
+    return _fit(fitted, noise, second, settings)
 
 
-def _fit(fitted: Fitted, noise: Noise, settings: Settings) -> Fitted | None:
-    """A rough fit in the metric of a noise."""
-    model, theta, rho = fitted.model, fitted.result.theta, fitted.result.rho
-    second = posterior_moment(model, theta, rho)
-    changed = whitened_model(model, theta, rho, noise, second)
+def _moment(fitted: Fitted) -> Array:
+    """Posterior second moment (p, p) of the noise that a fit leaves."""
+    return posterior_moment(fitted.model, fitted.result.theta, fitted.result.rho)
+
+
+def _fit(fitted: Fitted, noise: Noise, second: Array, settings: Settings) -> Fitted | None:
+    """A rough fit in the metric of a noise, from the second moment of what is now left."""
+    changed = whitened_model(fitted.model, fitted.result.theta, fitted.result.rho, noise, second)
     return rough_fit(changed, settings, f"{noise.kind} noise")

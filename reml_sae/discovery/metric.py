@@ -9,7 +9,6 @@ is given: `MetricRows`. The noise is chosen
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -17,12 +16,10 @@ from typing import Self
 import numpy as np
 
 from reml_sae.engine import Theta
-from reml_sae.families.noise import Isotropic, Noise, best_noise, nats
+from reml_sae.families.noise import Isotropic, Noise, best_noise
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
-
-logger = logging.getLogger("reml_sae")
 
 TINY = np.finfo(float).tiny
 
@@ -127,13 +124,6 @@ def whitened_model(
     rho = rho.copy()
     place = model.outer.dispersion
     assert place is not None
-    level = float(np.trace(noise.whiten(noise.whiten(second).T))) / len(second)
-    rho[place] = np.log(max(level / rows.unit**2, TINY))
+    rho[place] = np.log(max(noise.dispersion(second) / rows.unit**2, TINY))
     return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
                               theta=Theta(theta.xi, beta), rho=model.outer.clip(rho))
-
-
-def gain(present: Noise, other: Noise, second: Array, n_rows: int) -> float:
-    """Nats by which another noise is better for the same second moment of it."""
-    before, after = (nats(noise, second, n_rows) + noise.cost(n_rows) for noise in (present, other))
-    return before - after

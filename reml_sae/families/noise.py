@@ -78,6 +78,10 @@ class Noise(ABC):
     def colour(self, Z: Array) -> Array:
         """Z Omega^(1/2) for rows (n, p), the inverse of `whiten`."""
 
+    def dispersion(self, second: Array) -> float:
+        """The best phi for noise with a second moment S (p, p), tr(Omega^-1 S) / p."""
+        return float(np.trace(self.whiten(self.whiten(second).T))) / len(second)
+
     def colour_variances(self, covariances: Array) -> Array:
         """Covariances (p, ..) of independent columns of rows, of the columns of `colour` of them.
 
@@ -264,10 +268,14 @@ def _log_share(rates: Array) -> float:
 def nats(noise: Noise, second: Array, n_rows: int) -> float:
     """What n rows whose noise has the second moment (p, p) lose under Omega, at its best phi.
 
-    n p / 2 log phi with phi = tr(Omega^-1 S) / p: the part of V that Omega moves, less its cost.
+    n p / 2 log phi: the part of V that Omega moves, less its cost.
     """
-    phi = float(np.trace(noise.whiten(noise.whiten(second).T))) / len(second)
-    return 0.5 * n_rows * len(second) * float(np.log(max(phi, TINY)))
+    return 0.5 * n_rows * len(second) * float(np.log(max(noise.dispersion(second), TINY)))
+
+
+def charged(noise: Noise, second: Array, n_rows: int) -> float:
+    """The part of V that Omega moves: `nats` and the cost of its own parameters."""
+    return nats(noise, second, n_rows) + noise.cost(n_rows)
 
 
 def _floored(second: Array) -> Array:
@@ -291,8 +299,7 @@ def diagonal(second: Array, n_rows: int) -> Diagonal:
         return Diagonal(d, spread)
 
     def value(log_spread: float) -> float:
-        noise = at(log_spread)
-        return nats(noise, second, n_rows) + noise.cost(n_rows)
+        return charged(at(log_spread), second, n_rows)
 
     top = float(np.log(LARGEST_SPREAD))
     bottom = 0.5 * float(np.log(1e-4 / n_rows))
@@ -324,16 +331,14 @@ def _shrunk(logs: Array, n_rows: int, spread: float) -> Array:
     return d
 
 
-def factor(second: Array, n_rows: int, most: int | None = None) -> Factor:
+def factor(second: Array, n_rows: int) -> Factor:
     """The best factor noise of n rows for the second moment (p, p) of their noise, by its rank."""
     values, vectors = np.linalg.eigh(_floored(second))
     values, vectors = np.maximum(values[::-1], TINY), vectors[:, ::-1]
-    p = len(second)
-    bound = max(min(p - 2, n_rows - 2) if most is None else most, 0)
     best, lowest, since = _leading(values, vectors, 0), np.inf, 0
-    for r in range(bound + 1):
+    for r in range(max(min(len(second), n_rows) - 2, 0) + 1):
         noise = _leading(values, vectors, r)
-        value = nats(noise, second, n_rows) + noise.cost(n_rows)
+        value = charged(noise, second, n_rows)
         best, lowest, since = (noise, value, 0) if value < lowest else (best, lowest, since + 1)
         if since == PATIENCE:
             break
@@ -374,7 +379,7 @@ def best_noise(kind: str, second: Array, n_rows: int) -> Noise:
     for name, step in STEPS.items():
         if kind in (name, "auto"):
             noise = step(second, n_rows)
-            value = nats(noise, second, n_rows) + noise.cost(n_rows)
+            value = charged(noise, second, n_rows)
             if best is None or value < lowest - MARGIN:
                 best, lowest = noise, value
     assert best is not None
