@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine import Outer, OuterPart, Theta
-from reml_sae.linalg import batched_cholesky
+from reml_sae.linalg import ArrowFactor, ArrowMatrix, batched_cholesky
 from reml_sae.models.mixed.border import Border
 from reml_sae.models.mixed.covariance import REACH, Covariance, term_slices
 from reml_sae.typing import Array, Curvature
@@ -207,6 +207,28 @@ class GroupedPoint(ABC):
     eta: Array
     beta: Array
     _whole: dict[Curvature, InverseBlocks]
+
+    @abstractmethod
+    def matrix(self, curvature: Curvature, damping: float = 0.0) -> ArrowMatrix[Array]:
+        """H + damping * diag(H), in spherical coordinates of the effects."""
+
+    def _damped_factor(self, damping: float) -> ArrowFactor[Array]:
+        """Factor of the majorizer, damped."""
+        return self.matrix("majorizer", damping).factorize() if damping else self._factor
+
+    @cached_property
+    def _factor(self) -> ArrowFactor[Array]:
+        return self.matrix("majorizer").factorize()
+
+    def _integrated_factor(
+        self, curvature: Curvature, integrated: NDArray[np.bool_]
+    ) -> ArrowFactor[Array]:
+        """Factor of H without the columns of the border that are not integrated."""
+        if integrated.all() and curvature == "majorizer":
+            return self._factor
+        whole = self.matrix(curvature)
+        return ArrowMatrix(whole.rows, whole.coupling[:, :, integrated],
+                           whole.border[np.ix_(integrated, integrated)]).factorize()
 
     @abstractmethod
     def inverse_blocks(self, curvature: Curvature, integrated: NDArray[np.bool_]) -> InverseBlocks:

@@ -19,7 +19,6 @@ where it stays well conditioned as a variance goes to zero or a strength to infi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,12 +126,7 @@ class MixedPoint(GroupedPoint):
 
     def factorize(self, damping: float = 0.0) -> ScaledFactor:
         """Factor of H + damping * diag(H), with the expected weights."""
-        arrow = self.matrix("majorizer", damping).factorize() if damping else self._factor
-        return ScaledFactor(arrow, self.effects.factor, self.smooths.basis)
-
-    @cached_property
-    def _factor(self) -> ArrowFactor[Array]:
-        return self.matrix("majorizer").factorize()
+        return ScaledFactor(self._damped_factor(damping), self.effects.factor, self.smooths.basis)
 
     # --- log-determinant -------------------------------------------------------------------------
 
@@ -145,12 +139,7 @@ class MixedPoint(GroupedPoint):
         integrated : (P,) bool
             Which graded directions belong to the matrix that is inverted.
         """
-        if integrated.all() and curvature == "majorizer":
-            factor = self._factor
-        else:
-            whole = self.matrix(curvature)
-            factor = ArrowMatrix(whole.rows, whole.coupling[:, :, integrated],
-                                 whole.border[np.ix_(integrated, integrated)]).factorize()
+        factor = self._integrated_factor(curvature, integrated)
         found = factor.selected_inverse()
         graded = np.zeros((len(integrated), len(integrated)))
         graded[np.ix_(integrated, integrated)] = found.border

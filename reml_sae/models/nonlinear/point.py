@@ -26,7 +26,6 @@ H is factorised in the spherical coordinates of the effects, as `mixed_point` ha
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.linalg import ArrowFactor, ArrowMatrix
+from reml_sae.linalg import ArrowMatrix
 from reml_sae.models.mixed.covariance import EffectsPrior
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed.point import ScaledFactor
@@ -133,12 +132,8 @@ class NonlinearPoint(GroupedPoint):
 
     def factorize(self, damping: float = 0.0) -> ScaledFactor:
         """Factor of the Gauss-Newton H + damping * diag(H)."""
-        arrow = self.matrix("majorizer", damping).factorize() if damping else self._factor
-        return ScaledFactor(arrow, self.effects.factor, np.eye(len(self.beta)))
-
-    @cached_property
-    def _factor(self) -> ArrowFactor[Array]:
-        return self.matrix("majorizer").factorize()
+        return ScaledFactor(self._damped_factor(damping), self.effects.factor,
+                            np.eye(len(self.beta)))
 
     # --- log-determinant -------------------------------------------------------------------------
 
@@ -151,12 +146,7 @@ class NonlinearPoint(GroupedPoint):
         integrated : (r,) bool
             Which inner coefficients belong to the matrix that is inverted.
         """
-        if integrated.all() and curvature == "majorizer":
-            factor = self._factor
-        else:
-            whole = self.matrix(curvature)
-            factor = ArrowMatrix(whole.rows, whole.coupling[:, :, integrated],
-                                 whole.border[np.ix_(integrated, integrated)]).factorize()
+        factor = self._integrated_factor(curvature, integrated)
         found, L = factor.selected_inverse(), self.effects.factor
         r = len(integrated)
         coupling, border = np.zeros((len(found.rows), len(L), r)), np.zeros((r, r))
