@@ -15,13 +15,13 @@ import numpy as np
 from reml_sae.discovery.fitting import (
     Fitted,
     Settings,
-    model_from_codes,
+    model_in_own_noise,
     rough_fit,
     stopped,
     working_scale,
 )
 from reml_sae.discovery.follow_noise import turn_noise
-from reml_sae.discovery.metric import MetricRows, start_noise
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
@@ -30,7 +30,6 @@ from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families.noise import best_noise
 from reml_sae.manifolds import Manifold
-from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
@@ -57,7 +56,7 @@ def fit_starts(
             logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
                         number, start.explained, most)
             continue
-        model = _model(rows, atoms, settings, start)
+        model = model_in_own_noise(rows, atoms, settings, start.codes)
         if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")
@@ -102,19 +101,6 @@ def _starts(
         return found
     return found + [replace(start, explained=None)
                     for start in propose(rows.whitened(everything).Z)]
-
-
-def _model(
-    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, start: CodeStart
-) -> SAEManifoldModel:
-    """The model at the codes of a start, in the metric of the noise that they leave."""
-    model = model_from_codes(rows, atoms, settings, start.codes)
-    if settings.noise == "isotropic":
-        return model
-    noise = start_noise(settings.noise, model, model.initial_theta())
-    if noise.kind == rows.noise.kind == "isotropic":
-        return model
-    return model_from_codes(rows.whitened(noise), atoms, settings, start.codes)
 
 
 def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:

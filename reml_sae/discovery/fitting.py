@@ -12,7 +12,7 @@ import numpy as np
 from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
-from reml_sae.discovery.metric import MetricRows
+from reml_sae.discovery.metric import MetricRows, start_noise
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -139,6 +139,20 @@ def model_from_codes(
     # an atom that is a point has no coordinate to carry
     speeds = squared_speeds(model, theta.beta, np.ones(Z.shape[1]), settings.policy.encode)
     return model.with_state(theta, rho, codes.support & (speeds > 0.0))
+
+
+def model_in_own_noise(
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
+    known: Mapping[OuterKey, float] | None = None,
+) -> SAEManifoldModel:
+    """`model_from_codes`, in the metric of the noise that the codes leave."""
+    model = model_from_codes(rows, atoms, settings, codes, known)
+    if settings.noise == "isotropic":
+        return model
+    noise = start_noise(settings.noise, model, model.initial_theta())
+    if noise.kind == rows.noise.kind == "isotropic":
+        return model
+    return model_from_codes(rows.whitened(noise), atoms, settings, codes, known)
 
 
 def _left_to_noise(model: SAEManifoldModel, least: float) -> float:

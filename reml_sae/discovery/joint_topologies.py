@@ -12,7 +12,7 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import codes_of, local_rows, topology_label
+from reml_sae.discovery.local import codes_of, local_rows
 from reml_sae.discovery.place import place_rows
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
 from reml_sae.manifolds import Manifold
@@ -52,7 +52,7 @@ def choose_topologies(
         near = near_rows(fitted, k, rows, X, settings.policy.move.outlying)
         choice = choose_topology(X[near], candidates, settings, rng)
         settings.deadline.check()
-        logger.info("atom %d: %s, p = %.3g", k, topology_label(choice.manifold), choice.p_value)
+        logger.info("atom %d: %s, p = %.3g", k, choice.manifold.label, choice.p_value)
         where = fitted.model.layout.coordinate_slices[k]
         if choice.manifold.to_config() == present.to_config():
             coordinates.append(codes.coordinates[:, where])

@@ -25,13 +25,6 @@ logger = logging.getLogger("reml_sae")
 TINY = 1e-12
 
 
-def topology_label(atom: Manifold) -> str:
-    """Name with parameters, such as ``circle(n_harmonics=2)``."""
-    config = atom.to_config()
-    name = config.pop("topology")
-    return f"{name}({', '.join(f'{key}={value}' for key, value in config.items())})"
-
-
 def amplitudes_of(fitted: Fitted) -> Array:
     """Amplitudes (N, K) of a fitted model."""
     model = fitted.model
@@ -102,7 +95,7 @@ def rough_local(
         found = fit_starts(MetricRows.isotropic(scores), [atom],
                            local_settings(settings, scores.shape[1]), rng)
     except InnerConvergenceError as error:
-        logger.info("candidate %s was given up: %s", topology_label(atom), error)
+        logger.info("candidate %s was given up: %s", atom.label, error)
         return None
     return uninterrupted(found, settings)
 

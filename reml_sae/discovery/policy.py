@@ -170,6 +170,16 @@ class MovePolicy:
     """Nats by which V must fall at a restart: the model is the same, so evidence has no say."""
     restart_stiffness: float = 10.0
     """Ratio of the least rough function's penalty at a restart to what the rows know of it."""
+    sizes_ahead: int = 4
+    """Count of basis sizes up and down from an atom's own whose V is predicted at its codes."""
+    resize_gain: float = 0.1
+    """Nats by which another size must lower V: it is V, with a uniform prior on sizes, that
+    chooses."""
+    resize_slack: float = 2.0
+    """Nats by which V may be predicted to rise with a size that is worth a fit."""
+    rows_per_function: int = 10
+    """Count of rows that an atom needs for every function of a basis that V chooses: with fewer, V
+    falls for every function more that lets the curve run through groups of rows."""
     restart_grid: int = 200
     """Count of points on which an atom's share of rough functions is read."""
 

@@ -41,7 +41,6 @@ from reml_sae.discovery.local import (
     local_settings,
     rough_criterion,
     rough_local,
-    topology_label,
     uninterrupted,
 )
 from reml_sae.discovery.metric import MetricRows
@@ -165,7 +164,7 @@ def _judged(
 
 def _table(values: dict[Manifold, float]) -> tuple[tuple[str, float], ...]:
     """Labels and V, the lowest first."""
-    return tuple(sorted(((topology_label(atom), value) for atom, value in values.items()),
+    return tuple(sorted(((atom.label, value) for atom, value in values.items()),
                         key=lambda entry: entry[1]))
 
 
@@ -235,7 +234,7 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
                             local.policy.relaxation.grid, variance)[0]
     codes = Candidate(everyone > 0.0, everyone, t)
     model = model_from_codes(MetricRows.isotropic(X), [atom], local, codes, known_of(fitted))
-    found = rough_fit(model, local, topology_label(atom))
+    found = rough_fit(model, local, atom.label)
     return None if found is None else uninterrupted(found, local)
 
 

@@ -64,17 +64,31 @@ def check_parameters(model: Any) -> None:
         check_positive("max_time", model.max_time)
 
 
-def resolve_topology(topology: Any, n_atoms: int | None) -> Manifold | list[Manifold] | None:
-    """A `Manifold` for all atoms, one for each, or None where the evidence is to choose."""
+def resolve_topology(
+    topology: Any, n_atoms: int | None
+) -> tuple[Manifold | list[Manifold] | None, bool | tuple[bool, ...]]:
+    """A `Manifold` for all atoms, one for each, or None where the evidence is to choose.
+
+    And whether the evidence chooses the numbers of basis functions, too.
+    """
     if isinstance(topology, str) and topology == "auto":
-        return None
+        return None, True
     if isinstance(topology, Sequence) and not isinstance(topology, str):
         if len(topology) != n_atoms:
             raise InputError(
                 f"topology lists {len(topology)} atoms but n_atoms={n_atoms!r}; make them equal"
             )
-        return [get_manifold(item) for item in topology]
-    return get_manifold(topology)
+        atoms = [get_manifold(item) for item in topology]
+        return atoms, tuple(_leaves_size_open(*pair) for pair in zip(topology, atoms, strict=True))
+    atom = get_manifold(topology)
+    return atom, _leaves_size_open(topology, atom)
+
+
+def _leaves_size_open(topology: Any, atom: Manifold) -> bool:
+    """Whether a name or a configuration says nothing of the number of basis functions."""
+    if isinstance(topology, Mapping):
+        return atom.size_parameter not in topology
+    return isinstance(topology, str)
 
 
 def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:

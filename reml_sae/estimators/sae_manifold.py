@@ -275,7 +275,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         k = None if self.n_atoms == "auto" else check_integer("n_atoms", self.n_atoms, 1)
         most = check_integer("max_atoms", self.max_atoms, 1)
         check_parameters(self)
-        structure = Structure(resolve_topology(self.topology, k), k, most, bool(self.demote))
+        topology, sizes = resolve_topology(self.topology, k)
+        structure = Structure(topology, k, most, bool(self.demote), sizes)
         return structure, read_penalties(self.penalties)
 
     def _assignment(self, n_atoms: int) -> Assignment:

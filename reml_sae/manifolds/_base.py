@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from reml_sae.errors import InputError
 from reml_sae.manifolds._rules import Rule
 from reml_sae.typing import Array
 
@@ -41,10 +43,39 @@ class Manifold(ABC):
     is_euclidean : bool
         Coordinates live in R^d with the prior N(0, I), so that a penalty on coordinates has a
         meaning and may take the place of the prior.
+    size_parameter : str or None
+        Field that sets the number of basis functions alone, so that V may choose it; the class is
+        then a dataclass. None where there is none.
+    size_step : int
+        Distance between its values.
     """
 
     name: ClassVar[str]
     is_euclidean: ClassVar[bool]
+    size_parameter: ClassVar[str | None] = None
+    size_step: ClassVar[int] = 1
+
+    @property
+    def label(self) -> str:
+        """Name with parameters, such as ``circle(n_harmonics=2)``."""
+        config = self.to_config()
+        name = config.pop("topology")
+        return f"{name}({', '.join(f'{key}={value}' for key, value in config.items())})"
+
+    def resized(self, steps: int) -> Self | None:
+        """The same manifold with a basis so many sizes wider, or narrower where below zero.
+
+        Its coordinates mean the same, so that rows keep theirs. None where there is no such basis.
+        """
+        if self.size_parameter is None:
+            return None
+        size = getattr(self, self.size_parameter) + steps * self.size_step
+        resize: Any = replace
+        try:
+            changed: Self = resize(self, **{self.size_parameter: size})
+        except InputError:
+            return None
+        return changed
 
     @property
     @abstractmethod

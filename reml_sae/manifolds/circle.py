@@ -35,6 +35,7 @@ class Circle(Manifold):
 
     n_harmonics: int = 2
     name: ClassVar[str] = "circle"
+    size_parameter: ClassVar[str | None] = "n_harmonics"
     is_euclidean: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

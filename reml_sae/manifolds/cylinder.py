@@ -41,6 +41,7 @@ class Cylinder(Band):
     n_harmonics: int = 1
     degree: int = 1
     name: ClassVar[str] = "cylinder"
+    size_parameter: ClassVar[str | None] = "n_harmonics"
 
     def __post_init__(self) -> None:
         check_integer("n_harmonics", self.n_harmonics, 1)

@@ -37,6 +37,7 @@ class Duchon(Manifold):
     dim: int = 1
     n_centres: int = 10
     name: ClassVar[str] = "duchon"
+    size_parameter: ClassVar[str | None] = "n_centres"
     is_euclidean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ class Interval(Manifold):
 
     n_basis: int = 8
     name: ClassVar[str] = "interval"
+    size_parameter: ClassVar[str | None] = "n_basis"
     is_euclidean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

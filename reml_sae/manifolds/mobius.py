@@ -39,6 +39,7 @@ class Mobius(Band):
 
     n_harmonics: int = 1
     name: ClassVar[str] = "mobius"
+    size_parameter: ClassVar[str | None] = "n_harmonics"
 
     def __post_init__(self) -> None:
         check_integer("n_harmonics", self.n_harmonics, 1)

@@ -29,6 +29,8 @@ class ProjectivePlane(UnitVectors):
 
     degree: int = 2
     name: ClassVar[str] = "projective_plane"
+    size_parameter: ClassVar[str | None] = "degree"
+    size_step: ClassVar[int] = 2
     reach: ClassVar[float] = 0.5 * np.pi
 
     def __post_init__(self) -> None:

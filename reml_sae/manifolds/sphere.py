@@ -29,6 +29,7 @@ class Sphere(UnitVectors):
 
     degree: int = 2
     name: ClassVar[str] = "sphere"
+    size_parameter: ClassVar[str | None] = "degree"
     reach: ClassVar[float] = np.pi
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class Torus(Manifold):
 
     n_harmonics: int = 1
     name: ClassVar[str] = "torus"
+    size_parameter: ClassVar[str | None] = "n_harmonics"
     is_euclidean: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Settings, model_from_codes, rough_fit
 from reml_sae.discovery.joint_topologies import choose_topologies, near_rows
 from reml_sae.discovery.judge import try_move
-from reml_sae.discovery.local import codes_of, local_rows, topology_label
+from reml_sae.discovery.local import codes_of, local_rows
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
@@ -90,7 +90,7 @@ def test_a_circle_is_found():
     assert choice.manifold == CIRCLE
     assert choice.p_value < 0.05
     assert choice.statistic > 10.0
-    assert choice.table[0][0] == topology_label(CIRCLE)
+    assert choice.table[0][0] == CIRCLE.label
     values = [value for _, value in choice.table]
     assert values == sorted(values) and len(values) == 3
 
@@ -151,7 +151,7 @@ def test_rows_far_from_an_atom_say_nothing_of_its_shape():
 def test_a_curve_that_is_the_flat_does_not_win():
     Z = planted_manifolds(400, 8, ["plane"], noise_sd=0.1).Z
     choice = choose_topology(Z, (PLANE, Euclidean(2, 2)), settings(8), rng())
-    assert choice.table[0][0] == topology_label(Euclidean(2, 2))
+    assert choice.table[0][0] == Euclidean(2, 2).label
     assert choice.manifold == PLANE
     assert np.isnan(choice.p_value)
 
@@ -162,7 +162,7 @@ def test_two_clusters_on_a_line_are_no_curve():
     Z = 0.1 * own.normal(size=(150, 4))
     Z[:, 0] += own.choice([-1.0, 1.0], 150)
     choice = choose_topology(Z, (LINE, Interval(6)), settings(4), rng())
-    assert choice.table[0][0] == topology_label(Interval(6))
+    assert choice.table[0][0] == Interval(6).label
     assert choice.p_value >= 0.1
     assert choice.manifold == LINE
 
@@ -283,9 +283,9 @@ def test_a_rival_shape_is_tried_in_the_joint_model():
     """Rows of an arc alone would make an interval of a circle; V of the joint model does not."""
     arc, own = Interval(6), settings(6)
     start = fitted(two_circles, "softmax", arc, CIRCLE)
-    table = ((topology_label(arc), 0.0), (topology_label(CIRCLE), 1e4))
+    table = ((arc.label, 0.0), (CIRCLE.label, 1e4))
     choices = [TopologyChoice(arc, table, 0.01, 9.0),
-               TopologyChoice(CIRCLE, ((topology_label(CIRCLE), 0.0),), 0.01, 9.0)]
+               TopologyChoice(CIRCLE, ((CIRCLE.label, 0.0),), 0.01, 9.0)]
     changed, moves = tried(Reshape(), start, own, choices=choices, candidates=(arc, CIRCLE))
     assert [atom.name for atom in changed.model.atoms] == ["circle", "circle"]
     assert [(move.kind, move.atom, move.accepted) for move in moves] == [("reshape", 0, True)]

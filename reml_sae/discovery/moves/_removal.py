@@ -9,7 +9,7 @@ import numpy as np
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes
-from reml_sae.discovery.local import codes_of, topology_label
+from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Proposal, refitted
 from reml_sae.discovery.strengths import known_of, renumbered
 from reml_sae.engine import OuterKey, Theta
@@ -25,7 +25,7 @@ def without_atom(fitted: Fitted, k: int, detail: str, limit: float) -> Proposal:
         codes = _codes_without(fitted, settings, atoms, k, known)
         return refitted(fitted, atoms, codes, known, settings)
 
-    return Proposal(k, f"{topology_label(fitted.model.atoms[k])}, {detail}", limit, fit)
+    return Proposal(k, f"{fitted.model.atoms[k].label}, {detail}", limit, fit)
 
 
 def _codes_without(

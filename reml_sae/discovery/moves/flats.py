@@ -11,13 +11,7 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import (
-    codes_of,
-    local_rows,
-    local_scores,
-    rough_criterion,
-    topology_label,
-)
+from reml_sae.discovery.local import codes_of, local_rows, local_scores, rough_criterion
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Euclidean, Manifold
@@ -69,8 +63,7 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
         codes = _codes_on_flat(fitted, k, rows, X, flat)
         return refitted(fitted, atoms, codes, known_without(fitted, k), settings)
 
-    return Proposal(k, f"{topology_label(atom)} -> {topology_label(flat)}",
-                    settings.policy.move.margin, fit)
+    return Proposal(k, f"{atom.label} -> {flat.label}", settings.policy.move.margin, fit)
 
 
 def _linear_twin(

@@ -7,6 +7,8 @@ from reml_sae.discovery.moves.merge import Merge
 from reml_sae.discovery.moves.protocol import Move
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.moves.reshape import Reshape
+from reml_sae.discovery.moves.resize import Resize
 from reml_sae.discovery.moves.restart import Restart
 
-MOVES: tuple[Move, ...] = (Reshape(), Merge(), Remove(), Restart(), Demote(), NameFlatTwin())
+MOVES: tuple[Move, ...] = (
+    Reshape(), Merge(), Remove(), Restart(), Resize(), Demote(), NameFlatTwin())

@@ -12,7 +12,6 @@ import numpy as np
 
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import topology_label
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
 from reml_sae.discovery.policy import MovePolicy
 from reml_sae.discovery.topology import TopologyChoice
@@ -38,7 +37,7 @@ class Reshape:
         for k, choice in enumerate(context.choices):
             n_rows = int(fitted.model.active[:, k].sum())
             for rival in _rivals(choice, context.candidates, n_rows, policy):
-                detail = f"{topology_label(fitted.model.atoms[k])} -> {topology_label(rival)}"
+                detail = f"{fitted.model.atoms[k].label} -> {rival.label}"
                 atoms = [rival if j == k else atom for j, atom in enumerate(fitted.model.atoms)]
                 fitted = yield Proposal(k, detail, -policy.margin,
                                         _anew(fitted, atoms, context.rng))
@@ -58,12 +57,12 @@ def _rivals(
 
     Rows that the atom has lost make an arc of a circle; so the first has no limit.
     """
-    by_label = {topology_label(atom): atom for atom in candidates}
+    by_label = {atom.label: atom for atom in candidates}
     own = choice.manifold
     ranked = [by_label[label] for label, _ in choice.table if by_label[label] != own]
     values = dict(choice.table)
-    limit = values.get(topology_label(own), -np.inf) + policy.rival_per_row * n_rows
+    limit = values.get(own.label, -np.inf) + policy.rival_per_row * n_rows
     akin = [atom for atom in ranked
             if atom.intrinsic_dim == own.intrinsic_dim and not atom.is_flat][:1]
-    near = [atom for atom in ranked if values[topology_label(atom)] < limit and atom not in akin]
+    near = [atom for atom in ranked if values[atom.label] < limit and atom not in akin]
     return akin + near[: policy.most_rivals - len(akin)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import amplitudes_of, codes_of, local_rows, topology_label
+from reml_sae.discovery.local import amplitudes_of, codes_of, local_rows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_of
 from reml_sae.engine import OuterKey
@@ -75,7 +75,7 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
         again = rough_share(trial, k, policy.move.restart_grid)
         return again > policy.move.returned * share
 
-    return Proposal(k, f"{topology_label(atom)} from its simplest shape", limit, fit, has_returned)
+    return Proposal(k, f"{atom.label} from its simplest shape", limit, fit, has_returned)
 
 
 def rough_share(fitted: Fitted, k: int, n_grid: int) -> float:

@@ -1,0 +1,102 @@
+"""How many basis functions an atom has, where that is left to V.
+
+Wide bases start from narrow ones: their coordinates mean the same, so that the rows keep theirs,
+and the decoder is solved for anew at them, in the metric of the noise that it then leaves. What V
+would be at these codes (`discovery.sizes`) costs next to nothing, and tells which bases are worth a
+fit.
+
+The number is bounded by the rows that use the atom, of which every function needs
+``rows_per_function``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reml_sae.discovery.fitting import Fitted, Settings, model_in_own_noise, rough_fit
+from reml_sae.discovery.local import codes_of
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
+from reml_sae.discovery.sizes import predicted_criteria
+from reml_sae.discovery.strengths import known_without
+from reml_sae.manifolds import Manifold
+
+
+class Resize:
+    """Another basis takes the place of an atom's, again and again while V falls.
+
+    The one for which V is predicted to be lowest is tried first. Predictions at the codes of a wide
+    basis are unfair to narrower ones, so where sizes were passed over, those below are tried too.
+    """
+
+    kind = "resize"
+    names_only = False
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Where the number of an atom is open."""
+        return any(context.structure.chooses_size(k) for k in range(len(fitted.model.atoms)))
+
+    def propose(self, fitted: Fitted, context: Context) -> Proposals:
+        """Bases of every atom that is open."""
+        for k in range(len(fitted.model.atoms)):
+            if not context.structure.chooses_size(k):
+                continue
+            judged = [fitted.model.atoms[k]]
+            while (basis := _promising(fitted, k, judged, context.settings)) is not None:
+                judged.append(basis)
+                before, fitted = fitted, (yield _resized(fitted, k, basis, context.settings))
+                if fitted is before:
+                    break
+            while (basis := _passed_over(fitted, k, judged)) is not None:
+                judged.append(basis)
+                fitted = yield _resized(fitted, k, basis, context.settings)
+
+
+def _promising(
+    fitted: Fitted, k: int, judged: list[Manifold], settings: Settings
+) -> Manifold | None:
+    """The basis with the lowest predicted V of those that are worth a fit, if there is any.
+
+    Codes that move with the decoder lower V further than predicted. Where V is predicted to stay
+    the same, the strength of the roughness shuts out what the bases differ in.
+    """
+    policy, present = settings.policy.move, fitted.model.atoms[k]
+    most = int(fitted.model.active[:, k].sum()) // policy.rows_per_function
+    near = [basis for basis in _around(present, policy.sizes_ahead)
+            if basis not in judged and basis.basis_size <= max(most, present.basis_size)]
+    if not near:
+        return None
+    own, *values = predicted_criteria(fitted, k, [present, *near], settings)
+    changes = [(value - own, basis) for value, basis in zip(values, near, strict=True)]
+    worth = [(change, basis) for change, basis in changes
+             if abs(change) > policy.resize_gain and change < policy.resize_slack]
+    return min(worth, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def _around(atom: Manifold, ahead: int) -> Iterator[Manifold]:
+    """The same manifold with so many smaller and larger bases."""
+    for steps in (*range(-ahead, 0), *range(1, ahead + 1)):
+        basis = atom.resized(steps)
+        if basis is not None:
+            yield basis
+
+
+def _passed_over(fitted: Fitted, k: int, judged: list[Manifold]) -> Manifold | None:
+    """The next smaller basis, where the search came from one that is smaller yet."""
+    present = fitted.model.atoms[k]
+    smaller = present.resized(-1)
+    if smaller is None or smaller in judged or smaller.basis_size < judged[0].basis_size:
+        return None
+    return smaller
+
+
+def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Proposal:
+    """The model with another basis for atom k."""
+    atoms = [basis if j == k else atom for j, atom in enumerate(fitted.model.atoms)]
+
+    def fit(settings: Settings) -> Fitted | None:
+        model = model_in_own_noise(
+            fitted.rows, atoms, settings, codes_of(fitted), known_without(fitted, k))
+        return rough_fit(model, settings, basis.label)
+
+    return Proposal(k, f"{fitted.model.atoms[k].label} -> {basis.label}",
+                    -settings.policy.move.resize_gain, fit)
