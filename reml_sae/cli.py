@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("data", help="file.npy, file.safetensors or file.safetensors::TENSOR")
     fit.add_argument("-k", "--n-atoms", type=_count_or_auto, help="number of atoms, or auto")
     fit.add_argument("--topology", nargs="+",
-                     help="one name for all atoms, K names, or auto")
+                     help="one name for all atoms, K names, or auto; V chooses the number of basis "
+                     "functions, which --config can fix: topology = "
+                     "{topology = \"circle\", n_harmonics = 3}")
     fit.add_argument("--assignment", help="softmax, topk, ordered_beta_bernoulli, threshold_gate")
     fit.add_argument("--n-active", type=int, help="atoms that a row uses, under gates")
     fit.add_argument("--curvature", choices=("majorizer", "exact"))

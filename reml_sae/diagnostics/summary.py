@@ -15,17 +15,18 @@ def summary_text(model: Any) -> str:
     """Summary of a fitted `SAEManifold`."""
     n, k = model.codes_.assignments.shape
     family = get_family(model.family)
+    width = max(len(atom.topology.label) for atom in model.atoms_)
     lines = [
         f"SAE-manifold, {family.name.replace('_', ' ').capitalize()} family, "
         f"{model.assignment_.name.replace('_', ' ')} assignment",
         f"rows {n}, columns {model.n_features_in_}, atoms {k}",
         "",
         "Atoms:",
-        f"  {'':>3} {'topology':<12}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}",
+        f"  {'':>3} {'topology':<{width}}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}",
     ]
     counts = atom_counts(model.assignment_, model.codes_.assignments, model.codes_.gates)
     for j, (atom, count) in enumerate(zip(model.atoms_, counts, strict=True)):
-        lines.append(f"  {j:>3} {atom.topology.name:<12}{count:>7}{atom.share:>8.3f}"
+        lines.append(f"  {j:>3} {atom.topology.label:<{width}}{count:>7}{atom.share:>8.3f}"
                      f"{atom.edf:>10.2f}{atom.evidence:>12.1f}")
     lines += model.search_.lines()
     if model.strengths_:

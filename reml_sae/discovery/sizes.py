@@ -27,6 +27,8 @@ FACTOR = 10.0
 """By which lambda moves at most in one."""
 STRENGTHS = (1e-6, 1e8)
 TINY = 1e-12
+LEAST_PHI = 1e-150
+"""Rows that are all zero have this variance."""
 
 
 def predicted_criteria(
@@ -46,25 +48,27 @@ def predicted_criteria(
     for basis in bases:
         own = amplitudes * np.where(used, basis.basis(t), basis.prior_mean_basis())
         own[:, 0] = constant
-        value, second = _evidence(own, rest, basis.roughness())
+        value, B, free = _evidence(own, rest, basis.roughness())
         if settings.noise != "isotropic":
-            second = model.unit**2 * model.noise.colour(model.noise.colour(second).T)
+            left = model.unit * model.noise.colour(rest - own @ B)
+            second = left.T @ left / free
             noise = best_noise(settings.noise, second, n)
             value += charged(noise, second, n) - charged(model.noise, second, n)
         values.append(value)
     return values
 
 
-def _evidence(F: Array, Y: Array, S: Array | None) -> tuple[float, Array]:
-    """Negative log evidence of rows Y (n, p) given features F (n, M), lowest over lambda.
+def _evidence(F: Array, Y: Array, S: Array | None) -> tuple[float, Array, float]:
+    """Negative log evidence of rows Y (n, p) given features F (n, M), lowest over lambda and phi.
 
-    And the second moment (p, p) of the noise.
+    And the decoder (M, p), and how many rows it leaves free.
     """
-    n, p = Y.shape
+    p = Y.shape[1]
     S = np.zeros((F.shape[1],) * 2) if S is None else S
     rough, identity = np.maximum(np.linalg.eigvalsh(S), 0.0), np.eye(len(S))
     gram, right, square = F.T @ F, F.T @ Y, float((Y**2).sum())
-    strength, phi, least = 1.0, square / Y.size, TINY * square / Y.size
+    least = max(TINY * square / Y.size, LEAST_PHI)
+    strength, phi = 1.0, max(square / Y.size, least)
     for _ in range(STEPS):
         inverse = np.linalg.inv(gram / phi + strength * S + identity)
         B = inverse @ right / phi
@@ -75,9 +79,9 @@ def _evidence(F: Array, Y: Array, S: Array | None) -> tuple[float, Array]:
                        - p * np.linalg.slogdet(inverse)[1] - p * np.log1p(strength * rough).sum())
         used = p * float((inverse * gram).sum()) / phi
         if rough.any():
-            free = (rough / (1.0 + strength * rough)).sum() - float((inverse * S).sum())
-            factor = np.clip(p * free / max(bent, TINY), 1.0 / FACTOR, FACTOR)
+            known = (rough / (1.0 + strength * rough)).sum() - float((inverse * S).sum())
+            factor = np.clip(p * known / max(bent, TINY), 1.0 / FACTOR, FACTOR)
             strength = float(np.clip(strength * factor, *STRENGTHS))
-        phi = max(squares / max(Y.size - used, 1.0), least)
-    residual = Y - F @ B
-    return float(value), residual.T @ residual / max(n - used / p, 1.0)
+        free = max(Y.size - used, 1.0)
+        phi = max(squares / free, least)
+    return float(value), B, free / p

@@ -57,7 +57,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Shape of the atoms: "circle", "interval", "torus", "cylinder", "sphere", "mobius",
         "projective_plane", "euclidean", "duchon", "linear", "plane", or an object such as
         ``Circle(n_harmonics=4)``. "auto" lets the evidence choose it, atom by atom; a curved shape
-        must also beat the best flat on permuted rows.
+        must also beat the best flat on permuted rows. Where the number of basis functions is not
+        given, as in "circle", "auto" or ``{"topology": "circle"}``, V chooses it, up to one for
+        every ten rows of the atom; an object keeps its own, and so does
+        ``{"topology": "circle", "n_harmonics": 4}``.
     assignment : str or dict, default="softmax"
         How rows use atoms. "softmax": shares that sum to one, as a rule of one atom. "topk":
         exactly ``n_active`` atoms with free amplitudes. "ordered_beta_bernoulli": any atoms, at
