@@ -74,6 +74,7 @@ def _fit_all(
     """Rough fits from starts, each in the metric of its noise; and why no more are to be tried."""
     assignment, policy = settings.assign(len(atoms)), settings.policy
     rough: list[tuple[Fitted, CodeStart]] = []
+    met: list[float] = []
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
         if (start.explained is not None
@@ -86,7 +87,13 @@ def _fit_all(
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
-            fitted = turn_noise(fitted, settings)
+            if settings.noise != "isotropic":
+                V = fitted.result.criterion
+                if any(abs(V - other) < policy.start.same for other in met):
+                    logger.info("start %d has come to where another was", number)
+                    continue
+                met.append(V)
+                fitted = turn_noise(fitted, settings, _lowest(rough))
             rough.append((fitted, start))
             halt = _halt(fitted, settings)
             if halt is not None:
@@ -100,6 +107,10 @@ def _has_plain_noise(rough: Sequence[tuple[Fitted, CodeStart]]) -> bool:
         return False
     best = min((fitted for fitted, _ in rough), key=lambda fitted: fitted.result.criterion)
     return best.model.noise.simpler() is None
+
+
+def _lowest(rough: Sequence[tuple[Fitted, CodeStart]]) -> float:
+    return min((fitted.result.criterion for fitted, _ in rough), default=np.inf)
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:

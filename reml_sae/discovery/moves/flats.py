@@ -22,7 +22,7 @@ from reml_sae.discovery.local import (
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Euclidean, Manifold
-from reml_sae.relaxations.axes import principal_scores, sample_rows
+from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
 
 
@@ -61,7 +61,7 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     if atom.is_flat:
         return None
     rows, X = local_rows(fitted, k, settings.policy.topology)
-    chosen = sample_rows(np.arange(len(rows)), settings.policy.move.flat_rows, context.rng)
+    chosen = sample_index(len(rows), settings.policy.move.flat_rows, context.rng)
     scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
     t = fitted.result.theta.xi[:, fitted.model.coordinate_columns(k)][rows[chosen]]
     flat = _linear_twin(scores, t, atom, settings, context.rng)
