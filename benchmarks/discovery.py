@@ -84,7 +84,7 @@ def recovered(case: Case, seed: int) -> tuple[dict[str, float], list[str]]:
 def chosen(case: AutoCase, seed: int) -> tuple[tuple[str, float], list[str]]:
     """What "auto" calls the rows, its seconds, and what failed."""
     model, seconds, failed = fit(case.rows(random_state=seed),
-                                 {"n_atoms": 1, "topology": "auto"})
+                                 {"n_atoms": 1, "topology": "auto", **case.options})
     return (called(model.atoms_[0].topology), seconds), failed
 
 
