@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from reml_sae.discovery.codes import hard_shares
-from reml_sae.discovery.starts.amid_noise import AmidNoiseStart
+from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, NoiseMixtureStart
 from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.loop import LoopStart
 from reml_sae.discovery.starts.partition import PartitionStart
@@ -18,7 +18,7 @@ from reml_sae.discovery.starts.wide_rings import WideRingStart
 
 STARTS: tuple[Start, ...] = (
     PartitionStart(), LoopStart(), DictionaryStart(), UnmixingStart(), WideRingStart())
-AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(),)
+AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
 """Those for rows whose main axes may be those of noise."""
 
 
