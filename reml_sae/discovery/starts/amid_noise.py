@@ -16,7 +16,7 @@ class AmidNoiseStart:
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
         """Starts for atoms whose length varies little, where the noise may have a shape."""
         Z, dims = problem.Z, problem.dims
-        if problem.noise == "isotropic" or not all(shells(problem.atoms, dims)):
+        if not all(shells(problem.atoms, dims)):
             return []
         n_noise = Factor.best(Z.T @ Z / len(Z), len(Z)).rank - sum(dims)
         if n_noise < 0 or (not n_noise and len(dims) == 1):
