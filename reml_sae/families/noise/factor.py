@@ -17,12 +17,12 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy.special import log_ndtr
 
+from reml_sae.families._special import LOG_2PI
 from reml_sae.families.noise._base import TINY, Noise, charged, floored
 from reml_sae.families.noise._bingham import log_share
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.typing import Array
 
-LOG_2PI = float(np.log(2.0 * np.pi))
 LEAST_RATIO = 1.0 + 1e-9
 PATIENCE = 5
 """Ranks in a row that do not fit better, after which no more are tried."""
