@@ -1,7 +1,8 @@
 """Summary, checks and plots of a fit."""
 
 from reml_sae.diagnostics.certificate import Certificate, laplace_certificate, pareto_shape
-from reml_sae.diagnostics.checks import Check, Diagnostics, diagnose
+from reml_sae.diagnostics.check import Check
+from reml_sae.diagnostics.checks import Diagnostics, diagnose
 from reml_sae.diagnostics.circular import align_angles, circular_correlation
 from reml_sae.diagnostics.plots import plot_atoms
 from reml_sae.diagnostics.report import write_html

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
+from reml_sae.diagnostics.check import Check
+from reml_sae.diagnostics.report import write_html
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
@@ -34,24 +36,6 @@ CERTIFIED_ROWS, LARGE_ERROR = 200, 0.25
 EXACT_ENTRIES, EXACT_BORDER = 4_000_000, 512
 """Entries of the dense coupling, and decoder parameters, up to which the exact curvature's V is
 reported: beyond them it would take longer than the fit."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Attributes
-    ----------
-    name : str
-    status : {"pass", "warn", "fail"}
-    figure : float
-    message : str
-    """
-
-    name: str
-    status: str
-    figure: float
-    message: str
 
 
 @dataclass(frozen=True)
@@ -89,9 +73,7 @@ class Diagnostics:
 
     def to_html(self, path: Any) -> None:
         """Write the checks as one self-contained HTML page, atomically."""
-        from reml_sae.diagnostics.report import write_html
-
-        write_html(path, "Diagnostics", self.summary(), self)
+        write_html(path, "Diagnostics", self.summary(), self.checks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""

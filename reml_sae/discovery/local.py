@@ -15,7 +15,6 @@ from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import TopologyPolicy
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
-from reml_sae.families.noise import LOG_2PI
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.relaxations.axes import principal_scores, sample_rows
@@ -134,4 +133,4 @@ def least_gaussian(scores: Array) -> float:
     """
     n, r = scores.shape
     sign, log_volume = np.linalg.slogdet(np.atleast_2d(np.cov(scores.T, bias=True)))
-    return 0.5 * n * (float(log_volume) + r * (1.0 + LOG_2PI)) if sign > 0 else -np.inf
+    return 0.5 * n * (float(log_volume) + r * (1.0 + np.log(2.0 * np.pi))) if sign > 0 else -np.inf

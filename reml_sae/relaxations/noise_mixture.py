@@ -46,8 +46,8 @@ def flats_amid_noise(
     Returns
     -------
     list of BlockStart
-        With centres of their own, and then without. Scores are posterior means in standard deviations; ``explained`` is the share of the squares
-        in the metric of the noise. Empty where there are too few rows for so many flats.
+        With centres of their own, and then without. Scores are posterior means in standard
+        deviations; ``explained`` is the share of the squares in the metric of the noise. Empty where there are too few rows for so many flats.
     """
     width = min(Z.shape[1], policy.most_axes, len(Z) // policy.rows_per_axis)
     ranks = np.minimum(np.asarray(dims, np.intp), width - 1)
@@ -161,8 +161,7 @@ def _em(
     policy: NoiseMixturePolicy,
 ) -> _Mixture:
     """EM from shares (n, K) of the rows."""
-    n, q = X.shape
-    noise = X.T @ X / n
+    noise = X.T @ X / len(X)
     mixture, before = None, -np.inf
     for _ in range(sweeps):
         mixture, noise = _sweep(X, shares, ranks, own_centres, noise)

@@ -6,7 +6,7 @@ import numpy as np
 
 from reml_sae.discovery.starts._blocks import from_blocks, shells
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
-from reml_sae.families.noise import factor
+from reml_sae.families.noise import Factor
 from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
 
@@ -19,7 +19,7 @@ class AmidNoiseStart:
         Z, dims = problem.Z, problem.dims
         if not all(shells(problem.atoms, dims)):
             return []
-        n_noise = factor(Z.T @ Z / len(Z), len(Z)).rank - sum(dims)
+        n_noise = Factor.best(Z.T @ Z / len(Z), len(Z)).rank - sum(dims)
         if n_noise < 0 or (not n_noise and len(dims) == 1):
             return []
         n_active = 1 if problem.assignment.is_mixture else problem.assignment.most_active
