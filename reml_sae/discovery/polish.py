@@ -16,6 +16,8 @@ from reml_sae.discovery.metric import in_metric
 from reml_sae.engine import CriterionValue, criterion
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.point import SAEPoint
+from reml_sae.models.sae.quadrature.point import QuadraturePoint
 from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
@@ -35,8 +37,9 @@ def noise_gradient(
         V of the model, with its gradient.
     curvature : "majorizer" or "exact"
     """
-    X = model.Z
-    slope = at.inner.point.data_gradient(at.adjoint, curvature)
+    X, point, adjoint = model.Z, at.inner.point, at.adjoint
+    assert isinstance(point, (SAEPoint, QuadraturePoint)) and adjoint is not None
+    slope = point.data_gradient(adjoint, curvature)
     # rows of another metric are in units of their own root mean square
     slope -= (float(np.vdot(slope, X)) - X.size) / float(np.vdot(X, X)) * X
     return model.noise.gradient(parameters, model.noise.colour(X).T @ slope, len(X))

@@ -17,8 +17,8 @@ from reml_sae.families.noise._base import TINY, Noise, charged, floored
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.typing import Array
 
-LARGEST_SPREAD = 10.0
-"""Of log variances of columns, as a standard deviation."""
+LARGEST_SPREAD, LARGEST_LOG = 10.0, 50.0
+"""Of log variances of columns, as a standard deviation, and of one in size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,8 @@ class Diagonal(Noise):
         if not self.spread:
             return self
         d = parameters[:-1]
-        return type(self)(d - d.mean(), float(np.exp(parameters[-1])))
+        log_spread = np.clip(parameters[-1], -LARGEST_LOG, np.log(LARGEST_SPREAD))
+        return type(self)(np.clip(d - d.mean(), -LARGEST_LOG, LARGEST_LOG), float(np.exp(log_spread)))
 
     def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`."""
