@@ -66,6 +66,11 @@ class Noise(ABC):
     def shape(self) -> Array:
         """Omega, (p, p)."""
 
+    @property
+    def mean_variance(self) -> float:
+        """Mean variance of the columns over phi, tr(Omega) / p."""
+        return float(np.trace(self.shape)) / len(self.shape)
+
     def simpler(self) -> Noise | None:
         """The noise nested in it that has the least less; None where there is none."""
         return None
@@ -201,14 +206,14 @@ class Factor(Noise):
         return Factor(self.directions[:, kept], self.ratios[kept])
 
     @property
-    def _floor(self) -> float:
-        """Omega across all directions."""
+    def floor(self) -> float:
+        """Omega across all factors."""
         return float(np.exp(-np.log(self.ratios).sum() / len(self.directions)))
 
     def _powered(self, Z: Array, power: float) -> Array:
         along = Z @ self.directions
         stretch = self.ratios**power - 1.0
-        return np.asarray(self._floor**power * (Z + (along * stretch) @ self.directions.T))
+        return np.asarray(self.floor**power * (Z + (along * stretch) @ self.directions.T))
 
     @property
     def shape(self) -> Array:
