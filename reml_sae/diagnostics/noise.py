@@ -17,7 +17,7 @@ from reml_sae.typing import Array
 
 JUDGED_COLUMNS = 512
 """Columns up to which isotropic noise is compared with others: beyond them that takes longer."""
-LEVEL = 0.01
+LEVEL = 0.001
 """Of the test that no row is farther from its curves than noise; of all rows together."""
 SHOWN = 6
 

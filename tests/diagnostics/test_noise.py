@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
+from reml_sae.cli import main
 from reml_sae.datasets import planted_circles, planted_manifolds
 from reml_sae.diagnostics import plot_noise
 from reml_sae.errors import DataWarning
@@ -75,6 +76,16 @@ def test_the_account_is_saved(tmp_path):
     assert again.diagnostics_.noise == model.diagnostics_.noise
     assert again.diagnostics_.checks == model.diagnostics_.checks
     assert again.summary() == model.summary()
+
+
+def test_the_report_has_the_account_and_the_figure(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    for kind, figures in (("isotropic", 1), ("factor", 2)):
+        fitted(kind).save(tmp_path / "fit.safetensors")
+        assert main(["report", str(tmp_path)]) == 0
+        page = (tmp_path / "report.html").read_text()
+        assert page.count("data:image/png") == figures
+        assert f"  {kind}" in page and "of the variance of the rows" in page
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "diagonal", "factor"])
