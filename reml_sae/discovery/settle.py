@@ -85,10 +85,6 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         lowest = min(lowest, result.criterion)
         halt = result.status if result.interrupted else None
         if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all
-            spent = result.interrupted or trace.n_counted >= settings.max_outer
-            if not (result.converged or spent or decided(model, settings).by_quadrature):
-                fitted, rounds = rounds[-1], []  # where Laplace's method is exact
-                continue
             rounds = [_with_codes(rounds[-1], settings)]
             break
         if halt is not None or len(rounds) == policy.most_rounds:
