@@ -130,7 +130,7 @@ def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
         print(f"the report has no figures: {error}", file=sys.stderr)
     text = model.summary()
     write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
-    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_, figures)
+    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_.checks, figures)
 
 
 def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:

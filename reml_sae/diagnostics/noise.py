@@ -9,8 +9,16 @@ from scipy.stats import chi2
 
 from reml_sae.diagnostics.check import Check
 from reml_sae.engine import FitResult
-from reml_sae.families.noise import MARGIN, Diagonal, Factor, Isotropic, Noise, best_noise, charged
-from reml_sae.families.noise import nats as noise_nats
+from reml_sae.families.noise import (
+    MARGIN,
+    Diagonal,
+    Factor,
+    Isotropic,
+    Noise,
+    best_noise,
+    charged,
+    nats,
+)
 from reml_sae.io import extreme_rows, named_rows
 from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
@@ -77,7 +85,7 @@ class NoiseAccount:
         if second is not None and not at_floor:
             plain = Isotropic(len(second))
             if noise.kind != plain.kind:
-                gained = noise_nats(plain, second, n) - noise_nats(noise, second, n)
+                gained = nats(plain, second, n) - nats(noise, second, n)
             else:
                 other = best_noise("auto", second, n)
                 missed = charged(plain, second, n) - charged(other, second, n)

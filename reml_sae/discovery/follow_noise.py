@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import posterior_moment, whitened_model
 from reml_sae.discovery.settle import settle
@@ -29,8 +31,11 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     return _lower(fitted, final)
 
 
-def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
-    """Rough fits in the metric of the noise that the last one leaves, while V falls."""
+def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitted:
+    """Rough fits in the metric of the noise that the last one leaves, while V falls.
+
+    Where falls like the last one would not lead to the goal in sight, no more are tried.
+    """
     if settings.noise == "isotropic":
         return fitted
     policy, present = settings.policy.noise, fitted
@@ -42,7 +47,7 @@ def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
             break
         fall = present.result.criterion - trial.result.criterion
         present = _lower(present, trial)
-        if fall < policy.least_fall:
+        if fall < max(policy.least_fall, (present.result.criterion - goal) / policy.most_turns):
             break
     return present
 
@@ -66,7 +71,8 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
         trial = None if noise is None else _fit(present, noise, _moment(present), settings)
         if trial is None:
             break
-        before, present = present, _lower(present, turn_noise(trial, settings))
+        turned = turn_noise(trial, settings, present.result.criterion)
+        before, present = present, _lower(present, turned)
         if present.result.criterion >= before.result.criterion:
             break
     return present

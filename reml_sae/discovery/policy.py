@@ -59,6 +59,8 @@ class StartPolicy:
     """Count of leading axes beyond an atom's own, which rough functions may use."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
+    same: float = 0.01
+    """Nats within which the rough V of two starts says that they lead to one state."""
     share_of_variance: float = 0.5
     """Share of the variance that is noise at first."""
     least_left: float = 0.25
