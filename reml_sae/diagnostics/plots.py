@@ -90,18 +90,21 @@ def plot_noise(model: Any, figure: Any = None) -> Any:
     axis, noise = figure.subplots(), model.noise_
     sd = np.sqrt(model.dispersion_)
     if isinstance(noise, Diagonal):
-        axis.plot(np.sort(sd * np.exp(0.5 * noise.log_variances))[::-1], ".-", label="columns")
+        sds = np.sort(sd * np.exp(0.5 * noise.log_variances))[::-1]
+        axis.plot(np.arange(1, len(sds) + 1), sds, ".-", label="columns")
         axis.axhline(sd, color="k", lw=0.8, ls=":", label="geometric mean")
     else:
         floor = sd * np.sqrt(noise.floor) if isinstance(noise, Factor) else sd
         if isinstance(noise, Factor):
-            axis.plot(floor * np.sqrt(noise.ratios), "o-", label="factors")
+            axis.plot(np.arange(1, noise.rank + 1), floor * np.sqrt(noise.ratios), "o-",
+                      label="factors")
         axis.axhline(floor, color="k", lw=0.8, ls=":", label="all other directions")
     sizes = [np.sqrt((atom.coefficients[1:] ** 2).sum(axis=1).max(initial=0.0))
              for atom in model.atoms_]
     axis.axhline(max(sizes), color="C1", lw=0.8, label="longest axis of an atom")
     axis.set(yscale="log", ylabel="noise sd, units of the data", title=f"{noise.kind} noise",
-             xlabel="column or factor, largest first")
+             xlabel="largest first")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize="small")
     return figure
 
