@@ -47,7 +47,8 @@ def flats_amid_noise(
     -------
     list of BlockStart
         With centres of their own, and then without. Scores are posterior means in standard
-        deviations; ``explained`` is the share of the squares in the metric of the noise. Empty where there are too few rows for so many flats.
+        deviations; ``explained`` is the share of the squares in the metric of the noise. Empty
+        where there are too few rows for so many flats.
     """
     width = min(Z.shape[1], policy.most_axes, len(Z) // policy.rows_per_axis)
     ranks = np.minimum(np.asarray(dims, np.intp), width - 1)

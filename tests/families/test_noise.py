@@ -180,3 +180,28 @@ def test_the_kind_and_the_rank():
 def test_unknown():
     with pytest.raises(InputError, match="noise='coloured' is unknown"):
         best_noise("coloured", np.eye(3), 10)
+
+
+def shapes():
+    rng = np.random.default_rng(3)
+    U = np.linalg.qr(rng.normal(size=(6, 3)))[0]
+    d = rng.normal(size=6)
+    return [Diagonal(d - d.mean(), 0.8), Factor(U, np.array([9.0, 4.0, 1.3])),
+            Factor(U[:, :1], np.array([30.0])), Factor(U[:, :2], np.array([5.0, 4.9]))]
+
+
+@pytest.mark.parametrize("noise", shapes(), ids=lambda noise: f"{noise.kind}{noise.simpler().kind}")
+def test_gradient_in_the_parameters(noise):
+    rng = np.random.default_rng(5)
+    Z = rng.normal(size=(50, 6)) @ rng.normal(size=(6, 6))
+
+    def value(parameters):
+        made = noise.at(parameters)
+        return 0.5 * np.log((made.whiten(Z) ** 4).sum()) + made.cost(50)
+
+    x = noise.parameters()
+    np.testing.assert_allclose(noise.at(x).shape, noise.shape, atol=1e-12)
+    white = noise.whiten(Z)
+    found = noise.gradient(2.0 * Z.T @ white**3 / (white**4).sum(), 50)
+    expected = [(value(x + h) - value(x - h)) / 2e-5 for h in 1e-5 * np.eye(len(x))]
+    np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())

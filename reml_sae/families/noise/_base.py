@@ -79,6 +79,25 @@ class Noise(ABC):
     def cost(self, n_rows: int) -> float:
         """Nats that V charges for Omega with the information of so many rows."""
 
+    @abstractmethod
+    def parameters(self) -> Array:
+        """What Omega is made of, (k,), all numbers allowed."""
+
+    @abstractmethod
+    def at(self, parameters: Array) -> Self:
+        """The noise of other parameters, (k,)."""
+
+    @abstractmethod
+    def gradient(self, slope: Array, n_rows: int) -> Array:
+        """Gradient in the parameters (k,) of a function of W = Omega^(-1/2), and of the cost.
+
+        Parameters
+        ----------
+        slope : (p, p) array
+            Derivative of the function in the entries of W.
+        n_rows : int
+        """
+
 
 def nats(noise: Noise, second: Array, n_rows: int) -> float:
     """What n rows whose noise has the second moment (p, p) lose under Omega, at its best phi.

@@ -85,6 +85,29 @@ class Diagonal(Noise):
         """Columns times their own scale."""
         return np.asarray(Z * np.exp(0.5 * self.log_variances))
 
+    def parameters(self) -> Array:
+        """d, whose mean is of no account, and log s: (p + 1,); d alone where s is zero."""
+        return np.append(self.log_variances, np.log(self.spread) if self.spread else [])
+
+    def at(self, parameters: Array) -> Self:
+        """The noise of other d and log s."""
+        if not self.spread:
+            return self
+        d = parameters[:-1]
+        return type(self)(d - d.mean(), float(np.exp(parameters[-1])))
+
+    def gradient(self, slope: Array, n_rows: int) -> Array:
+        """See `Noise.gradient`."""
+        if not self.spread:
+            return np.zeros(len(self.log_variances))
+        square, free = self.spread**2, len(self.log_variances) - 1
+        along = -0.5 * np.exp(-0.5 * self.log_variances) * np.diag(slope)
+        along += self.log_variances / square
+        information = 0.5 * n_rows * square
+        spread = free * information / (1.0 + information)
+        spread -= float(self.log_variances @ self.log_variances) / square
+        return np.append(along - along.mean(), spread)
+
     def cost(self, n_rows: int) -> float:
         """Prior and Laplace's term of d."""
         if self.spread == 0.0:

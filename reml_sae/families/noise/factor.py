@@ -19,7 +19,7 @@ from scipy.special import log_ndtr
 
 from reml_sae.families._special import LOG_2PI
 from reml_sae.families.noise._base import TINY, Noise, charged, floored
-from reml_sae.families.noise._bingham import log_share
+from reml_sae.families.noise._bingham import log_share, log_share_slope
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.typing import Array
 
@@ -107,14 +107,63 @@ class Factor(Noise):
         """Rows stretched along the factors, shrunk across them."""
         return self._powered(Z, 0.5)
 
+    def parameters(self) -> Array:
+        """The loadings U diag(e - 1)^(1/2), (p r,)."""
+        return np.asarray(self.directions * np.sqrt(self.ratios - 1.0)).ravel()
+
+    def at(self, parameters: Array) -> Self:
+        """The noise of other loadings."""
+        loadings = parameters.reshape(self.directions.shape)
+        directions, lengths, _ = np.linalg.svd(loadings, full_matrices=False)
+        return type(self)(directions, np.maximum(1.0 + lengths**2, LEAST_RATIO))
+
+    def gradient(self, slope: Array, n_rows: int) -> Array:
+        """See `Noise.gradient`; with Omega = M / |M|^(1/p), M = I + L L^T at the loadings L."""
+        p, r = self.directions.shape
+        if not r:
+            return np.zeros(0)
+        axes = np.linalg.qr(np.append(self.directions, np.eye(p), axis=1))[0]
+        axes[:, :r] = self.directions
+        e = np.append(self.ratios, np.ones(p - r))
+        root, stretch = np.sqrt(e), 1.0 / np.sqrt(self._floor)
+        within = axes.T @ (0.5 * (slope + slope.T)) @ axes
+        # divided differences of M^(-1/2), and what the determinant does
+        turned = -stretch * within / (root[:, None] * root * (root[:, None] + root))
+        size = float(np.diag(within) @ (stretch / root))
+        turned[np.diag_indices(p)] += 0.5 * size / (p * e)
+        turned[np.arange(r), np.arange(r)] += self._cost_ratios(n_rows)
+        lengths = np.sqrt(self.ratios - 1.0)
+        return np.asarray(2.0 * axes @ turned[:, :r] * lengths).ravel()
+
+    def _information(self, n_rows: int) -> tuple[Array, Array, Array]:
+        """I of direction j towards k, (r, p), and its derivatives in e_j and in e_k."""
+        r = self.rank
+        e = np.append(self.ratios, np.ones(len(self.directions) - r))
+        own = e[:r, None]
+        return (n_rows * (own - e) ** 2 / (own * e), n_rows * (1.0 / e - e / own**2),
+                n_rows * (1.0 / own - own / e**2))
+
+    def _cost_ratios(self, n_rows: int) -> Array:
+        """Derivative of the cost in the ratios, (r,)."""
+        r, e = self.rank, self.ratios
+        information, by_own, by_other = self._information(n_rows)
+        weight = np.zeros_like(information)
+        for j, row in enumerate(information):
+            weight[j, j + 1:] = -0.5 * log_share_slope(0.5 * row[j + 1:])
+        near = np.tril(np.exp(-0.25 * information[:, :r]), -1)
+        met = 1.0 + np.tril(1.0 - near, -1).sum(axis=1)
+        weight[:, :r] -= 0.25 * near / met[:, None]
+        out = 1.0 / e + (weight * by_own).sum(axis=1) + (weight * by_other).sum(axis=0)[:r]
+        root = np.sqrt(0.5 * n_rows)
+        above = root * np.log(e)
+        out -= root / e * np.exp(-0.5 * above**2 - 0.5 * LOG_2PI - log_ndtr(above))
+        return np.asarray(out)
+
     def cost(self, n_rows: int) -> float:
         """Prior and information of directions and ratios; their orders are one model."""
         p, r = self.directions.shape
-        e = np.append(self.ratios, np.ones(p - r))
-        information = n_rows * (e[:r, None] - e) ** 2 / (e[:r, None] * e)
-        later = np.arange(p) > np.arange(r)[:, None]
-        directions = sum(log_share(0.5 * row[mask])
-                         for row, mask in zip(information, later, strict=True))
+        information = self._information(n_rows)[0]
+        directions = sum(log_share(0.5 * row[j + 1:]) for j, row in enumerate(information))
         # two factors have two orders where they can be told apart
         apart = np.tril(-np.expm1(-0.25 * information[:, :r]), -1)
         orders = np.log1p(apart.sum(axis=1)).sum()

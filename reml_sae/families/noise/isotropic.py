@@ -56,6 +56,18 @@ class Isotropic(Noise):
         """The covariances as they are."""
         return covariances
 
+    def parameters(self) -> Array:
+        """None, (0,)."""
+        return np.zeros(0)
+
+    def at(self, parameters: Array) -> Self:
+        """The same."""
+        return self
+
+    def gradient(self, slope: Array, n_rows: int) -> Array:
+        """None, (0,)."""
+        return np.zeros(0)
+
     def cost(self, n_rows: int) -> float:
         """Nothing."""
         return 0.0
