@@ -125,7 +125,7 @@ class Factor(Noise):
         axes = np.linalg.qr(np.append(self.directions, np.eye(p), axis=1))[0]
         axes[:, :r] = self.directions
         e = np.append(self.ratios, np.ones(p - r))
-        root, stretch = np.sqrt(e), 1.0 / np.sqrt(self._floor)
+        root, stretch = np.sqrt(e), 1.0 / np.sqrt(self.floor)
         within = axes.T @ (0.5 * (slope + slope.T)) @ axes
         # divided differences of M^(-1/2), and what the determinant does
         turned = -stretch * within / (root[:, None] * root * (root[:, None] + root))
