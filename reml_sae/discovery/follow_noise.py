@@ -13,6 +13,7 @@ import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import posterior_moment, whitened_model
+from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
 from reml_sae.families.noise import Noise, best_noise, charged
 from reml_sae.typing import Array
@@ -24,7 +25,7 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     """The fit, or one by REML in the metric of another noise with a lower V."""
     if settings.noise == "isotropic" or fitted.result.interrupted:
         return fitted
-    rough = _simplified(turn_noise(fitted, settings), settings)
+    rough = _polished(_simplified(turn_noise(fitted, settings), settings), settings)
     if rough is fitted:
         return fitted
     final = rough if rough.result.interrupted else settle(rough, settings)
@@ -48,6 +49,21 @@ def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitt
         fall = present.result.criterion - trial.result.criterion
         present = _lower(present, trial)
         if fall < max(policy.least_fall, (present.result.criterion - goal) / policy.most_turns):
+            break
+    return present
+
+
+def _polished(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit with rho and its noise at their optimum, and the noise that it then leaves."""
+    present = fitted
+    for _ in range(settings.policy.noise.most_rounds):
+        trial = None
+        if not (present.result.interrupted or settings.deadline.passed):
+            trial = polish_noise(present, settings)
+        if trial is None:
+            break
+        before, present = present, _lower(present, turn_noise(trial, settings))
+        if before.result.criterion - present.result.criterion < settings.policy.noise.least_gain:
             break
     return present
 

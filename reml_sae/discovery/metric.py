@@ -119,21 +119,25 @@ def _coloured(noise: Noise, second: Array) -> Array:
     return noise.colour(noise.colour(second).T)
 
 
+def in_metric(model: SAEManifoldModel, theta: Theta, noise: Noise) -> SAEManifoldModel:
+    """The model of the same rows, curves and codes in the metric of another noise."""
+    rows = MetricRows.of(model).whitened(noise)
+    beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
+    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
+                              theta=Theta(theta.xi, beta))
+
+
 def whitened_model(
     model: SAEManifoldModel, theta: Theta, rho: Array, noise: Noise, second: Array
 ) -> SAEManifoldModel:
-    """The model of the same rows, curves and codes in the metric of another noise.
+    """The model in the metric of another noise, with the dispersion that follows.
 
     Parameters
     ----------
     second : (p, p) array
-        Second moment of the noise, which gives the dispersion.
+        Second moment of the noise.
     """
-    rows = MetricRows.of(model).whitened(noise)
-    beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
-    rho = rho.copy()
-    place = model.outer.dispersion
+    changed, rho, place = in_metric(model, theta, noise), rho.copy(), model.outer.dispersion
     assert place is not None
-    rho[place] = np.log(max(noise.dispersion(second) / rows.unit**2, TINY))
-    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
-                              theta=Theta(theta.xi, beta), rho=model.outer.clip(rho))
+    rho[place] = np.log(max(noise.dispersion(second) / changed.unit**2, TINY))
+    return changed.with_changes(rho=model.outer.clip(rho))

@@ -131,6 +131,12 @@ class NoisePolicy:
     """Nats by which the noise must fit its present second moment better for another turn ..."""
     least_fall: float = 0.02
     """... and by which V must then fall for a next one."""
+    most_rounds: int = 3
+    """Count of times that both are polished, and the noise then chosen anew ..."""
+    most_polished: int = 60
+    """... of quasi-Newton steps of rho and the noise at once ..."""
+    polished: float = 0.01
+    """... and the nats that one must gain for a next."""
 
 
 @dataclass(frozen=True)

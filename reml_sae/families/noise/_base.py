@@ -88,11 +88,13 @@ class Noise(ABC):
         """The noise of other parameters, (k,)."""
 
     @abstractmethod
-    def gradient(self, slope: Array, n_rows: int) -> Array:
+    def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """Gradient in the parameters (k,) of a function of W = Omega^(-1/2), and of the cost.
 
         Parameters
         ----------
+        parameters : (k,) array
+            Those from which ``at`` made this noise: different ones may make the same.
         slope : (p, p) array
             Derivative of the function in the entries of W.
         n_rows : int

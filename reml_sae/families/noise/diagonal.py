@@ -96,7 +96,7 @@ class Diagonal(Noise):
         d = parameters[:-1]
         return type(self)(d - d.mean(), float(np.exp(parameters[-1])))
 
-    def gradient(self, slope: Array, n_rows: int) -> Array:
+    def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`."""
         if not self.spread:
             return np.zeros(len(self.log_variances))

@@ -117,7 +117,7 @@ class Factor(Noise):
         directions, lengths, _ = np.linalg.svd(loadings, full_matrices=False)
         return type(self)(directions, np.maximum(1.0 + lengths**2, LEAST_RATIO))
 
-    def gradient(self, slope: Array, n_rows: int) -> Array:
+    def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`; with Omega = M / |M|^(1/p), M = I + L L^T at the loadings L."""
         p, r = self.directions.shape
         if not r:
@@ -132,8 +132,8 @@ class Factor(Noise):
         size = float(np.diag(within) @ (stretch / root))
         turned[np.diag_indices(p)] += 0.5 * size / (p * e)
         turned[np.arange(r), np.arange(r)] += self._cost_ratios(n_rows)
-        lengths = np.sqrt(self.ratios - 1.0)
-        return np.asarray(2.0 * axes @ turned[:, :r] * lengths).ravel()
+        within = axes[:, :r].T @ parameters.reshape(p, r)
+        return np.asarray(2.0 * axes @ (turned[:, :r] @ within)).ravel()
 
     def _information(self, n_rows: int) -> tuple[Array, Array, Array]:
         """I of direction j towards k, (r, p), and its derivatives in e_j and in e_k."""

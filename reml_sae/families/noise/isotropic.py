@@ -64,7 +64,7 @@ class Isotropic(Noise):
         """The same."""
         return self
 
-    def gradient(self, slope: Array, n_rows: int) -> Array:
+    def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """None, (0,)."""
         return np.zeros(0)
 
