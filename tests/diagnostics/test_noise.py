@@ -10,6 +10,7 @@ import reml_sae as rs
 from reml_sae.cli import main
 from reml_sae.datasets import planted_circles, planted_manifolds
 from reml_sae.diagnostics import plot_noise
+from reml_sae.discovery.metric import posterior_moment
 from reml_sae.errors import DataWarning
 
 N, P = 120, 6
@@ -50,13 +51,12 @@ def test_shares_are_those_of_the_variance(kind):
 
 @pytest.mark.parametrize("kind", ["diagonal", "factor"])
 def test_what_the_shape_earns_at_the_same_curves(kind):
-    """The gain is the difference of Gaussian log densities of one second moment."""
+    """The gain is that of the log densities of one second moment, each at its best dispersion."""
     model = fitted(kind)
-    account = model.diagnostics_.noise
-    covariance = model.dispersion_ * model.noise_.shape
-    level = np.trace(covariance) / P
-    gain = 0.5 * N * (P * np.log(level) - np.linalg.slogdet(covariance)[1])
-    assert account.gained == pytest.approx(gain, rel=0.02)
+    account, arrow = model.diagnostics_.noise, model.build_model(rows(kind))
+    second = posterior_moment(arrow, arrow.initial_theta(), model.rho_)
+    levels = np.trace(second), np.trace(np.linalg.solve(model.noise_.shape, second))
+    assert account.gained == pytest.approx(0.5 * N * P * np.log(levels[0] / levels[1]), rel=1e-6)
     assert account.cost == model.noise_.cost(N) > 0.0
     assert check(model, "noise").status == "pass"
     assert "V needs it" in model.summary()
