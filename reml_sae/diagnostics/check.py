@@ -15,9 +15,12 @@ class Check:
     status : {"pass", "warn", "fail"}
     figure : float
     message : str
+    rows : tuple of int
+        Rows that it is about, the worst first.
     """
 
     name: str
     status: str
     figure: float
     message: str
+    rows: tuple[int, ...] = ()

@@ -14,13 +14,14 @@ is one class in one registry: its metric, its cost, its best for a second moment
 """
 
 from reml_sae.families.noise._base import Noise, charged, nats
-from reml_sae.families.noise._registry import KINDS, NOISES, best_noise
+from reml_sae.families.noise._registry import KINDS, MARGIN, NOISES, best_noise
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor
 from reml_sae.families.noise.isotropic import Isotropic
 
 __all__ = [
     "KINDS",
+    "MARGIN",
     "NOISES",
     "Diagonal",
     "Factor",

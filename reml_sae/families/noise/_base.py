@@ -46,6 +46,11 @@ class Noise(ABC):
     def arrays(self) -> dict[str, Array]:
         """Its parameters by name: what a file keeps of it beside its kind."""
 
+    @property
+    def mean_variance(self) -> float:
+        """Mean variance of the columns over phi, tr(Omega) / p."""
+        return float(np.trace(self.shape)) / len(self.shape)
+
     def simpler(self) -> Noise | None:
         """The noise nested in it that has the least less; None where there is none."""
         return None

@@ -85,14 +85,14 @@ class Factor(Noise):
         return Factor(self.directions[:, kept], self.ratios[kept])
 
     @property
-    def _floor(self) -> float:
+    def floor(self) -> float:
         """Omega across all directions."""
         return float(np.exp(-np.log(self.ratios).sum() / len(self.directions)))
 
     def _powered(self, Z: Array, power: float) -> Array:
         along = Z @ self.directions
         stretch = self.ratios**power - 1.0
-        return np.asarray(self._floor**power * (Z + (along * stretch) @ self.directions.T))
+        return np.asarray(self.floor**power * (Z + (along * stretch) @ self.directions.T))
 
     @property
     def shape(self) -> Array:
@@ -125,7 +125,7 @@ class Factor(Noise):
         axes = np.linalg.qr(np.append(self.directions, np.eye(p), axis=1))[0]
         axes[:, :r] = self.directions
         e = np.append(self.ratios, np.ones(p - r))
-        root, stretch = np.sqrt(e), 1.0 / np.sqrt(self._floor)
+        root, stretch = np.sqrt(e), 1.0 / np.sqrt(self.floor)
         within = axes.T @ (0.5 * (slope + slope.T)) @ axes
         # divided differences of M^(-1/2), and what the determinant does
         turned = -stretch * within / (root[:, None] * root * (root[:, None] + root))
