@@ -95,7 +95,8 @@ class Diagonal(Noise):
             return self
         d = parameters[:-1]
         log_spread = np.clip(parameters[-1], -LARGEST_LOG, np.log(LARGEST_SPREAD))
-        return type(self)(np.clip(d - d.mean(), -LARGEST_LOG, LARGEST_LOG), float(np.exp(log_spread)))
+        d = np.clip(d - d.mean(), -LARGEST_LOG, LARGEST_LOG)
+        return type(self)(d, float(np.exp(log_spread)))
 
     def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`."""
