@@ -27,7 +27,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -84,7 +84,7 @@ def recovered(case: Case, seed: int) -> tuple[dict[str, float], list[str]]:
 def chosen(case: AutoCase, seed: int) -> tuple[tuple[str, float], list[str]]:
     """What "auto" calls the rows, its seconds, and what failed."""
     model, seconds, failed = fit(case.rows(random_state=seed),
-                                 {"n_atoms": 1, "topology": "auto"})
+                                 {"n_atoms": 1, "topology": "auto", **case.options})
     return (called(model.atoms_[0].topology), seconds), failed
 
 
@@ -166,10 +166,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0, 1, ... of each case")
     parser.add_argument("--budget", type=float, default=np.inf, help="seconds for all of it")
     parser.add_argument("--only", default="", help="cases whose label holds this text")
+    parser.add_argument("--noise", help="kind of the noise; default that of the estimator")
     options = parser.parse_args()
     automatic = options.battery == "auto"
     cases = [case for case in (auto_cases() if automatic else BATTERIES[options.battery])
              if options.only in case.label]
+    if options.noise:
+        cases = [replace(case, options={**case.options, "noise": options.noise}) for case in cases]
     if not cases:
         parser.error(f"no case of {options.battery} has {options.only!r} in its label")
     print(AUTO_HEAD if automatic else RECOVERY_HEAD, flush=True)

@@ -6,7 +6,7 @@ other shapes that size, so the noise is relative to it; `reml_sae.datasets` has 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,7 @@ class AutoCase:
     label: str
     rows: Callable[..., np.ndarray]
     right: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def called(manifold: Manifold) -> str:

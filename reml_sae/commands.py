@@ -17,7 +17,13 @@ import numpy as np
 import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
-from reml_sae.diagnostics import align_angles, circular_correlation, plot_atoms, write_html
+from reml_sae.diagnostics import (
+    align_angles,
+    circular_correlation,
+    plot_atoms,
+    plot_noise,
+    write_html,
+)
 from reml_sae.errors import InputError, MissingDependencyError, require
 from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
 from reml_sae.penalties._schema import describe, listing, schema
@@ -124,13 +130,15 @@ def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
         print(f"the report has no figures: {error}", file=sys.stderr)
     text = model.summary()
     write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
-    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_, figures)
+    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_.checks, figures)
 
 
 def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:
     """Figures of a report; not of pyplot, which would keep those of every report of a process."""
     new = require("matplotlib.figure", "plot", "a figure").Figure
     figures = [model.trace_.plot(new(figsize=(10, 3.6), layout="constrained").subplots(1, 2))]
+    if model.noise_.kind != "isotropic":
+        figures.append(plot_noise(model, new(layout="constrained")))
     if Z is not None:
         figures.append(plot_atoms(model, Z, figure=new(layout="constrained")))
     return figures

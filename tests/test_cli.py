@@ -58,6 +58,17 @@ def test_a_report_without_matplotlib_has_no_figures(folder, tmp_path, monkeypatc
     assert "data:image/png" not in (tmp_path / "bare" / "report.html").read_text()
 
 
+def test_rows_of_extreme_norm_are_named(tmp_path, capsys):
+    Z = DATA.Z.copy()
+    Z[[3, 8]] *= 100.0
+    np.save(tmp_path / "Z.npy", Z)
+    assert main(["fit", str(tmp_path / "Z.npy"), "-k", "1", "--topology", "linear", "-o",
+                 str(tmp_path / "out")]) == 0
+    assert "DataWarning: Z: rows" in capsys.readouterr().err
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "rows of extreme norm" in report and "(2 of 120) hold" in report
+
+
 def test_encode(folder, capsys):
     target = folder / "codes.npz"
     assert main(["encode", str(folder / "out"), str(folder / "Z.npy"), "-o", str(target)]) == 0

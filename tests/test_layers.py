@@ -1,7 +1,11 @@
 """Imports only go down: the contract of pyproject.toml, and no optional package in the core."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,19 @@ def test_layers():
     found = subprocess.run([sys.executable, "-c", "from importlinter.cli import lint_imports; "
                             "raise SystemExit(lint_imports())"], capture_output=True, text=True)
     assert found.returncode == 0, found.stdout
+
+
+def test_the_picture_of_the_layers_is_that_of_the_contract():
+    root = Path(__file__).parents[1]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
+    picture = (root / "CONTRIBUTING.md").read_text().split("```mermaid")[1].split("```")[0]
+    boxes = dict(re.findall(r'(\w+)\["<b>(.+?)</b>', picture))
+    assert [box.split(" · ") for box in boxes.values()] == [
+        [package.removeprefix("reml_sae.") for package in layer.split(" | ")] for layer in layers]
+    arrows = [pair for line in picture.splitlines() if "-->" in line
+              for pair in pairwise(line.split(" --> "))]
+    assert [(a.strip(), b.strip()) for a, b in arrows] == list(pairwise(boxes))
 
 
 def imported(code, among):

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
+from reml_sae.diagnostics.check import Check
+from reml_sae.diagnostics.noise import NoiseAccount, extreme_check, undescribed_check
+from reml_sae.diagnostics.report import write_html
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
@@ -37,24 +40,6 @@ reported: beyond them it would take longer than the fit."""
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Attributes
-    ----------
-    name : str
-    status : {"pass", "warn", "fail"}
-    figure : float
-    message : str
-    """
-
-    name: str
-    status: str
-    figure: float
-    message: str
-
-
-@dataclass(frozen=True)
 class Diagnostics:
     """Checks and figures of a fit.
 
@@ -64,11 +49,14 @@ class Diagnostics:
     figures : dict
         Criterion under both curvatures, explained variance, gauge directions and the like.
     trace : REMLTrace
+    noise : NoiseAccount or None
+        Of a Gaussian fit.
     """
 
     checks: tuple[Check, ...]
     figures: dict[str, Any]
     trace: REMLTrace = field(repr=False)
+    noise: NoiseAccount | None = None
 
     @property
     def status(self) -> str:
@@ -89,18 +77,21 @@ class Diagnostics:
 
     def to_html(self, path: Any) -> None:
         """Write the checks as one self-contained HTML page, atomically."""
-        from reml_sae.diagnostics.report import write_html
-
-        write_html(path, "Diagnostics", self.summary(), self)
+        write_html(path, "Diagnostics", self.summary(), self.checks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""
-        return {"checks": [asdict(check) for check in self.checks], "figures": self.figures}
+        return {"checks": [asdict(check) for check in self.checks], "figures": self.figures,
+                "noise": None if self.noise is None else asdict(self.noise)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], trace: REMLTrace) -> Diagnostics:
         """Inverse of `to_dict`."""
-        return cls(tuple(Check(**item) for item in values["checks"]), values["figures"], trace)
+        checks = tuple(Check(**{**item, "rows": tuple(item.get("rows", ()))})
+                       for item in values["checks"])
+        noise = values.get("noise")
+        return cls(checks, values["figures"], trace,
+                   None if noise is None else NoiseAccount(**noise))
 
 
 def _shown(value: Any) -> str:
@@ -109,9 +100,18 @@ def _shown(value: Any) -> str:
 
 @single_threaded
 def diagnose(
-    model: SAEManifoldModel, result: FitResult, assignments: Array
+    model: SAEManifoldModel, result: FitResult, assignments: Array, second: Array | None = None
 ) -> Diagnostics:
-    """All checks of a fitted SAE-manifold; assignments are (N, K)."""
+    """All checks of a fitted SAE-manifold.
+
+    Parameters
+    ----------
+    model : SAEManifoldModel
+    result : FitResult
+    assignments : (N, K) array
+    second : (p, p) array, optional
+        Posterior second moment of the noise of a Gaussian fit, in the units of the data.
+    """
     checks = [
         _graded("outer convergence", result.converged,
                 float(np.abs(result.gradient).max(initial=0.0)),
@@ -134,7 +134,12 @@ def diagnose(
             checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
     checks.append(_duplicates(model, result))
     checks.append(_laplace(model, result))
-    return Diagnostics(tuple(checks), _figures(model, result), result.trace)
+    figures, noise = _figures(model, result), None
+    if model.family.has_dispersion:
+        noise = NoiseAccount.of(model, result, second, figures[explained_name(model.family)])
+        checks += [extreme_check(model), noise.check(model.noise),
+                   undescribed_check(model, result)]
+    return Diagnostics(tuple(checks), figures, result.trace, noise)
 
 
 def atom_counts(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import require
+from reml_sae.families.noise import Diagonal, Factor
 from reml_sae.linalg import single_threaded
 from reml_sae.typing import Array
 
@@ -65,6 +66,46 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) ->
         axis.set_aspect("equal", adjustable="datalim")
     for axis in list(axes.flat)[len(order):]:
         axis.set_visible(False)
+    return figure
+
+
+@single_threaded
+def plot_noise(model: Any, figure: Any = None) -> Any:
+    """Standard deviations of the noise: of the columns, or along its factors beside the floor.
+
+    Parameters
+    ----------
+    model : fitted SAEManifold
+        Of the Gaussian family.
+    figure : matplotlib Figure, optional
+        Where to draw, as in `plot_atoms`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if figure is None:
+        figure = require("matplotlib.pyplot", "plot", "plot_noise").figure(layout="constrained")
+    figure.set_size_inches(6.8, 3.4)
+    axis, noise = figure.subplots(), model.noise_
+    sd = np.sqrt(model.dispersion_)
+    if isinstance(noise, Diagonal):
+        sds = np.sort(sd * np.exp(0.5 * noise.log_variances))[::-1]
+        axis.plot(np.arange(1, len(sds) + 1), sds, ".-", label="columns")
+        axis.axhline(sd, color="k", lw=0.8, ls=":", label="geometric mean")
+    else:
+        floor = sd * np.sqrt(noise.floor) if isinstance(noise, Factor) else sd
+        if isinstance(noise, Factor):
+            axis.plot(np.arange(1, noise.rank + 1), floor * np.sqrt(noise.ratios), "o-",
+                      label="factors")
+        axis.axhline(floor, color="k", lw=0.8, ls=":", label="all other directions")
+    sizes = [np.sqrt((atom.coefficients[1:] ** 2).sum(axis=1).max(initial=0.0))
+             for atom in model.atoms_]
+    axis.axhline(max(sizes), color="C1", lw=0.8, label="longest axis of an atom")
+    axis.set(yscale="log", ylabel="noise sd, units of the data", title=f"{noise.kind} noise",
+             xlabel="largest first")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize="small")
     return figure
 
 

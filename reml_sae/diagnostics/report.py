@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from reml_sae.diagnostics.checks import Diagnostics
+from reml_sae.diagnostics.check import Check
 from reml_sae.io import write_bytes_atomically
 
 PAGE = """<!doctype html>
@@ -33,7 +33,7 @@ img {{ max-width: 100% }}
 
 
 def write_html(
-    path: str | os.PathLike[str], title: str, text: str, diagnostics: Diagnostics,
+    path: str | os.PathLike[str], title: str, text: str, checks: Sequence[Check],
     figures: Sequence[Any] = (),
 ) -> None:
     """Write a report, atomically.
@@ -43,17 +43,17 @@ def write_html(
     path : path
     title, text : str
         Heading, and preformatted text under it.
-    diagnostics : Diagnostics
+    checks : sequence of Check
     figures : sequence of matplotlib figures
     """
-    checks = "\n".join(
+    rows = "\n".join(
         f'<tr><td class="{check.status}">{check.status}</td><td>{escape(check.name)}</td>'
         f"<td>{check.figure:.4g}</td><td>{escape(check.message)}</td></tr>"
-        for check in diagnostics.checks
+        for check in checks
     )
     images = "\n".join(f'<img alt="figure {i + 1}" src="data:image/png;base64,{_png(figure)}">'
                        for i, figure in enumerate(figures))
-    page = PAGE.format(title=escape(title), text=escape(text), checks=checks, figures=images)
+    page = PAGE.format(title=escape(title), text=escape(text), checks=rows, figures=images)
     write_bytes_atomically(path, page.encode())
 
 

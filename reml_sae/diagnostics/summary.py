@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from reml_sae.diagnostics.checks import atom_counts, explained_name
+from reml_sae.diagnostics.noise import noise_lines
 from reml_sae.families import Family, get_family
-from reml_sae.families.noise import Factor, Noise
 
 
 def summary_text(model: Any) -> str:
@@ -27,7 +27,7 @@ def summary_text(model: Any) -> str:
     counts = atom_counts(model.assignment_, model.codes_.assignments, model.codes_.gates)
     for j, (atom, count) in enumerate(zip(model.atoms_, counts, strict=True)):
         lines.append(f"  {j:>3} {atom.topology.label:<{width}}{count:>7}{atom.share:>8.3f}"
-                     f"{atom.edf:>10.2f}{atom.evidence:>12.1f}")
+                     f"{atom.edf:>10.2f} {atom.evidence:>11.1f}")
     lines += model.search_.lines()
     if model.strengths_:
         lines += ["", "Strengths (data scaled to unit root mean square):"]
@@ -44,12 +44,15 @@ def summary_text(model: Any) -> str:
     backend = model.diagnostics_.figures.get("sparse backend")
     if backend is not None:
         lines += ["", f"Rows are coupled along a graph; sparse Cholesky by {backend}"]
+    if family.has_dispersion:
+        lines += ["", "Noise:", *noise_lines(model.noise_, model.dispersion_,
+                                             model.diagnostics_.noise)]
     explained = explained_name(family)
     share = model.diagnostics_.figures[explained]
     status = "converged" if model.converged_ else "NOT CONVERGED"
     lines += [
         "",
-        f"{_noise(model, family)}edf {model.edf_:.1f}",
+        f"{_own_parameters(model, family)}edf {model.edf_:.1f}",
         f"{explained} {share:.4f}   V = {model.criterion_:.4f} nats",
         f"{status}: {model.message_} ({model.n_iter_} outer iterations)",
     ]
@@ -59,21 +62,11 @@ def summary_text(model: Any) -> str:
     return "\n".join(lines)
 
 
-def _noise(model: Any, family: Family) -> str:
+def _own_parameters(model: Any, family: Family) -> str:
     """The family's own outer parameters, each with three spaces behind it."""
     if family.has_dispersion:
-        return (f"{_covariance(model.noise_, model.dispersion_)}dispersion "
-                f"{model.dispersion_:.6g}   noise sd {np.sqrt(model.dispersion_):.6g}   ")
+        mean = " (geometric mean)" if model.noise_.kind != "isotropic" else ""
+        return (f"dispersion {model.dispersion_:.6g}   "
+                f"noise sd {np.sqrt(model.dispersion_):.6g}{mean}   ")
     values = dict(zip(model.rho_names_, model.rho_, strict=True))
     return "".join(f"{name} {values[name]:.4f}   " for name in family.psi_names)
-
-
-def _covariance(noise: Noise, dispersion: float) -> str:
-    """Lines on the shape of the noise; nothing where it has none."""
-    if noise.kind == "isotropic":
-        return ""
-    sds = np.sqrt(dispersion * np.linalg.eigvalsh(noise.shape))[::-1]
-    rank = f" of rank {noise.rank}" if isinstance(noise, Factor) else ""
-    shown = ", ".join(f"{sd:.4g}" for sd in sds[:6])
-    return (f"{noise.kind} noise{rank}, sd along its main directions {shown}"
-            f"{', ..' if len(sds) > 6 else ''}; geometric mean:\n")

@@ -1,7 +1,8 @@
 """From standardised data to a rough fit: all starts, fitted roughly and ranked by V.
 
 Starts that explain much less than another are passed over; where rows seem to mix several atoms, a
-start of mixed assignments competes with the best.
+start of mixed assignments competes with the best. Where the best leaves noise that has a shape,
+starts that expect such noise compete as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
-from reml_sae.discovery.starts.registry import find_code_starts
+from reml_sae.discovery.starts.registry import AMID_NOISE, STARTS, find_code_starts
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families.noise import best_noise
@@ -45,27 +46,12 @@ def fit_starts(
     InnerConvergenceError
         Where no start leads to a usable state.
     """
-    assignment, policy = settings.assign(len(atoms)), settings.policy
-    starts = _starts(rows, atoms, settings, rng)
-    rough: list[tuple[Fitted, CodeStart]] = []
-    halt: OuterStatus | None = None
-    most = max((start.explained for start in starts if start.explained is not None), default=0.0)
-    for number, start in enumerate(starts):
-        if (start.explained is not None
-                and 1.0 - start.explained > policy.start.unexplained * (1.0 - most)):
-            logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
-                        number, start.explained, most)
-            continue
-        model = model_in_own_noise(rows, atoms, settings, start.codes)
-        if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
-            model = annealed(model, policy)
-        fitted = rough_fit(model, settings, f"start {number}")
-        if fitted is not None:
-            fitted = turn_noise(fitted, settings)
-            rough.append((fitted, start))
-            halt = _halt(fitted, settings)
-            if halt is not None:
-                break
+    policy = settings.policy
+    starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, STARTS)
+    rough, halt = _fit_all(rows, atoms, settings, starts)
+    if halt is None and settings.noise != "isotropic" and not _has_plain_noise(rough):
+        more, halt = _fit_all(rows, atoms, settings, _starts_amid_noise(rows, atoms, settings, rng))
+        rough += more
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
@@ -81,26 +67,69 @@ def fit_starts(
     return best if halt is None else stopped(best, halt)
 
 
-def _starts(
+def _fit_all(
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, starts: Sequence[CodeStart]
+) -> tuple[list[tuple[Fitted, CodeStart]], OuterStatus | None]:
+    """Rough fits from starts, each in the metric of its noise; and why no more are to be tried."""
+    assignment, policy = settings.assign(len(atoms)), settings.policy
+    rough: list[tuple[Fitted, CodeStart]] = []
+    met: list[float] = []
+    most = max((start.explained for start in starts if start.explained is not None), default=0.0)
+    for number, start in enumerate(starts):
+        if (start.explained is not None
+                and 1.0 - start.explained > policy.start.unexplained * (1.0 - most)):
+            logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
+                        number, start.explained, most)
+            continue
+        model = model_in_own_noise(rows, atoms, settings, start.codes)
+        if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
+            model = annealed(model, policy)
+        fitted = rough_fit(model, settings, f"start {number}")
+        if fitted is not None:
+            if settings.noise != "isotropic":
+                V = fitted.result.criterion
+                if any(abs(V - other) < policy.start.same for other in met):
+                    logger.info("start %d has come to where another was", number)
+                    continue
+                met.append(V)
+                fitted = turn_noise(fitted, settings, _lowest(rough))
+            rough.append((fitted, start))
+            halt = _halt(fitted, settings)
+            if halt is not None:
+                return rough, halt
+    return rough, None
+
+
+def _has_plain_noise(rough: Sequence[tuple[Fitted, CodeStart]]) -> bool:
+    """Whether the best fit leaves noise without a shape: its metric was the right one."""
+    if not rough:
+        return False
+    best = min((fitted for fitted, _ in rough), key=lambda fitted: fitted.result.criterion)
+    return best.model.noise.simpler() is None
+
+
+def _lowest(rough: Sequence[tuple[Fitted, CodeStart]]) -> float:
+    return min((fitted.result.criterion for fitted, _ in rough), default=np.inf)
+
+
+def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
+    return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
+                        settings.n_init, settings.policy)
+
+
+def _starts_amid_noise(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
 ) -> list[CodeStart]:
-    """Codes that the rows suggest; where noise may have a shape, in another metric as well.
+    """Starts that expect noise of a shape, in the present metric and in one more.
 
     In that all that varies together is noise: an atom that is small beside the noise is seen there.
     """
-    def propose(Z: Array) -> list[CodeStart]:
-        return find_code_starts(StartProblem(
-            working_scale(Z, settings), atoms, settings.assign(len(atoms)), settings.n_init,
-            settings.policy, settings.noise), rng)
-
-    found = propose(rows.Z)
-    if settings.noise == "isotropic":
-        return found
+    starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, AMID_NOISE)
     everything = best_noise(settings.noise, rows.Z.T @ rows.Z / len(rows.Z), len(rows.Z))
-    if everything.kind == "isotropic":
-        return found
-    return found + [replace(start, explained=None)
-                    for start in propose(rows.whitened(everything).Z)]
+    if everything.simpler() is not None:
+        white = _problem(rows.whitened(everything).Z, atoms, settings)
+        starts += find_code_starts(white, rng, STARTS + AMID_NOISE)
+    return [replace(start, explained=None) for start in starts]
 
 
 def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import posterior_moment, whitened_model
+from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
 from reml_sae.families.noise import Noise, best_noise, charged
 from reml_sae.typing import Array
@@ -22,15 +25,18 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     """The fit, or one by REML in the metric of another noise with a lower V."""
     if settings.noise == "isotropic" or fitted.result.interrupted:
         return fitted
-    rough = _simplified(turn_noise(fitted, settings), settings)
+    rough = _polished(_simplified(turn_noise(fitted, settings), settings), settings)
     if rough is fitted:
         return fitted
     final = rough if rough.result.interrupted else settle(rough, settings)
     return _lower(fitted, final)
 
 
-def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
-    """Rough fits in the metric of the noise that the last one leaves, while V falls."""
+def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitted:
+    """Rough fits in the metric of the noise that the last one leaves, while V falls.
+
+    Where falls like the last one would not lead to the goal in sight, no more are tried.
+    """
     if settings.noise == "isotropic":
         return fitted
     policy, present = settings.policy.noise, fitted
@@ -42,7 +48,22 @@ def turn_noise(fitted: Fitted, settings: Settings) -> Fitted:
             break
         fall = present.result.criterion - trial.result.criterion
         present = _lower(present, trial)
-        if fall < policy.least_fall:
+        if fall < max(policy.least_fall, (present.result.criterion - goal) / policy.most_turns):
+            break
+    return present
+
+
+def _polished(fitted: Fitted, settings: Settings) -> Fitted:
+    """The fit with rho and its noise at their optimum, and the noise that it then leaves."""
+    present = fitted
+    for _ in range(settings.policy.noise.most_rounds):
+        trial = None
+        if not (present.result.interrupted or settings.deadline.passed):
+            trial = polish_noise(present, settings)
+        if trial is None:
+            break
+        before, present = present, _lower(present, turn_noise(trial, settings))
+        if before.result.criterion - present.result.criterion < settings.policy.noise.least_gain:
             break
     return present
 
@@ -66,7 +87,8 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
         trial = None if noise is None else _fit(present, noise, _moment(present), settings)
         if trial is None:
             break
-        before, present = present, _lower(present, turn_noise(trial, settings))
+        turned = turn_noise(trial, settings, present.result.criterion)
+        before, present = present, _lower(present, turned)
         if present.result.criterion >= before.result.criterion:
             break
     return present

@@ -10,7 +10,7 @@ import numpy as np
 from reml_sae.assignments import get_assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
-from reml_sae.discovery.fitting import Fitted, Settings
+from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import TopologyPolicy
 from reml_sae.errors import InnerConvergenceError
@@ -106,3 +106,24 @@ def rough_criterion(
     """V of a rough fit of one atom to rows (n, r); infinite where no start is usable."""
     found = rough_local(scores, atom, settings, rng)
     return np.inf if found is None else found.result.criterion
+
+
+def criterion_from(scores: Array, t: Array, atom: Manifold, settings: Settings) -> float:
+    """V of a rough fit of one atom to rows (n, r) from their coordinates on it (n, d)."""
+    n, r = scores.shape
+    own = replace(local_settings(settings, r), noise="isotropic")
+    codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), t)
+    model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes)
+    found = rough_fit(model, own, f"{atom.label} as it is")
+    return np.inf if found is None else uninterrupted(found, settings).result.criterion
+
+
+def least_gaussian(scores: Array) -> float:
+    """What V of Gaussian rows (n, r) is above, whatever their mean and covariance.
+
+    The evidence of a model is not above its largest likelihood: flats are such models, with noise
+    of any kind.
+    """
+    n, r = scores.shape
+    sign, log_volume = np.linalg.slogdet(np.atleast_2d(np.cov(scores.T, bias=True)))
+    return 0.5 * n * (float(log_volume) + r * (1.0 + np.log(2.0 * np.pi))) if sign > 0 else -np.inf

@@ -22,6 +22,8 @@ from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
 
 TINY = np.finfo(float).tiny
+ROUNDING = 1e-12
+"""Share of the data's variance below which noise is rounding, and has no shape."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,11 @@ class MetricRows:
     def of(cls, model: SAEManifoldModel) -> Self:
         """The rows of a model."""
         return cls(model.Z, model.unit, model.noise)
+
+    @property
+    def rounding(self) -> float:
+        """Variance of what is rounding, in the units of the data."""
+        return ROUNDING * self.unit**2 * float(np.mean(self.noise.colour(self.Z) ** 2))
 
     def whitened(self, noise: Noise) -> Self:
         """The same rows in the metric of another noise."""
@@ -81,7 +88,9 @@ def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:
         second = stretch @ second @ stretch
         if not lift:
             second += level * span @ span.T
-    return best_noise(kind, _coloured(model.noise, second), n)
+    second = _coloured(model.noise, second)
+    floor = MetricRows.of(model).rounding / model.unit**2
+    return best_noise(kind, second + floor * np.eye(p), n)
 
 
 def _span(atoms: Sequence[Manifold], beta: Array, where: Sequence[slice]) -> Array:
@@ -102,28 +111,33 @@ def posterior_moment(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array
     phi = model.family.dispersion(rho[model.outer.psi])
     second = phi**2 * model.at(theta, rho).score_moment() / n
     second += max(phi - np.trace(second) / p, 0.0) * np.eye(p)
-    return model.unit**2 * _coloured(model.noise, second)
+    return (model.unit**2 * _coloured(model.noise, second)
+            + MetricRows.of(model).rounding * np.eye(p))
 
 
 def _coloured(noise: Noise, second: Array) -> Array:
     return noise.colour(noise.colour(second).T)
 
 
+def in_metric(model: SAEManifoldModel, theta: Theta, noise: Noise) -> SAEManifoldModel:
+    """The model of the same rows, curves and codes in the metric of another noise."""
+    rows = MetricRows.of(model).whitened(noise)
+    beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
+    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
+                              theta=Theta(theta.xi, beta))
+
+
 def whitened_model(
     model: SAEManifoldModel, theta: Theta, rho: Array, noise: Noise, second: Array
 ) -> SAEManifoldModel:
-    """The model of the same rows, curves and codes in the metric of another noise.
+    """The model in the metric of another noise, with the dispersion that follows.
 
     Parameters
     ----------
     second : (p, p) array
-        Second moment of the noise, which gives the dispersion.
+        Second moment of the noise.
     """
-    rows = MetricRows.of(model).whitened(noise)
-    beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
-    rho = rho.copy()
-    place = model.outer.dispersion
+    changed, rho, place = in_metric(model, theta, noise), rho.copy(), model.outer.dispersion
     assert place is not None
-    rho[place] = np.log(max(noise.dispersion(second) / rows.unit**2, TINY))
-    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
-                              theta=Theta(theta.xi, beta), rho=model.outer.clip(rho))
+    rho[place] = np.log(max(noise.dispersion(second) / changed.unit**2, TINY))
+    return changed.with_changes(rho=model.outer.clip(rho))

@@ -59,6 +59,8 @@ class StartPolicy:
     """Count of leading axes beyond an atom's own, which rough functions may use."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
+    same: float = 0.01
+    """Nats within which the rough V of two starts says that they lead to one state."""
     share_of_variance: float = 0.5
     """Share of the variance that is noise at first."""
     least_left: float = 0.25
@@ -129,6 +131,12 @@ class NoisePolicy:
     """Nats by which the noise must fit its present second moment better for another turn ..."""
     least_fall: float = 0.02
     """... and by which V must then fall for a next one."""
+    most_rounds: int = 3
+    """Count of times that both are polished, and the noise then chosen anew ..."""
+    most_polished: int = 60
+    """... of quasi-Newton steps of rho and the noise at once ..."""
+    polished: float = 0.01
+    """... and the nats that one must gain for a next."""
 
 
 @dataclass(frozen=True)

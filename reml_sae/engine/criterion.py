@@ -47,6 +47,8 @@ class CriterionValue:
     explicit : mapping
         The explicit parts of the gradient, from which Fellner-Schall steps are made; the part of a
         normaliser that a quadratic penalty has in its value is with the normaliser.
+    adjoint : Theta or None
+        H^-1 times the gradient of the log-determinant in theta, H exact; None without a gradient.
     """
 
     value: float
@@ -55,6 +57,7 @@ class CriterionValue:
     inner: InnerSolution[ModelPoint]
     edf: float
     explicit: Mapping[str, Array] = field(repr=False)
+    adjoint: Theta | None = field(repr=False)
 
 
 def criterion(
@@ -130,6 +133,7 @@ def criterion_at(
         )
     objective_rho = point.objective_rho()
     total = np.full_like(objective_rho, np.nan)
+    u: Theta | None = None
     if gradient:
         adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL,
                                     ADJOINT_ITERATIONS)
@@ -147,10 +151,11 @@ def criterion_at(
             )
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
         total -= point.gradient_rho_dot(adjoint.x)
+        u = adjoint.x
     inside = point.normalizer_in_objective_rho()
     explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho + inside}
-    return CriterionValue(value, total, parts, inner, logdet.edf, explicit)
+    return CriterionValue(value, total, parts, inner, logdet.edf, explicit, u)
 
 
 def at_mode(model: ArrowModel, value: CriterionValue) -> CriterionValue:

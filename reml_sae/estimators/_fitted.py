@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from reml_sae.assignments import Assignment
-from reml_sae.diagnostics import Diagnostics, diagnose
+from reml_sae.diagnostics import Diagnostics, diagnose, looks_at_shape
 from reml_sae.discovery.encode import Remembered, encode, remember
 from reml_sae.discovery.fitting import Fitted
+from reml_sae.discovery.metric import posterior_moment
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, Theta
 from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
@@ -80,7 +81,8 @@ class FittedSAE:
         units = units.of_model(model)
         theta, rho = result.theta, result.rho
         codes = fitted_codes(model, theta, rho)
-        found = diagnose(model, result, codes.assignments)
+        second = posterior_moment(model, theta, rho) if looks_at_shape(model) else None
+        found = diagnose(model, result, codes.assignments, second)
         intercept = np.zeros(model.shape[1])
         if model.layout.has_intercept:
             intercept = units.offset + units.coloured(theta.beta[-1:])[0]
@@ -165,6 +167,10 @@ class FittedSAE:
                 for move in self.search.flat_twins]
         idle = [check.name.removesuffix(" occupancy") for check in self.diagnostics.checks
                 if check.name.endswith("occupancy") and check.status == "fail"]
+        if self.diagnostics.noise is not None and self.diagnostics.noise.at_floor:
+            out.append("Z has no noise: the curves explain the rows up to rounding, and the "
+                       "dispersion is at its floor. Do not compare V with that of fits that leave "
+                       "noise")
         if idle:
             out.append(f"{', '.join(idle)} carries nothing; fit fewer atoms, or use "
                        "n_atoms='auto'")

@@ -20,7 +20,7 @@ from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, get_family
-from reml_sae.families.noise import Diagonal, Factor, Isotropic, Noise
+from reml_sae.families.noise import NOISES, Noise
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
 from reml_sae.models import PenaltyTerm
@@ -28,6 +28,8 @@ from reml_sae.models import PenaltyTerm
 Tensors = dict[str, NDArray[Any]]
 
 KIND = "SAEManifold"
+NOISE = "noise."
+"""How the names of the noise's own tensors begin."""
 FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integration")
 
 
@@ -45,11 +47,7 @@ def write_fit(
         "remembered.Z": fitted.remembered.Z, "remembered.xi": fitted.remembered.xi,
         "remembered.active": fitted.remembered.active.astype(np.uint8),
     }
-    noise = units.noise
-    if isinstance(noise, Diagonal):
-        tensors["noise.log_variances"] = noise.log_variances
-    elif isinstance(noise, Factor):
-        tensors |= {"noise.directions": noise.directions, "noise.ratios": noise.ratios}
+    tensors |= {NOISE + name: value for name, value in units.noise.arrays().items()}
     for k, atom in enumerate(fitted.atoms):
         tensors[f"coordinates.{k}"] = codes.coordinates[k]
         tensors[f"coefficients.{k}"] = atom.coefficients
@@ -60,7 +58,7 @@ def write_fit(
         "gate_rows": fitted.gate_counts[1],
         "scalars": {**{f"{name}_": getattr(fitted, name) for name in FIGURES},
                     "scale_": units.scale, "data_digest_": units.digest},
-        "noise": {"kind": noise.kind, "spread": getattr(noise, "spread", None)},
+        "noise": {"kind": units.noise.kind},
         "rho_names": list(fitted.rho_names),
         "strengths": fitted.strengths,
         "limits": [list(item) for item in fitted.limits],
@@ -135,11 +133,9 @@ def _fitted(
 
 def _noise(tensors: Tensors, metadata: dict[str, Any]) -> Noise:
     saved = metadata.get("noise", {"kind": "isotropic"})  # a fit from before there were others
-    if saved["kind"] == "diagonal":
-        return Diagonal(tensors["noise.log_variances"], saved["spread"])
-    if saved["kind"] == "factor":
-        return Factor(tensors["noise.directions"], tensors["noise.ratios"])
-    return Isotropic(len(tensors["mean_"]))
+    arrays = {name.removeprefix(NOISE): value for name, value in tensors.items()
+              if name.startswith(NOISE)}
+    return NOISES.get(saved["kind"]).of(arrays, len(tensors["mean_"]))
 
 
 def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -11,15 +12,17 @@ import numpy as np
 
 from reml_sae import penalties as pen
 from reml_sae.assignments import Assignment
-from reml_sae.errors import InputError, located
+from reml_sae.errors import DataWarning, InputError, located
 from reml_sae.families import Family, get_family
 from reml_sae.families.noise import KINDS
+from reml_sae.io import extreme_rows
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.priors import check_terms, with_null_priors, with_own_priors
 from reml_sae.models.sae.terms import check_priors, check_rows
 from reml_sae.registry import near_names
+from reml_sae.typing import Array
 
 CURVATURES = ("majorizer", "exact")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
@@ -46,6 +49,13 @@ def check_positive(name: str, value: object) -> float:
             or not np.isfinite(float(value)) or value <= 0):
         raise InputError(f"{name} must be a positive number, got {value!r}")
     return float(value)
+
+
+def warn_extreme(data: Array, family: Family) -> None:
+    """Warn of few Gaussian rows that hold much of the variance."""
+    found = extreme_rows(data) if family.has_dispersion else None
+    if found is not None:
+        warnings.warn(f"Z: {found.message()}", DataWarning, stacklevel=4)
 
 
 def check_parameters(model: Any) -> None:

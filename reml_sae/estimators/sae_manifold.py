@@ -30,6 +30,7 @@ from reml_sae.estimators._validation import (
     read_penalties,
     resolve_terms,
     resolve_topology,
+    warn_extreme,
 )
 from reml_sae.families import get_family
 from reml_sae.io import matrix_digest, read_matrix
@@ -248,6 +249,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         atoms = structure.atoms(least)
         check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
+        warn_extreme(data, family)
         units = Units.of(data, family)
         settings = Settings(
             family=family, offset=units.model_offset,

@@ -15,18 +15,14 @@ inside the span everywhere. An `ArrowMatrix`, whose coupling has no structure, h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reml_sae.linalg._lowrank import LowRankUpdate
 from reml_sae.linalg._packed import PackedFactor, PackedRows
+from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor
 from reml_sae.linalg._span_sparse import SparseSpanFactor
 
-if TYPE_CHECKING:
-    from reml_sae.linalg._span import SpanArrowMatrix
 
-
-def factorize(matrix: SpanArrowMatrix, chunk_rows: int | None = None) -> SpanFactor:
+def factorize(matrix: SpanBlocks, chunk_rows: int | None = None) -> SpanFactor:
     """Factor a matrix by its structure; see `SpanArrowMatrix.factorize`."""
     packed = None if matrix.carried is None else PackedRows(matrix.carried)
     factor: SpanFactor

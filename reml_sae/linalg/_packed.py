@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
+from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanSelectedInverse
 from reml_sae.typing import Array, Mask
-
-if TYPE_CHECKING:
-    from reml_sae.linalg._span import SpanArrowMatrix
 
 
 class PackedRows:
@@ -86,12 +84,12 @@ class PackedFactor:
 
     Parameters
     ----------
-    matrix : SpanArrowMatrix
+    matrix : SpanBlocks
         Without edges; its low-rank part is left out.
     packed : PackedRows
     """
 
-    def __init__(self, matrix: SpanArrowMatrix, packed: PackedRows, chunk_rows: int | None = None):
+    def __init__(self, matrix: SpanBlocks, packed: PackedRows, chunk_rows: int | None = None):
         self.matrix, self._packed = matrix, packed
         self._base = SpanArrowFactor(replace(
             matrix, rows=packed.pack_blocks(matrix.rows), jacobians=packed.pack(matrix.jacobians),

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -33,11 +33,8 @@ from reml_sae.linalg._batched import (
 )
 from reml_sae.linalg._dense import DenseCholesky
 from reml_sae.linalg._factor import Factor
+from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.typing import Array
-
-if TYPE_CHECKING:
-    from reml_sae.linalg._span import SpanArrowMatrix
-
 
 CHUNK_ELEMENTS = 4_000_000
 
@@ -70,7 +67,7 @@ class SpanSelectedInverse:
 class SpanFactor(Factor, Protocol):
     """What a point asks of a factor of a span arrowhead; g is ((N, q), (M, p))."""
 
-    matrix: SpanArrowMatrix
+    matrix: SpanBlocks
 
     @property
     def backend(self) -> str | None:
@@ -107,12 +104,12 @@ class SpanSchur:
 
     Parameters
     ----------
-    matrix : SpanArrowMatrix
+    matrix : SpanBlocks
     coupling : (M, r, M, r) array
         C^T D^-1 C.
     """
 
-    def __init__(self, matrix: SpanArrowMatrix, coupling: Array):
+    def __init__(self, matrix: SpanBlocks, coupling: Array):
         self.span = matrix.span
         self.m, self.r = matrix.features.shape[1], matrix.span.shape[1]
         self.outside = matrix.span.shape[0] - self.r
@@ -164,14 +161,14 @@ class SpanSchur:
         return out
 
 
-def towards_border(matrix: SpanArrowMatrix, x_rows: Array) -> Array:
+def towards_border(matrix: SpanBlocks, x_rows: Array) -> Array:
     """C^T x inside the span, for x (N, q): (M, r)."""
     pushed = np.einsum("nar,na->nr", matrix.jacobians, x_rows)
     return np.asarray(matrix.scale * (matrix.features.T @ pushed), np.float64)
 
 
 def solve_bordered(
-    matrix: SpanArrowMatrix, rows_inverse: Callable[[Array], Array],
+    matrix: SpanBlocks, rows_inverse: Callable[[Array], Array],
     schur_inverse: Callable[[Array], Array], g_rows: Array, g_border: Array,
 ) -> tuple[Array, Array]:
     """Solve H x = g from D^-1 and S^-1, where D may be more than the matrix's own rows."""
@@ -186,7 +183,7 @@ def solve_bordered(
 class BorderedFactor(ABC):
     """What a factor whose rows have been eliminated answers from D^-1 and its Schur complement."""
 
-    matrix: SpanArrowMatrix
+    matrix: SpanBlocks
     schur: SpanSchur
 
     @property
@@ -224,7 +221,7 @@ class BorderedFactor(ABC):
 class SpanArrowFactor(BorderedFactor):
     """Factor of a `SpanArrowMatrix` whose rows do not couple."""
 
-    def __init__(self, matrix: SpanArrowMatrix, chunk_rows: int | None = None):
+    def __init__(self, matrix: SpanBlocks, chunk_rows: int | None = None):
         self.matrix = matrix
         r = matrix.span.shape[1]
         m = matrix.border_shape[0]

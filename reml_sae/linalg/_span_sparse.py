@@ -10,12 +10,11 @@ on the pattern of D.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
+from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.linalg._span_factor import (
     CHUNK_ELEMENTS,
     BorderedFactor,
@@ -25,14 +24,11 @@ from reml_sae.linalg._span_factor import (
 from reml_sae.linalg._sparse import SparseCholesky
 from reml_sae.typing import Array
 
-if TYPE_CHECKING:
-    from reml_sae.linalg._span import SpanArrowMatrix
-
 
 class SparseSpanFactor(BorderedFactor):
     """Factor of a `SpanArrowMatrix` with edges."""
 
-    def __init__(self, matrix: SpanArrowMatrix, chunk_rows: int | None = None):
+    def __init__(self, matrix: SpanBlocks, chunk_rows: int | None = None):
         self.matrix = matrix
         n, q, _ = matrix.rows.shape
         m, r = matrix.features.shape[1], matrix.jacobians.shape[2]
@@ -94,7 +90,7 @@ class SparseSpanFactor(BorderedFactor):
         return self._rows.inverse_at(i.ravel(), j.ravel()).reshape(len(heads), q, q)
 
 
-def _sparse_rows(matrix: SpanArrowMatrix) -> coo_array:
+def _sparse_rows(matrix: SpanBlocks) -> coo_array:
     """D as one sparse matrix (N q, N q); entries that are zero in every block stay in the pattern.
 
     The selected inverse is read on this pattern.

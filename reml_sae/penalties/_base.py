@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -23,9 +24,6 @@ from reml_sae.errors import InputError, RegistryError
 from reml_sae.penalties import _fields
 from reml_sae.penalties._schedule import ScalarWeightSchedule
 from reml_sae.typing import Array
-
-if TYPE_CHECKING:
-    from reml_sae.penalties.composite import CompositePenalty
 
 RHO_LIMIT = 700.0
 LEAST_WEIGHT = 1e-12
@@ -76,6 +74,8 @@ class Penalty(ABC):
     """Whether weight 0 has a meaning: P is zero then, and exp(-P) as proper as it was."""
     FORMULA: ClassVar[str] = ""
     """P in plain text, as `reml-sae penalties KIND` prints it."""
+    SUM: ClassVar[Callable[..., Penalty]]
+    """Makes a sum of its ``parts``; `CompositePenalty` puts itself here."""
 
     def __post_init__(self) -> None:
         (_fields.non_negative if self.ZERO_WEIGHT else _fields.positive)("weight", self.weight)
@@ -108,13 +108,11 @@ class Penalty(ABC):
     def _key(self) -> str:
         return json.dumps(self.to_config(), sort_keys=True)
 
-    def __add__(self, other: Penalty) -> CompositePenalty:
-        """The sum of two penalties on the same target."""
-        from reml_sae.penalties.composite import CompositePenalty
-
+    def __add__(self, other: Penalty) -> Penalty:
+        """The sum of two penalties on the same target, a `CompositePenalty`."""
         if not isinstance(other, Penalty):
             return NotImplemented
-        return CompositePenalty(parts=(self, other))
+        return Penalty.SUM(parts=(self, other))
 
     @property
     def is_normalised(self) -> bool:

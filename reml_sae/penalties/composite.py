@@ -212,6 +212,9 @@ class CompositePenalty(Penalty):
         return {"kind": self.KIND_TAG, "parts": [part.to_config() for part in self.parts]}
 
 
+Penalty.SUM = CompositePenalty
+
+
 def _flattened(parts: Any) -> tuple[Penalty, ...]:
     """Penalties made from the given parts, sums among them expanded."""
     if isinstance(parts, (str, Mapping)) or not isinstance(parts, Sequence) or not parts:

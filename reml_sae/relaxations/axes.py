@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 TINY = 1e-12
 
 
+def sample_index(n: int, most: int, rng: np.random.Generator) -> Index:
+    """At most so many of n rows, in their order."""
+    return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
+
+
 def sample_rows(X: Array, most: int, rng: np.random.Generator) -> Array:
     """At most so many rows, in their order."""
-    return X if len(X) <= most else X[np.sort(rng.choice(len(X), most, replace=False))]
+    return X[sample_index(len(X), most, rng)]
 
 
 def main_axes(Z: Array, rank: int, rng: np.random.Generator) -> Array:

@@ -21,23 +21,33 @@ def normalised(graph: Array) -> tuple[Array, Array]:
     return graph / np.outer(root, root), root
 
 
+def walk_modes(X: Array, near: int, m: int) -> tuple[Array, Array]:
+    """The m slowest modes of a random walk between neighbouring rows X (n, r), slowest last.
+
+    Two rows are neighbours where one is among the ``near`` nearest of the other, with twice the
+    weight where each is. Returned are the eigenvalues (m,) of D^-1 W, all but the first 1, and its
+    eigenvectors (n, m): the Laplacian eigenmap of Belkin and Niyogi (2003).
+    """
+    distance = _to_others(X)
+    close = distance <= np.partition(distance, near - 1, axis=1)[:, near - 1, None]
+    graph, root = normalised(close.astype(float) + close.T)
+    values, vectors = eigh(graph, subset_by_index=[len(X) - m - 1, len(X) - 2])
+    return values, vectors / root[:, None]
+
+
 def eigenmap(X: Array, share: float, m: int) -> Array:
-    """Laplacian eigenmap (n, m) of the graph of nearest neighbours, of unit mean square.
+    """Map (n, m) of rows by the time that a walk between neighbours takes, of unit mean square.
 
     Principal directions are shrunk by their share of noise before distances are taken: noise in
-    many directions would join the turns of a curve. Eigenvectors are scaled by their eigenvalue to
-    the power -1/2: the commute-time map.
+    many directions would join the turns of a curve. Modes are scaled by the Laplacian's eigenvalue
+    to the power -1/2: the commute-time map.
     """
     spread, axes = eigh(X.T @ X / len(X))
     gap = float(np.median(_to_others(X).min(axis=1)))
     noise = float(np.clip(gap / X.shape[1], 0.0, max(spread[0], 0.0)))
-    distance = _to_others(
-        X @ (axes * np.sqrt(1.0 - noise / np.maximum(spread, max(noise, TINY)))))
-    near = int(np.clip(share * len(X), 5, len(X) - 1))
-    close = distance <= np.partition(distance, near - 1, axis=1)[:, near - 1, None]
-    graph, root = normalised(close.astype(float) + close.T)
-    values, vectors = eigh(graph, subset_by_index=[len(X) - m - 1, len(X) - 2])
-    Y = vectors / root[:, None] / np.sqrt(np.maximum(1.0 - values, 1e-3))
+    shrunk = X @ (axes * np.sqrt(1.0 - noise / np.maximum(spread, max(noise, TINY))))
+    values, modes = walk_modes(shrunk, int(np.clip(share * len(X), 5, len(X) - 1)), m)
+    Y = modes / np.sqrt(np.maximum(1.0 - values, 1e-3))
     Y -= Y.mean(axis=0)
     return np.asarray(Y / max(np.sqrt((Y**2).sum(axis=1).mean()), TINY), float)
 

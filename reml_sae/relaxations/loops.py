@@ -7,13 +7,11 @@ harmonics may cross itself.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-from sklearn.manifold import SpectralEmbedding
 from sklearn.neighbors import NearestNeighbors
 
 from reml_sae.relaxations.axes import sample_rows
+from reml_sae.relaxations.graphs import walk_modes
 from reml_sae.relaxations.policy import LoopPolicy
 from reml_sae.typing import Array
 
@@ -36,16 +34,10 @@ def loop_angles(
     if len(Z) < policy.least_rows or not Z.any():
         return None
     few = sample_rows(Z, policy.most_rows, rng)
-    neighbours = int(np.clip(share * len(few), 4, len(few) - 1))
-    embedding = SpectralEmbedding(
-        2, affinity="nearest_neighbors", n_neighbors=neighbours,
-        random_state=int(rng.integers(2**31)), eigen_solver="arpack",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a graph in several pieces is only a poor start
-        y = embedding.fit_transform(few)
+    y = walk_modes(few, int(np.clip(share * len(few) - 1, 3, len(few) - 2)), 2)[1]
+    y *= np.sign(y[np.abs(y).argmax(axis=0), [0, 1]])  # the same sign on every machine
     y = (y - y.mean(0)) / np.maximum(y.std(0), 1e-300)
-    angles = np.arctan2(y[:, 1], y[:, 0])
+    angles = np.arctan2(y[:, 0], y[:, 1])
     if len(few) < len(Z):
         nearest = NearestNeighbors(n_neighbors=1).fit(few).kneighbors(Z, return_distance=False)
         angles = angles[nearest[:, 0]]

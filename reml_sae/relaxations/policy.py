@@ -108,6 +108,30 @@ class PursuitPolicy:
 
 
 @dataclass(frozen=True)
+class NoiseMixturePolicy:
+    """Flats amid noise of any covariance, one a row."""
+
+    most_axes: int = 40
+    """Count of leading axes of the rows at most ..."""
+    rows_per_axis: int = 8
+    """... and of rows for each of them, and each flat, at least."""
+    most_rows: int = 2000
+    """Count of rows that the parameters are from at most."""
+    more_starts: int = 6
+    """Count of short runs for each start asked for ..."""
+    short_sweeps: int = 30
+    """... of EM, and the count of its sweeps."""
+    more_polished: int = 3
+    """Count of short runs that are run on beyond the starts asked for ..."""
+    sweeps: int = 150
+    """... and of their sweeps."""
+    nearly: float = 1e-4
+    """Nats a row that a sweep must gain for a next one."""
+    same: float = 0.98
+    """Share of the rows that two starts must give to the same atoms to be one."""
+
+
+@dataclass(frozen=True)
 class RelaxationPolicy:
     """Of all relaxations from which a fit starts."""
 
@@ -116,3 +140,4 @@ class RelaxationPolicy:
     grid: GridPolicy = field(default_factory=GridPolicy)
     blocks: BlockPolicy = field(default_factory=BlockPolicy)
     unmixing: UnmixingPolicy = field(default_factory=UnmixingPolicy)
+    noise_mixture: NoiseMixturePolicy = field(default_factory=NoiseMixturePolicy)

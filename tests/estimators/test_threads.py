@@ -137,7 +137,11 @@ def test_pools_are_looked_for_after_imports_alone(monkeypatch):
 
 
 def test_warnings_point_at_the_caller():
+    extreme = gaussian_control(60, 4, rank=2, noise_sd=0.1)
+    extreme[7] *= 1000.0
     with pytest.warns(DataWarning) as found:
+        fresh().fit(extreme)
         fresh().fit(gaussian_control(60, 4, rank=2, noise_sd=0.1))
         fresh().fit(np.ones((20, 3)))
+    assert "Z: row 7 (1 of 60) holds" in str(found[0].message)
     assert {record.filename for record in found} == {__file__}

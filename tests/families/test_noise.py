@@ -7,13 +7,11 @@ from scipy.stats import special_ortho_group
 
 from reml_sae.errors import InputError
 from reml_sae.families.noise import (
-    STEPS,
+    NOISES,
     Diagonal,
     Factor,
     Isotropic,
     best_noise,
-    diagonal,
-    factor,
     nats,
 )
 
@@ -28,11 +26,11 @@ def factors(p, ratios, seed=0):
     return np.eye(p) + (frame * (np.array(ratios) - 1.0)) @ frame.T
 
 
-NOISES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
-          Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]))]
+EXAMPLES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
+            Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]))]
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.kind)
+@pytest.mark.parametrize("noise", EXAMPLES, ids=lambda noise: noise.kind)
 def test_metric(noise):
     rows = np.random.default_rng(0).normal(size=(7, 4))
     np.testing.assert_allclose(noise.colour(noise.whiten(rows)), rows, rtol=1e-12)
@@ -40,12 +38,23 @@ def test_metric(noise):
     assert np.linalg.slogdet(noise.shape)[1] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_every_kind_has_an_example():
+    assert {type(noise) for noise in EXAMPLES} == set(NOISES.items.values())
+
+
+@pytest.mark.parametrize("noise", EXAMPLES, ids=lambda noise: noise.kind)
+def test_arrays_are_all_that_there_is(noise):
+    again = NOISES.get(noise.kind).of(noise.arrays(), len(noise.shape))
+    np.testing.assert_array_equal(again.shape, noise.shape)
+    assert again.cost(50) == noise.cost(50)
+
+
 @pytest.mark.parametrize("kind", ["diagonal", "factor"])
 def test_nothing_near_is_better(kind):
     """The step is the minimum of what it says it minimises, also in its scale of phi."""
     n = 200
     second = second_moment(factors(5, [20.0, 3.0]) + np.diag([1.0, 2.0, 1.0, 0.3, 1.0]), n, 1)
-    found = STEPS[kind](second, n)
+    found = NOISES.get(kind).best(second, n)
     value = nats(found, second, n) + found.cost(n)
     rng = np.random.default_rng(2)
     for _ in range(40):
@@ -143,7 +152,7 @@ def rotated(frame, r, ratios, n, rng, m):
 def test_evidence_of_columns(n, within):
     """Against a grid over the log variances of three columns at the spread that was chosen."""
     second = second_moment(np.diag([8.0, 1.0, 0.4]), n, 5)
-    noise = diagonal(second, n)
+    noise = Diagonal.best(second, n)
     value, phi = evidence(noise, second, n)
     grid = np.linspace(-8.0, 8.0, 801)
     a, b = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
@@ -164,10 +173,37 @@ def test_the_kind_and_the_rank():
     for kind, covariance in planted.items():
         found = [best_noise("auto", second_moment(covariance, n, seed), n) for seed in seeds]
         assert np.mean([noise.kind == kind for noise in found]) >= 0.95, kind
-    ranks = [factor(second_moment(planted["factor"], n, seed), n).rank for seed in seeds]
+    ranks = [Factor.best(second_moment(planted["factor"], n, seed), n).rank for seed in seeds]
     assert np.mean(np.array(ranks) == 3) >= 0.9
 
 
 def test_unknown():
     with pytest.raises(InputError, match="noise='coloured' is unknown"):
         best_noise("coloured", np.eye(3), 10)
+
+
+def shapes():
+    rng = np.random.default_rng(3)
+    U = np.linalg.qr(rng.normal(size=(6, 3)))[0]
+    d = rng.normal(size=6)
+    return [Diagonal(d - d.mean(), 0.8), Factor(U, np.array([9.0, 4.0, 1.3])),
+            Factor(U[:, :1], np.array([30.0])), Factor(U[:, :2], np.array([5.0, 4.9]))]
+
+
+@pytest.mark.parametrize("noise", shapes(), ids=lambda noise: f"{noise.kind}{noise.simpler().kind}")
+def test_gradient_in_the_parameters(noise):
+    rng = np.random.default_rng(5)
+    Z = rng.normal(size=(50, 6)) @ rng.normal(size=(6, 6))
+
+    def value(parameters):
+        made = noise.at(parameters)
+        return 0.5 * np.log((made.whiten(Z) ** 4).sum()) + made.cost(50)
+
+    x = noise.parameters()
+    np.testing.assert_allclose(noise.at(x).shape, noise.shape, atol=1e-12)
+    x = x + 0.2 * rng.normal(size=len(x))
+    made = noise.at(x)
+    white = made.whiten(Z)
+    found = made.gradient(x, 2.0 * Z.T @ white**3 / (white**4).sum(), 50)
+    expected = [(value(x + h) - value(x - h)) / 2e-5 for h in 1e-5 * np.eye(len(x))]
+    np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())

@@ -1,7 +1,9 @@
 """Births: how many atoms a model has.
 
 A model with one atom more is fitted from starts of its own, not from the present model, so the
-numbers are compared by V of rough fits without the judge of moves.
+numbers are compared by V of rough fits. The judge of moves has no part in it: what comes near to
+the present model it fits on by REML, which would lower V of the larger number alone and lean
+towards it; and its fits call no callbacks, while births are most of a search.
 
 Contract. An interrupt returns the best fit so far.
 """

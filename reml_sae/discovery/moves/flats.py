@@ -11,10 +11,17 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import codes_of, local_rows, local_scores, rough_criterion
+from reml_sae.discovery.local import (
+    codes_of,
+    criterion_from,
+    least_gaussian,
+    local_rows,
+    rough_criterion,
+)
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
 
 
@@ -53,8 +60,10 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     if atom.is_flat:
         return None
     rows, X = local_rows(fitted, k, settings.policy.topology)
-    scores = local_scores(X, settings.policy.move.flat_rows, settings.policy.topology, context.rng)
-    flat = _linear_twin(scores, atom, settings, context.rng)
+    chosen = sample_index(len(rows), settings.policy.move.flat_rows, context.rng)
+    scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
+    t = fitted.result.theta.xi[:, fitted.model.coordinate_columns(k)][rows[chosen]]
+    flat = _linear_twin(scores, t, atom, settings, context.rng)
     if flat is None:
         return None
     atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
@@ -63,16 +72,26 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
         codes = _codes_on_flat(fitted, k, rows, X, flat)
         return refitted(fitted, atoms, codes, known_without(fitted, k), settings)
 
-    return Proposal(k, f"{atom.label} -> {flat.label}", settings.policy.move.margin, fit)
+    return Proposal(k, f"{atom.label} -> {flat.label}",
+                    settings.policy.move.margin, fit)
 
 
 def _linear_twin(
-    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+    scores: Array, t: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
 ) -> Manifold | None:
-    """The best flat where, on these rows alone, the atom is not better by the margin."""
+    """The best flat where, on these rows alone, the atom is not better by the margin.
+
+    Parameters
+    ----------
+    scores : (n, r) array
+    t : (n, d) array
+        Coordinates of the rows on the atom.
+    """
     policy = settings.policy
     if len(scores) < policy.start.least_rows or scores.shape[1] == 0:
         return Euclidean(1, 1)
+    if criterion_from(scores, t, atom, settings) + policy.move.margin < least_gaussian(scores):
+        return None
     values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
               for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])

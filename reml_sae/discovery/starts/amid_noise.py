@@ -1,4 +1,4 @@
-"""Rings and shells among directions of noise that are as long as they are, or longer."""
+"""Atoms among directions of noise that are as long as they are, or longer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from reml_sae.discovery.starts._blocks import from_blocks, shells
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
-from reml_sae.families.noise import factor
+from reml_sae.families.noise import Factor
+from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
 
 
@@ -16,12 +17,24 @@ class AmidNoiseStart:
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
         """Starts for atoms whose length varies little, where the noise may have a shape."""
         Z, dims = problem.Z, problem.dims
-        if problem.noise == "isotropic" or not all(shells(problem.atoms, dims)):
+        if not all(shells(problem.atoms, dims)):
             return []
-        n_noise = factor(Z.T @ Z / len(Z), len(Z)).rank - sum(dims)
+        n_noise = Factor.best(Z.T @ Z / len(Z), len(Z)).rank - sum(dims)
         if n_noise < 0 or (not n_noise and len(dims) == 1):
             return []
         n_active = 1 if problem.assignment.is_mixture else problem.assignment.most_active
         found = unmixed_amid_noise(Z, dims, n_active, n_noise, rng,
                                    problem.policy.relaxation.unmixing)
         return [from_blocks(problem, start, rng, ranked=False) for start in found[:problem.n_init]]
+
+
+class NoiseMixtureStart:
+    """Flats of atoms that rows use one at a time, told from the noise that all rows share."""
+
+    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+        """Starts, where there are several atoms."""
+        if not problem.is_partition or len(problem.atoms) == 1:
+            return []
+        found = flats_amid_noise(problem.Z, problem.dims, problem.n_init, rng,
+                                 problem.policy.relaxation.noise_mixture)
+        return [from_blocks(problem, start, rng, ranked=False) for start in found]

@@ -55,8 +55,6 @@ class StartProblem:
     n_init : int
         How many starts of one kind there are at most.
     policy : SearchPolicy
-    noise : str
-        Kind of the noise; where it is not "isotropic" the main axes may be those of noise.
     """
 
     Z: Array
@@ -64,7 +62,6 @@ class StartProblem:
     assignment: Assignment
     n_init: int
     policy: SearchPolicy
-    noise: str = "isotropic"
 
     @property
     def is_partition(self) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from reml_sae.discovery.codes import hard_shares
-from reml_sae.discovery.starts.amid_noise import AmidNoiseStart
+from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, NoiseMixtureStart
 from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.loop import LoopStart
 from reml_sae.discovery.starts.partition import PartitionStart
@@ -16,13 +17,16 @@ from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
 
 STARTS: tuple[Start, ...] = (
-    PartitionStart(), LoopStart(), DictionaryStart(), UnmixingStart(), WideRingStart(),
-    AmidNoiseStart())
+    PartitionStart(), LoopStart(), DictionaryStart(), UnmixingStart(), WideRingStart())
+AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
+"""Those for rows whose main axes may be those of noise."""
 
 
-def find_code_starts(problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
-    """At least one start."""
-    found = [start for kind in STARTS for start in kind.propose(problem, rng)]
+def find_code_starts(
+    problem: StartProblem, rng: np.random.Generator, kinds: Sequence[Start] = STARTS
+) -> list[CodeStart]:
+    """Starts of some kinds; of all ``STARTS``, at least one."""
+    found = [start for kind in kinds for start in kind.propose(problem, rng)]
     if problem.assignment.is_mixture:
         return [_with_shares(start, problem.policy.encode.hard_share) for start in found]
     return found

@@ -17,43 +17,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine import Outer, OuterPart, Theta
+from reml_sae.families import Family
 from reml_sae.linalg import ArrowFactor, ArrowMatrix, batched_cholesky
 from reml_sae.models.mixed.border import Border
-from reml_sae.models.mixed.covariance import REACH, Covariance, term_slices
+from reml_sae.models.mixed.covariance import REACH, Covariance, EffectsPrior, term_slices
 from reml_sae.typing import Array, Curvature
 
 LEAST_STEP = 1e-8
 """Of a fixed effect in a search, as a share of the typical size of eta."""
 
 
-class GroupedModel(ABC):
-    """Protocol methods that do not depend on how eta is made.
+@dataclass(frozen=True, eq=False)
+class GroupedStructure(ABC):
+    """A model whose rows are groups, without a state.
 
     Attributes
     ----------
+    family : Family
+    method : "REML", "ML" or "Laplace"
+    x_names : tuple of str
+        Names of the P coefficients.
+    terms : tuple of Covariance
+        Of the groups' effects.
     border : Border
         Which directions of the coefficients are inner and which outer parameters.
-    outer : Outer
-        Its parts are "covariance", "fixed" and, where there are any, "smooths".
     """
 
-    border: Border
+    family: Family
+    method: str
+    x_names: tuple[str, ...]
     terms: tuple[Covariance, ...]
-    outer: Outer
-    _theta: Theta | None
-    _rho: Array | None
+    border: Border
 
+    @property
     @abstractmethod
-    def at(self, theta: Theta, rho: Array) -> Any:
-        """The model at a state and outer parameters."""
+    def outer(self) -> Outer:
+        """What rho consists of: "covariance", "fixed" and, where there are any, "smooths"."""
 
+    @property
     @abstractmethod
-    def joint_point(self, theta: Theta, rho: Array) -> GroupedPoint:
-        """The model with all coefficients inside, at the same effects, coefficients and priors."""
+    def joint(self) -> GroupedStructure:
+        """The structure whose inner parameters hold all coefficients; itself but for "Laplace"."""
 
     @abstractmethod
     def row_objective(self, theta: Theta, rho: Array) -> Array:
         """The part of F that belongs to each group, (G,)."""
+
+    def coefficients(self, theta: Theta, rho: Array) -> Array:
+        """Coefficients of all columns of X, (P,)."""
+        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.outer["fixed"]]
+
+    def joint_rho(self, rho: Array) -> Array:
+        """Outer parameters of `joint`: those but the fixed effects."""
+        return np.delete(rho, self.outer["fixed"])
+
+    def effects(self, rho: Array) -> EffectsPrior:
+        """The prior of the groups' effects at outer parameters."""
+        return EffectsPrior.of(self.terms, rho[self.outer["covariance"]])
+
+
+class GroupedModel(GroupedStructure):
+    """A structure with a start, and what the engine asks that does not depend on how eta is made.
+
+    The start is found when it is first asked for, unless it is given.
+    """
+
+    _theta: Theta | None = None
+    _rho: Array | None = None
+
+    @abstractmethod
+    def at(self, theta: Theta, rho: Array) -> GroupedPoint:
+        """The model at a state and outer parameters."""
 
     def row_sampler(self, theta: Theta, rho: Array) -> GroupSampler:
         """Draws of the groups' effects around a mode."""
@@ -80,7 +114,7 @@ class GroupedModel(ABC):
             self.terms, term_slices(self.terms, covariance.start), strict=True))])
         frame[covariance, covariance] = np.diag(scales)
         if fixed.stop > fixed.start:
-            joint = self.joint_point(theta, rho).whole_inverse().border
+            joint = self.at(theta, rho).joint().whole_inverse().border
             own = self.border.outer_covariance(joint)
             values, vectors = np.linalg.eigh(own)
             sizes = np.clip(REACH * np.sqrt(np.maximum(values, 0.0)), LEAST_STEP, 1.0)
@@ -129,10 +163,6 @@ class GroupedModel(ABC):
         better = self.row_objective(new, rho) < self.row_objective(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
 
-    def coefficients(self, theta: Theta, rho: Array) -> Array:
-        """Coefficients of all columns of X, (P,)."""
-        return self.border.inner @ theta.beta[:, 0] + self.border.outer @ rho[self.outer["fixed"]]
-
 
 def covariance_part(terms: Sequence[Covariance]) -> OuterPart:
     """The outer parameters of the effects' covariances, one term after another."""
@@ -156,8 +186,8 @@ class GroupSampler:
     point : GroupedPoint
     """
 
-    def __init__(self, point: Any):
-        self.theta: Theta = point.theta
+    def __init__(self, point: GroupedPoint):
+        self.theta = point.theta
         self.carried = np.ones(point.theta.xi.shape, bool)
         self._map = point.effects.factor
         blocks = point.matrix("exact").rows
@@ -200,13 +230,23 @@ class InverseBlocks:
 class GroupedPoint(ABC):
     """Pieces of a point that do not depend on how eta is made; computed when asked for, once."""
 
-    model: Any
-    theta: Theta
-    rho: Array
-    psi: Array
+    structure: Any
     eta: Array
-    beta: Array
-    _whole: dict[Curvature, InverseBlocks]
+
+    def __init__(self, structure: GroupedStructure, theta: Theta, rho: Array):
+        self.structure, self.theta, self.rho = structure, theta, rho
+        self.effects = structure.effects(rho)
+        self.psi = rho[structure.outer.psi]
+        self.beta: Array = theta.beta[:, 0]
+        self._whole: dict[Curvature, InverseBlocks] = {}
+
+    def joint(self) -> Self:
+        """The point with all coefficients inside, at the same effects, coefficients and priors."""
+        structure, joint = self.structure, self.structure.joint
+        if joint is structure:
+            return self
+        beta = structure.coefficients(self.theta, self.rho)[:, None]
+        return type(self)(joint, Theta(self.theta.xi, beta), structure.joint_rho(self.rho))
 
     @abstractmethod
     def matrix(self, curvature: Curvature, damping: float = 0.0) -> ArrowMatrix[Array]:
@@ -235,7 +275,7 @@ class GroupedPoint(ABC):
         """Inverse of H on the effects and some coefficients, 0 elsewhere."""
 
     def _loss_eta(self, order: int) -> Array:
-        return self.model.family.loss_eta(self.model.data.y, self.eta, self.psi, order)
+        return self.structure.family.loss_eta(self.structure.data.y, self.eta, self.psi, order)
 
     @cached_property
     def _score(self) -> Array:
@@ -247,7 +287,7 @@ class GroupedPoint(ABC):
 
     @cached_property
     def _expected(self) -> Array:
-        return self.model.family.weight(self.model.data.y, self.eta, self.psi, 0)
+        return self.structure.family.weight(self.structure.data.y, self.eta, self.psi, 0)
 
     def whole_inverse(self, curvature: Curvature = "majorizer") -> InverseBlocks:
         """Inverse of the whole of H."""
@@ -259,8 +299,8 @@ class GroupedPoint(ABC):
     @property
     def dispersion_energy(self) -> float:
         """RSS / (2 phi) of a Gaussian; 0 for a family without a dispersion."""
-        family = self.model.family
+        family = self.structure.family
         if not family.has_dispersion:
             return 0.0
-        deviance = family.deviance(self.model.data.y, self.eta, self.psi)
+        deviance = family.deviance(self.structure.data.y, self.eta, self.psi)
         return 0.5 * float(np.exp(-self.psi[0]) * deviance.sum())

@@ -21,42 +21,29 @@ identity, whose variance is 1 / lambda.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reml_sae.engine import Outer, OuterPart, Theta
+from reml_sae.engine import Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Binomial, Family, get_family
-from reml_sae.models.family_part import family_part
 from reml_sae.models.mixed.border import Border, check_rank, unpenalised, unpenalised_names
-from reml_sae.models.mixed.covariance import Covariance, EffectsPrior, term_slices
+from reml_sae.models.mixed.covariance import Covariance, term_slices
 from reml_sae.models.mixed.design import make_design
-from reml_sae.models.mixed.grouped import GroupedModel, covariance_part, fixed_part
+from reml_sae.models.mixed.grouped import GroupedModel
+from reml_sae.models.mixed.moments import typical_eta
 from reml_sae.models.mixed.point import MixedPoint
 from reml_sae.models.mixed.separation import separating_columns, separation_message
-from reml_sae.models.mixed.smooths import (
-    LOG_STRENGTH_SPAN,
-    Smooth,
-    SmoothPrior,
-    bind_smooths,
-)
-from reml_sae.models.mixed.start import (
-    FirstRho,
-    best_psi,
-    first_theta,
-    joint_coefficients,
-    typical_eta,
-)
+from reml_sae.models.mixed.smooths import Smooth, bind_smooths
+from reml_sae.models.mixed.start import best_psi, first_theta, joint_coefficients
+from reml_sae.models.mixed.structure import MixedStructure
 from reml_sae.typing import Array
 
 METHODS = ("REML", "ML", "Laplace")
 
 
-class MixedModel(GroupedModel):
+class MixedModel(GroupedModel, MixedStructure):
     """Arrow model of grouped observations.
 
     Parameters
@@ -111,61 +98,19 @@ class MixedModel(GroupedModel):
             raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         x_names = getattr(X, "columns", None) if x_names is None else x_names
         data, sizes = make_design(y, X, groups, Z, offset)
-        self.method = method
-        self.family = _family(family, n_trials, len(data.y))
-        self.family.check(data.y)
-        self.data = data
-        """Responses, offset, groups, and X in full."""
-        self.x_names = _names(x_names, data.X.shape[1], "x")
-        self.all_smooths = bind_smooths(penalties, data.X.shape[1])
-        check_rank(data.X, self.all_smooths, self.x_names)
-        fixed = data.X @ unpenalised(self.all_smooths, data.X.shape[1])
-        self.eta_scale = typical_eta(self.family, data, fixed)
-        self.terms = self._make_terms(covariance, sizes, z_names)
-        self._set_border(Border.split(self.all_smooths, data.X, self.eta_scale)
-                         if method == "Laplace" else
-                         Border.whole(self.all_smooths, data.X.shape[1]))
-        self._lay_out(FirstRho.of(self))
-        self._rho: Array | None = None
-        self._theta: Theta | None = None
-
-    # --- construction ----------------------------------------------------------------------------
-
-    def _make_terms(
-        self, covariance: str | Sequence[str], sizes: list[int], z_names: Sequence[str] | None
-    ) -> tuple[Covariance, ...]:
-        kinds = [covariance] * len(sizes) if isinstance(covariance, str) else list(covariance)
-        if len(kinds) != len(sizes):
-            raise InputError(f"covariance must be one name, or one for each of the {len(sizes)} "
-                             f"terms of Z, got {covariance!r}")
-        names = _names(z_names, sum(sizes), "z")
-        scales = self.eta_scale / np.sqrt(np.mean(self.data.Z**2, axis=0))
-        terms, begin = [], 0
-        for kind, size in zip(kinds, sizes, strict=True):
-            own = slice(begin, begin + size)
-            terms.append(Covariance(kind, names[own], scales[own]))
-            begin += size
-        return tuple(terms)
-
-    def _set_border(self, border: Border) -> None:
-        """Choose the inner coefficients."""
-        self.border = border
-        self.smooths = border.smooths
-        data = self.data
-        self.outer_X: Array = data.X @ border.outer
-        self.design = (replace(data, X=data.X @ border.inner) if self.method == "Laplace"
-                       else data)
-
-    def _lay_out(self, first: FirstRho) -> None:
-        """Choose what rho consists of; the box of a strength lies around its first value."""
-        self._first, count = first, len(first.smooths)
-        smooths = OuterPart(
-            "smooths", tuple(label for smooth in self.smooths for label in smooth.labels),
-            first.smooths[:, None] + np.array([-LOG_STRENGTH_SPAN, LOG_STRENGTH_SPAN]),
-            np.ones(count, bool))
-        self.outer = Outer(
-            (covariance_part(self.terms), smooths, fixed_part(self.outer_X.shape[1])),
-            family_part(self.family))
+        chosen = _family(family, n_trials, len(data.y))
+        chosen.check(data.y)
+        p = data.X.shape[1]
+        names, smooths = _names(x_names, p, "x"), bind_smooths(penalties, p)
+        check_rank(data.X, smooths, names)
+        eta_scale = typical_eta(chosen, data, data.X @ unpenalised(smooths, p))
+        scales = eta_scale / np.sqrt(np.mean(data.Z**2, axis=0))
+        super().__init__(
+            family=chosen, method=method, x_names=names,
+            terms=_terms(covariance, sizes, z_names, scales),
+            border=(Border.split(smooths, data.X, eta_scale) if method == "Laplace"
+                    else Border.whole(smooths, p)),
+            data=data, all_smooths=smooths, eta_scale=eta_scale)
 
     # --- protocol: structure ---------------------------------------------------------------------
 
@@ -179,10 +124,6 @@ class MixedModel(GroupedModel):
         """Number of integrated parameters: effects, and the integrated directions of beta."""
         integrated = self.integrated(self.smooth_prior(np.zeros(len(self.outer))))
         return self.data.n_groups * self.data.Z.shape[1] + int(integrated.sum())
-
-    def integrated(self, prior: SmoothPrior) -> NDArray[np.bool_]:
-        """Which graded directions of the border the criterion integrates."""
-        return prior.penalised if self.method == "ML" else np.ones_like(prior.penalised)
 
     def objection(self, limits: Sequence[tuple[str, str]]) -> str:
         """Separation of the data by columns that no prior holds, or binary groups of one.
@@ -212,9 +153,9 @@ class MixedModel(GroupedModel):
     def initial_rho(self) -> Array:
         """Outer parameters from which the outer loop starts."""
         if self._rho is None:
-            rho = self._first.without_fixed(self.outer)
+            rho = self.first.without_fixed(self.outer)
             if self.outer_X.shape[1]:
-                start = self.joint().initial_theta()
+                start = first_theta(self.joint, self.joint_rho(rho))
                 rho[self.outer["fixed"]] = self._joint_fixed(start, rho)
             self._rho = rho
         return self._rho.copy()
@@ -241,8 +182,8 @@ class MixedModel(GroupedModel):
         return moved
 
     def _joint_fixed(self, start: Theta, rho: Array) -> Array:
-        joint = self.joint()
-        return self.border.outer_of(joint_coefficients(joint, start, self.joint_rho(rho)))
+        coefficients = joint_coefficients(self.joint, start, self.joint_rho(rho))
+        return self.border.outer_of(coefficients)
 
     def initial_theta(self) -> Theta:
         """State from which an inner solve starts."""
@@ -252,61 +193,30 @@ class MixedModel(GroupedModel):
 
     # --- protocol: the inner problem -------------------------------------------------------------
 
-    def predictor(self, theta: Theta, rho: Array) -> Array:
-        """Eta, (n,)."""
-        eta = self.design.predictor(theta.xi, theta.beta[:, 0]) + self.data.offset
-        return eta + self.outer_X @ rho[self.outer["fixed"]]
-
     def at(self, theta: Theta, rho: Array) -> MixedPoint:
         """The model at a state and outer parameters."""
         return MixedPoint(self, theta, np.asarray(rho, float))
-
-    def objective(self, theta: Theta, rho: Array) -> float:
-        """F alone, without the work for its derivatives."""
-        effects = EffectsPrior.of(self.terms, rho[self.outer["covariance"]])
-        beta = theta.beta[:, 0]
-        value = float(self._loss(theta, rho).sum())
-        value += 0.5 * float((effects.spherical(theta.xi) ** 2).sum())
-        return value + 0.5 * float(self.smooth_prior(rho).energies(beta, beta).sum())
 
     def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
         """The state itself: eta is linear in theta, so that joint steps need no refinement."""
         return theta
 
-    def row_objective(self, theta: Theta, rho: Array) -> Array:
-        """The part of F that belongs to each group, (G,)."""
-        effects = EffectsPrior.of(self.terms, rho[self.outer["covariance"]])
-        loss = self.design.group_sums(self._loss(theta, rho))
-        return loss + 0.5 * (effects.spherical(theta.xi) ** 2).sum(axis=1)
 
-    def _loss(self, theta: Theta, rho: Array) -> Array:
-        return self.family.loss(self.data.y, self.predictor(theta, rho), rho[self.outer.psi])
-
-    def smooth_prior(self, rho: Array) -> SmoothPrior:
-        """The prior of the smooths at outer parameters."""
-        return SmoothPrior(self.smooths, self.design.X.shape[1], rho[self.outer["smooths"]])
-
-    # --- coefficients in full --------------------------------------------------------------------
-
-    def joint(self) -> MixedModel:
-        """The model whose inner parameters hold all coefficients; itself but for "Laplace"."""
-        if self.method != "Laplace":
-            return self
-        other = copy(self)
-        other.method = "ML"
-        other._set_border(Border.whole(self.all_smooths, self.data.X.shape[1]))
-        other._lay_out(self._first)
-        other._rho = other._theta = None
-        return other
-
-    def joint_rho(self, rho: Array) -> Array:
-        """Outer parameters of the joint model: those but the fixed effects."""
-        return np.delete(rho, self.outer["fixed"])
-
-    def joint_point(self, theta: Theta, rho: Array) -> MixedPoint:
-        """The joint model at the same effects, coefficients and priors."""
-        beta = self.coefficients(theta, rho)[:, None]
-        return self.joint().at(Theta(theta.xi, beta), self.joint_rho(rho))
+def _terms(
+    covariance: str | Sequence[str], sizes: list[int], z_names: Sequence[str] | None, scales: Array
+) -> tuple[Covariance, ...]:
+    """Covariances of terms with these numbers of columns; ``scales`` (q,) are of all columns."""
+    kinds = [covariance] * len(sizes) if isinstance(covariance, str) else list(covariance)
+    if len(kinds) != len(sizes):
+        raise InputError(f"covariance must be one name, or one for each of the {len(sizes)} "
+                         f"terms of Z, got {covariance!r}")
+    names = _names(z_names, sum(sizes), "z")
+    terms, begin = [], 0
+    for kind, size in zip(kinds, sizes, strict=True):
+        own = slice(begin, begin + size)
+        terms.append(Covariance(kind, names[own], scales[own]))
+        begin += size
+    return tuple(terms)
 
 
 def _names(names: Sequence[str] | None, count: int, letter: str) -> tuple[str, ...]:

@@ -19,20 +19,16 @@ where it stays well conditioned as a variance goes to zero or a strength to infi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import ArrowFactor, ArrowMatrix
-from reml_sae.models.mixed.covariance import EffectsPrior, stepped
+from reml_sae.models.mixed.covariance import stepped
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
-from reml_sae.models.mixed.smooths import SmoothPrior
+from reml_sae.models.mixed.structure import MixedStructure
 from reml_sae.typing import Array, Curvature
-
-if TYPE_CHECKING:
-    from reml_sae.models.mixed.model import MixedModel
 
 
 @dataclass(frozen=True)
@@ -67,16 +63,13 @@ class ScaledFactor:
 class MixedPoint(GroupedPoint):
     """One point of a `MixedModel`; pieces are computed when asked for, once."""
 
-    def __init__(self, model: MixedModel, theta: Theta, rho: Array):
-        self.model, self.theta, self.rho = model, theta, rho
-        self.effects = EffectsPrior.of(model.terms, rho[model.outer["covariance"]])
-        self.smooths = SmoothPrior(model.smooths, model.design.X.shape[1],
-                                   rho[model.outer["smooths"]])
-        self.psi = rho[model.outer.psi]
-        self.beta = theta.beta[:, 0]
-        self._whole: dict[Curvature, InverseBlocks] = {}
-        self.eta = model.predictor(theta, rho)
-        self.objective = float(model.family.loss(model.data.y, self.eta, self.psi).sum())
+    structure: MixedStructure
+
+    def __init__(self, structure: MixedStructure, theta: Theta, rho: Array):
+        super().__init__(structure, theta, rho)
+        self.smooths = structure.smooth_prior(rho)
+        self.eta = structure.predictor(theta, rho)
+        self.objective = float(structure.family.loss(structure.data.y, self.eta, self.psi).sum())
         self.objective += 0.5 * float((self.effects.spherical(theta.xi) ** 2).sum())
         self.objective += 0.5 * float(self.smooths.energies(self.beta, self.beta).sum())
 
@@ -86,7 +79,7 @@ class MixedPoint(GroupedPoint):
         return Theta(self.effects.precision_times(v.xi), self.smooths.apply(v.beta[:, 0])[:, None])
 
     def _pull_back(self, v: Array) -> Theta:
-        rows, border = self.model.design.pull_back(v)
+        rows, border = self.structure.design.pull_back(v)
         return Theta(rows, border[:, None])
 
     def gradient(self) -> Theta:
@@ -99,7 +92,7 @@ class MixedPoint(GroupedPoint):
 
     def _along(self, v: Theta) -> Array:
         """Change of eta along a vector, J v."""
-        return self.model.design.predictor(v.xi, v.beta[:, 0])
+        return self.structure.design.predictor(v.xi, v.beta[:, 0])
 
     # --- curvature -------------------------------------------------------------------------------
 
@@ -111,11 +104,11 @@ class MixedPoint(GroupedPoint):
 
     def matrix(self, curvature: Curvature, damping: float = 0.0) -> ArrowMatrix[Array]:
         """H' + damping * diag(H'), in spherical and graded coordinates."""
-        D, C, A = self.model.design.gram(self._weights(curvature))
+        D, C, A = self.structure.design.gram(self._weights(curvature))
         L, T = self.effects.factor, self.smooths.basis
         rows = L.T @ D @ L + np.eye(len(L))
         border = self.smooths.graded_matrix()
-        if self.model.smooths:
+        if self.structure.smooths:
             A, C = T.T @ A @ T, C @ T
         border += 0.5 * (A + A.T)
         if damping:
@@ -144,18 +137,18 @@ class MixedPoint(GroupedPoint):
         graded = np.zeros((len(integrated), len(integrated)))
         graded[np.ix_(integrated, integrated)] = found.border
         L, T = self.effects.factor, self.smooths.basis[:, integrated]
-        value = 0.5 * (factor.logdet() - self.model.design.n_groups * self.effects.log_det)
+        value = 0.5 * (factor.logdet() - self.structure.design.n_groups * self.effects.log_det)
         return InverseBlocks(value, L @ found.rows @ L.T, L @ (found.coupling @ T.T),
                              T @ found.border @ T.T, found.rows, graded)
 
     def leverages(self, blocks: InverseBlocks) -> Array:
         """h_i = j_i^T H^-1 j_i, (n,)."""
-        return self.model.design.leverages(blocks.rows, blocks.coupling, blocks.border)
+        return self.structure.design.leverages(blocks.rows, blocks.coupling, blocks.border)
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| on the integrated directions, and its explicit gradients (DESIGN A5)."""
-        family, y = self.model.family, self.model.data.y
-        integrated = self.model.integrated(self.smooths)
+        family, y = self.structure.family, self.structure.data.y
+        integrated = self.structure.integrated(self.smooths)
         blocks = self.inverse_blocks(curvature, integrated)
         h = self.leverages(blocks)
         if curvature == "exact":
@@ -166,13 +159,13 @@ class MixedPoint(GroupedPoint):
             by_psi = family.weight_psi(y, self.eta, self.psi)
         pulled = 0.5 * slope * h
         rho = np.zeros_like(self.rho)
-        outer = self.model.outer
+        outer = self.structure.outer
         rho[outer["covariance"]] = 0.5 * self.effects.traces(blocks.spherical_rows)
         rho[outer["smooths"]] = 0.5 * self.smooths.traces(blocks.graded_border)
-        rho[outer["fixed"]] = self.model.outer_X.T @ pulled
+        rho[outer["fixed"]] = self.structure.outer_X.T @ pulled
         rho[outer.psi] = 0.5 * by_psi @ h
-        edf = (float(self._weights(curvature) @ h) if self.model.method == "REML"
-               else self.model.joint_point(self.theta, self.rho).edf())
+        edf = (float(self._weights(curvature) @ h) if self.structure.method == "REML"
+               else self.joint().edf())
         return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
 
     def stepped_factors(self) -> list[Array]:
@@ -181,10 +174,10 @@ class MixedPoint(GroupedPoint):
         With c the spherical effects and G' their posterior covariances, V is stationary where
         S = sum c c^T equals R = sum (I - G'), and the step goes to L R^-1/2 S R^-1/2 L^T.
         """
-        blocks = self.inverse_blocks("majorizer", self.model.integrated(self.smooths))
+        blocks = self.inverse_blocks("majorizer", self.structure.integrated(self.smooths))
         spherical = self.effects.spherical(self.theta.xi)
         found, begin = [], 0
-        for term in self.model.terms:
+        for term in self.structure.terms:
             own = slice(begin, begin + term.size)
             inside = np.eye(term.size) - blocks.spherical_rows[:, own, own]
             found.append(stepped(self.effects.factor[own, own],
@@ -200,11 +193,11 @@ class MixedPoint(GroupedPoint):
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
-        out, outer = np.zeros_like(self.rho), self.model.outer
+        out, outer = np.zeros_like(self.rho), self.structure.outer
         out[outer["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
         out[outer["smooths"]] = 0.5 * self.smooths.energies(self.beta, self.beta)
-        out[outer["fixed"]] = self.model.outer_X.T @ self._score
-        loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
+        out[outer["fixed"]] = self.structure.outer_X.T @ self._score
+        loss_psi = self.structure.family.loss_psi(self.structure.data.y, self.eta, self.psi)
         out[outer.psi] = loss_psi.sum(axis=1)
         return out
 
@@ -214,19 +207,19 @@ class MixedPoint(GroupedPoint):
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
-        out, outer = np.zeros_like(self.rho), self.model.outer
+        out, outer = np.zeros_like(self.rho), self.structure.outer
         along = self._along(u)
         out[outer["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
         out[outer["smooths"]] = self.smooths.energies(self.beta, u.beta[:, 0])
-        out[outer["fixed"]] = self.model.outer_X.T @ (self._weights("exact") * along)
-        by_psi = self.model.family.loss_eta_psi(self.model.data.y, self.eta, self.psi, 1)
+        out[outer["fixed"]] = self.structure.outer_X.T @ (self._weights("exact") * along)
+        by_psi = self.structure.family.loss_eta_psi(self.structure.data.y, self.eta, self.psi, 1)
         out[outer.psi] = by_psi @ along
         return out
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of the effects' and the smooths' priors, and their gradient in rho."""
         g, q = self.theta.xi.shape
-        out, outer = np.zeros_like(self.rho), self.model.outer
+        out, outer = np.zeros_like(self.rho), self.structure.outer
         value, out[outer["smooths"]] = self.smooths.log_normalizer()
         value += 0.5 * g * (q * np.log(2.0 * np.pi) + self.effects.log_det)
         out[outer["covariance"]] = 0.5 * g * self.effects.log_det_gradient

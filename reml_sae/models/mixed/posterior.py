@@ -145,7 +145,7 @@ class Prediction:
 
 def joint_point(model: MixedModel, fit: Fit) -> MixedPoint:
     """The joint problem at a fit: all coefficients are inner parameters."""
-    return model.joint_point(fit.theta, fit.rho)
+    return model.at(fit.theta, fit.rho).joint()
 
 
 def posterior_covariance(

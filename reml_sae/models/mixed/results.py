@@ -229,7 +229,7 @@ def mixed_summary(
 def _components(
     model: MixedModel, fit: FittedModel, point: MixedPoint, blocks: InverseBlocks
 ) -> tuple[VarianceComponent, ...]:
-    rho = point.rho[point.model.outer["covariance"]]
+    rho = point.rho[point.structure.outer["covariance"]]
     infinite = {name for name, limit in fit.limits if limit == "infinite"}
     shrunk = np.einsum("gqq->q", blocks.spherical_rows)
     out = []

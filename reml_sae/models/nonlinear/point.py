@@ -26,22 +26,17 @@ H is factorised in the spherical coordinates of the effects, as `mixed_point` ha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.linalg import ArrowMatrix
-from reml_sae.models.mixed.covariance import EffectsPrior
 from reml_sae.models.mixed.grouped import GroupedPoint, InverseBlocks
 from reml_sae.models.mixed.point import ScaledFactor
 from reml_sae.models.mixed.smooths import SmoothPrior
+from reml_sae.models.nonlinear.structure import NonlinearStructure
 from reml_sae.typing import Array, Curvature
-
-if TYPE_CHECKING:
-    from reml_sae.models.nonlinear.model import NonlinearMixedModel
 
 
 class NonlinearPoint(GroupedPoint):
@@ -53,41 +48,39 @@ class NonlinearPoint(GroupedPoint):
         Where the mean or one of its derivatives is not finite.
     """
 
-    def __init__(self, model: NonlinearMixedModel, theta: Theta, rho: Array):
-        self.model, self.theta, self.rho = model, theta, rho
-        self.effects = EffectsPrior.of(model.terms, rho[model.outer["covariance"]])
-        self.psi = rho[model.outer.psi]
-        self.beta = theta.beta[:, 0]
+    structure: NonlinearStructure
+
+    def __init__(self, structure: NonlinearStructure, theta: Theta, rho: Array):
+        super().__init__(structure, theta, rho)
         self.smooths = SmoothPrior((), len(self.beta), np.zeros(0))
-        self.phi = model.parameters(theta, rho)
-        self.objective = model.objective(theta, rho)
+        self.phi = structure.parameters(theta, rho)
+        self.objective = structure.objective(theta, rho)
         self.eta, self.first, self.second = self._jets(2)
-        self._whole: dict[Curvature, InverseBlocks] = {}
 
     def _jets(self, order: int) -> tuple[Array, ...]:
-        parts = self.model.jets(self.phi, order)
+        parts = self.structure.jets(self.phi, order)
         if not (np.isfinite(self.objective) and all(np.isfinite(part).all() for part in parts)):
             raise InnerConvergenceError(
                 "the mean, or one of its derivatives, is not finite at the coefficients "
-                f"{self.model.coefficients(self.theta, self.rho)}")
+                f"{self.structure.coefficients(self.theta, self.rho)}")
         return parts
 
     # --- first derivatives and Hessian products --------------------------------------------------
 
     def _pull_back(self, v: Array) -> Theta:
         """Parts in theta of a gradient v (n, P) in phi."""
-        sums = self.model.data.sums(v)
-        border = self.model.border.inner.T @ sums.sum(axis=0)
-        return Theta(sums[:, self.model.effect_columns], border[:, None])
+        sums = self.structure.data.sums(v)
+        border = self.structure.border.inner.T @ sums.sum(axis=0)
+        return Theta(sums[:, self.structure.effect_columns], border[:, None])
 
     def _pull_back_fixed(self, v: Array) -> Array:
         """Its part in the fixed effects among the outer parameters."""
-        return self.model.border.outer.T @ v.sum(axis=0)
+        return self.structure.border.outer.T @ v.sum(axis=0)
 
     def _along(self, v: Theta) -> Array:
         """Change of phi along a vector, (n, P)."""
-        shared = self.model.border.inner @ v.beta[:, 0]
-        return shared + (v.xi @ self.model.effect_map.T)[self.model.data.group]
+        shared = self.structure.border.inner @ v.beta[:, 0]
+        return shared + (v.xi @ self.structure.effect_map.T)[self.structure.data.group]
 
     def _curvature_times(self, moved: Array) -> Array:
         """Exact M_i times changes of phi, (n, P)."""
@@ -113,13 +106,13 @@ class NonlinearPoint(GroupedPoint):
         blocks = (weight[:, None] * self.first)[:, :, None] * self.first[:, None, :]
         if curvature == "exact":
             blocks += self._score[:, None, None] * self.second
-        sums = self.model.data.sums(blocks)
+        sums = self.structure.data.sums(blocks)
         return 0.5 * (sums + sums.transpose(0, 2, 1))
 
     def matrix(self, curvature: Curvature, damping: float = 0.0) -> ArrowMatrix[Array]:
         """H + damping * diag(H), in spherical coordinates of the effects."""
-        S, L, E = self.group_curvature(curvature), self.effects.factor, self.model.effect_map
-        inner = self.model.border.inner
+        S, L, E = self.group_curvature(curvature), self.effects.factor, self.structure.effect_map
+        inner = self.structure.border.inner
         side = (E @ L).T
         rows = side @ S @ side.T + np.eye(len(L))
         border = inner.T @ S.sum(axis=0) @ inner
@@ -152,21 +145,21 @@ class NonlinearPoint(GroupedPoint):
         coupling, border = np.zeros((len(found.rows), len(L), r)), np.zeros((r, r))
         coupling[:, :, integrated] = L @ found.coupling
         border[np.ix_(integrated, integrated)] = found.border
-        value = 0.5 * (factor.logdet() - self.model.data.n_groups * self.effects.log_det)
+        value = 0.5 * (factor.logdet() - self.structure.data.n_groups * self.effects.log_det)
         return InverseBlocks(value, L @ found.rows @ L.T, coupling, border, found.rows, border)
 
     def parameter_covariance(self, blocks: InverseBlocks) -> Array:
         """Sigma_g, the covariance of each group's parameters, (G, P, P)."""
-        E, inner = self.model.effect_map, self.model.border.inner
+        E, inner = self.structure.effect_map, self.structure.border.inner
         cross = E @ blocks.coupling @ inner.T
         return (E @ blocks.rows @ E.T + cross + cross.transpose(0, 2, 1)
                 + inner @ blocks.border @ inner.T)
 
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| on what the criterion integrates, and its explicit gradients."""
-        family, y = self.model.family, self.model.data.y
-        blocks = self.inverse_blocks(curvature, self.model.integrated)
-        sigma = self.parameter_covariance(blocks)[self.model.data.group]
+        family, y = self.structure.family, self.structure.data.y
+        blocks = self.inverse_blocks(curvature, self.structure.integrated)
+        sigma = self.parameter_covariance(blocks)[self.structure.data.group]
         spread = np.einsum("npr,nr->np", sigma, self.first)
         leverage = np.einsum("np,np->n", spread, self.first)
         bent = np.einsum("npr,nr->np", self.second, spread)
@@ -182,12 +175,12 @@ class NonlinearPoint(GroupedPoint):
             along = 0.5 * family.weight(y, self.eta, self.psi, 1) * leverage
             pulled = along[:, None] * self.first + self._expected[:, None] * bent
             psi = family.weight_psi(y, self.eta, self.psi) @ leverage
-        rho, outer = np.zeros_like(self.rho), self.model.outer
+        rho, outer = np.zeros_like(self.rho), self.structure.outer
         rho[outer["covariance"]] = 0.5 * self.effects.traces(blocks.spherical_rows)
         rho[outer["fixed"]] = self._pull_back_fixed(pulled)
         rho[outer.psi] = 0.5 * psi
-        edf = (self.edf(curvature) if self.model.method == "REML"
-               else self.model.joint_point(self.theta, self.rho).edf())
+        edf = (self.edf(curvature) if self.structure.method == "REML"
+               else self.joint().edf())
         return LogDeterminant(blocks.half_logdet, self._pull_back(pulled), rho, edf)
 
     def edf(self, curvature: Curvature = "majorizer") -> float:
@@ -199,10 +192,10 @@ class NonlinearPoint(GroupedPoint):
 
     def objective_rho(self) -> Array:
         """Gradient of F in rho at fixed theta, (n_rho,)."""
-        out, outer = np.zeros_like(self.rho), self.model.outer
+        out, outer = np.zeros_like(self.rho), self.structure.outer
         out[outer["covariance"]] = 0.5 * self.effects.energies(self.theta.xi, self.theta.xi)
         out[outer["fixed"]] = self._pull_back_fixed(self._score[:, None] * self.first)
-        loss_psi = self.model.family.loss_psi(self.model.data.y, self.eta, self.psi)
+        loss_psi = self.structure.family.loss_psi(self.structure.data.y, self.eta, self.psi)
         out[outer.psi] = loss_psi.sum(axis=1)
         return out
 
@@ -212,11 +205,11 @@ class NonlinearPoint(GroupedPoint):
 
     def gradient_rho_dot(self, u: Theta) -> Array:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
-        out, outer = np.zeros_like(self.rho), self.model.outer
+        out, outer = np.zeros_like(self.rho), self.structure.outer
         moved = self._along(u)
         out[outer["covariance"]] = self.effects.energies(self.theta.xi, u.xi)
         out[outer["fixed"]] = self._pull_back_fixed(self._curvature_times(moved))
-        by_psi = self.model.family.loss_eta_psi(self.model.data.y, self.eta, self.psi, 1)
+        by_psi = self.structure.family.loss_eta_psi(self.structure.data.y, self.eta, self.psi, 1)
         out[outer.psi] = by_psi @ np.einsum("np,np->n", self.first, moved)
         return out
 
@@ -224,5 +217,5 @@ class NonlinearPoint(GroupedPoint):
         """Log partition of the effects' prior, and its gradient in rho."""
         g, q = self.theta.xi.shape
         out = np.zeros_like(self.rho)
-        out[self.model.outer["covariance"]] = 0.5 * g * self.effects.log_det_gradient
+        out[self.structure.outer["covariance"]] = 0.5 * g * self.effects.log_det_gradient
         return 0.5 * g * (q * np.log(2.0 * np.pi) + self.effects.log_det), out

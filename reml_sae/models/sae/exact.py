@@ -32,7 +32,9 @@ EXACT_BORDER_LIMIT = 4096
 class DataTrace:
     """Half the log-determinant, the inverse where penalties need it, and the data's gradients.
 
-    ``rows`` (N, q, q), ``edges`` (e, q, q) and ``columns`` (c, N, q) are in chart coordinates.
+    ``rows`` (N, q, q), ``edges`` (e, q, q) and ``columns`` (c, N, q) are in chart coordinates;
+    ``bend`` (N, p) is the derivative of half the log-determinant in the score, with its sign
+    turned, zero for the majorizer.
     """
 
     half_logdet: float
@@ -45,6 +47,7 @@ class DataTrace:
     grad_beta: Array
     gauge_pull: Array
     grad_psi: Array
+    bend: Array
 
 
 def weighted_border(features: Array, weight: Array, row_map: RowMap) -> Array:
@@ -152,7 +155,7 @@ def exact_trace(point: SAEState) -> DataTrace:
     flat = point.gauge.columns.reshape(len(point.gauge), m * p)
     gauge_pull = (flat @ inverse.border).reshape(len(point.gauge), m, p)
     return DataTrace(half_logdet, inverse.rows, edges, columns, border_trace, inverse.border,
-                     grad_x, grad_beta, gauge_pull, grad_psi)
+                     grad_x, grad_beta, gauge_pull, grad_psi, bend)
 
 
 def _exact_inverse(point: SAEState) -> tuple[float, SelectedInverse[Array], Array, Array]:

@@ -37,6 +37,9 @@ Integration = Literal["auto", "laplace", "quadrature"]
 
 QUADRATURE_BORDER, QUADRATURE_NODES, QUADRATURE_PAIRS = 1024, 20_000, 25_000_000
 """Largest decoder, nodes, and rows times nodes, of a quadrature that nobody asked for."""
+QUADRATURE_DISPERSION = 1e-4
+"""Noise, as a share of the data's variance, below which none is taken that nobody asked for: its
+nodes grow as the noise falls, and Laplace's error, of the order of that share, is nothing."""
 
 
 @dataclass
@@ -288,6 +291,9 @@ class SAEManifoldModel(SAEStructure):
             return True
         if self.layout.basis_size * self.shape[1] > QUADRATURE_BORDER or self.dense_terms:
             return False  # the observed curvature beside a penalty with none need not be definite
+        if (self.outer.dispersion is not None
+                and self.family.dispersion(self.rho[self.outer.psi]) < QUADRATURE_DISPERSION):
+            return False
         try:
             rows = self.row_quadrature(self.theta.beta, self.rho)
         except InnerConvergenceError:

@@ -135,7 +135,8 @@ class SAEPoint(SAEState):
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows, inverse.edges, inverse.columns,
-                         inverse.border_trace, border, grad_x, grad_beta, gauge_pull, grad_psi)
+                         inverse.border_trace, border, grad_x, grad_beta, gauge_pull, grad_psi,
+                         np.zeros(self.structure.shape))
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse
@@ -242,6 +243,15 @@ class SAEPoint(SAEState):
         moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
         out[self.structure.outer.psi] += np.einsum("jno,no->j", own, moved)
         return out
+
+    def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
+        """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
+        assert self.precision is not None
+        moved = np.einsum("nar,na->nr", self.jacobian, self.lift(adjoint.xi)) @ self.span.T
+        moved += self.features @ adjoint.beta
+        if curvature == "exact":
+            moved -= exact_trace(self).bend
+        return np.asarray(self.score + self.precision * moved)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

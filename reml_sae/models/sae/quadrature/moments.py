@@ -152,3 +152,7 @@ class RowQuadrature(ABC):
     @abstractmethod
     def gradient_outer_dot(self, u: Array) -> Array:
         """Inner products of u (M, p) with d gradient / d outer, (n_outer,)."""
+
+    @abstractmethod
+    def data_gradient(self, G: Array, u: Array) -> Array:
+        """Gradient in Z (n, p) of sum l_i + <G, curvature> / 2 - <u, gradient>; Gaussian rows."""

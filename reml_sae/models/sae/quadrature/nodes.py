@@ -84,9 +84,7 @@ class RowNodes(RowQuadrature):
         (m, p), phi = self.beta.shape, self._dispersion
         basis, eta = self.lattice.basis, self._centre
         size = len(basis)
-        inner = np.einsum("gm,mokq,gk->goq", basis, G.reshape(m, p, m, p), basis, optimize=True)
-        turned = np.einsum("goq,gq->go", inner, eta)
-        level = np.einsum("goo->g", inner) / phi - np.einsum("go,go->g", turned, eta) / phi**2
+        inner, level, turned = self._at_nodes(G)
         parts = self._gather(partial(self._chunk_pullback, G, inner, level, turned))
         beta, psi, first, levers, mass, weights = parts.sums
         residual = first - mass[:, None] * eta
@@ -95,18 +93,34 @@ class RowNodes(RowQuadrature):
         beta += basis.T @ (weights[:, None] * eta + 2.0 * moved) / phi
         return beta, np.array([psi, *(self.lattice.prior_slopes @ weights)])
 
-    def _chunk_pullback(
-        self, G: Array, inner: Array, level: Array, turned: Array, where: slice
-    ) -> RowResult:
-        (m, p), phi, basis, Z = self.beta.shape, self._dispersion, self.lattice.basis, self.Z[where]
-        _, r, square = self._posterior(Z)
-        slopes = self._mean_slopes(Z, r)
+    def _at_nodes(self, G: Array) -> tuple[Array, Array, Array]:
+        """Gamma_g (G, p, p), what c has without z (G,), and Gamma_g eta_g (G, p)."""
+        (m, p), phi = self.beta.shape, self._dispersion
+        basis, eta = self.lattice.basis, self._centre
+        inner = np.einsum("gm,mokq,gk->goq", basis, G.reshape(m, p, m, p), basis, optimize=True)
+        turned = np.einsum("goq,gq->go", inner, eta)
+        level = np.einsum("goo->g", inner) / phi - np.einsum("go,go->g", turned, eta) / phi**2
+        return inner, level, turned
+
+    def _contracted(
+        self, Z: Array, slopes: Array, G: Array, inner: Array, level: Array, turned: Array
+    ) -> tuple[Array, Array, Array]:
+        """G E_i[g] (n, M p); <G, H> - g^T G g and g^T G E_i[g] at the nodes, (n, G)."""
+        (m, p), phi = self.beta.shape, self._dispersion
         u = slopes @ G
         pulled = np.einsum("nmp,np->nm", u.reshape(len(Z), m, p), Z)
         quadratic = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), p * p) @ (
             inner.reshape(len(inner), p * p).T)
         c = level - (quadratic - 2.0 * Z @ turned.T) / phi**2
-        lever = -(pulled @ basis.T - u @ self._levers.T) / phi
+        return u, c, -(pulled @ self.lattice.basis.T - u @ self._levers.T) / phi
+
+    def _chunk_pullback(
+        self, G: Array, inner: Array, level: Array, turned: Array, where: slice
+    ) -> RowResult:
+        phi, basis, Z = self._dispersion, self.lattice.basis, self.Z[where]
+        _, r, square = self._posterior(Z)
+        slopes = self._mean_slopes(Z, r)
+        u, c, lever = self._contracted(Z, slopes, G, inner, level, turned)
         # sum over i, g of r (<G, H> - g^T G g) and of r g^T G E[g]: H and g go as 1 / phi
         own, mean = float(np.vdot(r, c)), float(np.vdot(slopes, u))
         curved = float(r.sum(axis=0) @ np.einsum("goo->g", inner)) / phi
@@ -133,3 +147,25 @@ class RowNodes(RowQuadrature):
         apart = r * (slope - (r * slope).sum(axis=1, keepdims=True))
         return RowResult(sums=(-float(np.vdot(r * centred, slope)),
                                -self.lattice.prior_slopes @ apart.sum(axis=0)))
+
+    def data_gradient(self, G: Array, u: Array) -> Array:
+        """See `RowQuadrature`."""
+        along = self.lattice.basis @ u
+        return self._gather(partial(self._chunk_data, G, *self._at_nodes(G), along)).each[0]
+
+    def _chunk_data(
+        self, G: Array, inner: Array, level: Array, turned: Array, along: Array, where: slice
+    ) -> RowResult:
+        (m, p), phi, eta, Z = self.beta.shape, self._dispersion, self._centre, self.Z[where]
+        _, r, _ = self._posterior(Z)
+        lead, c, lever = self._contracted(Z, self._mean_slopes(Z, r), G, inner, level, turned)
+        c += 2.0 * lever
+        out = (Z - r @ eta) / phi
+        # of <G, curvature> / 2: through the masses, and through g itself
+        out += 0.5 * (r * (c - (r * c).sum(axis=1, keepdims=True))) @ eta / phi
+        mixed = (r @ inner.reshape(len(inner), p * p)).reshape(len(Z), p, p)
+        out -= (np.einsum("noq,nq->no", mixed, Z) - r @ turned) / phi**2
+        out -= np.einsum("nm,nmp->np", r @ self.lattice.basis, lead.reshape(len(Z), m, p)) / phi
+        slope = (np.einsum("gp,gp->g", along, eta) - Z @ along.T) / phi
+        apart = r * (slope - (r * slope).sum(axis=1, keepdims=True))
+        return RowResult((out + (r @ along - apart @ eta) / phi,))

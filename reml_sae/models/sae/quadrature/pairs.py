@@ -121,13 +121,9 @@ class RowPairs(RowQuadrature):
         psi = outer[:len(self.psi)]
         for _, a in self._posterior(where):
             q = a.products @ own
-            turned = a.slopes @ G
-            lever = (a.mean_slope @ G)[a.rows]
-            c = np.einsum("ao,ao->a", a.h, q) - np.einsum("aj,aj->a", turned, a.slopes)
-            c += 2.0 * np.einsum("aj,aj->a", a.slopes, lever)
+            c, v = a.contracted(G, own)
             weight = -a.r * (c - a.mean(c)[a.rows])
-            v = 2.0 * (lever - turned).reshape(-1, m, p)
-            w = np.einsum("am,amo->ao", a.phi, v)
+            w = np.einsum("am,amo->ao", a.phi, v.reshape(-1, m, p))
             beta += a.phi.T @ (a.r[:, None] * (a.h * w + a.loss_eta(3) * q)
                                - weight[:, None] * a.s)
             outer += a.loss_outer() @ weight
@@ -148,6 +144,22 @@ class RowPairs(RowQuadrature):
             out[:len(self.psi)] += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * moved)
             out -= a.loss_outer() @ (a.r * (along - a.mean(along)[a.rows]))
         return RowResult(sums=(out,))
+
+    def data_gradient(self, G: Array, u: Array) -> Array:
+        """See `RowQuadrature`."""
+        return self._gather(partial(self._chunk_data, G, u)).each[0]
+
+    def _chunk_data(self, G: Array, u: Array, where: slice) -> RowResult:
+        m, p = self.beta.shape
+        own = np.einsum("moko->mko", G.reshape(m, p, m, p)).reshape(m * m, p)
+        out = [np.zeros((0, p))]
+        for _, a in self._posterior(where):
+            c, v = a.contracted(G, own)
+            along = a.slopes @ u.ravel()
+            weight = along - a.mean(along)[a.rows] - 0.5 * (c - a.mean(c)[a.rows])
+            direct = a.phi @ u - 0.5 * np.einsum("am,amo->ao", a.phi, v.reshape(-1, m, p))
+            out.append(a.mean((1.0 + weight)[:, None] * a.s + a.h * direct))
+        return RowResult((np.concatenate(out),))
 
 
 class Pairs:
@@ -206,6 +218,16 @@ class Pairs:
     def mean_slope(self) -> Array:
         """E_i[g], (n, M p)."""
         return self.mean(self.slopes)
+
+    def contracted(self, G: Array, own: Array) -> tuple[Array, Array]:
+        """c = <G, H> - g^T G g + 2 g^T G E_i[g] (a,), and its derivative in g (a, M p).
+
+        ``own`` (M^2, p) are the blocks of G of one output.
+        """
+        turned, lever = self.slopes @ G, (self.mean_slope @ G)[self.rows]
+        c = np.einsum("ao,ao->a", self.h, self.products @ own)
+        c += np.einsum("aj,aj->a", self.slopes, 2.0 * lever - turned)
+        return c, 2.0 * (lever - turned)
 
     def information(self) -> float:
         """Sum over rows of tr(W Var_i[eta])."""

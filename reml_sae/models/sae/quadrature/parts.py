@@ -115,6 +115,14 @@ class RowParts:
             out[part.outer] += part.quadrature.gradient_outer_dot(u[part.decoder])
         return out
 
+    def data_gradient(self, G: Array, u: Array) -> Array:
+        """Gradient in Z (N, p) of sum l_i + <G, curvature> / 2 - <u, gradient>."""
+        out = np.empty((self._n_rows, self._shape[1]))
+        for part in self.parts:
+            out[part.rows] = part.quadrature.data_gradient(
+                G[np.ix_(part.border, part.border)], u[part.decoder])
+        return out
+
 
 def _ungated(structure: SAEStructure, beta: Array, rho: Array) -> Part:
     psi = rho[structure.outer.psi]

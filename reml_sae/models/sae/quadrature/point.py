@@ -169,6 +169,12 @@ class QuadraturePoint:
         """Inner products of u with d grad L / d rho_m, (n_rho,)."""
         return self.decoder_prior.gradient_rho_dot(u.beta) + self.rows.gradient_outer_dot(u.beta)
 
+    def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
+        """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
+        factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
+            self._curvature(curvature), self.theta.beta.shape)
+        return self.rows.data_gradient(factor.inverse(), adjoint.beta)
+
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""
         value, gradient = self.decoder_prior.log_partition()

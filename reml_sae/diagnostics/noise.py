@@ -1,0 +1,200 @@
+"""The noise of a fit: its share of the variance, what its shape is worth, and rows outside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2
+
+from reml_sae.diagnostics.check import Check
+from reml_sae.engine import FitResult
+from reml_sae.families.noise import (
+    MARGIN,
+    Diagonal,
+    Factor,
+    Isotropic,
+    Noise,
+    best_noise,
+    charged,
+    nats,
+)
+from reml_sae.io import extreme_rows, named_rows
+from reml_sae.models import SAEManifoldModel
+from reml_sae.typing import Array
+
+JUDGED_COLUMNS = 512
+"""Columns up to which isotropic noise is compared with others: beyond them that takes longer."""
+LEVEL = 0.001
+"""Of the test that no row is farther from its curves than noise; of all rows together."""
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class NoiseAccount:
+    """What the noise of a fit holds of the variance, and what its shape is worth.
+
+    Attributes
+    ----------
+    share : float
+        Of the variance of the rows about their means.
+    explained : float
+        Share that the curves explain; the two make one but for what codes take of the noise.
+    gained : float
+        Nats by which the shape fits better than isotropic noise at the same curves.
+    cost : float
+        Nats that V charges for the parameters of the shape.
+    missed : float
+        Nats by which V of isotropic noise is above that of the ``better`` kind, at these curves.
+    better : str
+        Empty where no other kind is better, or none was tried.
+    at_floor : bool
+        Whether there is no noise: the dispersion is the least that a fit can have.
+    """
+
+    share: float
+    explained: float
+    gained: float
+    cost: float
+    missed: float
+    better: str
+    at_floor: bool
+
+    @classmethod
+    def of(cls, model: SAEManifoldModel, result: FitResult, second: Array | None,
+           explained: float) -> NoiseAccount:
+        """The account of a Gaussian fit.
+
+        Parameters
+        ----------
+        model : SAEManifoldModel
+        result : FitResult
+        second : (p, p) array or None
+            Posterior second moment of the noise, in the units of the data; needed where
+            `looks_at_shape`.
+        explained : float
+        """
+        noise, n = model.noise, len(model.Z)
+        place = model.outer.dispersion
+        assert place is not None
+        phi = model.family.dispersion(result.rho[model.outer.psi])
+        total = float(np.mean(noise.colour(model.Z) ** 2))
+        gained = missed = 0.0
+        better = ""
+        at_floor = bool(result.rho[place] <= model.outer.bounds[place, 0])
+        if second is not None and not at_floor:
+            plain = Isotropic(len(second))
+            if noise.kind != plain.kind:
+                gained = nats(plain, second, n) - nats(noise, second, n)
+            else:
+                other = best_noise("auto", second, n)
+                missed = charged(plain, second, n) - charged(other, second, n)
+                better = other.kind if other.kind != plain.kind else ""
+        return cls(phi * noise.mean_variance / total if total else 0.0, explained, gained,
+                   noise.cost(n), missed, better, at_floor)
+
+    @property
+    def net(self) -> float:
+        """Nats by which V is lower for the shape, at the same curves."""
+        return self.gained - self.cost
+
+    def check(self, noise: Noise) -> Check:
+        """Whether the noise is such that V can be trusted."""
+        if self.at_floor:
+            return Check("noise", "warn", 0.0, "none: the curves explain the rows up to rounding, "
+                         "and the dispersion is at its floor. Do not compare V with that of fits "
+                         "that leave noise; the bands have no width")
+        if self.better:
+            return Check("noise", "warn", self.missed, f"nats by which {self.better} noise is "
+                         "better at these curves; V may prefer a wrong shape or order. Fit again "
+                         "with noise='auto'")
+        if noise.kind != "isotropic" and self.net < MARGIN:
+            return Check("noise", "warn", self.net, f"nats that the {noise.kind} shape earns, too "
+                         "few; use noise='isotropic', or 'auto'")
+        return Check("noise", "pass", self.net, f"nats that the {noise.kind} shape earns"
+                     if noise.kind != "isotropic" else "isotropic, and no other kind is better")
+
+
+def looks_at_shape(model: SAEManifoldModel) -> bool:
+    """Whether the account of a model needs the second moment of its noise."""
+    return model.family.has_dispersion and (
+        model.noise.kind != "isotropic" or model.shape[1] <= JUDGED_COLUMNS)
+
+
+def noise_lines(noise: Noise, dispersion: float, account: NoiseAccount | None) -> list[str]:
+    """What a reader is to conclude of the noise, in lines for a summary."""
+    sd = float(np.sqrt(dispersion))
+    if isinstance(noise, Diagonal):
+        sds = sd * np.exp(0.5 * noise.log_variances)
+        low, high = int(sds.argmin()), int(sds.argmax())
+        lines = [f"  diagonal: the columns' sd goes from {sds[low]:.4g} (column {low}) to "
+                 f"{sds[high]:.4g} (column {high})"]
+    elif isinstance(noise, Factor):
+        floor = sd * np.sqrt(noise.floor)
+        sds = floor * np.sqrt(noise.ratios)
+        shown = ", ".join(f"{value:.4g}" for value in sds[:SHOWN])
+        lines = [f"  factor of rank {noise.rank}: sd {shown}{', ..' if noise.rank > SHOWN else ''} "
+                 f"along its directions over a floor of {floor:.4g}"]
+    else:
+        lines = [f"  isotropic: sd {sd:.4g} in every direction"]
+    if account is None:
+        return lines
+    lines.append(f"  it holds {_percent(account.share)} of the variance of the rows; the curves "
+                 f"explain {_percent(account.explained)}")
+    if account.at_floor:
+        return [*lines, "  there is no noise: the curves explain the rows up to rounding"]
+    if isinstance(noise, Factor) and noise.rank:
+        held = account.share * noise_share(noise)
+        lines.append(f"  {_percent(held)} lies along the factors, where the entries of all rows "
+                     "vary together and on no curve"
+                     + ("; that is more than all curves explain" if held > account.explained
+                        else ""))
+    if account.better:
+        lines.append(f"  {account.better} noise would be {account.missed:.1f} nats better at these "
+                     "curves: fit again with noise='auto' before you trust V")
+    if noise.kind != "isotropic":
+        lines.append(f"  its shape fits {account.gained:.1f} nats better than isotropic noise at "
+                     f"these curves and costs {account.cost:.1f}: "
+                     + ("V needs it" if account.net >= MARGIN else "V does not need it"))
+    return lines
+
+
+def noise_share(noise: Factor) -> float:
+    """Share of the noise that its factors add to the floor."""
+    return 1.0 - noise.floor / noise.mean_variance
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.3g} %"
+
+
+def extreme_check(model: SAEManifoldModel) -> Check:
+    """Whether few rows hold much of the variance."""
+    found = extreme_rows(model.noise.colour(model.Z))
+    if found is None:
+        return Check("rows of extreme norm", "pass", 0.0, "none")
+    return Check("rows of extreme norm", "warn", found.share, found.message(),
+                 tuple(map(int, found.index)))
+
+
+def undescribed_check(model: SAEManifoldModel, result: FitResult) -> Check:
+    """Rows whose residual is out of proportion under the fitted noise.
+
+    The squared residual of a row over phi is chi-square with p degrees of freedom less those that
+    its coordinates take; level by Bonferroni's bound over all rows.
+    """
+    residual = model.Z - model.scaled_basis(result.theta)[1] @ result.theta.beta
+    phi = model.family.dispersion(result.rho[model.outer.psi])
+    taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
+    freedom = model.shape[1] - taken
+    distance = (residual**2).sum(axis=1) / phi
+    tail = np.where(freedom > 0, chi2.logsf(distance, np.maximum(freedom, 1)), 0.0)
+    index = np.flatnonzero(tail < np.log(LEVEL / len(tail)))
+    index = index[np.argsort(-distance[index], kind="stable")]
+    name = "rows not described"
+    if not index.size:
+        return Check(name, "pass", 0.0, "none: no row is farther from its curves than noise")
+    return Check(name, "warn", float(index.size),
+                 f"{named_rows(index, len(tail))} farther from the curves than noise "
+                 f"(chi-square p < {LEVEL:g} for all rows together): look at them; drop them, or "
+                 "fit more atoms if they have something in common", tuple(map(int, index)))

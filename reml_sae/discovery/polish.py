@@ -1,0 +1,84 @@
+"""Outer parameters and those of the noise at once, by the exact gradient of V in both.
+
+The noise that follows the residuals (`follow_noise`) is an EM algorithm: where curves and noise can
+explain the same, its steps are short. Quasi-Newton steps go on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from scipy.optimize import minimize
+
+from reml_sae.discovery.fitting import Fitted, Settings, decided, rough_fit
+from reml_sae.discovery.metric import in_metric
+from reml_sae.engine import CriterionValue, criterion
+from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.point import SAEPoint
+from reml_sae.models.sae.quadrature.point import QuadraturePoint
+from reml_sae.typing import Array, Curvature
+
+logger = logging.getLogger("reml_sae")
+
+
+def noise_gradient(
+    model: SAEManifoldModel, parameters: Array, at: CriterionValue, curvature: Curvature
+) -> Array:
+    """Gradient of V in the parameters of the model's noise, (k,), with the unit that follows.
+
+    Parameters
+    ----------
+    model : SAEManifoldModel
+    parameters : (k,) array
+        Those of its noise.
+    at : CriterionValue
+        V of the model, with its gradient.
+    curvature : "majorizer" or "exact"
+    """
+    X, point, adjoint = model.Z, at.inner.point, at.adjoint
+    assert isinstance(point, (SAEPoint, QuadraturePoint)) and adjoint is not None
+    slope = point.data_gradient(adjoint, curvature)
+    # rows of another metric are in units of their own root mean square
+    slope -= (float(np.vdot(slope, X)) - X.size) / float(np.vdot(X, X)) * X
+    return model.noise.gradient(parameters, model.noise.colour(X).T @ slope, len(X))
+
+
+def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
+    """A rough fit where V is least in rho and the parameters of the noise; None without a gain."""
+    base, n_rho = decided(fitted.model, settings), len(fitted.result.rho)
+    start = base.noise.parameters()
+    if not len(start):
+        return None
+    policy, scale = settings.policy.noise, np.sqrt(2.0 / len(base.Z))
+    lowest, found = fitted.result.criterion, None
+    theta = fitted.result.theta
+
+    def value(x: Array) -> tuple[float, Array]:
+        nonlocal lowest, found
+        parameters = scale * x[n_rho:]
+        model = in_metric(base, theta, base.noise.at(parameters))
+        rho = base.outer.clip(x[:n_rho])
+        try:
+            at = criterion(model, rho, curvature="majorizer")
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.debug("no V there: %s", error)
+            return np.inf, np.zeros_like(x)
+        if at.inner.converged and at.value < lowest:
+            lowest, found = at.value, model.with_state(at.inner.point.theta, rho)
+        slope = scale * noise_gradient(model, parameters, at, "majorizer")
+        return at.value, np.concatenate([at.gradient, slope])
+
+    def go_on(x: Array) -> None:
+        if settings.deadline.passed:
+            raise StopIteration
+
+    minimize(value, np.concatenate([fitted.result.rho, start / scale]), jac=True,
+             method="L-BFGS-B", callback=go_on,
+             options={"maxiter": policy.most_polished, "ftol": policy.polished / abs(lowest),
+                      "maxcor": 30})
+    if found is None or lowest > fitted.result.criterion - policy.least_fall:
+        return None
+    logger.info("%s noise and strengths polished: V = %.4f", base.noise.kind, lowest)
+    return rough_fit(found, settings, "polished noise")

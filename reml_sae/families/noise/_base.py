@@ -1,0 +1,119 @@
+"""What noise is, and the part of V that its shape moves; see the package."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+
+from reml_sae.typing import Array
+
+LEAST_SHARE = 1e-8
+"""Share of the mean variance below which the noise of a direction is rounding: of data without any
+noise in one, V would have no minimum."""
+TINY = float(np.finfo(float).tiny)
+
+
+class Noise(ABC):
+    """Shape Omega of the covariance of the noise, of determinant 1.
+
+    Attributes
+    ----------
+    kind : str
+        Name that the ``noise`` argument of an estimator knows.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def shape(self) -> Array:
+        """Omega, (p, p)."""
+
+    @classmethod
+    @abstractmethod
+    def best(cls, second: Array, n_rows: int) -> Noise:
+        """The best of its kind for the second moment (p, p) of the noise of n rows."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
+        """The noise of p columns whose parameters are `arrays`."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, Array]:
+        """Its parameters by name: what a file keeps of it beside its kind."""
+
+    @property
+    def mean_variance(self) -> float:
+        """Mean variance of the columns over phi, tr(Omega) / p."""
+        return float(np.trace(self.shape)) / len(self.shape)
+
+    def simpler(self) -> Noise | None:
+        """The noise nested in it that has the least less; None where there is none."""
+        return None
+
+    @abstractmethod
+    def whiten(self, Z: Array) -> Array:
+        """Z Omega^(-1/2) for rows (n, p)."""
+
+    @abstractmethod
+    def colour(self, Z: Array) -> Array:
+        """Z Omega^(1/2) for rows (n, p), the inverse of `whiten`."""
+
+    def dispersion(self, second: Array) -> float:
+        """The best phi for noise with a second moment S (p, p), tr(Omega^-1 S) / p."""
+        return float(np.trace(self.whiten(self.whiten(second).T))) / len(second)
+
+    def colour_variances(self, covariances: Array) -> Array:
+        """Covariances (p, ..) of independent columns of rows, of the columns of `colour` of them.
+
+        The columns of these are dependent; what is returned are the blocks on the diagonal.
+        """
+        squares = self.colour(np.eye(len(covariances))) ** 2
+        return np.tensordot(squares, covariances, axes=([0], [0]))
+
+    @abstractmethod
+    def cost(self, n_rows: int) -> float:
+        """Nats that V charges for Omega with the information of so many rows."""
+
+    @abstractmethod
+    def parameters(self) -> Array:
+        """What Omega is made of, (k,), all numbers allowed."""
+
+    @abstractmethod
+    def at(self, parameters: Array) -> Self:
+        """The noise of other parameters, (k,)."""
+
+    @abstractmethod
+    def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
+        """Gradient in the parameters (k,) of a function of W = Omega^(-1/2), and of the cost.
+
+        Parameters
+        ----------
+        parameters : (k,) array
+            Those from which ``at`` made this noise: different ones may make the same.
+        slope : (p, p) array
+            Derivative of the function in the entries of W.
+        n_rows : int
+        """
+
+
+def nats(noise: Noise, second: Array, n_rows: int) -> float:
+    """What n rows whose noise has the second moment (p, p) lose under Omega, at its best phi.
+
+    n p / 2 log phi: the part of V that Omega moves, less its cost.
+    """
+    return 0.5 * n_rows * len(second) * float(np.log(max(noise.dispersion(second), TINY)))
+
+
+def charged(noise: Noise, second: Array, n_rows: int) -> float:
+    """The part of V that Omega moves: `nats` and the cost of its own parameters."""
+    return nats(noise, second, n_rows) + noise.cost(n_rows)
+
+
+def floored(second: Array) -> Array:
+    """A second moment (p, p) without directions that have hardly any noise."""
+    return second + LEAST_SHARE * np.trace(second) / len(second) * np.eye(len(second))

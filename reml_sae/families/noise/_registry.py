@@ -1,0 +1,52 @@
+"""Kinds of noise by name, and the one that fits best."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reml_sae.errors import InputError
+from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise, charged
+from reml_sae.families.noise.diagonal import Diagonal
+from reml_sae.families.noise.factor import Factor
+from reml_sae.families.noise.isotropic import Isotropic
+from reml_sae.registry import Registry
+from reml_sae.typing import Array
+
+MARGIN = 3.0
+"""Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
+that V chooses is positive half of the time where there is none."""
+NOISES: Registry[type[Noise]] = Registry(
+    "noise", {cls.kind: cls for cls in (Isotropic, Diagonal, Factor)})
+"""From the simplest to the one that needs most."""
+KINDS = (*NOISES.items, "auto")
+
+
+def best_noise(kind: str, second: Array, n_rows: int) -> Noise:
+    """The noise of a kind that fits a second moment best; of all kinds where it is "auto".
+
+    Parameters
+    ----------
+    kind : str
+    second : (p, p) array
+        Second moment of the noise, what is uncertain about the mean included.
+    n_rows : int
+
+    Raises
+    ------
+    InputError
+        Where the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise InputError(f"noise={kind!r} is unknown; allowed: {', '.join(KINDS)}")
+    if not np.trace(second) > TINY / LEAST_SHARE:
+        return Isotropic(len(second))
+    best: Noise | None = None
+    lowest = np.inf
+    for name, cls in NOISES.items.items():
+        if kind in (name, "auto"):
+            noise = cls.best(second, n_rows)
+            value = charged(noise, second, n_rows)
+            if best is None or value < lowest - MARGIN:
+                best, lowest = noise, value
+    assert best is not None
+    return best

@@ -1,0 +1,139 @@
+"""Noise with a variance for each column.
+
+Omega = diag(exp(d)), d ~ N(0, s^2) on sum(d) = 0, the spread s chosen by V. The information about d
+is n / 2 in every direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from reml_sae.families.noise._base import TINY, Noise, charged, floored
+from reml_sae.families.noise.isotropic import Isotropic
+from reml_sae.typing import Array
+
+LARGEST_SPREAD, LARGEST_LOG = 10.0, 50.0
+"""Of log variances of columns, as a standard deviation, and of one in size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(Noise):
+    """Omega = diag(exp(d)).
+
+    Attributes
+    ----------
+    log_variances : (p,) array
+        d, of sum zero.
+    spread : float
+        Prior standard deviation s of d; 0 where all are zero.
+    """
+
+    log_variances: Array
+    spread: float
+    kind: ClassVar[str] = "diagonal"
+
+    @classmethod
+    def best(cls, second: Array, n_rows: int) -> Diagonal:
+        """By the spread that V chooses."""
+        second = floored(second)
+        logs = np.log(np.maximum(np.diag(second), TINY))
+
+        def at(log_spread: float) -> Diagonal:
+            spread = float(np.exp(log_spread))
+            return Diagonal(_shrunk(logs, n_rows, spread), spread)
+
+        def value(log_spread: float) -> float:
+            return charged(at(log_spread), second, n_rows)
+
+        top = float(np.log(LARGEST_SPREAD))
+        bottom = 0.5 * float(np.log(1e-4 / n_rows))
+        grid = np.linspace(bottom, top, 12)
+        best = int(np.argmin([value(u) for u in grid]))
+        if best == 0:
+            return Diagonal(np.zeros(len(second)), 0.0)
+        bracket = grid[best - 1], grid[min(best + 1, len(grid) - 1)]
+        return at(float(minimize_scalar(value, bounds=bracket, method="bounded").x))
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
+        """Made of ``log_variances`` (p,) and ``spread`` (1,)."""
+        return cls(arrays["log_variances"], arrays["spread"].item())
+
+    def arrays(self) -> dict[str, Array]:
+        """``log_variances`` (p,) and ``spread`` (1,)."""
+        return {"log_variances": self.log_variances, "spread": np.array([self.spread])}
+
+    @property
+    def shape(self) -> Array:
+        """Omega, (p, p)."""
+        return np.diag(np.exp(self.log_variances))
+
+    def simpler(self) -> Noise | None:
+        """The isotropic one."""
+        return Isotropic(len(self.log_variances))
+
+    def whiten(self, Z: Array) -> Array:
+        """Columns divided by their own scale."""
+        return np.asarray(Z * np.exp(-0.5 * self.log_variances))
+
+    def colour(self, Z: Array) -> Array:
+        """Columns times their own scale."""
+        return np.asarray(Z * np.exp(0.5 * self.log_variances))
+
+    def parameters(self) -> Array:
+        """d, whose mean is of no account, and log s: (p + 1,); d alone where s is zero."""
+        return np.append(self.log_variances, np.log(self.spread) if self.spread else [])
+
+    def at(self, parameters: Array) -> Self:
+        """The noise of other d and log s."""
+        if not self.spread:
+            return self
+        d = parameters[:-1]
+        log_spread = np.clip(parameters[-1], -LARGEST_LOG, np.log(LARGEST_SPREAD))
+        d = np.clip(d - d.mean(), -LARGEST_LOG, LARGEST_LOG)
+        return type(self)(d, float(np.exp(log_spread)))
+
+    def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
+        """See `Noise.gradient`."""
+        if not self.spread:
+            return np.zeros(len(self.log_variances))
+        square, free = self.spread**2, len(self.log_variances) - 1
+        along = -0.5 * np.exp(-0.5 * self.log_variances) * np.diag(slope)
+        along += self.log_variances / square
+        information = 0.5 * n_rows * square
+        spread = free * information / (1.0 + information)
+        spread -= float(self.log_variances @ self.log_variances) / square
+        return np.append(along - along.mean(), spread)
+
+    def cost(self, n_rows: int) -> float:
+        """Prior and Laplace's term of d."""
+        if self.spread == 0.0:
+            return 0.0
+        square, free = self.spread**2, len(self.log_variances) - 1
+        return float(0.5 * (self.log_variances @ self.log_variances) / square
+                     + 0.5 * free * np.log1p(0.5 * n_rows * square))
+
+
+def _shrunk(logs: Array, n_rows: int, spread: float) -> Array:
+    """Mode of d under its prior at the best phi, (p,), from the log variances of the columns.
+
+    Newton's method on n / 2 sum_o (d_o + exp(l_o - d_o) / phi) + |d|^2 / (2 s^2); the mean of d
+    is phi's, and taken out.
+    """
+    d = logs - logs.mean()
+    for _ in range(100):
+        ratio = np.exp(logs - d)
+        phi = ratio.mean()
+        gradient = 0.5 * n_rows * (1.0 - ratio / phi) + d / spread**2
+        gradient -= gradient.mean()
+        step = gradient / (0.5 * n_rows * np.maximum(ratio / phi, 1.0) + 1.0 / spread**2)
+        step -= step.mean()
+        d = d - step
+        if np.abs(step).max(initial=0.0) < 1e-12:
+            break
+    return d

@@ -1,0 +1,208 @@
+"""Rows on one of K flats each, amid noise that all of them share: a mixture of factor analysers.
+
+    z_i | k ~ N(m_k, N + L_k L_k^T),    L_k (p, q_k)
+
+The linear relaxation of atoms that rows use one at a time, where the noise N has any covariance:
+directions in which all rows vary alike are in N, and those in which only some do tell atoms apart.
+EM: at a given N and shares of rows, L_k are the leading axes of their second moment in the metric
+of N (probabilistic principal components); N is then the posterior second moment of what is left.
+Atoms whose centres are those of all rows are told apart better without centres of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh, solve_triangular
+
+from reml_sae.linalg import batched_cholesky
+from reml_sae.relaxations.axes import leading_axes, sample_index
+from reml_sae.relaxations.block_start import BlockStart
+from reml_sae.relaxations.policy import NoiseMixturePolicy
+from reml_sae.typing import Array, Index
+
+TINY = 1e-12
+
+
+def flats_amid_noise(
+    Z: Array, dims: Sequence[int], n_init: int, rng: np.random.Generator,
+    policy: NoiseMixturePolicy,
+) -> list[BlockStart]:
+    """Starts of rows that use one atom each, the likeliest of either sort first.
+
+    Parameters
+    ----------
+    Z : (N, p) array
+        Centred rows.
+    dims : sequence of K int
+        Dimensions q_k of the flats.
+    n_init : int
+        How many starts of either sort there are at most.
+    rng : Generator
+    policy : NoiseMixturePolicy
+
+    Returns
+    -------
+    list of BlockStart
+        With centres of their own, and then without. Scores are posterior means in standard
+        deviations; ``explained`` is the share of the squares in the metric of the noise. Empty
+        where there are too few rows for so many flats.
+    """
+    width = min(Z.shape[1], policy.most_axes, len(Z) // policy.rows_per_axis)
+    ranks = np.minimum(np.asarray(dims, np.intp), width - 1)
+    if width < 2 or len(Z) < policy.rows_per_axis * len(dims):
+        return []
+    axes = leading_axes(Z, width, rng)
+    Y = Z @ axes.T
+    X = Y[sample_index(len(Y), policy.most_rows, rng)]
+    found = [mixture for own_centres in (True, False)
+             for mixture in _likeliest(X, ranks, n_init, own_centres, rng, policy)]
+    return [mixture.start(Y, axes) for mixture in found]
+
+
+def _likeliest(
+    X: Array, ranks: Index, n_init: int, own_centres: bool, rng: np.random.Generator,
+    policy: NoiseMixturePolicy,
+) -> list[_Mixture]:
+    """The likeliest mixtures that give rows to other atoms than each other."""
+    tried = [_em(X, _seeded(X, ranks, rng), ranks, own_centres, policy.short_sweeps, policy)
+             for _ in range(policy.more_starts * n_init)]
+    tried.sort(key=lambda mixture: -mixture.log_likelihood)
+    found = [_em(X, start.shares(X), ranks, own_centres, policy.sweeps, policy)
+             for start in tried[:policy.more_polished + n_init]]
+    kept: list[_Mixture] = []
+    for mixture in sorted(found, key=lambda mixture: -mixture.log_likelihood):
+        if not any(mixture.is_like(other, X, policy.same) for other in kept):
+            kept.append(mixture)
+    return kept[:n_init]
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Parameters in coordinates of q axes.
+
+    Attributes
+    ----------
+    weights : (K,) shares of the rows
+    means : (K, q)
+    frames : list of K arrays (q, q_k)
+        Loadings L_k.
+    noise : (q, q) covariance N
+    log_likelihood : float
+        Mean over rows.
+    """
+
+    weights: Array
+    means: Array
+    frames: list[Array]
+    noise: Array
+    log_likelihood: float
+
+    def log_joint(self, X: Array) -> Array:
+        """Log density of rows (n, q) and atoms, (n, K)."""
+        roots = batched_cholesky(np.stack(
+            [self.noise + frame @ frame.T for frame in self.frames]))
+        out = np.empty((len(X), len(self.weights)))
+        for k, root in enumerate(roots):
+            white = solve_triangular(root, (X - self.means[k]).T, lower=True)
+            out[:, k] = -0.5 * np.einsum("qn,qn->n", white, white) - np.log(np.diag(root)).sum()
+        return out + np.log(np.maximum(self.weights, TINY))
+
+    def shares(self, X: Array) -> Array:
+        """Posterior shares (n, K) of rows."""
+        joint = self.log_joint(X)
+        joint -= joint.max(axis=1, keepdims=True)
+        mass = np.exp(joint)
+        return np.asarray(mass / mass.sum(axis=1, keepdims=True))
+
+    def is_like(self, other: _Mixture, X: Array, same: float) -> bool:
+        """Whether both give so large a share of rows to the same atoms, whatever their order."""
+        mine, theirs = self.log_joint(X).argmax(axis=1), other.log_joint(X).argmax(axis=1)
+        table = np.zeros((len(self.weights),) * 2)
+        np.add.at(table, (mine, theirs), 1.0)
+        return bool(table.max(axis=1).sum() > same * len(X))
+
+    def start(self, Y: Array, axes: Array) -> BlockStart:
+        """The start that rows (N, q) on axes (q, p) have."""
+        labels = self.log_joint(Y).argmax(axis=1)
+        support = labels[:, None] == np.arange(len(self.weights))
+        root = np.linalg.cholesky(self.noise)
+        scores, frames, left = [], [], 0.0
+        for k, frame in enumerate(self.frames):
+            white = solve_triangular(root, (Y - self.means[k]).T, lower=True).T
+            loads = solve_triangular(root, frame, lower=True)
+            precision = np.eye(frame.shape[1]) + loads.T @ loads
+            f = np.linalg.solve(precision, loads.T @ white.T).T
+            left += float(((white - f @ loads.T)[support[:, k]] ** 2).sum())
+            scores.append(np.where(support[:, [k]], f, 0.0))
+            frames.append(np.linalg.qr(frame)[0].T @ axes)
+        total = float((solve_triangular(root, Y.T, lower=True) ** 2).sum())
+        return BlockStart(support, scores, frames, 1.0 - left / max(total, TINY))
+
+
+def _seeded(X: Array, ranks: Index, rng: np.random.Generator) -> Array:
+    """Shares (n, K) of rows: random, or larger on the nearest of random flats."""
+    n, K = len(X), len(ranks)
+    if rng.random() < 0.5:
+        return np.asarray(rng.dirichlet(np.ones(K), n))
+    white = X / np.maximum(X.std(axis=0), TINY)
+    explained = []
+    for rank in ranks:
+        chosen = white[rng.choice(n, int(rank) + 1, replace=False)]
+        explained.append(((white @ np.linalg.qr(chosen.T)[0]) ** 2).sum(axis=1))
+    shares = np.full((n, K), 0.5 / K)
+    shares[np.arange(n), np.argmax(explained, axis=0)] += 0.5
+    return shares
+
+
+def _em(
+    X: Array, shares: Array, ranks: Index, own_centres: bool, sweeps: int,
+    policy: NoiseMixturePolicy,
+) -> _Mixture:
+    """EM from shares (n, K) of the rows."""
+    noise = X.T @ X / len(X)
+    mixture, before = None, -np.inf
+    for _ in range(sweeps):
+        mixture, noise = _sweep(X, shares, ranks, own_centres, noise)
+        joint = mixture.log_joint(X)
+        top = joint.max(axis=1, keepdims=True)
+        mass = np.exp(joint - top)
+        total = mass.sum(axis=1, keepdims=True)
+        shares = mass / total
+        value = float((top + np.log(total)).mean())
+        mixture = _Mixture(mixture.weights, mixture.means, mixture.frames, mixture.noise, value)
+        if value - before < policy.nearly:
+            break
+        before = value
+    assert mixture is not None
+    return mixture
+
+
+def _sweep(
+    X: Array, shares: Array, ranks: Index, own_centres: bool, noise: Array
+) -> tuple[_Mixture, Array]:
+    """Atoms from shares in the metric of the noise, and the noise that they leave, (q, q)."""
+    n, q = X.shape
+    root = np.linalg.cholesky(noise)
+    weights = shares.mean(axis=0)
+    means, frames, left = [], [], np.zeros((q, q))
+    for k, rank in enumerate(ranks):
+        mass = max(float(shares[:, k].sum()), TINY)
+        mean = shares[:, k] @ X / mass if own_centres else np.zeros(q)
+        apart = X - mean
+        second = (apart * shares[:, [k]]).T @ apart / mass
+        half = solve_triangular(root, second, lower=True)
+        values, vectors = eigh(solve_triangular(root, half.T, lower=True))
+        values, vectors = values[::-1], vectors[:, ::-1]
+        lift = np.maximum(values[:rank] - 1.0, 0.0)
+        means.append(mean)
+        frames.append(root @ (vectors[:, :rank] * np.sqrt(lift)))
+        # along a frame the posterior moment of the noise is its prior one
+        rest = np.append(np.minimum(values[:rank], 1.0), values[rank:])
+        half = root @ (vectors * np.sqrt(np.maximum(rest, 0.0)))
+        left += weights[k] * half @ half.T
+    # a Wishart prior at equal variances, with as many degrees of freedom as there are axes
+    left = (n * left + np.trace(left) * np.eye(q)) / (n + q)
+    return _Mixture(weights, np.array(means), frames, left, -np.inf), left
