@@ -183,8 +183,9 @@ class MovePolicy:
     resize_gain: float = 0.1
     """Nats by which another size must lower V: it is V, with a uniform prior on sizes, that
     chooses."""
-    resize_slack: float = 2.0
-    """Nats by which V may be predicted to rise with a size that is worth a fit."""
+    resize_slack: tuple[float, float] = (0.3, 2.0)
+    """Nats between which V may be predicted to rise with a wider basis that is worth a fit: below,
+    its functions are shut out, and lower V as little as they raise it."""
     rows_per_function: int = 10
     """Count of rows that an atom needs for every function of a basis that V chooses: with fewer, V
     falls for every function more that lets the curve run through groups of rows."""

@@ -25,7 +25,7 @@ class Resize:
     """Another basis takes the place of an atom's, again and again while V falls.
 
     The one for which V is predicted to be lowest is tried first. Predictions at the codes of a wide
-    basis are unfair to narrower ones, so where sizes were passed over, those below are tried too.
+    basis are unfair to narrower ones, so once V has fallen the next smaller ones are tried too.
     """
 
     kind = "resize"
@@ -46,7 +46,7 @@ class Resize:
                 before, fitted = fitted, (yield _resized(fitted, k, basis, context.settings))
                 if fitted is before:
                     break
-            while (basis := _passed_over(fitted, k, judged)) is not None:
+            while (basis := _next_smaller(fitted, k, judged)) is not None:
                 judged.append(basis)
                 fitted = yield _resized(fitted, k, basis, context.settings)
 
@@ -56,8 +56,9 @@ def _promising(
 ) -> Manifold | None:
     """The basis with the lowest predicted V of those that are worth a fit, if there is any.
 
-    Codes that move with the decoder lower V further than predicted. Where V is predicted to stay
-    the same, the strength of the roughness shuts out what the bases differ in.
+    Codes that move with the decoder lower V further than predicted, so a wider one may even be
+    predicted to raise it a little. Where it is predicted to stay the same, the strength of the
+    roughness shuts out what the bases differ in.
     """
     policy, present = settings.policy.move, fitted.model.atoms[k]
     most = int(fitted.model.active[:, k].sum()) // policy.rows_per_function
@@ -66,9 +67,10 @@ def _promising(
     if not near:
         return None
     own, *values = predicted_criteria(fitted, k, [present, *near], settings)
-    changes = [(value - own, basis) for value, basis in zip(values, near, strict=True)]
-    worth = [(change, basis) for change, basis in changes
-             if abs(change) > policy.resize_gain and change < policy.resize_slack]
+    worth = [(value - own, basis) for value, basis in zip(values, near, strict=True)
+             if value < own - policy.resize_gain
+             or (basis.basis_size > present.basis_size
+                 and policy.resize_slack[0] < value - own < policy.resize_slack[1])]
     return min(worth, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
@@ -80,13 +82,11 @@ def _around(atom: Manifold, ahead: int) -> Iterator[Manifold]:
             yield basis
 
 
-def _passed_over(fitted: Fitted, k: int, judged: list[Manifold]) -> Manifold | None:
-    """The next smaller basis, where the search came from one that is smaller yet."""
+def _next_smaller(fitted: Fitted, k: int, judged: list[Manifold]) -> Manifold | None:
+    """The next smaller basis, where the search has left the first one; None where it is judged."""
     present = fitted.model.atoms[k]
     smaller = present.resized(-1)
-    if smaller is None or smaller in judged or smaller.basis_size < judged[0].basis_size:
-        return None
-    return smaller
+    return None if present == judged[0] or smaller in judged else smaller
 
 
 def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Proposal:
