@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from reml_sae.discovery.settle import integrate_rows, settle
 from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
+from reml_sae.errors import InnerConvergenceError
 
 logger = logging.getLogger("reml_sae")
 
@@ -64,6 +66,7 @@ def search(
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
         fitted = follow_noise(settle(fitted, settings), settings)
+        fitted = _or_plain_noise(fitted, rows, settings, rng)
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
@@ -71,6 +74,29 @@ def search(
             fitted = follow_noise(fitted, settings)
     record = SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy)
     return integrate_rows(fitted, settings), record
+
+
+def _or_plain_noise(
+    fitted: Fitted, rows: MetricRows, settings: Settings, rng: np.random.Generator
+) -> Fitted:
+    """The fit, or that by isotropic noise, which is nested in any, where its V is lower.
+
+    Noise that was chosen at rough curves can hold what better curves would explain.
+    """
+    if fitted.model.noise.simpler() is None or fitted.result.interrupted:
+        return fitted
+    plain = replace(settings, noise="isotropic")
+    try:
+        other = settle(fit_starts(rows, fitted.model.atoms, plain, rng), plain)
+    except InnerConvergenceError as error:
+        logger.info("isotropic noise was given up: %s", error)
+        return fitted
+    logger.info("isotropic noise: V = %.4f", other.result.criterion)
+    if other.result.interrupted:
+        return stopped(fitted, other.result.status)
+    if other.result.criterion >= fitted.result.criterion:
+        return fitted
+    return follow_noise(other, settings)
 
 
 def _shape(

@@ -34,6 +34,11 @@ class Band(Manifold):
         return (1,)
 
     @property
+    def angular_axes(self) -> tuple[int, ...]:
+        """The first."""
+        return (0,)
+
+    @property
     def linear_dim(self) -> int:
         """3: the plane of the first harmonic, and the height."""
         return 3

@@ -93,6 +93,11 @@ class Manifold(ABC):
         return tuple(range(self.latent_dim)) if self.is_euclidean else ()
 
     @property
+    def angular_axes(self) -> tuple[int, ...]:
+        """Coordinates that are angles, uniform of themselves."""
+        return ()
+
+    @property
     def relaxation(self) -> Relaxation:
         """Shape of the atom in the linear relaxation from which a fit starts."""
         return "none"

@@ -52,6 +52,11 @@ class Circle(Manifold):
         return 2 * self.n_harmonics + 1
 
     @property
+    def angular_axes(self) -> tuple[int, ...]:
+        """The angle."""
+        return (0,)
+
+    @property
     def linear_dim(self) -> int:
         """2: the plane of the ellipse."""
         return 2

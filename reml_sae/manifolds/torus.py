@@ -55,6 +55,11 @@ class Torus(Manifold):
         return (2 * self.n_harmonics + 1) ** 2
 
     @property
+    def angular_axes(self) -> tuple[int, ...]:
+        """Both."""
+        return (0, 1)
+
+    @property
     def linear_dim(self) -> int:
         """4: two planes, one for each angle."""
         return 4

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
+from reml_sae.models.sae.angles import MissingAngles
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
@@ -133,6 +134,13 @@ class SAEState:
         index = np.arange(blocks.shape[1])
         blocks[:, index, index] += ~self.structure.carried
         return blocks
+
+    @cached_property
+    def missing_angles(self) -> MissingAngles:
+        """What Laplace's method misses of the rows' angles."""
+        # where rows are coupled, a row's block is not its curvature
+        angles = self.structure.angles[:0 if self.structure.couples_rows else None]
+        return MissingAngles.of(self.row_hessian("majorizer"), angles, self.structure.carried)
 
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""

@@ -215,6 +215,13 @@ class SAEStructure:
                  if term.target == "coordinates" and term.penalty.is_normalised}
         return [k not in owned for k in range(len(self.atoms))]
 
+    @cached_property
+    def angles(self) -> Index:
+        """Columns of xi that are angles with the uniform prior of their manifold."""
+        return np.array([self.coordinate_columns(k).start + axis
+                         for k, atom in enumerate(self.atoms) if self.has_manifold_prior[k]
+                         for axis in atom.angular_axes], np.intp)
+
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
         grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)

@@ -1,0 +1,73 @@
+"""What Laplace's method misses of a row's angles (DESIGN A8).
+
+An angle has an end: its integral is at most 2 pi, and Laplace's (2 pi / kappa)^(1/2) has none where
+the curvature kappa is small, so that V would pay for noise that hides an angle. Where its density
+is that of von Mises with the same curvature, the integral is 2 pi I_0(kappa) exp(-kappa), and
+
+    c(kappa) = -log(I_0(kappa) exp(-kappa)) - (1/2) log(2 pi kappa) = -1 / (8 kappa) - ..
+
+is missing from -log of Laplace's. kappa is what is left of the row's block D_i without its other
+parameters, 1 / (D_i^-1)_aa, so that |D_i| = kappa times the determinant of the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.special import i0e, i1e
+
+from reml_sae.typing import Array, Index, Mask
+
+LARGE, FOREVER = 100.0, 1e300
+SERIES = 1.0 / 8.0, 1.0 / 16.0, 25.0 / 384.0, 13.0 / 128.0, 1073.0 / 5120.0
+"""log(I_0(kappa) exp(-kappa) (2 pi kappa)^(1/2)) in powers of 1 / kappa."""
+
+
+def missing(kappa: Array) -> tuple[Array, Array]:
+    """c of kappa, and its derivative."""
+    small = np.minimum(kappa, LARGE)
+    value = -np.log(i0e(small)) - 0.5 * np.log(2.0 * np.pi * small)
+    slope = 1.0 - i1e(small) / i0e(small) - 0.5 / small
+    inverse = 1.0 / np.maximum(kappa, LARGE)
+    powers = inverse[..., None] ** np.arange(1, len(SERIES) + 1)
+    far = kappa > LARGE
+    value = np.where(far, -powers @ np.array(SERIES), value)
+    orders = np.arange(1, len(SERIES) + 1)
+    return value, np.where(far, (powers @ (orders * np.array(SERIES))) * inverse, slope)
+
+
+@dataclass(frozen=True)
+class MissingAngles:
+    """What Laplace's method misses of rows.
+
+    Attributes
+    ----------
+    values : (n,) array
+        Sum of c over the angles of every row.
+    slope : (n, q, q) array
+        Its derivative in D_i.
+    trace : float
+        Sum over rows of the product of this and D_i.
+    """
+
+    values: Array
+    slope: Array
+    trace: float
+
+    @classmethod
+    def of(cls, blocks: Array, columns: Index, carried: Mask) -> Self:
+        """Of rows with the blocks D_i (n, q, q), whose parameters at ``columns`` are angles."""
+        values, slope, trace = np.zeros(len(blocks)), np.zeros_like(blocks), 0.0
+        inverse = np.linalg.inv(blocks) if len(columns) else blocks
+        for a in columns:
+            kappa = np.where(carried[:, a], 1.0 / inverse[:, a, a], FOREVER)
+            own, by_kappa = missing(kappa)
+            values += own
+            weight = np.where(carried[:, a], by_kappa * kappa, 0.0)
+            column = inverse[:, :, a] / inverse[:, a, a, None]
+            slope += (weight * inverse[:, a, a])[:, None, None] * column[:, :, None] * (
+                column[:, None, :])
+            trace += float(weight.sum())
+        return cls(values, slope, trace)

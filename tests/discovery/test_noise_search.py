@@ -1,0 +1,93 @@
+"""The search with noise that may have a shape: which starts, which noise, and the exact slope."""
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.datasets import planted_manifolds
+from reml_sae.discovery import first_fit, search
+from reml_sae.discovery.fitting import rough_fit
+from reml_sae.discovery.local import least_gaussian
+from reml_sae.discovery.metric import in_metric
+from reml_sae.discovery.polish import noise_gradient
+from reml_sae.engine import criterion
+from reml_sae.families.noise import Diagonal, Factor
+
+
+def with_factors(plant, sds, seed):
+    """The planted rows with noise of these standard deviations along random directions."""
+    rng = np.random.default_rng(seed)
+    n, p = plant.Z.shape
+    frame = np.linalg.qr(rng.normal(size=(p, len(sds))))[0]
+    return plant.Z + (rng.normal(size=(n, len(sds))) * sds) @ frame.T
+
+
+@pytest.mark.parametrize("kind", ["factor", "diagonal"])
+@pytest.mark.parametrize("options", [
+    {"n_atoms": 1, "integration": "laplace"}, {"n_atoms": 1, "integration": "quadrature"},
+    {"n_atoms": 2}, {"n_atoms": 2, "assignment": "topk", "integration": "quadrature"}],
+    ids=["laplace", "quadrature", "softmax", "topk"])
+def test_slope_of_the_criterion_in_the_noise(options, kind):
+    """Against differences of V with the inner problem solved again, the unit of the rows moved."""
+    K, p, rng = options["n_atoms"], 5, np.random.default_rng(0)
+    plant = planted_manifolds(40 * K, p, ["circle"] * K, noise_sd=0.25, offset=0.5, random_state=1)
+    base = rs.SAEManifold(n_init=1, **options).fit(plant.Z).build_model(plant.Z).decided()
+    noise = (Factor(np.linalg.qr(rng.normal(size=(p, 2)))[0], np.array([2.0, 1.5]))
+             if kind == "factor" else Diagonal(np.array([0.3, -0.3, 0.1, -0.1, 0.0]), 0.5))
+    x = noise.parameters()
+    model, rho = in_metric(base, base.theta, noise.at(x)), base.rho + 0.1
+    at = criterion(model, rho, tol=1e-12)
+    found = noise_gradient(model, x, at, "majorizer")
+    # the rule of log amplitudes is right to a part of 1e-7 of V
+    h, bound = (5e-3, 2e-5) if options.get("assignment") == "topk" else (1e-3, 1e-6)
+    for step in rng.normal(size=(1, len(x))):
+        ahead, back, far, before = (
+            criterion(in_metric(base, base.theta, noise.at(x + k * h * step)), rho,
+                      theta=None, gradient=False, tol=1e-12).value for k in (1, -1, 2, -2))
+        slope = (8.0 * (ahead - back) - (far - before)) / (12.0 * h)
+        assert abs(found @ step - slope) < bound * np.linalg.norm(found)
+
+
+def test_no_flat_is_better_than_the_best_gaussian():
+    for seed in range(5):
+        Z = planted_manifolds(80, 4, ["plane"], noise_sd=0.3, random_state=seed).Z
+        Z = Z - Z.mean(axis=0)
+        for noise in ("isotropic", "diagonal", "factor"):
+            fit = rs.SAEManifold(n_atoms=1, topology="plane", noise=noise, n_init=1).fit(Z)
+            assert least_gaussian(Z) < fit.criterion_
+
+
+def test_starts_that_expect_a_shape_are_made_where_there_is_one(monkeypatch):
+    made = []
+
+    def counted(*arguments):
+        made.append(1)
+        return []
+
+    monkeypatch.setattr(first_fit, "_starts_amid_noise", counted)
+    plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
+    rs.SAEManifold(n_atoms=1, noise="auto", n_init=1).fit(plant.Z)
+    assert not made
+    rs.SAEManifold(n_atoms=1, noise="auto", n_init=1).fit(with_factors(plant, [2.5, 1.5], 1))
+    assert made
+
+
+def test_isotropic_noise_is_not_passed_over(monkeypatch):
+    """Whatever noise the search has come to, its V is not above that of the isotropic one."""
+    plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
+    plain = rs.SAEManifold(n_atoms=1, n_init=1, random_state=0).fit(plant.Z)
+    wrong = Factor(np.linalg.qr(plant.frames[0].T)[0][:, :1], np.array([30.0]))
+    honest = search.follow_noise
+
+    def misled(fitted, settings):
+        if fitted.result.trace.n_counted > 3 and settings.noise != "isotropic" and not misled.done:
+            misled.done = True
+            model = in_metric(fitted.model, fitted.result.theta, wrong)
+            return rough_fit(model, settings, "misled")
+        return honest(fitted, settings)
+
+    misled.done = False
+    monkeypatch.setattr(search, "follow_noise", misled)
+    fit = rs.SAEManifold(n_atoms=1, n_init=1, random_state=0, noise="auto").fit(plant.Z)
+    assert misled.done
+    assert fit.criterion_ == pytest.approx(plain.criterion_, abs=1e-3)

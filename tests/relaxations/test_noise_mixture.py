@@ -1,0 +1,55 @@
+"""Rows on one flat each amid noise that is stronger than these."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from reml_sae.datasets import calendar_mixed
+from reml_sae.relaxations.noise_mixture import flats_amid_noise
+from reml_sae.relaxations.policy import NoiseMixturePolicy
+
+
+def planted(K, p, offset, seed, n=150):
+    """Flats of two dimensions with sd 1, amid noise of sd .1, but of 5 along two directions."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(K), n)
+    frames = np.linalg.qr(rng.normal(size=(K, p, 2)))[0]
+    centres = offset * rng.normal(size=(K, p))
+    Z = np.einsum("nd,npd->np", rng.normal(size=(K * n, 2)), frames[labels]) + centres[labels]
+    strong = np.linalg.qr(rng.normal(size=(p, 2)))[0]
+    Z += 0.1 * rng.normal(size=Z.shape) + 5.0 * rng.normal(size=(K * n, 2)) @ strong.T
+    return Z - Z.mean(axis=0), labels
+
+
+def accuracy(support, labels):
+    K = support.shape[1]
+    table = np.zeros((K, K))
+    np.add.at(table, (support.argmax(axis=1), labels), 1.0)
+    return table[linear_sum_assignment(-table)].sum() / len(labels)
+
+
+@pytest.mark.parametrize(("K", "offset"), [(2, 0.5), (4, 0.5)])
+def test_rows_are_told_apart(K, offset):
+    found = []
+    for seed in range(5):
+        Z, labels = planted(K, 10, offset, seed)
+        starts = flats_amid_noise(Z, [2] * K, 2, np.random.default_rng(seed), NoiseMixturePolicy())
+        assert all((start.support.sum(axis=1) == 1).all() for start in starts)
+        found.append(max(accuracy(start.support, labels) for start in starts))
+    assert np.median(found) > 0.95
+    assert np.mean(np.array(found) > 0.9) >= 0.8
+
+
+def test_weekdays_and_dates_are_told_apart():
+    """Real rows of one centre, where no direction tells the two."""
+    data = calendar_mixed()
+    Z = data.Z - data.Z.mean(axis=0)
+    found = [max(accuracy(start.support, (~data.is_weekday).astype(int))
+                 for start in flats_amid_noise(Z, [6, 6], 2, np.random.default_rng(seed),
+                                               NoiseMixturePolicy())) for seed in range(3)]
+    assert np.median(found) > 0.98
+
+
+def test_too_few_rows_give_none():
+    Z = np.random.default_rng(0).normal(size=(15, 4))
+    assert flats_amid_noise(Z, [2, 2], 1, np.random.default_rng(0), NoiseMixturePolicy()) == []
