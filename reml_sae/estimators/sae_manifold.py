@@ -56,12 +56,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Number of atoms K; "auto" lets the evidence choose it, up to ``max_atoms``.
     topology : str, dict, Manifold or list of K of them, default="circle"
         Shape of the atoms: "circle", "interval", "torus", "cylinder", "sphere", "mobius",
-        "projective_plane", "euclidean", "duchon", "linear", "plane", or an object such as
-        ``Circle(n_harmonics=4)``. "auto" lets the evidence choose it, atom by atom; a curved shape
-        must also beat the best flat on permuted rows. Where the number of basis functions is not
-        given, as in "circle", "auto" or ``{"topology": "circle"}``, V chooses it, up to one for
-        every ten rows of the atom; an object keeps its own, and so does
-        ``{"topology": "circle", "n_harmonics": 4}``.
+        "projective_plane", "euclidean", "duchon", "linear", "plane", of which V chooses the number
+        of basis functions; it is that of ``Circle(n_harmonics=4)``, or a dict, where given. "auto"
+        lets the evidence choose it, atom by atom; curves must beat the best flat on permuted rows.
     assignment : str or dict, default="softmax"
         How rows use atoms. "softmax": shares that sum to one, as a rule of one atom. "topk":
         exactly ``n_active`` atoms with free amplitudes. "ordered_beta_bernoulli": any atoms, at
@@ -281,8 +278,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         most = check_integer("max_atoms", self.max_atoms, 1)
         check_parameters(self)
         topology, sizes = resolve_topology(self.topology, k)
-        structure = Structure(topology, k, most, bool(self.demote), sizes)
-        return structure, read_penalties(self.penalties)
+        return (Structure(topology, k, most, bool(self.demote), sizes),
+                read_penalties(self.penalties))
 
     def _assignment(self, n_atoms: int) -> Assignment:
         n_active = int(self.n_active)
