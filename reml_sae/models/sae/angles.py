@@ -20,7 +20,7 @@ from scipy.special import i0e, i1e
 
 from reml_sae.typing import Array, Index, Mask
 
-LARGE, FOREVER = 100.0, 1e300
+LARGE = 100.0
 SERIES = 1.0 / 8.0, 1.0 / 16.0, 25.0 / 384.0, 13.0 / 128.0, 1073.0 / 5120.0
 """log(I_0(kappa) exp(-kappa) (2 pi kappa)^(1/2)) in powers of 1 / kappa."""
 
@@ -58,16 +58,23 @@ class MissingAngles:
 
     @classmethod
     def of(cls, blocks: Array, columns: Index, carried: Mask) -> Self:
-        """Of rows with the blocks D_i (n, q, q), whose parameters at ``columns`` are angles."""
+        """Of rows with the blocks D_i (n, q, q), whose parameters at ``columns`` are angles.
+
+        Nothing where a block is singular, and for angles that a row does not carry.
+        """
         values, slope, trace = np.zeros(len(blocks)), np.zeros_like(blocks), 0.0
-        inverse = np.linalg.inv(blocks) if len(columns) else blocks
+        if not len(columns):
+            return cls(values, slope, trace)
+        inverse = np.broadcast_to(np.eye(blocks.shape[1]), blocks.shape).copy()
+        definite = np.linalg.slogdet(blocks)[0] > 0  # others have no V anyway
+        inverse[definite] = np.linalg.inv(blocks[definite])
         for a in columns:
-            kappa = np.where(carried[:, a], 1.0 / inverse[:, a, a], FOREVER)
-            own, by_kappa = missing(kappa)
-            values += own
-            weight = np.where(carried[:, a], by_kappa * kappa, 0.0)
-            column = inverse[:, :, a] / inverse[:, a, a, None]
-            slope += (weight * inverse[:, a, a])[:, None, None] * column[:, :, None] * (
-                column[:, None, :])
-            trace += float(weight.sum())
+            known = definite & carried[:, a]
+            variance = inverse[:, a, a]
+            own, by_kappa = missing(1.0 / variance)
+            values += np.where(known, own, 0.0)
+            by_kappa = np.where(known, by_kappa, 0.0)
+            column = inverse[:, :, a] / variance[:, None]
+            slope += by_kappa[:, None, None] * column[:, :, None] * column[:, None, :]
+            trace += float((by_kappa / variance).sum())
         return cls(values, slope, trace)

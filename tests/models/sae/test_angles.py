@@ -6,7 +6,7 @@ from scipy.integrate import quad
 
 from reml_sae.engine import Theta
 from reml_sae.manifolds import Circle
-from reml_sae.models.sae.angles import LARGE, missing
+from reml_sae.models.sae.angles import LARGE, MissingAngles, missing
 from reml_sae.models.sae.rows import row_evidence
 from tests.models.sae.systems import build
 
@@ -42,3 +42,10 @@ def test_an_angle_that_no_row_knows_is_worth_its_prior():
     far = Theta(theta.xi, 1e-9 * theta.beta)
     np.testing.assert_allclose(
         row_evidence(model, far, rho), row_evidence(model, point, rho), atol=1e-4)
+
+
+def test_a_singular_block_misses_nothing():
+    blocks = np.array([[[0.0]], [[2.0]]])
+    found = MissingAngles.of(blocks, np.array([0]), np.ones((2, 1), bool))
+    np.testing.assert_allclose(found.values, [0.0, missing(np.array([2.0]))[0][0]])
+    assert found.slope[0, 0, 0] == 0.0
