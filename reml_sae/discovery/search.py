@@ -61,12 +61,11 @@ def search(
         if not fitted.result.interrupted:
             fitted, records = try_move(Remove(), fitted, Context(structure, settings, rng))
     else:
-        fitted = fit_starts(rows, structure.atoms(structure.n_atoms), settings, rng)
+        fitted = fit_starts(rows, structure.atoms(structure.n_atoms), _plain(settings), rng)
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
-        fitted = follow_noise(settle(fitted, settings), settings)
-        fitted = _or_plain_noise(fitted, rows, settings, rng)
+        fitted = _in_its_noise(settle(fitted, settings), rows, settings, rng)
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
@@ -76,27 +75,31 @@ def search(
     return integrate_rows(fitted, settings), record
 
 
-def _or_plain_noise(
+def _plain(settings: Settings) -> Settings:
+    return replace(settings, noise="isotropic")
+
+
+def _in_its_noise(
     fitted: Fitted, rows: MetricRows, settings: Settings, rng: np.random.Generator
 ) -> Fitted:
-    """The fit, or that by isotropic noise, which is nested in any, where its V is lower.
+    """The fit in the noise that it leaves, with no higher V than by isotropic noise.
 
-    Noise that was chosen at rough curves can hold what better curves would explain.
+    Where that has a shape, one that began without it competes with one whose starts expect it:
+    noise that was chosen at rough curves can hold what better curves would explain.
     """
-    if fitted.model.noise.simpler() is None or fitted.result.interrupted:
-        return fitted
-    plain = replace(settings, noise="isotropic")
+    found = follow_noise(fitted, settings)
+    if found.model.noise.simpler() is None or found.result.interrupted:
+        return found
+    own = settings if fitted.model.noise.simpler() is None else _plain(settings)
     try:
-        other = settle(fit_starts(rows, fitted.model.atoms, plain, rng), plain)
+        other = settle(fit_starts(rows, fitted.model.atoms, own, rng), own)
     except InnerConvergenceError as error:
-        logger.info("isotropic noise was given up: %s", error)
-        return fitted
-    logger.info("isotropic noise: V = %.4f", other.result.criterion)
-    if other.result.interrupted:
-        return stopped(fitted, other.result.status)
-    if other.result.criterion >= fitted.result.criterion:
-        return fitted
-    return follow_noise(other, settings)
+        logger.info("other starts were given up: %s", error)
+        return found
+    if not other.result.interrupted:
+        other = follow_noise(other, settings)
+    best = min(found, other, key=lambda fit: fit.result.criterion)
+    return stopped(best, other.result.status) if other.result.interrupted else best
 
 
 def _shape(
