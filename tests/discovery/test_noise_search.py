@@ -22,10 +22,10 @@ def with_factors(plant, sds, seed):
     return plant.Z + (rng.normal(size=(n, len(sds))) * sds) @ frame.T
 
 
-@pytest.mark.parametrize("kind", ["factor", "diagonal"])
-@pytest.mark.parametrize("options", [
-    {"n_atoms": 1, "integration": "laplace"}, {"n_atoms": 1, "integration": "quadrature"},
-    {"n_atoms": 2}, {"n_atoms": 2, "assignment": "topk", "integration": "quadrature"}],
+@pytest.mark.parametrize(("options", "kind"), [
+    ({"n_atoms": 1, "integration": "laplace"}, "diagonal"),
+    ({"n_atoms": 1, "integration": "quadrature"}, "factor"), ({"n_atoms": 2}, "factor"),
+    ({"n_atoms": 2, "assignment": "topk", "integration": "quadrature"}, "diagonal")],
     ids=["laplace", "quadrature", "softmax", "topk"])
 def test_slope_of_the_criterion_in_the_noise(options, kind):
     """Against differences of V with the inner problem solved again, the unit of the rows moved."""
