@@ -96,13 +96,19 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
 
 def _next(fitted: Fitted, settings: Settings) -> Fitted | None:
     """A rough fit in the metric of the best noise; None where that is hardly better."""
-    present, n, second = fitted.model.noise, len(fitted.model.Z), _moment(fitted)
-    noise = best_noise(settings.noise, second, n)
-    gain = charged(present, second, n) - charged(noise, second, n)
-    logger.info("%s noise is better by %.3f nats than %s", noise.kind, gain, present.kind)
+    noise, second, gain = better_noise(fitted, settings)
+    logger.info("%s noise is better by %.3f nats than %s", noise.kind, gain,
+                fitted.model.noise.kind)
     if gain < settings.policy.noise.least_gain:
         return None
     return _fit(fitted, noise, second, settings)
+
+
+def better_noise(fitted: Fitted, settings: Settings) -> tuple[Noise, Array, float]:
+    """The best noise for what a fit leaves, that (p, p), and the nats that it gains there."""
+    present, n, second = fitted.model.noise, len(fitted.model.Z), _moment(fitted)
+    noise = best_noise(settings.noise, second, n)
+    return noise, second, charged(present, second, n) - charged(noise, second, n)
 
 
 def _moment(fitted: Fitted) -> Array:

@@ -27,7 +27,7 @@ from reml_sae.discovery.fitting import (
     stopped,
     working_scale,
 )
-from reml_sae.discovery.follow_noise import follow_noise
+from reml_sae.discovery.follow_noise import better_noise, follow_noise
 from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
 from reml_sae.discovery.metric import MetricRows
@@ -41,6 +41,7 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
 from reml_sae.errors import InnerConvergenceError
+from reml_sae.manifolds import Manifold
 
 logger = logging.getLogger("reml_sae")
 
@@ -61,7 +62,7 @@ def search(
         if not fitted.result.interrupted:
             fitted, records = try_move(Remove(), fitted, Context(structure, settings, rng))
     else:
-        fitted = fit_starts(rows, structure.atoms(structure.n_atoms), _plain(settings), rng)
+        fitted = _begun(rows, structure.atoms(structure.n_atoms), settings, rng)
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
@@ -79,6 +80,23 @@ def _plain(settings: Settings) -> Settings:
     return replace(settings, noise="isotropic")
 
 
+def _out_of_reach(settings: Settings, n_rows: int) -> float:
+    """Nats by which a rough V is not lowered any more."""
+    return settings.policy.move.within_per_row * n_rows
+
+
+def _begun(
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
+) -> Fitted:
+    """A rough fit without noise of a shape, unless what that leaves has one beyond doubt."""
+    plain = fit_starts(rows, atoms, _plain(settings), rng)
+    if settings.noise == "isotropic" or plain.result.interrupted:
+        return plain
+    if better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z)):
+        return plain
+    return fit_starts(rows, atoms, settings, rng)
+
+
 def _in_its_noise(
     fitted: Fitted, rows: MetricRows, settings: Settings, rng: np.random.Generator
 ) -> Fitted:
@@ -92,12 +110,14 @@ def _in_its_noise(
         return found
     own = settings if fitted.model.noise.simpler() is None else _plain(settings)
     try:
-        other = settle(fit_starts(rows, fitted.model.atoms, own, rng), own)
+        other = fit_starts(rows, fitted.model.atoms, own, rng)
     except InnerConvergenceError as error:
         logger.info("other starts were given up: %s", error)
         return found
-    if not other.result.interrupted:
-        other = follow_noise(other, settings)
+    behind = other.result.criterion - found.result.criterion
+    if behind < _out_of_reach(settings, len(rows.Z)) and not other.result.interrupted:
+        other = settle(other, own)
+        other = other if other.result.interrupted else follow_noise(other, settings)
     best = min(found, other, key=lambda fit: fit.result.criterion)
     return stopped(best, other.result.status) if other.result.interrupted else best
 
