@@ -57,7 +57,7 @@ def fit_starts(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
             "atoms or a larger n_init"
         )
-    best, start = min(rough, key=lambda pair: pair[0].result.criterion)
+    best, start = _best(rough)
     mixed = None if halt is not None else mixed_start(best, start, policy)
     if mixed is not None:
         soft = rough_fit(mixed, settings, "mixed start")
@@ -92,7 +92,8 @@ def _fit_all(
                     logger.info("start %d has come to where another was", number)
                     continue
                 met.append(V)
-                fitted = turn_noise(fitted, settings, _lowest(rough))
+                goal = _best(rough)[0].result.criterion if rough else np.inf
+                fitted = turn_noise(fitted, settings, goal)
             rough.append((fitted, start))
             halt = _halt(fitted, settings)
             if halt is not None:
@@ -100,16 +101,13 @@ def _fit_all(
     return rough, None
 
 
+def _best(rough: Sequence[tuple[Fitted, CodeStart]]) -> tuple[Fitted, CodeStart]:
+    return min(rough, key=lambda pair: pair[0].result.criterion)
+
+
 def _has_plain_noise(rough: Sequence[tuple[Fitted, CodeStart]]) -> bool:
     """Whether the best fit leaves noise without a shape: its metric was the right one."""
-    if not rough:
-        return False
-    best = min((fitted for fitted, _ in rough), key=lambda fitted: fitted.result.criterion)
-    return best.model.noise.simpler() is None
-
-
-def _lowest(rough: Sequence[tuple[Fitted, CodeStart]]) -> float:
-    return min((fitted.result.criterion for fitted, _ in rough), default=np.inf)
+    return bool(rough) and _best(rough)[0].model.noise.simpler() is None
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:

@@ -21,8 +21,10 @@ from scipy.special import i0e, i1e
 from reml_sae.typing import Array, Index, Mask
 
 LARGE = 100.0
-SERIES = 1.0 / 8.0, 1.0 / 16.0, 25.0 / 384.0, 13.0 / 128.0, 1073.0 / 5120.0
-"""log(I_0(kappa) exp(-kappa) (2 pi kappa)^(1/2)) in powers of 1 / kappa."""
+SERIES = np.array([1.0 / 8.0, 1.0 / 16.0, 25.0 / 384.0, 13.0 / 128.0, 1073.0 / 5120.0])
+"""log(I_0(kappa) exp(-kappa) (2 pi kappa)^(1/2)) in powers of 1 / kappa ..."""
+ORDERS = np.arange(1, len(SERIES) + 1)
+"""... and these powers."""
 
 
 def missing(kappa: Array) -> tuple[Array, Array]:
@@ -31,11 +33,10 @@ def missing(kappa: Array) -> tuple[Array, Array]:
     value = -np.log(i0e(small)) - 0.5 * np.log(2.0 * np.pi * small)
     slope = 1.0 - i1e(small) / i0e(small) - 0.5 / small
     inverse = 1.0 / np.maximum(kappa, LARGE)
-    powers = inverse[..., None] ** np.arange(1, len(SERIES) + 1)
+    powers = inverse[..., None] ** ORDERS
     far = kappa > LARGE
-    value = np.where(far, -powers @ np.array(SERIES), value)
-    orders = np.arange(1, len(SERIES) + 1)
-    return value, np.where(far, (powers @ (orders * np.array(SERIES))) * inverse, slope)
+    value = np.where(far, -powers @ SERIES, value)
+    return value, np.where(far, (powers @ (ORDERS * SERIES)) * inverse, slope)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class DataTrace:
 
     ``rows`` (N, q, q), ``edges`` (e, q, q) and ``columns`` (c, N, q) are in chart coordinates;
     ``bend`` (N, p) is the derivative of half the log-determinant in the score, with its sign
-    turned, zero for the majorizer.
+    turned; the majorizer has none.
     """
 
     half_logdet: float
@@ -47,7 +47,7 @@ class DataTrace:
     grad_beta: Array
     gauge_pull: Array
     grad_psi: Array
-    bend: Array
+    bend: Array | None = None
 
 
 def weighted_border(features: Array, weight: Array, row_map: RowMap) -> Array:

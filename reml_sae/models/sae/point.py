@@ -131,7 +131,7 @@ class SAEPoint(SAEState):
         angles = 2.0 * self.missing_angles.slope
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, angles)
-        else:
+        elif len(self.structure.angles):
             t = t + self.precision * self.lift(angles @ self.restrict(self.jacobian))
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
@@ -146,7 +146,7 @@ class SAEPoint(SAEState):
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows + angles, inverse.edges,
                          inverse.columns, inverse.border_trace, border, grad_x, grad_beta,
-                         gauge_pull, grad_psi, np.zeros(self.structure.shape))
+                         gauge_pull, grad_psi)
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, angles: Array
@@ -261,7 +261,9 @@ class SAEPoint(SAEState):
         moved = np.einsum("nar,na->nr", self.jacobian, self.lift(adjoint.xi)) @ self.span.T
         moved += self.features @ adjoint.beta
         if curvature == "exact":
-            moved -= exact_trace(self).bend
+            bend = exact_trace(self).bend
+            assert bend is not None
+            moved -= bend
         return np.asarray(self.score + self.precision * moved)
 
     def log_normalizer(self) -> tuple[float, Array]:
