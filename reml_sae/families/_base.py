@@ -47,14 +47,18 @@ class Family(ABC):
     has_dispersion : bool
         Whether every curvature of the loss in eta is proportional to exp(-psi[0]): the Gaussian.
     equal_weights : bool
-        Whether observed and expected curvature are one number for all entries: the Gaussian, which
-        keeps the border of an arrow matrix a Kronecker product.
+        Whether observed and expected curvature are one number for all entries: the Gaussian.
+    row_weights : bool
+        Whether the curvature is one number for all entries of a row, beside the part of rank one
+        that `tail` tells: the Gaussian, and the t of whole rows. It keeps the border of an arrow
+        matrix a Kronecker product. Entries are then those of rows (.., p).
     """
 
     name: ClassVar[str]
     link: ClassVar[str]
     has_dispersion: ClassVar[bool] = False
     equal_weights: ClassVar[bool] = False
+    row_weights: ClassVar[bool] = False
 
     # --- data ----------------------------------------------------------------------------------
 
@@ -92,6 +96,18 @@ class Family(ABC):
         """Outer parameters (n_psi,) by moments, inside the box."""
         return np.zeros(0)
 
+    def best_psi(self, squares: Array, p: int) -> Array:
+        """Outer parameters of greatest likelihood for Gaussian rows of p entries.
+
+        Parameters
+        ----------
+        squares : (n,) array
+            Squared lengths of the rows' residuals, under the identity link.
+        p : int
+        """
+        mean = float(np.mean(squares)) / p
+        return np.clip(np.log([max(mean, np.finfo(float).tiny)]), *self.psi_bounds()[0])
+
     def dispersion(self, psi: Array) -> float:
         """phi, the number that divides half the deviance in the loss."""
         return 1.0
@@ -114,6 +130,37 @@ class Family(ABC):
     @abstractmethod
     def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """Observed derivative of the loss in eta, of order 1, 2 or 3."""
+
+    def row_losses(self, squares: Array, p: int, psi: Array) -> tuple[Array, Array]:
+        """Losses and weights of rows of p entries at squared distances |z - eta|^2 (..).
+
+        Where entries of a row have one weight.
+        """
+        raise NotImplementedError
+
+    def row_weight(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Weight of every row (..) where rows have scales of their own; 1 elsewhere."""
+        return np.ones(np.broadcast_shapes(np.shape(z), np.shape(eta))[:-1])
+
+    def row_weight_psi(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Derivative of `row_weight` in psi, (n_psi, ..)."""
+        return np.zeros((self.n_psi, *np.broadcast_shapes(np.shape(z), np.shape(eta))[:-1]))
+
+    def tail(self, psi: Array, p: int) -> float:
+        """Number kappa by which a row's curvature is diag(loss_eta(.., 2)) - kappa s s^T.
+
+        s is -loss_eta(.., 1); the derivative of `row_weight` in eta is kappa times itself times s.
+        Zero where the entries of a row are independent.
+        """
+        return 0.0
+
+    def tail_psi(self, psi: Array, p: int) -> Array:
+        """Derivative of `tail` in psi, (n_psi,)."""
+        return np.zeros(self.n_psi)
+
+    def curvature_gradient(self, z: Array, eta: Array, psi: Array, q: Array) -> Array:
+        """Gradient in eta, of its shape, of a row's sum of q times loss_eta(.., 2) at fixed q."""
+        return self.loss_eta(z, eta, psi, 3) * q
 
     def open_side(self, z: Array) -> NDArray[np.int8]:
         """Way in which eta may go to infinity while the loss falls: 1 up, -1 down, 0 neither."""

@@ -236,7 +236,7 @@ class SAEManifoldModel(SAEStructure):
     @cached_property
     def working(self) -> Array:
         """Data on the scale of the predictor, (N, p): Z itself under the identity link."""
-        if self.family.equal_weights:
+        if self.family.row_weights:
             return self.Z
         return self.family.initial_eta(self.Z) - self.offset
 

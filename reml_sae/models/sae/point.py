@@ -42,8 +42,11 @@ class SAEPoint(SAEState):
             border = border + weighted_border(
                 self.features, self.weight, self.structure.row_map)
             jacobians = self.restrict(self.weighted_jacobian("majorizer"))
+            features = self.features
         else:
-            gram = self.precision * (self.features.T @ self.features)
+            root = np.sqrt(self.row_weight)
+            features, jacobians = root[:, None] * self.features, root[:, None, None] * jacobians
+            gram = self.precision * (features.T @ features)
         grams = self.decoder_prior.curvature_grams()
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
@@ -53,7 +56,7 @@ class SAEPoint(SAEState):
             gram[np.diag_indices_from(gram)] *= 1.0 + damping
         coupled = self.coupled("majorizer")
         return SpanArrowMatrix(
-            rows=rows, features=self.features, jacobians=jacobians,
+            rows=rows, features=features, jacobians=jacobians,
             span=self.span, gram=gram,
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
             scale=1.0 if self.precision is None else self.precision,
@@ -78,9 +81,17 @@ class SAEPoint(SAEState):
             pushed = self.observed * (moved + self.features @ v.beta)
             border = self.features.T @ pushed
         else:  # outside the span the border is the Gram matrix alone
-            pushed = self.precision * (moved + self.features @ (v.beta @ self.span))
-            border = self.precision * (self.features.T @ self.features) @ v.beta
-            border += self.precision * (self.features.T @ moved) @ self.span.T
+            weighted = self.row_weight[:, None] * self.features
+            pushed = self.row_weight[:, None] * (moved + self.features @ (v.beta @ self.span))
+            pushed *= self.precision
+            border = self.precision * (weighted.T @ self.features) @ v.beta
+            border += self.precision * (weighted.T @ moved) @ self.span.T
+            if self.tail:
+                within = self.score @ self.span
+                lost = self.tail * (np.einsum("nr,nr->n", within, moved)
+                                    + np.einsum("nm,nm->n", self.features, self.score @ v.beta.T))
+                pushed -= lost[:, None] * within
+                border -= self.features.T @ (lost[:, None] * self.score)
         rows = np.einsum("nar,nr->na", self.jacobian, pushed)
         rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
         rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
@@ -115,9 +126,10 @@ class SAEPoint(SAEState):
         edf = self.structure.n_carried - penalty_trace
         if curvature == "majorizer":
             edf += 2.0 * self.missing_angles.trace
-        # with one weight, every entry of the data part of H carries 1 / phi
-        scaled = curvature == "majorizer" and self.precision is not None
-        grad_rho[self.structure.outer.psi] += -0.5 * edf if scaled else data.grad_psi
+        # at the weights of its rows, every entry of the data part of H carries 1 / phi
+        grad_rho[self.structure.outer.psi] += data.grad_psi
+        if curvature == "majorizer" and (phi := self.structure.outer.dispersion) is not None:
+            grad_rho[phi] -= 0.5 * edf
         value = data.half_logdet + gauge_value - correction
         if curvature == "majorizer":
             value += float(self.missing_angles.values.sum())
@@ -131,8 +143,8 @@ class SAEPoint(SAEState):
         angles = 2.0 * self.missing_angles.slope
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, angles)
-        elif len(self.structure.angles):
-            t = t + self.precision * self.lift(angles @ self.restrict(self.jacobian))
+        else:
+            t, tau, u, grad_psi = self._row_trace(t, tau, angles)
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
         if u is not None:
@@ -146,7 +158,30 @@ class SAEPoint(SAEState):
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows + angles, inverse.edges,
                          inverse.columns, inverse.border_trace, border, grad_x, grad_beta,
-                         gauge_pull, grad_psi)
+                         gauge_pull, grad_psi, by_mean=u)
+
+    def _row_trace(
+        self, t: Array, tau: Array, angles: Array
+    ) -> tuple[Array, Array, Array | None, Array]:
+        """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
+
+        t and tau are for rows that are scaled by its root. Returns as `_weighted_trace`; u is None
+        where the weights are known.
+        """
+        root = np.sqrt(self.row_weight)
+        if len(self.structure.angles):
+            assert self.precision is not None
+            own = root[:, None, None] * self.restrict(self.jacobian)
+            t = t + self.precision * self.lift(angles @ own)
+        t, tau = root[:, None, None] * t, root[:, None] * tau
+        if not self.tail:
+            return t, tau, None, np.zeros(len(self.psi))
+        slope = np.einsum("nar,nar->n", t, self.jacobian)
+        slope += np.einsum("nm,nm->n", tau, self.features)
+        slope *= 0.5 / self.row_weight
+        u = (self.tail * slope * self.row_weight)[:, None] * self.score
+        by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
+        return t, tau, u, by_psi @ slope
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, angles: Array
@@ -199,16 +234,17 @@ class SAEPoint(SAEState):
         return edf, self._factor.coefficient_covariance(where)
 
     def score_moment(self) -> Array:
-        """Sum over rows of E_i[s s^T] for the scores s = -dl/deta of a row, (p, p).
+        """Sum over rows of E_i[s s^T / w] for the scores s = -dl/deta of a row, (p, p).
 
-        Of a Gaussian, at these decoders, to the first order about the modes of the rows.
+        Of Gaussian rows of weights w, at these decoders, to the first order about their modes.
         """
         assert self.precision is not None
+        weight = self.row_weight[:, None]
         jacobian = self.restrict(self.jacobian)
-        spread = np.linalg.solve(self.row_hessian("majorizer"), jacobian)
+        spread = weight[:, :, None] * np.linalg.solve(self.row_hessian("majorizer"), jacobian)
         r = jacobian.shape[2]
         within = self.precision**2 * (jacobian.reshape(-1, r).T @ spread.reshape(-1, r))
-        return np.asarray(self.score.T @ self.score + self.span @ within @ self.span.T)
+        return np.asarray(self.score.T @ (self.score / weight) + self.span @ within @ self.span.T)
 
     @cached_property
     def _selected_inverse(self) -> SpanSelectedInverse:
@@ -222,8 +258,13 @@ class SAEPoint(SAEState):
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
         family, data = self.structure.family, self.structure.noise.colour  # not in its metric
         Z, offset = data(self.structure.Z), np.broadcast_to(self.structure.offset, self.eta.shape)
-        null = float(family.deviance(Z, data(offset), self.psi).sum())
-        left = float(family.deviance(Z, data(self.eta), self.psi).sum())
+        if self.tail:  # rows at the weights that the fit gives them
+            weight = self.row_weight
+            null, left = (float(weight @ ((Z - data(eta)) ** 2).sum(axis=1))
+                          for eta in (offset, self.eta))
+        else:
+            null = float(family.deviance(Z, data(offset), self.psi).sum())
+            left = float(family.deviance(Z, data(self.eta), self.psi).sum())
         return 1.0 - left / null if null else 0.0
 
     @property
@@ -264,7 +305,11 @@ class SAEPoint(SAEState):
             bend = exact_trace(self).bend
             assert bend is not None
             moved -= bend
-        return np.asarray(self.score + self.precision * moved)
+        out = self.score + self.precision * self.row_weight[:, None] * moved
+        if self.tail:
+            out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
+            out -= self._majorizer_trace().by_mean
+        return np.asarray(out)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

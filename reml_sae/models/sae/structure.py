@@ -200,7 +200,7 @@ class SAEStructure:
 
         A decoder penalty may differ between outputs, or the family's weights.
         """
-        return bool(self.dense_terms) or not self.family.equal_weights
+        return bool(self.dense_terms) or not self.family.row_weights
 
     @property
     def has_gaussian_decoder(self) -> list[bool]:

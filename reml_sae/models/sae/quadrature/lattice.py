@@ -263,14 +263,15 @@ def _spacing(probes: _Probes, family: Family, psi: Array, Z: Array) -> Array:
 
 def _sharpest(probes: _Probes, Z: Array, family: Family, psi: Array) -> Array:
     """Bound (d,) on the second derivative of rows' losses where they have mass."""
-    if family.equal_weights:
+    if family.row_weights:
         phi, steep = family.dispersion(psi), probes.steep
-        square = squares(Z, probes.at)
-        near = square < square.min(axis=1, keepdims=True) + 2.0 * NEAR * phi
+        loss, weight = family.row_losses(squares(Z, probes.at), Z.shape[1], psi)
+        near = loss < loss.min(axis=1, keepdims=True) + NEAR
         sharp = []
         for d in range(steep.shape[1]):
             own, level = probes.bent(Z, d)
-            sharp.append(np.where(near, steep[:, d] + np.abs(own - level), 0.0).max(initial=0.0))
+            bound = weight * (steep[:, d] + np.abs(own - level))
+            sharp.append(np.where(near, bound, 0.0).max(initial=0.0))
         return np.array(sharp) / phi
     z, eta = np.broadcast_arrays(Z[:, None], probes.at[None])
     loss = family.loss(z, eta, psi).sum(axis=2)
