@@ -19,7 +19,7 @@ from reml_sae.engine import REMLTrace, Theta
 from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
 from reml_sae.estimators._results import Atom, Codes, reconstruct
 from reml_sae.estimators._units import Units
-from reml_sae.families import Family
+from reml_sae.families import Family, row_degrees
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
@@ -110,7 +110,7 @@ class FittedSAE:
                  if item.name not in HIDDEN}
         units = self.units
         return {**shown, "mean_": units.mean, "offset_": units.offset, "scale_": units.scale,
-                "noise_": units.noise,
+                "noise_": units.noise, "df_": row_degrees(self.family, self.rho),
                 "data_digest_": units.digest, "n_features_in_": len(units.mean),
                 "n_iter_": len(self.trace)}
 

@@ -108,6 +108,11 @@ class Family(ABC):
         mean = float(np.mean(squares)) / p
         return np.clip(np.log([max(mean, np.finfo(float).tiny)]), *self.psi_bounds()[0])
 
+    def centre_and_scale(self, data: Array) -> tuple[Array, float]:
+        """Mean (p,) of rows (n, p), and the root of their mean square about it."""
+        mean = data.mean(axis=0)
+        return mean, float(np.sqrt(np.mean((data - mean) ** 2)))
+
     def dispersion(self, psi: Array) -> float:
         """phi, the number that divides half the deviance in the loss."""
         return 1.0
@@ -137,6 +142,10 @@ class Family(ABC):
         Where entries of a row have one weight.
         """
         raise NotImplementedError
+
+    def settled_psi(self, squares: Array, p: int, psi: Array) -> Array:
+        """Psi with what has no Fellner-Schall step at its best for rows of these lengths."""
+        return psi
 
     def row_weight(self, z: Array, eta: Array, psi: Array) -> Array:
         """Weight of every row (..) where rows have scales of their own; 1 elsewhere."""

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from reml_sae.errors import InputError
-from reml_sae.families._base import LOG_DISPERSION, UNIT_FREE_BOX, Array, ScaledFamily
+from reml_sae.families._base import LOG_DISPERSION, UNIT_FREE_BOX, Array, Family, ScaledFamily
 from reml_sae.families._checks import check_finite, check_order
 from reml_sae.families._special import LOG_2PI, digamma_error, stirling_error
 
@@ -82,6 +82,10 @@ class StudentTRows(ScaledFamily):
     def degrees(self, psi: Array) -> float:
         """Degrees of freedom nu."""
         return float(np.exp(psi[1])) if self.df is None else float(self.df)
+
+    def is_limit(self, psi: Array) -> bool:
+        """Whether nu is at the end of its box, where rows are Gaussian."""
+        return self.df is None and bool(psi[1] >= np.log(DF_BOX[1]))
 
     def initial_psi(self, z: Array) -> Array:
         """Of greatest likelihood about the medians of the columns."""
@@ -258,3 +262,14 @@ class StudentTRows(ScaledFamily):
     def initial_eta(self, z: Array) -> Array:
         """The data."""
         return np.array(z, float)
+
+
+def row_degrees(family: Family, rho: Array) -> float:
+    """Degrees of freedom of rows under outer parameters whose last are the family's.
+
+    Infinite where rows are Gaussian, or at that limit.
+    """
+    if not isinstance(family, StudentTRows):
+        return np.inf
+    psi = rho[len(rho) - family.n_psi:]
+    return np.inf if family.is_limit(psi) else family.degrees(psi)

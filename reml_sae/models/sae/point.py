@@ -148,7 +148,7 @@ class SAEPoint(SAEState):
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
         if u is not None:
-            grad_x += np.einsum("nao,no->na", self.jacobian, u)
+            grad_x += np.einsum("nar,nr->na", self.jacobian, u @ self.span)
             grad_beta += self.features.T @ u
         gauge_pull = np.zeros_like(self.gauge.columns)
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
@@ -240,11 +240,11 @@ class SAEPoint(SAEState):
         """
         assert self.precision is not None
         weight = self.row_weight[:, None]
-        jacobian = self.restrict(self.jacobian)
+        jacobian, score = self.restrict(self.jacobian), self.score / np.sqrt(weight)
         spread = weight[:, :, None] * np.linalg.solve(self.row_hessian("majorizer"), jacobian)
         r = jacobian.shape[2]
         within = self.precision**2 * (jacobian.reshape(-1, r).T @ spread.reshape(-1, r))
-        return np.asarray(self.score.T @ (self.score / weight) + self.span @ within @ self.span.T)
+        return np.asarray(score.T @ score + self.span @ within @ self.span.T)
 
     @cached_property
     def _selected_inverse(self) -> SpanSelectedInverse:

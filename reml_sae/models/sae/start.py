@@ -38,10 +38,10 @@ def start_psi(structure: SAEStructure, theta: Theta) -> Array:
     return psi
 
 
-def row_weights(structure: SAEStructure, theta: Theta, psi: Array) -> Array:
-    """Weights (N,) of the rows at a state."""
+def row_weights(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
+    """Weights (N,) of the rows at a state; 1 where rows have no scale of their own."""
     eta = structure.scaled_basis(theta)[1] @ theta.beta + structure.offset
-    return structure.family.row_weight(structure.Z, eta, psi)
+    return structure.family.row_weight(structure.Z, eta, rho[structure.outer.psi])
 
 
 def solve_beta(structure: SAEStructure, theta: Theta, rho: Array) -> Theta:
