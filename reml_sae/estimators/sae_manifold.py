@@ -119,7 +119,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Scale of the noise of a row. "gaussian": that of all rows. "student_t": every row has its
         own, and is a multivariate t, whose degrees of freedom V chooses, or
         ``{"row_noise": "student_t", "df": 4}`` sets. Rows that are far from all curves then hardly
-        count, ``codes_.weights``. Gaussian family and ``curvature="majorizer"`` only; any ``noise``.
+        count; see ``codes_.weights``. Gaussian family and ``curvature="majorizer"`` only, with any
+        ``noise``.
 
     Attributes
     ----------
@@ -352,14 +353,18 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def score(self, Z: Any, y: object = None) -> float:
         """Fraction of the variance of Z that the reconstruction explains, or of its deviance.
 
-        The deviance is taken for all families but the Gaussian, from the fitted offset.
+        Rows of unequal scale are at their weights. The deviance is taken for all families but the
+        Gaussian, from the fitted offset.
         """
         data = self._data(Z)
         if not self._fitted.family.has_dispersion:
             model, theta = self._fitted.encoded(data)
             return model.joint_at(theta, self._fitted.rho).explained()
-        total = float(((data - data.mean(axis=0)) ** 2).sum())
-        residual = float(((data - self.predict(data)) ** 2).sum())
+        codes = self._fitted.encode(self._fitted.units.standardised(data))
+        weights = codes.weights
+        mean = weights @ data / weights.sum()
+        total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
+                           for centre in (mean, self.reconstruct(codes)))
         if total == 0.0:
             raise InputError("Z is constant, so there is no variance to explain; score more rows")
         return 1.0 - residual / total

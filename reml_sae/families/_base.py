@@ -167,6 +167,23 @@ class Family(ABC):
         """Derivative of `tail` in psi, (n_psi,)."""
         return np.zeros(self.n_psi)
 
+    def laplace_excess(self, known: Array, p: int, psi: Array) -> tuple[Array, Array]:
+        """What Laplace's method misses of rows with a scale that is integrated out.
+
+        Parameters
+        ----------
+        known : (n,) array
+            How many parameters of a row its p entries tell.
+        p : int
+        psi : (n_psi,) array
+
+        Returns
+        -------
+        Nats by which -log of Laplace's integral of each row is too large (n,), and their
+        derivatives (n_psi, n).
+        """
+        return np.zeros(len(known)), np.zeros((self.n_psi, len(known)))
+
     def curvature_gradient(self, z: Array, eta: Array, psi: Array, q: Array) -> Array:
         """Gradient in eta, of its shape, of a row's sum of q times loss_eta(.., 2) at fixed q."""
         return self.loss_eta(z, eta, psi, 3) * q

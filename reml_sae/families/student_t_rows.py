@@ -11,7 +11,7 @@ is
 with Stirling's error e, and c = 0 in the limit nu -> infinity, which is the Gaussian. With the IRLS
 weight w = (nu + p) / (nu + d^2), the posterior mean of w_i, and kappa = 2 / (nu + p),
 
-    s = -dl/deta = w r / phi,        d2l/deta2 = w / phi I - kappa s s^T,        dw = kappa w s . deta
+    s = -dl/deta = w r / phi,      d2l/deta2 = w / phi I - kappa s s^T,      dw = kappa w s . deta
 
 so that a row has one weight for all its entries, and beside it a part of rank one: what w_i, known
 no better than kappa, leaves uncertain of the mean. psi is (log phi, log nu).
@@ -200,6 +200,16 @@ class StudentTRows(ScaledFamily):
         nu = self.degrees(psi)
         return np.array([0.0, -2.0 * nu / (nu + p) ** 2])[: self.n_psi]
 
+    def laplace_excess(self, known: Array, p: int, psi: Array) -> tuple[Array, Array]:
+        """log Gamma(x - q / 2) - log Gamma(x) + q / 2 log x for x = (nu + p) / 2; see `Family`."""
+        x, half = 0.5 * (self.degrees(psi) + p), 0.5 * np.minimum(known, p)
+        left = x - half
+        values = (left - 0.5) * np.log1p(-half / x) + half
+        values += stirling_error(left) - stirling_error(x)
+        by_x = np.log1p(-half / x) + half / x - 0.5 * half / (x * left)
+        by_x += digamma_error(x) - digamma_error(left)
+        return values, np.array([0.0, 0.5 * self.degrees(psi)])[: self.n_psi, None] * by_x
+
     def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """-w r / phi, then w / phi, without what `tail` says."""
         check_order("loss_eta", order, (1, 2))
@@ -251,7 +261,8 @@ class StudentTRows(ScaledFamily):
     def variance(self, eta: Array, psi: Array) -> Array:
         """phi nu / (nu - 2), infinite for nu <= 2."""
         nu = self.degrees(psi)
-        return np.full(np.shape(eta), self.dispersion(psi) * nu / (nu - 2.0) if nu > 2.0 else np.inf)
+        value = self.dispersion(psi) * nu / (nu - 2.0) if nu > 2.0 else np.inf
+        return np.full(np.shape(eta), value)
 
     def sample(self, rng: np.random.Generator, eta: Array, psi: Array) -> Array:
         """Draws about eta."""

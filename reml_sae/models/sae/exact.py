@@ -34,8 +34,8 @@ class DataTrace:
 
     ``rows`` (N, q, q), ``edges`` (e, q, q) and ``columns`` (c, N, q) are in chart coordinates;
     ``bend`` (N, p) is the derivative of half the log-determinant in the score, with its sign
-    turned; the majorizer has none. ``by_mean`` (N, p) is that of the majorizer in the means, through
-    the weights of rows of unequal scale.
+    turned; the majorizer has none. ``by_mean`` (N, p) is the majorizer's in the means, through the
+    weights of rows of unequal scale.
     """
 
     half_logdet: float

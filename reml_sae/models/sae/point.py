@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import (
@@ -23,6 +24,7 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
+from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
 from reml_sae.typing import Array, Curvature
 
@@ -106,7 +108,8 @@ class SAEPoint(SAEState):
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients.
 
-        With what Laplace's method misses of the rows' angles; "exact" is the textbook's, without.
+        With what Laplace's method misses of the rows' angles and scales; "exact" is the textbook's,
+        without.
         """
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
@@ -133,18 +136,22 @@ class SAEPoint(SAEState):
         value = data.half_logdet + gauge_value - correction
         if curvature == "majorizer":
             value += float(self.missing_angles.values.sum())
+        if self.tail:
+            value -= self._missing_scales.value
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
     def _majorizer_trace(self) -> DataTrace:
         factor, inverse = self._factor, self._selected_inverse
         t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
         grad_psi = np.zeros(len(self.psi))
-        u = None
+        u, border_trace = None, inverse.border_trace
         angles = 2.0 * self.missing_angles.slope
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, angles)
         else:
             t, tau, u, grad_psi = self._row_trace(t, tau, angles)
+            if self.tail:
+                border_trace = border_trace - 2.0 * self._missing_scales.prior
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
         if u is not None:
@@ -157,7 +164,7 @@ class SAEPoint(SAEState):
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows + angles, inverse.edges,
-                         inverse.columns, inverse.border_trace, border, grad_x, grad_beta,
+                         inverse.columns, border_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi, by_mean=u)
 
     def _row_trace(
@@ -168,20 +175,29 @@ class SAEPoint(SAEState):
         t and tau are for rows that are scaled by its root. Returns as `_weighted_trace`; u is None
         where the weights are known.
         """
+        assert self.precision is not None
         root = np.sqrt(self.row_weight)
         if len(self.structure.angles):
-            assert self.precision is not None
             own = root[:, None, None] * self.restrict(self.jacobian)
             t = t + self.precision * self.lift(angles @ own)
-        t, tau = root[:, None, None] * t, root[:, None] * tau
         if not self.tail:
             return t, tau, None, np.zeros(len(self.psi))
+        missing = self._missing_scales
+        tau = tau - 2.0 * self.precision * root[:, None] * (self.features @ missing.data)
+        t, tau = root[:, None, None] * t, root[:, None] * tau
         slope = np.einsum("nar,nar->n", t, self.jacobian)
         slope += np.einsum("nm,nm->n", tau, self.features)
         slope *= 0.5 / self.row_weight
         u = (self.tail * slope * self.row_weight)[:, None] * self.score
         by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
-        return t, tau, u, by_psi @ slope
+        return t, tau, u, by_psi @ slope - missing.psi
+
+    @cached_property
+    def _missing_scales(self) -> MissingScales:
+        assert self.precision is not None
+        features = np.sqrt(self.row_weight)[:, None] * self.features
+        return MissingScales.of(self.structure, self.psi, self.precision * (features.T @ features),
+                                block_diag(*self.decoder_prior.curvature_grams()))
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, angles: Array

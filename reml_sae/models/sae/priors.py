@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from reml_sae.assignments import Assignment
 from reml_sae.engine import Outer
 from reml_sae.errors import InputError

@@ -56,7 +56,8 @@ def solve_beta(structure: SAEStructure, theta: Theta, rho: Array) -> Theta:
             priors[k] = priors[k] + structure.decoder_precision * np.eye(len(priors[k]))
     prior = block_diag(*priors)
     if structure.family.row_weights:
-        return _solve_rows(structure, theta.xi, features, np.exp(rho[structure.outer.psi][0]) * prior)
+        return _solve_rows(
+            structure, theta.xi, features, np.exp(rho[structure.outer.psi][0]) * prior)
     eta = structure.family.initial_eta(structure.Z)
     for _ in range(IRLS_STEPS):
         weight = structure.family.weight(structure.Z, eta, rho[structure.outer.psi], 0)

@@ -2,9 +2,10 @@
 
 Notation of DESIGN A3: phi_i the scaled basis, j_i the row Jacobian in span coordinates, Q the
 orthonormal basis of the decoders' row span. A family with one weight w_i / dispersion for all
-entries of a row keeps the border a Kronecker product, reduced to the span, in which rows are scaled
-by the root of w_i; another one has a border that is dense, and the span is then the whole space. All row arrays are built in the full local parameters
-x = (z, t) of `mixture` and then restricted to the chart.
+entries of a row keeps the border a Kronecker product, reduced to the span, of rows that are scaled
+by the root of w_i; another one has a border that is dense, and the span is then the whole space.
+All row arrays are built in the full local parameters x = (z, t) of `mixture` and then restricted to
+the chart.
 """
 
 from __future__ import annotations
