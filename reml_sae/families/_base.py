@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 from reml_sae.typing import Array
 
 LOG_DISPERSION = "log_dispersion"
+GAUSSIAN_STEP = 0.8
+"""Spacing, in standard deviations, at which the trapezoid rule integrates a Gaussian to rounding: to
+exp(-2 (pi / .8)^2)."""
 UNIT_FREE_BOX = (-50.0, 50.0)
 """Box of a log scale whose unit is that of the data."""
 
@@ -183,6 +186,10 @@ class Family(ABC):
         derivatives (n_psi, n).
         """
         return np.zeros(len(known)), np.zeros((self.n_psi, len(known)))
+
+    def step(self, psi: Array, p: int) -> float:
+        """Spacing of nodes, in standard deviations of a row's sharpest posterior."""
+        return GAUSSIAN_STEP
 
     def curvature_gradient(self, z: Array, eta: Array, psi: Array, q: Array) -> Array:
         """Gradient in eta, of its shape, of a row's sum of q times loss_eta(.., 2) at fixed q."""

@@ -24,10 +24,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import gammaln, kve
 
 from reml_sae.errors import InputError
-from reml_sae.families._base import LOG_DISPERSION, UNIT_FREE_BOX, Array, Family, ScaledFamily
+from reml_sae.families._base import (
+    GAUSSIAN_STEP,
+    LOG_DISPERSION,
+    UNIT_FREE_BOX,
+    Array,
+    Family,
+    ScaledFamily,
+)
 from reml_sae.families._checks import check_finite, check_order
 from reml_sae.families._special import LOG_2PI, digamma_error, stirling_error
 
@@ -37,6 +45,8 @@ DF_BOX = (0.5, 1e6)
 LARGEST_DISTANCE = 1e150
 LEAST_SQUARE = 1e-20
 """Mean square of a row, relative to the largest, below which rows have no scale of their own."""
+MOST_SIZE = 200.0
+"""Degrees of freedom and columns together, of which more change no spacing of nodes."""
 STEPS, SETTLED = 200, 1e-10
 
 
@@ -209,6 +219,22 @@ class StudentTRows(ScaledFamily):
         by_x = np.log1p(-half / x) + half / x - 0.5 * half / (x * left)
         by_x += digamma_error(x) - digamma_error(left)
         return values, np.array([0.0, 0.5 * self.degrees(psi)])[: self.n_psi, None] * by_x
+
+    def step(self, psi: Array, p: int) -> float:
+        """Spacing of nodes, from the Fourier transform of the posterior along a line.
+
+        That is a t with n = nu + p - 1 degrees of freedom, of which with a = s (nu + p)^(1/2), s the
+        standard deviation by its curvature, the transform is K_m(a k) (a k)^m 2^(1 - m) / Gamma(m),
+        m = n / 2. The trapezoid rule errs by it at k = 2 pi / spacing.
+        """
+        size = min(self.degrees(psi) + p, MOST_SIZE)  # beyond, that of a Gaussian, or hardly less
+        m, level = 0.5 * (size - 1.0), 2.0 * (np.pi / GAUSSIAN_STEP) ** 2
+
+        def short(x: float) -> float:
+            value = np.log(kve(m, x)) - x + m * np.log(x) + (1.0 - m) * np.log(2.0)
+            return float(value - gammaln(m) + level)
+
+        return float(2.0 * np.pi * np.sqrt(size) / brentq(short, 1.0, 300.0))
 
     def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """-w r / phi, then w / phi, without what `tail` says."""
