@@ -150,9 +150,9 @@ def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"
     plain |= {"family": "gaussian", "row_noise": "gaussian"}
-    plain[key] = {key: family.name, **{
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in own.items() if value is not None}} if own else family.name
+    own = {name: value.tolist() if isinstance(value, np.ndarray) else value
+           for name, value in own.items() if value is not None}
+    plain[key] = {key: family.name, **own} if own else family.name
     plain["topology"] = [atom.topology.to_config() for atom in fitted.atoms]
     plain["n_atoms"] = len(fitted.atoms)
     plain["n_active"] = min(plain["n_active"], len(fitted.atoms))

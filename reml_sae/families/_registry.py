@@ -22,7 +22,7 @@ FAMILIES: Registry[type[Family]] = Registry("family", {
     for cls in (Binomial, Gamma, Gaussian, NegativeBinomial, Poisson, StudentT, Tweedie)
 })
 ROW_NOISES: Registry[type[Family]] = Registry(
-    "row noise", {"gaussian": Gaussian, "student_t": StudentTRows})
+    "row_noise", {"gaussian": Gaussian, "student_t": StudentTRows})
 
 
 def registered_families() -> tuple[str, ...]:

@@ -115,7 +115,7 @@ class StudentTRows(ScaledFamily):
             # the parameter-expanded EM step (Liu, Rubin and Wu 1998)
             w = (nu + p) / (nu + squares / phi)
             phi = float(w @ squares) / (p * float(w.sum()))
-            if abs(np.log(phi / before)) < SETTLED:
+            if abs(phi / before - 1.0) < SETTLED:
                 break
             before = phi
         psi = np.log([phi * top, nu])[: self.n_psi]
