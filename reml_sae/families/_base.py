@@ -26,7 +26,7 @@ from reml_sae.typing import Array
 
 LOG_DISPERSION = "log_dispersion"
 GAUSSIAN_STEP = 0.8
-"""Spacing, in standard deviations, at which the trapezoid rule integrates a Gaussian to rounding: to
+"""Spacing, in standard deviations, at which the trapezoid rule integrates a Gaussian to rounding,
 exp(-2 (pi / .8)^2)."""
 UNIT_FREE_BOX = (-50.0, 50.0)
 """Box of a log scale whose unit is that of the data."""

@@ -223,9 +223,9 @@ class StudentTRows(ScaledFamily):
     def step(self, psi: Array, p: int) -> float:
         """Spacing of nodes, from the Fourier transform of the posterior along a line.
 
-        That is a t with n = nu + p - 1 degrees of freedom, of which with a = s (nu + p)^(1/2), s the
-        standard deviation by its curvature, the transform is K_m(a k) (a k)^m 2^(1 - m) / Gamma(m),
-        m = n / 2. The trapezoid rule errs by it at k = 2 pi / spacing.
+        That is a t with n = nu + p - 1 degrees of freedom. With a = s (nu + p)^(1/2), s the standard
+        deviation by its curvature, its transform is K_m(a k) (a k)^m 2^(1 - m) / Gamma(m), m = n / 2,
+        by which at k = 2 pi / spacing the trapezoid rule errs.
         """
         size = min(self.degrees(psi) + p, MOST_SIZE)  # beyond, that of a Gaussian, or hardly less
         m, level = 0.5 * (size - 1.0), 2.0 * (np.pi / GAUSSIAN_STEP) ** 2

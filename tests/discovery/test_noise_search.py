@@ -8,10 +8,12 @@ from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery import first_fit, search
 from reml_sae.discovery.fitting import rough_fit
 from reml_sae.discovery.local import least_gaussian
-from reml_sae.discovery.metric import in_metric
+from reml_sae.discovery.metric import central_weights, in_metric
 from reml_sae.discovery.polish import noise_gradient
 from reml_sae.engine import criterion
 from reml_sae.families.noise import Diagonal, Factor
+
+UNEQUAL = {"row_noise": "student_t", "df": 5.0}
 
 
 def with_factors(plant, sds, seed):
@@ -25,13 +27,17 @@ def with_factors(plant, sds, seed):
 @pytest.mark.parametrize(("options", "kind"), [
     ({"n_atoms": 1, "integration": "laplace"}, "diagonal"),
     ({"n_atoms": 1, "integration": "quadrature"}, "factor"), ({"n_atoms": 2}, "factor"),
-    ({"n_atoms": 2, "assignment": "topk", "integration": "quadrature"}, "diagonal")],
-    ids=["laplace", "quadrature", "softmax", "topk"])
+    ({"n_atoms": 2, "assignment": "topk", "integration": "quadrature"}, "diagonal"),
+    ({"n_atoms": 1, "integration": "quadrature", "row_noise": UNEQUAL}, "diagonal"),
+    ({"n_atoms": 2, "row_noise": UNEQUAL}, "factor")],
+    ids=["laplace", "quadrature", "softmax", "topk", "t by quadrature", "t, softmax"])
 def test_slope_of_the_criterion_in_the_noise(options, kind):
     """Against differences of V with the inner problem solved again, the unit of the rows moved."""
     K, p, rng = options["n_atoms"], 5, np.random.default_rng(0)
     plant = planted_manifolds(40 * K, p, ["circle"] * K, noise_sd=0.25, offset=0.5, random_state=1)
     base = rs.SAEManifold(n_init=1, **options).fit(plant.Z).build_model(plant.Z).decided()
+    if "row_noise" in options:
+        base = base.with_changes(unit_weights=central_weights(base.Z, base.family))
     noise = (Factor(np.linalg.qr(rng.normal(size=(p, 2)))[0], np.array([2.0, 1.5]))
              if kind == "factor" else Diagonal(np.array([0.3, -0.3, 0.1, -0.1, 0.0]), 0.5))
     x = noise.parameters()

@@ -42,7 +42,7 @@ def check(model, name):
 @pytest.mark.parametrize("assignment", ["softmax", "topk"])
 def test_the_other_rows_are_parted_as_planted(assignment):
     purity = []
-    for seed in range(3):
+    for seed in range(2):
         data, _, extreme = spoiled(2, seed)
         model = fitted(2, seed, assignment)
         others = np.setdiff1d(np.arange(N), extreme)
@@ -58,7 +58,7 @@ def test_the_other_rows_are_parted_as_planted(assignment):
 
 
 def test_they_are_named_and_the_degrees_of_freedom_are_told():
-    data, Z, extreme = spoiled(1, 0)
+    _, Z, extreme = spoiled(1, 0)
     model = fitted(1, 0)
     undescribed, norms = check(model, "rows not described"), check(model, "rows of extreme norm")
     assert undescribed.status == "warn" and undescribed.figure == 2.0
@@ -83,7 +83,7 @@ def test_rows_of_one_scale_end_at_the_gaussian_limit():
 
 
 def test_save_load_encode_and_solve_again(tmp_path):
-    _, Z, extreme = spoiled(1, 0)
+    _, Z, _ = spoiled(1, 0)
     model = fitted(1, 0)
     model.save(tmp_path / "fit.safetensors")
     again = rs.load(tmp_path / "fit.safetensors")
@@ -95,31 +95,29 @@ def test_save_load_encode_and_solve_again(tmp_path):
     value = rs.criterion(again.build_model(Z), again.rho_, gradient=False).value
     assert value == pytest.approx(model.criterion_, abs=1e-6)
     lower, upper = again.atoms_[0].band(np.zeros((1, 1)))
-    assert (0.0 < upper - lower).all() and (upper - lower < 0.5).all()
+    assert (upper > lower).all() and (upper - lower < 0.5).all()
 
 
 def test_the_units_of_the_data():
     _, Z, _ = spoiled(1, 0)
     one = fitted(1, 0)
-    other = rs.SAEManifold(n_atoms=1, topology=CIRCLE, n_init=2, row_noise="student_t").fit(10.0 * Z)
+    other = rs.SAEManifold(n_atoms=1, topology=CIRCLE, n_init=2,
+                           row_noise="student_t").fit(10.0 * Z)
     assert other.criterion_ - one.criterion_ == pytest.approx(Z.size * np.log(10.0), abs=0.01)
     assert other.df_ == pytest.approx(one.df_, rel=1e-3)
 
 
-@pytest.mark.parametrize("noise", ["diagonal", "factor"])
-def test_with_a_shape_of_the_noise(noise):
+def test_with_a_shape_of_the_noise():
     """The shape is that of the noise of all rows, not of those far away."""
     data, Z, extreme = spoiled(2, 1, noise="factor")
-    model = rs.SAEManifold(n_atoms=2, topology=CIRCLE, n_init=1, noise=noise, assignment="topk",
+    model = rs.SAEManifold(n_atoms=2, topology=CIRCLE, n_init=1, noise="factor", assignment="topk",
                            row_noise={"row_noise": "student_t", "df": 6.0}).fit(Z)
     others = np.setdiff1d(np.arange(N), extreme)
     residual = (Z - data.signal)[others]
     truth = residual.T @ residual / len(others)
     shape = model.noise_.shape / np.trace(model.noise_.shape)
-    expected = truth / np.trace(truth) if noise == "factor" else np.diag(
-        np.diag(truth)) / np.trace(truth)
-    assert np.abs(shape - expected).max() < 0.2
-    assert model.df_ == 6.0 and model.noise_.kind == noise
+    assert np.abs(shape - truth / np.trace(truth)).max() < 0.2
+    assert model.df_ == 6.0 and model.noise_.rank == 1
 
 
 @pytest.mark.parametrize(("parameters", "message"), [

@@ -61,7 +61,8 @@ def test_gradient_of_V(name, integration):
     assert abs(np.vdot(found, step) - slope) < 1e-6 * np.linalg.norm(found)
 
 
-@pytest.mark.parametrize(("name", "integration"), [("softmax", "laplace"), ("circle", "quadrature")])
+@pytest.mark.parametrize(("name", "integration"), [
+    ("softmax", "laplace"), ("circle", "quadrature")])
 def test_second_derivative_of_the_objective(name, integration):
     model, rng = unequal(name, integration), np.random.default_rng(0)
     theta, rho = model.initial_theta(), model.rho
