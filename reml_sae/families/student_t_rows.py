@@ -223,8 +223,8 @@ class StudentTRows(ScaledFamily):
     def step(self, psi: Array, p: int) -> float:
         """Spacing of nodes, from the Fourier transform of the posterior along a line.
 
-        That is a t with n = nu + p - 1 degrees of freedom. With a = s (nu + p)^(1/2), s the standard
-        deviation by its curvature, its transform is K_m(a k) (a k)^m 2^(1 - m) / Gamma(m), m = n / 2,
+        That is a t with nu + p - 1 = 2 m degrees of freedom. With a = s (nu + p)^(1/2), s the
+        standard deviation by its curvature, its transform is K_m(a k) (a k)^m 2^(1 - m) / Gamma(m),
         by which at k = 2 pi / spacing the trapezoid rule errs.
         """
         size = min(self.degrees(psi) + p, MOST_SIZE)  # beyond, that of a Gaussian, or hardly less
