@@ -85,8 +85,7 @@ def central_weights(Z: Array, family: Family) -> Array:
     """Weights of rows about zero, at the best parameters of their family; 1 of Gaussian rows."""
     if not family.row_weights:
         return np.ones(len(Z))
-    psi = family.best_psi((Z**2).sum(axis=1), Z.shape[1])
-    return family.row_weight(Z, np.zeros_like(Z), psi)
+    return family.row_weight(Z, np.zeros_like(Z), family.best_psi(Z))
 
 
 def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:

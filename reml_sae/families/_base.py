@@ -99,16 +99,9 @@ class Family(ABC):
         """Outer parameters (n_psi,) by moments, inside the box."""
         return np.zeros(0)
 
-    def best_psi(self, squares: Array, p: int) -> Array:
-        """Outer parameters of greatest likelihood for Gaussian rows of p entries.
-
-        Parameters
-        ----------
-        squares : (n,) array
-            Squared lengths of the rows' residuals, under the identity link.
-        p : int
-        """
-        mean = float(np.mean(squares)) / p
+    def best_psi(self, residual: Array) -> Array:
+        """Outer parameters of greatest likelihood for rows (n, p) that are left, of a Gaussian."""
+        mean = float(np.mean(residual**2))
         return np.clip(np.log([max(mean, np.finfo(float).tiny)]), *self.psi_bounds()[0])
 
     def centre_and_scale(self, data: Array) -> tuple[Array, float]:

@@ -99,10 +99,11 @@ class StudentTRows(ScaledFamily):
 
     def initial_psi(self, z: Array) -> Array:
         """Of greatest likelihood about the medians of the columns."""
-        return self.best_psi(((z - np.median(z, axis=0)) ** 2).sum(axis=-1), z.shape[-1])
+        return self.best_psi(z - np.median(z, axis=0))
 
-    def best_psi(self, squares: Array, p: int) -> Array:
-        """Of greatest likelihood for rows of p entries with these squared lengths (n,)."""
+    def best_psi(self, residual: Array) -> Array:
+        """Of greatest likelihood for rows (n, p) that are left."""
+        squares, p = (residual**2).sum(axis=1), residual.shape[1]
         top = float(squares.max(initial=0.0))
         if not top > 0.0:
             return np.clip(np.full(self.n_psi, -np.inf), *self.psi_bounds().T)
@@ -138,10 +139,9 @@ class StudentTRows(ScaledFamily):
 
     def centre_and_scale(self, data: Array) -> tuple[Array, float]:
         """Centre (p,) and root of phi of greatest likelihood for rows (n, p) without a mean."""
-        centre, p = np.median(data, axis=0), data.shape[1]
+        centre = np.median(data, axis=0)
         for _ in range(STEPS):
-            squares = ((data - centre) ** 2).sum(axis=1)
-            psi = self.best_psi(squares, p)
+            psi = self.best_psi(data - centre)
             w = self.row_weight(data, centre, psi)
             moved = w @ data / w.sum()
             gap, centre = float(np.abs(moved - centre).max()), moved

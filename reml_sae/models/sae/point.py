@@ -46,8 +46,8 @@ class SAEPoint(SAEState):
             jacobians = self.restrict(self.weighted_jacobian("majorizer"))
             features = self.features
         else:
-            root = np.sqrt(self.row_weight)
-            features, jacobians = root[:, None] * self.features, root[:, None, None] * jacobians
+            features = self._scaled_features
+            jacobians = np.sqrt(self.row_weight)[:, None, None] * jacobians
             gram = self.precision * (features.T @ features)
         grams = self.decoder_prior.curvature_grams()
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
@@ -83,11 +83,10 @@ class SAEPoint(SAEState):
             pushed = self.observed * (moved + self.features @ v.beta)
             border = self.features.T @ pushed
         else:  # outside the span the border is the Gram matrix alone
-            weighted = self.row_weight[:, None] * self.features
-            pushed = self.row_weight[:, None] * (moved + self.features @ (v.beta @ self.span))
-            pushed *= self.precision
-            border = self.precision * (weighted.T @ self.features) @ v.beta
-            border += self.precision * (weighted.T @ moved) @ self.span.T
+            weight, scaled = self.row_weight[:, None], self._scaled_features
+            pushed = self.precision * weight * (moved + self.features @ (v.beta @ self.span))
+            border = self.precision * (scaled.T @ scaled) @ v.beta
+            border += self.precision * (self.features.T @ (weight * moved)) @ self.span.T
             if self.tail:
                 within = self.score @ self.span
                 lost = self.tail * (np.einsum("nr,nr->n", within, moved)
@@ -183,7 +182,7 @@ class SAEPoint(SAEState):
         if not self.tail:
             return t, tau, None, np.zeros(len(self.psi))
         missing = self._missing_scales
-        tau = tau - 2.0 * self.precision * root[:, None] * (self.features @ missing.data)
+        tau = tau - 2.0 * self.precision * self._scaled_features @ missing.data
         t, tau = root[:, None, None] * t, root[:, None] * tau
         slope = np.einsum("nar,nar->n", t, self.jacobian)
         slope += np.einsum("nm,nm->n", tau, self.features)
@@ -195,9 +194,14 @@ class SAEPoint(SAEState):
     @cached_property
     def _missing_scales(self) -> MissingScales:
         assert self.precision is not None
-        features = np.sqrt(self.row_weight)[:, None] * self.features
-        return MissingScales.of(self.structure, self.psi, self.precision * (features.T @ features),
+        data = self.precision * (self._scaled_features.T @ self._scaled_features)
+        return MissingScales.of(self.structure, self.psi, data,
                                 block_diag(*self.decoder_prior.curvature_grams()))
+
+    @cached_property
+    def _scaled_features(self) -> Array:
+        """Features (N, M) at the roots of the rows' weights."""
+        return np.asarray(np.sqrt(self.row_weight)[:, None] * self.features)
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, angles: Array

@@ -32,8 +32,7 @@ def start_psi(structure: SAEStructure, theta: Theta) -> Array:
     """Outer parameters of the family from which a search starts, (n_psi,)."""
     if not structure.family.has_dispersion:
         return structure.family.initial_psi(structure.Z)
-    squares = (row_residuals(structure, theta) ** 2).sum(axis=1)
-    psi = structure.family.best_psi(squares, structure.shape[1])
+    psi = structure.family.best_psi(row_residuals(structure, theta))
     psi[0] = np.clip(psi[0], *np.log(START_DISPERSION))
     return psi
 
@@ -75,8 +74,8 @@ def _solve_rows(structure: SAEStructure, xi: Array, features: Array, prior: Arra
     steps = 1 if family.equal_weights else IRLS_STEPS
     eta = np.zeros_like(Z)
     for _ in range(steps):
-        psi = family.best_psi(((Z - eta) ** 2).sum(axis=1), Z.shape[1])
-        weighted = family.row_weight(Z, eta, psi)[:, None] * features
-        beta = cho_solve(cho_factor(weighted.T @ features + prior), weighted.T @ Z)
+        root = np.sqrt(family.row_weight(Z, eta, family.best_psi(Z - eta)))[:, None]
+        scaled = root * features
+        beta = cho_solve(cho_factor(scaled.T @ scaled + prior), scaled.T @ (root * Z))
         eta = features @ beta
     return Theta(xi, beta)

@@ -105,7 +105,8 @@ class RowPairs(RowQuadrature):
             spread += slopes.T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
             energy += float(pairs.r @ pairs.energy())
             edf += pairs.information()
-            scores += pairs.s.T @ ((pairs.r / pairs.weight)[:, None] * pairs.s)
+            root = pairs.s * np.sqrt(pairs.r / pairs.weight)[:, None]
+            scores += root.T @ root
         return RowResult(
             (np.concatenate(rows),), (beta, outer, complete, spread, energy, edf, scores))
 
