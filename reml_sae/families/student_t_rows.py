@@ -94,8 +94,8 @@ class StudentTRows(ScaledFamily):
         return float(np.exp(psi[1])) if self.df is None else float(self.df)
 
     def is_limit(self, psi: Array) -> bool:
-        """Whether nu is at the end of its box, where rows are Gaussian."""
-        return self.df is None and bool(psi[1] >= np.log(DF_BOX[1]))
+        """Whether nu is at the end of its box, or near it, where rows are Gaussian."""
+        return self.df is None and bool(psi[1] > np.log(0.5 * DF_BOX[1]))
 
     def initial_psi(self, z: Array) -> Array:
         """Of greatest likelihood about the medians of the columns."""
