@@ -117,11 +117,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
         where it is lower by more than 3 nats. Gaussian family only.
     row_noise : {"gaussian", "student_t"} or dict, default="gaussian"
-        Scale of the noise of a row. "gaussian": that of all rows. "student_t": every row has its
-        own, and is a multivariate t, whose degrees of freedom V chooses, or
-        ``{"row_noise": "student_t", "df": 4}`` sets. Rows that are far from all curves then hardly
-        count; see ``codes_.weights``. Gaussian family and ``curvature="majorizer"`` only, with any
-        ``noise``.
+        Scale of the noise of a row. "gaussian": that of all rows. "student_t": its own, of a
+        multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
+        "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
+        Gaussian family and ``curvature="majorizer"`` only, with any ``noise``.
 
     Attributes
     ----------
@@ -242,8 +241,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         least = structure.n_atoms or 1
         if n < least + 1:
             raise InputError(
-                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}"
-            )
+                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}")
         self._assignment(least)
 
         family = with_row_noise(get_family(self.family), self.row_noise)
@@ -352,23 +350,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
-        """Fraction of the variance of Z that the reconstruction explains, or of its deviance.
+        """Fraction of the variance of Z that the reconstruction explains, rows at their weights.
 
-        Rows of unequal scale are at their weights. The deviance is taken for all families but the
-        Gaussian, from the fitted offset.
+        Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        data = self._data(Z)
-        if not self._fitted.family.has_dispersion:
-            model, theta = self._fitted.encoded(data)
-            return model.joint_at(theta, self._fitted.rho).explained()
-        codes = self._fitted.encode(self._fitted.units.standardised(data))
-        weights = codes.weights
-        mean = weights @ data / weights.sum()
-        total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
-                           for centre in (mean, self.reconstruct(codes)))
-        if total == 0.0:
-            raise InputError("Z is constant, so there is no variance to explain; score more rows")
-        return 1.0 - residual / total
+        return self._fitted.score(self._data(Z))
 
     def summary(self) -> str:
         """Text table of the fit, in the manner of mgcv's summary."""
@@ -395,8 +381,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         if data.shape[1] != expected:
             raise InputError(
                 f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{expected} features as input, as it was fitted with"
-            )
+                f"{expected} features as input, as it was fitted with")
         check_magnitude(data, self._fitted.units.scale)
         return data
 
