@@ -32,7 +32,7 @@ PLANTED = {1: (200, 12), 2: (1000, 16), 3: (1000, 16), 8: (2000, 64)}
 CASES = {
     **{f"reml-sae {flag}": f"from reml_sae.cli import main; main(['{flag}'])"
        for flag in ("--version", "--help")},
-    **{f"{k} planted circles, {n} x {p}": FIT.format(
+    **{f"planted circles, K = {k}, {n} x {p}": FIT.format(
         k=k, h=1, rows=f"Z = planted_circles({n}, {p}, {k}, noise_sd=0.05).Z")
        for k, (n, p) in PLANTED.items()},
     "weekdays, 140 x 384": FIT.format(k=1, h=2, rows="Z = load_weekdays().Z"),
