@@ -59,13 +59,13 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     options = parser.parse_args()
-    print(f"{'case':32} {'before CPU s':>12} {'after CPU s':>12} {'before V':>12} {'after V':>12}")
+    print(f"{'case':38} {'before CPU s':>12} {'after CPU s':>12} {'before V':>12} {'after V':>12}")
     for name, code in CASES.items():
         if options.only in name:
             found = [run(path.resolve(), code) for path in (options.before, options.after)]
             seconds = " ".join(f"{cpu:12.2f}" for cpu, _ in found)
             values = " ".join(f"{float(v):12.2f}" if v else " " * 12 for _, v in found)
-            print(f"{name:32} {seconds} {values}".rstrip(), flush=True)
+            print(f"{name:38} {seconds} {values}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":
