@@ -107,14 +107,15 @@ class SAEPoint(SAEState):
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients.
 
-        With what Laplace's method misses of the rows' angles and scales; "exact" is the textbook's,
-        without.
+        With what Laplace's method misses of the rows; "exact" is the textbook's, without.
         """
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
+        blocks = self.lift_blocks(data.rows)
+        if curvature == "majorizer":
+            blocks = blocks + 2.0 * self.remainder.curvature[:, :, None] * np.eye(blocks.shape[1])
         rows = self.row_prior.half_trace_gradients(
-            curvature, self.lift_blocks(data.rows), self.lift_blocks(data.edges),
-            self.lift_columns(data.columns))
+            curvature, blocks, self.lift_blocks(data.edges), self.lift_columns(data.columns))
         decoders = self.decoder_prior.half_trace_gradients(
             curvature, data.border_trace, data.border)
         grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
@@ -127,14 +128,16 @@ class SAEPoint(SAEState):
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
         edf = self.structure.n_carried - penalty_trace
         if curvature == "majorizer":
-            edf += 2.0 * self.missing_angles.trace
+            edf += 2.0 * self.remainder.scaling
         # at the weights of its rows, every entry of the data part of H carries 1 / phi
         grad_rho[self.structure.outer.psi] += data.grad_psi
         if curvature == "majorizer" and (phi := self.structure.outer.dispersion) is not None:
             grad_rho[phi] -= 0.5 * edf
         value = data.half_logdet + gauge_value - correction
         if curvature == "majorizer":
-            value += float(self.missing_angles.values.sum())
+            value += float(self.remainder.values.sum())
+            grad_x += self.row_prior.hvp(self.remainder.slope)
+            grad_rho += self.row_prior.gradient_rho_dot(self.remainder.slope)
         if self.tail:
             value -= self._missing_scales.value
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
@@ -144,11 +147,11 @@ class SAEPoint(SAEState):
         t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
         grad_psi = np.zeros(len(self.psi))
         u, border_trace = None, inverse.border_trace
-        angles = 2.0 * self.missing_angles.slope
+        missing = 2.0 * self.remainder.blocks
         if self.precision is None:
-            t, tau, u, grad_psi = self._weighted_trace(factor, inverse, angles)
+            t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
         else:
-            t, tau, u, grad_psi = self._row_trace(t, tau, angles)
+            t, tau, u, grad_psi = self._row_trace(t, tau, missing)
             if self.tail:
                 border_trace = border_trace - 2.0 * self._missing_scales.prior
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
@@ -162,12 +165,12 @@ class SAEPoint(SAEState):
         size = self.theta.beta.size
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
-        return DataTrace(0.5 * factor.logdet(), inverse.rows + angles, inverse.edges,
+        return DataTrace(0.5 * factor.logdet(), inverse.rows + missing, inverse.edges,
                          inverse.columns, border_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi, by_mean=u)
 
     def _row_trace(
-        self, t: Array, tau: Array, angles: Array
+        self, t: Array, tau: Array, missing: Array
     ) -> tuple[Array, Array, Array | None, Array]:
         """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
 
@@ -176,20 +179,20 @@ class SAEPoint(SAEState):
         """
         assert self.precision is not None
         root = np.sqrt(self.row_weight)
-        if len(self.structure.angles):
+        if self.structure.polar:
             own = root[:, None, None] * self.restrict(self.jacobian)
-            t = t + self.precision * self.lift(angles @ own)
+            t = t + self.precision * self.lift(missing @ own)
         if not self.tail:
             return t, tau, None, np.zeros(len(self.psi))
-        missing = self._missing_scales
-        tau = tau - 2.0 * self.precision * self._scaled_features @ missing.data
+        scales = self._missing_scales
+        tau = tau - 2.0 * self.precision * self._scaled_features @ scales.data
         t, tau = root[:, None, None] * t, root[:, None] * tau
         slope = np.einsum("nar,nar->n", t, self.jacobian)
         slope += np.einsum("nm,nm->n", tau, self.features)
         slope *= 0.5 / self.row_weight
         u = (self.tail * slope * self.row_weight)[:, None] * self.score
         by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
-        return t, tau, u, by_psi @ slope - missing.psi
+        return t, tau, u, by_psi @ slope - scales.psi
 
     @cached_property
     def _missing_scales(self) -> MissingScales:
@@ -204,7 +207,7 @@ class SAEPoint(SAEState):
         return np.asarray(np.sqrt(self.row_weight)[:, None] * self.features)
 
     def _weighted_trace(
-        self, factor: SpanFactor, inverse: SpanSelectedInverse, angles: Array
+        self, factor: SpanFactor, inverse: SpanSelectedInverse, missing: Array
     ) -> tuple[Array, Array, Array, Array]:
         """Parts of the gradient of (1/2) tr(G H), where the weights differ between entries.
 
@@ -221,11 +224,11 @@ class SAEPoint(SAEState):
         within = inverse.rows @ weighted
         cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
         own = np.einsum("aobo->oab", factor.border_inverse())
-        t = self.lift(within + angles @ weighted + cross * self.weight[:, None])
+        t = self.lift(within + missing @ weighted + cross * self.weight[:, None])
         tau = inverse.feature_cross - phi @ inverse.border_trace
         tau += output_products(self.weight, own, phi)
         leverage = np.einsum(
-            "nao,nao->no", (inverse.rows + angles) @ jacobian + 2.0 * cross, jacobian)
+            "nao,nao->no", (inverse.rows + missing) @ jacobian + 2.0 * cross, jacobian)
         leverage += np.einsum("nm,omk,nk->no", phi, own, phi, optimize=True)
         u = 0.5 * family.weight(Z, self.eta, self.psi, 1) * leverage
         grad_psi = 0.5 * (family.weight_psi(Z, self.eta, self.psi) * leverage).sum((1, 2))
