@@ -9,7 +9,7 @@ import numpy as np
 
 from reml_sae.errors import DataWarning, InputError
 from reml_sae.families import Family
-from reml_sae.families.noise import Isotropic, Noise
+from reml_sae.families.noise import Isotropic, RowNoise
 from reml_sae.io import matrix_digest
 from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
@@ -39,8 +39,8 @@ class Units:
         them as they are, and adds the offset to its predictor.
     digest : str or None
         SHA-256 of the data.
-    noise : Noise
-        In whose metric the engine sees centred data.
+    noise : RowNoise
+        In whose metric the engine sees centred data: at first all of them in its first one.
     """
 
     mean: Array
@@ -48,7 +48,7 @@ class Units:
     scale: float
     centred: bool
     digest: str | None
-    noise: Noise
+    noise: RowNoise
 
     @classmethod
     def of(cls, data: Array, family: Family) -> Units:
@@ -71,11 +71,10 @@ class Units:
 
     def standardised(self, data: Array) -> Array:
         """Data (N, p) as the engine sees them."""
-        return self.noise.whiten(data - self.offset) / self.scale if self.centred else data
-
-    def coloured(self, decoders: Array) -> Array:
-        """Decoders (M, p) of the engine in the units of the data."""
-        return self.scale * self.noise.colour(decoders)
+        if not self.centred:
+            return data
+        first = np.zeros(len(data), np.intp)
+        return self.noise.whiten_rows(data - self.offset, first) / self.scale
 
     @property
     def model_offset(self) -> Array:

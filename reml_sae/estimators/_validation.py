@@ -65,13 +65,38 @@ def check_parameters(model: Any) -> None:
     get_family(model.family)
     check_choice("curvature", model.curvature, CURVATURES)
     check_choice("integration", model.integration, INTEGRATIONS)
-    check_choice("noise", model.noise, KINDS)
+    read_noise(model.noise)
     check_integer("max_outer", model.max_outer, 1)
     check_integer("n_init", model.n_init, 1)
     check_integer("verbose", model.verbose, 0)
     check_positive("tol", model.tol)
     if model.max_time is not None:
         check_positive("max_time", model.max_time)
+
+
+def read_noise(noise: Any) -> tuple[str, bool]:
+    """Kind of the noise, and whether atoms may have noises of their own, of the argument."""
+    if not isinstance(noise, Mapping):
+        check_choice("noise", noise, KINDS)
+        return noise, False
+    unknown = sorted(set(noise) - {"kind", "per_atom"})
+    if unknown or "kind" not in noise:
+        raise InputError(f"noise must be a kind or {{'kind': .., 'per_atom': true or false}}, got "
+                         f"{dict(noise)!r}")
+    check_choice("noise", noise["kind"], KINDS)
+    own = noise.get("per_atom", False)
+    if not isinstance(own, bool):
+        raise InputError(f"per_atom of noise must be True or False, got {own!r}")
+    return noise["kind"], own
+
+
+def check_own_noises(assignment: Assignment) -> None:
+    """Refuse noises of the atoms' own where rows do not use one atom each."""
+    if not (assignment.chooses_support and assignment.least_active == assignment.most_active == 1):
+        raise InputError(
+            "noise with per_atom=True is for rows that use exactly one atom each, and under "
+            f"assignment={assignment.name!r} they may use others; use assignment='topk' with "
+            "n_active=1, or one noise for all rows")
 
 
 def resolve_topology(

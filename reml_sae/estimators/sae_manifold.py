@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -26,7 +26,9 @@ from reml_sae.estimators._results import Codes
 from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
     check_integer,
+    check_own_noises,
     check_parameters,
+    read_noise,
     read_penalties,
     resolve_terms,
     resolve_topology,
@@ -110,11 +112,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
         "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
-    noise : {"isotropic", "diagonal", "factor", "auto"}, default="isotropic"
+    noise : {"isotropic", "diagonal", "factor", "auto"} or mapping, default="isotropic"
         Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
-        where it is lower by more than 3 nats. Gaussian family only.
+        where it is lower by more than 3 nats. Gaussian family only. ``{"kind": "factor",
+        "per_atom": True}``, of any of these kinds, gives the rows of an atom noise of their own
+        where that lowers V; for ``assignment="topk"`` with ``n_active=1``, under which every row
+        uses one atom.
 
     Attributes
     ----------
@@ -150,12 +155,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     intercept_ : (p,) array
-        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
+        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it;
+        the column means where the noises of atoms differ.
     scale_ : float
         Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
         the Gaussian.
-    noise_ : Noise
+    noise_ : RowNoise
         The covariance of the noise is ``dispersion_ * noise_.shape``, whose determinant is 1.
+        Where atoms have noises of their own, that of the rows of atom k is ``dispersion_ *
+        exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, as it is for any noise.
     n_features_in_ : int
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
@@ -182,7 +190,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         demote: bool = False,
         max_time: float | None = None,
         integration: Integration = "auto",
-        noise: str = "isotropic",
+        noise: str | Mapping[str, Any] = "isotropic",
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -237,9 +245,12 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         family = get_family(self.family)
         family.check(data)
-        if self.noise != "isotropic" and not family.has_dispersion:
+        noise, per_atom = read_noise(self.noise)
+        if (noise != "isotropic" or per_atom) and not family.has_dispersion:
             raise InputError(f"noise={self.noise!r} is for the Gaussian family; {family.name} has "
                              "a variance of its own, use noise='isotropic'")
+        if per_atom:
+            check_own_noises(self._assignment(max(least, int(self.n_active))))
 
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
@@ -252,7 +263,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             family=family, offset=units.model_offset,
             bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
-            integration=self.integration, noise=self.noise,
+            integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
             callbacks=tuple(self.callbacks), deadline=deadline,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
-from reml_sae.typing import Array
+from reml_sae.families.noise._rows import RowNoise
+from reml_sae.typing import Array, Index, Mask
 
 LEAST_SHARE = 1e-8
 """Share of the mean variance below which the noise of a direction is rounding: of data without any
@@ -16,16 +17,14 @@ noise in one, V would have no minimum."""
 TINY = float(np.finfo(float).tiny)
 
 
-class Noise(ABC):
-    """Shape Omega of the covariance of the noise, of determinant 1.
+class Noise(RowNoise):
+    """Shape Omega of the covariance of the noise, of determinant 1, the same for all rows.
 
     Attributes
     ----------
     kind : str
         Name that the ``noise`` argument of an estimator knows.
     """
-
-    kind: ClassVar[str]
 
     @property
     @abstractmethod
@@ -99,6 +98,49 @@ class Noise(ABC):
             Derivative of the function in the entries of W.
         n_rows : int
         """
+
+    # --- of rows: all have it ----------------------------------------------------------------
+
+    @property
+    def n_metrics(self) -> int:
+        """One."""
+        return 1
+
+    def atom_metrics(self, n_atoms: int) -> Index:
+        """The only one."""
+        return np.zeros(n_atoms, np.intp)
+
+    def metrics(self, support: Mask, before: Index) -> Index:
+        """The only one."""
+        return before
+
+    def whiten_rows(self, Z: Array, metrics: Index) -> Array:
+        """`whiten`."""
+        return self.whiten(Z)
+
+    def colour_rows(self, Z: Array, metrics: Index) -> Array:
+        """`colour`."""
+        return self.colour(Z)
+
+    def log_sizes(self, metrics: Index) -> Array:
+        """Zero, (N,)."""
+        return np.zeros(len(metrics))
+
+    def rows_cost(self, metrics: Index) -> float:
+        """`cost`."""
+        return self.cost(len(metrics))
+
+    def of_atom(self, k: int) -> Noise:
+        """The same for all."""
+        return self
+
+    def log_size(self, k: int) -> float:
+        """Zero."""
+        return 0.0
+
+    def decoder_precisions(self, n_atoms: int) -> Array:
+        """One, (K,): the unit of the rows is their root mean square."""
+        return np.ones(n_atoms)
 
 
 def nats(noise: Noise, second: Array, n_rows: int) -> float:
