@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--integration", choices=("auto", "laplace", "quadrature"))
     fit.add_argument("--noise", choices=("isotropic", "diagonal", "factor", "auto"),
                      help="covariance of the noise of a row")
+    fit.add_argument("--noise-per-atom", action="store_true",
+                     help="noise of its own for the rows of an atom, where V falls by it; for topk "
+                     "with one active atom")
     fit.add_argument("--max-outer", type=int)
     fit.add_argument("--max-time", type=float, help="seconds; the best state by then is kept")
     fit.add_argument("--tol", type=float)

@@ -140,7 +140,8 @@ def _round(fitted: Fitted, settings: Settings) -> Fitted | None:
 
 def _freed(fitted: Fitted, settings: Settings) -> Fitted:
     """Atoms given noises of their own, one after the other, while V falls."""
-    present, failed = _turned(fitted, settings), set()
+    present = _turned(fitted, settings)
+    failed: set[int] = set()
     while _may_go_on(present, settings):
         moments, groups = _Moments.of(present), _noise(present).groups
         base = _Proposal.best(moments, groups, settings.noise).value

@@ -90,13 +90,19 @@ def read_noise(noise: Any) -> tuple[str, bool]:
     return noise["kind"], own
 
 
-def check_own_noises(assignment: Assignment) -> None:
-    """Refuse noises of the atoms' own where rows do not use one atom each."""
-    if not (assignment.chooses_support and assignment.least_active == assignment.most_active == 1):
+def resolve_noise(noise: Any, family: Family, assignment: Assignment) -> tuple[str, bool]:
+    """`read_noise`, where the family and the assignment allow it."""
+    kind, own = read_noise(noise)
+    if (kind != "isotropic" or own) and not family.has_dispersion:
+        raise InputError(f"noise={noise!r} is for the Gaussian family; {family.name} has a "
+                         "variance of its own, use noise='isotropic'")
+    one = assignment.least_active == assignment.most_active == 1
+    if own and not (one and assignment.chooses_support):
         raise InputError(
             "noise with per_atom=True is for rows that use exactly one atom each, and under "
             f"assignment={assignment.name!r} they may use others; use assignment='topk' with "
             "n_active=1, or one noise for all rows")
+    return kind, own
 
 
 def resolve_topology(

@@ -26,10 +26,9 @@ from reml_sae.estimators._results import Codes
 from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
     check_integer,
-    check_own_noises,
     check_parameters,
-    read_noise,
     read_penalties,
+    resolve_noise,
     resolve_terms,
     resolve_topology,
     warn_extreme,
@@ -117,9 +116,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
         where it is lower by more than 3 nats. Gaussian family only. ``{"kind": "factor",
-        "per_atom": True}``, of any of these kinds, gives the rows of an atom noise of their own
-        where that lowers V; for ``assignment="topk"`` with ``n_active=1``, under which every row
-        uses one atom.
+        "per_atom": True}``: the rows of an atom have noise of their own where V falls by it; for
+        ``assignment="topk"`` with ``n_active=1``.
 
     Attributes
     ----------
@@ -155,15 +153,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     intercept_ : (p,) array
-        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it;
-        the column means where the noises of atoms differ.
+        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
     scale_ : float
         Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
         the Gaussian.
     noise_ : RowNoise
-        The covariance of the noise is ``dispersion_ * noise_.shape``, whose determinant is 1.
-        Where atoms have noises of their own, that of the rows of atom k is ``dispersion_ *
-        exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, as it is for any noise.
+        The covariance of the noise of the rows of atom k is ``dispersion_ *
+        exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, whose last factor has determinant 1.
     n_features_in_ : int
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
@@ -238,19 +234,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         n, p = data.shape
         least = structure.n_atoms or 1
         if n < least + 1:
-            raise InputError(
-                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}"
-            )
+            raise InputError(f"Z has n_samples = {n} rows; n_atoms={least} needs at least "
+                             f"{least + 1}")
         self._assignment(least)
-
         family = get_family(self.family)
         family.check(data)
-        noise, per_atom = read_noise(self.noise)
-        if (noise != "isotropic" or per_atom) and not family.has_dispersion:
-            raise InputError(f"noise={self.noise!r} is for the Gaussian family; {family.name} has "
-                             "a variance of its own, use noise='isotropic'")
-        if per_atom:
-            check_own_noises(self._assignment(max(least, int(self.n_active))))
+        noise, per_atom = resolve_noise(
+            self.noise, family, self._assignment(max(least, int(self.n_active))))
 
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
@@ -260,8 +250,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         warn_extreme(data, family)
         units = Units.of(data, family)
         settings = Settings(
-            family=family, offset=units.model_offset,
-            bind=bind, assign=self._assignment,
+            family=family, offset=units.model_offset, bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),

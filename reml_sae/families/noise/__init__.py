@@ -15,9 +15,8 @@ Where every row uses one atom, atoms can have noises of their own (`PerAtom`); w
 either is `RowNoise`.
 """
 
-from reml_sae.families.noise._base import Noise, charged, nats
+from reml_sae.families.noise._base import Noise, RowNoise, charged, nats
 from reml_sae.families.noise._registry import KINDS, MARGIN, NOISES, best_noise
-from reml_sae.families.noise._rows import RowNoise
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor
 from reml_sae.families.noise.isotropic import Isotropic

@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from reml_sae.families.noise._base import Noise
+from reml_sae.families.noise._base import Noise, RowNoise
 from reml_sae.families.noise._registry import NOISES
-from reml_sae.families.noise._rows import RowNoise
 from reml_sae.typing import Array, Index, Mask
 
 LEAST_ROWS = 2
