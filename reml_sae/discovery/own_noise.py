@@ -4,6 +4,7 @@ A search ends with one noise for all rows. From there, with every row on one ato
 
 - the atom whose rows gain most by a noise of their own at the present curves is given one, and the
   next, as long as V falls;
+- every atom is searched by its rows alone, with a noise of their own, and kept so where V falls;
 - two groups share one again, or a noise becomes simpler, where V falls;
 - outer parameters and all noises are polished, and the rows settle on their atoms anew.
 
@@ -19,6 +20,7 @@ from itertools import combinations
 
 import numpy as np
 
+from reml_sae.discovery.alone import Alone, find_alone
 from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import TINY, in_metric, posterior_moments
 from reml_sae.discovery.polish import polish_noise
@@ -77,12 +79,12 @@ class _Proposal:
     log_dispersion : float
         Log of the geometric mean of the groups' variances, in squared units of the data.
     value : float
-        Nats.
+        Nats; nan where it was not asked for.
     """
 
     noise: PerAtom
     log_dispersion: float
-    value: float
+    value: float = np.nan
 
     @classmethod
     def of(cls, moments: _Moments, groups: Index, noises: list[Noise]) -> _Proposal:
@@ -102,7 +104,7 @@ class _Proposal:
         return cls.of(moments, groups, [best_noise(kind, own, int(n)) for own, n in pairs])
 
 
-def own_noises(fitted: Fitted, settings: Settings) -> Fitted:
+def own_noises(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
     """The fit, or one in which atoms have noises of their own, with a lower V."""
     model, policy = fitted.model, settings.policy.noise
     if len(model.atoms) == 1 or fitted.result.interrupted:
@@ -111,7 +113,7 @@ def own_noises(fitted: Fitted, settings: Settings) -> Fitted:
     present = Fitted(model.with_changes(noise=PerAtom.alike(model.noise, len(model.atoms))),
                      fitted.result)
     for _ in range(policy.most_rounds):
-        rough = _round(present, settings)
+        rough = _round(present, settings, rng)
         if rough is None:
             break
         trial = rough if rough.result.interrupted else settle(rough, settings)
@@ -125,13 +127,14 @@ def own_noises(fitted: Fitted, settings: Settings) -> Fitted:
     return stopped(fitted, present.result.status) if present.result.interrupted else fitted
 
 
-def _round(fitted: Fitted, settings: Settings) -> Fitted | None:
+def _round(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted | None:
     """A rough fit with other noises and a lower V; None where there is none."""
     start = rough_fit(fitted.model.with_state(fitted.result.theta, fitted.result.rho), settings,
                       "present noise")  # by the curvature of all rough fits
     if start is None:
         return None
-    present = _simplified(_freed(start, settings), settings)
+    present = _refound(_freed(start, settings), settings, rng)
+    present = _simplified(present, settings)
     if present.model.noise.n_metrics > 1 and _may_go_on(present, settings):
         trial = polish_noise(present, settings)
         present = present if trial is None else _lower(present, trial)
@@ -165,9 +168,37 @@ def _with_one_apart(groups: Index) -> Iterator[tuple[int, Index]]:
     """Every atom that shares its noise, and the groups in which it does not."""
     for k, group in enumerate(groups):
         if (groups == group).sum() > 1:
-            own = groups.copy()
-            own[k] = groups.max() + 1
-            yield k, own
+            yield k, np.where(np.arange(len(groups)) == k, groups.max() + 1, groups)
+
+
+def _refound(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
+    """Every atom by its rows alone, in a noise of their own, where V falls."""
+    present = fitted
+    for k in range(len(fitted.model.atoms)):
+        if not _may_go_on(present, settings):
+            break
+        found = find_alone(present, k, settings, rng)
+        if found is None:
+            continue
+        placed = Fitted(present.model, replace(present.result, theta=found.theta))
+        trial = _fit(placed, _with_alone(present, k, found), settings)
+        if trial is not None:
+            logger.info("atom %d by its rows alone: V = %.4f", k, trial.result.criterion)
+            present = _lower(present, _turned(trial, settings))
+    return present
+
+
+def _with_alone(fitted: Fitted, k: int, found: Alone) -> _Proposal:
+    """The present noises with one of its own for atom k."""
+    model, present = fitted.model, _noise(fitted)
+    phi = model.unit**2 * model.family.dispersion(fitted.result.rho[model.outer.psi])
+    groups = dict(_with_one_apart(present.groups)).get(k, present.groups)
+    firsts = [int(np.flatnonzero(groups == g)[0]) for g in range(groups.max() + 1)]
+    logs = np.log([max(found.variance, TINY) if j == k else phi * np.exp(present.log_size(j))
+                   for j in firsts])
+    noises = tuple(found.noise if j == k else present.of_atom(j) for j in firsts)
+    return _Proposal(PerAtom(noises, logs - logs.mean(), np.ones(len(logs)), groups),
+                     float(logs.mean()))
 
 
 def _turned(fitted: Fitted, settings: Settings) -> Fitted:

@@ -75,13 +75,13 @@ def search(
         if any(item.accepted for item in found):
             fitted = follow_noise(fitted, settings)
     record = SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy)
-    return _finished(fitted, settings), record
+    return _finished(fitted, settings, rng), record
 
 
-def _finished(fitted: Fitted, settings: Settings) -> Fitted:
+def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
     """The fit with its rows integrated out, in noises of the atoms' own where V is lower."""
     shared = integrate_rows(fitted, settings)
-    own = own_noises(fitted, settings) if settings.per_atom else fitted
+    own = own_noises(fitted, settings, rng) if settings.per_atom else fitted
     if own is fitted:
         return shared
     if own.model.noise.n_metrics == 1:
