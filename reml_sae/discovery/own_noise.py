@@ -112,8 +112,8 @@ def own_noises(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> 
     assert isinstance(model.noise, Noise)
     present = Fitted(model.with_changes(noise=PerAtom.alike(model.noise, len(model.atoms))),
                      fitted.result)
-    for _ in range(policy.most_rounds):
-        rough = _round(present, settings, rng)
+    for number in range(policy.most_rounds):
+        rough = _round(present, settings, None if number else rng)
         if rough is None:
             break
         trial = rough if rough.result.interrupted else settle(rough, settings)
@@ -127,13 +127,20 @@ def own_noises(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> 
     return stopped(fitted, present.result.status) if present.result.interrupted else fitted
 
 
-def _round(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted | None:
-    """A rough fit with other noises and a lower V; None where there is none."""
+def _round(
+    fitted: Fitted, settings: Settings, rng: np.random.Generator | None
+) -> Fitted | None:
+    """A rough fit with other noises and a lower V; None where there is none.
+
+    With a generator atoms are searched by their rows alone, too.
+    """
     start = rough_fit(fitted.model.with_state(fitted.result.theta, fitted.result.rho), settings,
                       "present noise")  # by the curvature of all rough fits
     if start is None:
         return None
-    present = _refound(_freed(start, settings), settings, rng)
+    present = _freed(start, settings)
+    if rng is not None:
+        present = _refound(present, settings, rng)
     present = _simplified(present, settings)
     if present.model.noise.n_metrics > 1 and _may_go_on(present, settings):
         trial = polish_noise(present, settings)

@@ -36,7 +36,7 @@ def apart(noises, sizes):
 def planted(K, integration):
     """A model of K circles at a fitted state, off the optimum of its outer parameters."""
     plant = planted_manifolds(20 * K, P, ["circle"] * K, noise_sd=0.25, offset=1.0,
-                              amplitude_sd=0.1, random_state=1)
+                              amplitude_sd=0.1, imbalance=1.5, random_state=1)
     fit = rs.SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", n_init=1,
                          integration=integration).fit(plant.Z)
     model = fit.build_model(plant.Z).decided()
