@@ -35,7 +35,7 @@ def apart(noises, sizes):
 @cache
 def planted(K, integration):
     """A model of K circles at a fitted state, off the optimum of its outer parameters."""
-    plant = planted_manifolds(20 * K, P, ["circle"] * K, noise_sd=0.25, offset=1.0,
+    plant = planted_manifolds(14 * K, P, ["circle"] * K, noise_sd=0.4, offset=1.0,
                               amplitude_sd=0.1, imbalance=1.5, random_state=1)
     fit = rs.SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", n_init=1,
                          integration=integration).fit(plant.Z)
@@ -65,7 +65,7 @@ def test_equal_noises_are_one_noise(integration):
         V(one, rho) - factor.cost(len(one.Z)), abs=1e-6 if integration == "quadrature" else 0.02)
 
 
-@pytest.mark.parametrize(("K", "integration"), [(2, "laplace"), (3, "laplace"), (2, "quadrature")])
+@pytest.mark.parametrize(("K", "integration"), [(3, "laplace"), (2, "quadrature")])
 def test_slope_in_the_noises(K, integration):
     """Against differences of V with the inner problem solved again."""
     base, rho = planted(K, integration)
