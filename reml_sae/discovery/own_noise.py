@@ -25,7 +25,7 @@ from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import TINY, in_metric, posterior_moments
 from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
-from reml_sae.families.noise import Noise, PerAtom, best_noise, nats
+from reml_sae.families.noise import MARGIN, Noise, PerAtom, best_noise, nats
 from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
@@ -232,12 +232,10 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     present, changed = fitted, True
     while changed:
         changed = False
-        for groups, noises in _simpler(_noise(present)):
+        moments = _Moments.of(present)
+        for proposal in _simpler(_noise(present), moments, settings.noise):
             if not _may_go_on(present, settings):
                 return present
-            moments = _Moments.of(present)
-            proposal = (_Proposal.best(moments, groups, settings.noise) if noises is None
-                        else _Proposal.of(moments, groups, noises))
             trial = _fit(present, proposal, settings)
             better = present if trial is None else _lower(present, _turned(trial, settings))
             if better is not present:
@@ -246,15 +244,19 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     return present
 
 
-def _simpler(noise: PerAtom) -> Iterator[tuple[Index, list[Noise] | None]]:
-    """Noises with one group less, to be chosen, and those with a simpler shape in one group."""
+def _simpler(noise: PerAtom, moments: _Moments, kind: str) -> Iterator[_Proposal]:
+    """Noises of one group less that lose little, and those with a simpler shape in one group."""
+    present = _Proposal.of(moments, noise.groups, list(noise.noises)).value
     for first, second in combinations(range(noise.n_metrics), 2):
         groups = np.where(noise.groups == second, first, noise.groups)
-        yield np.unique(groups, return_inverse=True)[1], None
+        proposal = _Proposal.best(moments, np.unique(groups, return_inverse=True)[1], kind)
+        if proposal.value < present + MARGIN:
+            yield proposal
     for g, own in enumerate(noise.noises):
         simpler = own.simpler()
         if simpler is not None:
-            yield noise.groups, [*noise.noises[:g], simpler, *noise.noises[g + 1:]]
+            yield _Proposal.of(
+                moments, noise.groups, [*noise.noises[:g], simpler, *noise.noises[g + 1:]])
 
 
 def _fit(fitted: Fitted, proposal: _Proposal, settings: Settings) -> Fitted | None:

@@ -89,7 +89,8 @@ def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> F
     own = integrate_rows(own, settings)
     if own.model.by_quadrature != shared.model.by_quadrature:
         return own
-    return min(shared, own, key=lambda found: found.result.criterion)
+    best = min(shared, own, key=lambda found: found.result.criterion)
+    return stopped(best, own.result.status) if own.result.interrupted else best
 
 
 def _plain(settings: Settings) -> Settings:
