@@ -80,17 +80,15 @@ def search(
 
 def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
     """The fit with its rows integrated out, in noises of the atoms' own where V is lower."""
-    shared = integrate_rows(fitted, settings)
     own = own_noises(fitted, settings, rng) if settings.per_atom else fitted
-    if own is fitted:
-        return shared
-    if own.model.noise.n_metrics == 1:
-        return stopped(shared, own.result.status)
-    own = integrate_rows(own, settings)
-    if own.model.by_quadrature != shared.model.by_quadrature:
-        return own
-    best = min(shared, own, key=lambda found: found.result.criterion)
-    return stopped(best, own.result.status) if own.result.interrupted else best
+    best = integrate_rows(own, settings)
+    ahead = fitted.result.criterion - own.result.criterion
+    if own.model is fitted.model or ahead > _out_of_reach(settings, len(fitted.model.Z)):
+        return best
+    # so near each other, integrals over the rows can turn the two round
+    shared = integrate_rows(fitted, settings)
+    alike = shared.model.by_quadrature == best.model.by_quadrature
+    return shared if alike and shared.result.criterion < best.result.criterion else best
 
 
 def _plain(settings: Settings) -> Settings:
