@@ -32,8 +32,8 @@ class Units:
     offset : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     scale : float
-        Root mean square of the centred data in the metric of ``noise``; 1 where they are not
-        centred.
+        Root mean square of the centred data in the metric of ``noise``, or of the one from which
+        atoms got noises of their own; 1 where they are not centred.
     centred : bool
         Whether the engine sees the data less ``offset`` and divided by ``scale``; else it sees
         them as they are, and adds the offset to its predictor.
