@@ -2,6 +2,7 @@
 
 A search ends with one noise for all rows. From there, with every row on one atom:
 
+- noises without a shape first, and then those of the kind that is asked for:
 - the atom whose rows gain most by a noise of their own at the present curves is given one, and the
   next, as long as V falls;
 - every atom is searched by its rows alone, with a noise of their own, and kept so where V falls;
@@ -105,13 +106,27 @@ class _Proposal:
 
 
 def own_noises(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
-    """The fit, or one in which atoms have noises of their own, with a lower V."""
-    model, policy = fitted.model, settings.policy.noise
+    """The fit, or one in which atoms have noises of their own, with a lower V.
+
+    Noises without a shape come first: one with a shape can hold what its atom would explain.
+    """
+    model = fitted.model
     if len(model.atoms) == 1 or fitted.result.interrupted:
         return fitted
     assert isinstance(model.noise, Noise)
     present = Fitted(model.with_changes(noise=PerAtom.alike(model.noise, len(model.atoms))),
                      fitted.result)
+    for kind in dict.fromkeys(("isotropic", settings.noise)):
+        if _may_go_on(present, settings):
+            present = _in_rounds(present, replace(settings, noise=kind), rng)
+    if present.model.noise.n_metrics > 1:
+        return present
+    return stopped(fitted, present.result.status) if present.result.interrupted else fitted
+
+
+def _in_rounds(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
+    """Rough fits in other noises, and then by REML as rows settle on their atoms, while V falls."""
+    policy, present = settings.policy.noise, fitted
     for number in range(policy.most_rounds):
         rough = _round(present, settings, None if number else rng)
         if rough is None:
@@ -119,12 +134,9 @@ def own_noises(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> 
         trial = rough if rough.result.interrupted else settle(rough, settings)
         fall = present.result.criterion - trial.result.criterion
         if trial.result.interrupted or not fall > policy.least_fall:
-            present = _lower(present, trial)
-            break
+            return _lower(present, trial)
         present = trial
-    if present.model.noise.n_metrics > 1:
-        return present
-    return stopped(fitted, present.result.status) if present.result.interrupted else fitted
+    return present
 
 
 def _round(
