@@ -1,8 +1,8 @@
 """Noise of their own for the rows of each atom, while V falls (`families.noise.PerAtom`).
 
-A search ends with one noise for all rows. From there, with every row on one atom:
+A search ends with one noise for all rows. From there, with every row on one atom, first for noises
+without a shape and then for those of the kind that is asked for:
 
-- noises without a shape first, and then those of the kind that is asked for:
 - the atom whose rows gain most by a noise of their own at the present curves is given one, and the
   next, as long as V falls;
 - every atom is searched by its rows alone, with a noise of their own, and kept so where V falls;
