@@ -99,7 +99,7 @@ class NoiseAccount:
                 other = best_noise("auto", whole, n)
                 missed = charged(plain, whole, n) - charged(other, whole, n)
                 better = other.kind if other.kind != plain.kind else ""
-        return cls(held / total if total else 0.0, explained, gained,
+        return cls(float(held / total) if total else 0.0, explained, gained,
                    noise.rows_cost(model.metrics), missed, better, at_floor)
 
     @property
