@@ -234,9 +234,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         data = read_matrix(Z)
         n, p = data.shape
         least = structure.n_atoms or 1
-        if n < least + 1:
-            raise InputError(f"Z has n_samples = {n} rows; n_atoms={least} needs at least "
-                             f"{least + 1}")
+        if n <= least:
+            raise InputError(f"Z has n_samples = {n} rows; n_atoms={least} needs {least + 1}")
         self._assignment(least)
         family = get_family(self.family)
         family.check(data)
