@@ -235,7 +235,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
-            raise InputError(f"Z has n_samples = {n} rows; n_atoms={least} needs {least + 1}")
+            raise InputError(f"Z has n_samples = {n} rows; {least} atoms need at least {least + 1}")
         self._assignment(least)
         family = get_family(self.family)
         family.check(data)
