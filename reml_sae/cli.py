@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
                      help="covariance of the noise of a row")
     fit.add_argument("--row-noise", choices=("gaussian", "student_t"),
                      help="scale of the noise of a row: of all, or its own")
+    fit.add_argument("--noise-per-atom", action="store_true",
+                     help="noise of its own for the rows of an atom, where V falls by it; for topk "
+                     "with one active atom")
     fit.add_argument("--max-outer", type=int)
     fit.add_argument("--max-time", type=float, help="seconds; the best state by then is kept")
     fit.add_argument("--tol", type=float)

@@ -60,6 +60,10 @@ def fit(options: argparse.Namespace) -> None:
                  "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
+    if options.noise_per_atom:
+        given = arguments.get("noise", "isotropic")
+        own = given if isinstance(given, dict) else {"kind": given}
+        arguments["noise"] = {**own, "per_atom": True}
     if options.topology:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)

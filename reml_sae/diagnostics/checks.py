@@ -109,8 +109,9 @@ def diagnose(
     model : SAEManifoldModel
     result : FitResult
     assignments : (N, K) array
-    second : (p, p) array, optional
-        Posterior second moment of the noise of a Gaussian fit, in the units of the data.
+    second : (G, p, p) array, optional
+        Posterior second moments of the noise of a Gaussian fit, in the units of the data, of the
+        rows in each of its metrics.
     """
     checks = [
         _graded("outer convergence", result.converged,
@@ -201,12 +202,14 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
 
 
 def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:
-    spans = []
+    spans, beta = [], result.theta.beta
+    if model.noise.n_metrics > 1:
+        beta = model.centred_decoders(beta)
     for k in range(len(model.atoms)):
         where = model.layout.basis_slices[k]
-        flat = result.theta.beta[where.start + 1 : where.stop]
+        flat = beta[where.start + 1 : where.stop]
         _, s, vt = np.linalg.svd(flat, full_matrices=False)
-        spans.append((vt[s > 0.2 * s.max(initial=0.0)], result.theta.beta[where.start]))
+        spans.append((vt[s > 0.2 * s.max(initial=0.0)], beta[where.start]))
     worst, pair = 0.0, "none"
     for i in range(len(spans)):
         for j in range(i):
@@ -214,7 +217,7 @@ def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:
             if not len(u) or not len(v):
                 continue
             cosine = float(np.linalg.svd(u @ v.T, compute_uv=False).min())
-            size = np.linalg.norm(result.theta.beta[model.layout.basis_slices[i]])
+            size = np.linalg.norm(beta[model.layout.basis_slices[i]])
             if np.linalg.norm(ci - cj) < 0.2 * size and cosine > worst:
                 worst, pair = cosine, f"atoms {j} and {i}"
     status = "warn" if worst > HIGH_COSINE else "pass"

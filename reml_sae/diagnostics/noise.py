@@ -15,6 +15,8 @@ from reml_sae.families.noise import (
     Factor,
     Isotropic,
     Noise,
+    PerAtom,
+    RowNoise,
     best_noise,
     charged,
     nats,
@@ -72,9 +74,9 @@ class NoiseAccount:
         ----------
         model : SAEManifoldModel
         result : FitResult
-        second : (p, p) array or None
-            Posterior second moment of the noise, in the units of the data; needed where
-            `looks_at_shape`.
+        second : (G, p, p) array or None
+            Posterior second moments of the noise, in the units of the data, of the rows in each of
+            its metrics; needed where `looks_at_shape`.
         explained : float
         """
         noise, n = model.noise, len(model.Z)
@@ -82,27 +84,34 @@ class NoiseAccount:
         assert place is not None
         phi = model.family.dispersion(result.rho[model.outer.psi])
         weights = row_weights(model, result.theta, result.rho)
-        total = float(weights @ (noise.colour(model.Z) ** 2).sum(axis=1)) / model.Z.size
+        total = float(weights @ (model.coloured**2).sum(axis=1)) / model.Z.size
+        counts = np.bincount(model.metrics, minlength=noise.n_metrics)
+        shapes = noise_shapes(noise, len(model.atoms))
+        held = phi * sum(count * np.exp(noise.log_size(atoms[0])) * shape.mean_variance
+                         for (atoms, shape), count in zip(shapes, counts, strict=True)) / n
         gained = missed = 0.0
         better = ""
         at_floor = bool(result.rho[place] <= model.outer.bounds[place, 0])
         if second is not None and not at_floor:
-            plain = Isotropic(len(second))
+            plain = Isotropic(model.shape[1])
+            whole = np.tensordot(counts / n, second, 1)
             if noise.kind != plain.kind:
-                gained = nats(plain, second, n) - nats(noise, second, n)
+                gained = nats(plain, whole, n) - sum(
+                    nats(shape, own, count)
+                    for (_, shape), own, count in zip(shapes, second, counts, strict=True))
             else:
-                other = best_noise("auto", second, n)
-                missed = charged(plain, second, n) - charged(other, second, n)
+                other = best_noise("auto", whole, n)
+                missed = charged(plain, whole, n) - charged(other, whole, n)
                 better = other.kind if other.kind != plain.kind else ""
-        return cls(phi * noise.mean_variance / total if total else 0.0, explained, gained,
-                   noise.cost(n), missed, better, at_floor)
+        return cls(float(held / total) if total else 0.0, explained, gained,
+                   noise.rows_cost(model.metrics), missed, better, at_floor)
 
     @property
     def net(self) -> float:
         """Nats by which V is lower for the shape, at the same curves."""
         return self.gained - self.cost
 
-    def check(self, noise: Noise) -> Check:
+    def check(self, noise: RowNoise) -> Check:
         """Whether the noise is such that V can be trusted."""
         if self.at_floor:
             return Check("noise", "warn", 0.0, "none: the curves explain the rows up to rounding, "
@@ -112,11 +121,14 @@ class NoiseAccount:
             return Check("noise", "warn", self.missed, f"nats by which {self.better} noise is "
                          "better at these curves; V may prefer a wrong shape or order. Fit again "
                          "with noise='auto'")
-        if noise.kind != "isotropic" and self.net < MARGIN:
-            return Check("noise", "warn", self.net, f"nats that the {noise.kind} shape earns, too "
-                         "few; use noise='isotropic', or 'auto'")
-        return Check("noise", "pass", self.net, f"nats that the {noise.kind} shape earns"
-                     if noise.kind != "isotropic" else "isotropic, and no other kind is better")
+        if noise.kind == "isotropic":
+            return Check("noise", "pass", self.net, "isotropic, and no other kind is better")
+        what = ("noises of the atoms earn" if isinstance(noise, PerAtom)
+                else f"{noise.kind} shape earns")
+        if self.net < MARGIN:
+            return Check("noise", "warn", self.net, f"nats that the {what}, too few; use "
+                         "noise='isotropic', or 'auto'")
+        return Check("noise", "pass", self.net, f"nats that the {what}")
 
 
 def looks_at_shape(model: SAEManifoldModel) -> bool:
@@ -125,22 +137,43 @@ def looks_at_shape(model: SAEManifoldModel) -> bool:
         model.noise.kind != "isotropic" or model.shape[1] <= JUDGED_COLUMNS)
 
 
-def noise_lines(noise: Noise, dispersion: float, account: NoiseAccount | None) -> list[str]:
-    """What a reader is to conclude of the noise, in lines for a summary."""
-    sd = float(np.sqrt(dispersion))
+def noise_shapes(noise: RowNoise, n_atoms: int) -> list[tuple[list[int], Noise]]:
+    """The atoms of every metric of the noise, and its shape there."""
+    metrics = noise.atom_metrics(n_atoms)
+    groups = [np.flatnonzero(metrics == g).tolist() for g in range(noise.n_metrics)]
+    return [(atoms, noise.of_atom(atoms[0])) for atoms in groups]
+
+
+def atom_names(atoms: list[int]) -> str:
+    """Atoms by their numbers."""
+    return f"{'atom' if len(atoms) == 1 else 'atoms'} {', '.join(map(str, atoms))}"
+
+
+def _shape_line(noise: Noise, sd: float) -> str:
+    """The standard deviations of a noise whose geometric mean is ``sd``."""
     if isinstance(noise, Diagonal):
         sds = sd * np.exp(0.5 * noise.log_variances)
         low, high = int(sds.argmin()), int(sds.argmax())
-        lines = [f"  diagonal: the columns' sd goes from {sds[low]:.4g} (column {low}) to "
-                 f"{sds[high]:.4g} (column {high})"]
-    elif isinstance(noise, Factor):
+        return (f"diagonal: the columns' sd goes from {sds[low]:.4g} (column {low}) to "
+                f"{sds[high]:.4g} (column {high})")
+    if isinstance(noise, Factor):
         floor = sd * np.sqrt(noise.floor)
         sds = floor * np.sqrt(noise.ratios)
         shown = ", ".join(f"{value:.4g}" for value in sds[:SHOWN])
-        lines = [f"  factor of rank {noise.rank}: sd {shown}{', ..' if noise.rank > SHOWN else ''} "
-                 f"along its directions over a floor of {floor:.4g}"]
-    else:
-        lines = [f"  isotropic: sd {sd:.4g} in every direction"]
+        return (f"factor of rank {noise.rank}: sd {shown}{', ..' if noise.rank > SHOWN else ''} "
+                f"along its directions over a floor of {floor:.4g}")
+    return f"isotropic: sd {sd:.4g} in every direction"
+
+
+def noise_lines(
+    noise: RowNoise, dispersion: float, account: NoiseAccount | None, n_atoms: int
+) -> list[str]:
+    """What a reader is to conclude of the noise, in lines for a summary."""
+    lines = []
+    for atoms, shape in noise_shapes(noise, n_atoms):
+        sd = float(np.sqrt(dispersion) * np.exp(0.5 * noise.log_size(atoms[0])))
+        whose = f"{atom_names(atoms)}: " if noise.n_metrics > 1 else ""
+        lines.append(f"  {whose}{_shape_line(shape, sd)}")
     if account is None:
         return lines
     lines.append(f"  it holds {_percent(account.share)} of the variance of the rows; the curves "
@@ -157,9 +190,11 @@ def noise_lines(noise: Noise, dispersion: float, account: NoiseAccount | None) -
         lines.append(f"  {account.better} noise would be {account.missed:.1f} nats better at these "
                      "curves: fit again with noise='auto' before you trust V")
     if noise.kind != "isotropic":
-        lines.append(f"  its shape fits {account.gained:.1f} nats better than isotropic noise at "
-                     f"these curves and costs {account.cost:.1f}: "
-                     + ("V needs it" if account.net >= MARGIN else "V does not need it"))
+        fit, cost, it = (("they fit", "cost", "them") if isinstance(noise, PerAtom)
+                         else ("its shape fits", "costs", "it"))
+        lines.append(f"  {fit} {account.gained:.1f} nats better than isotropic noise at these "
+                     f"curves and {cost} {account.cost:.1f}: V "
+                     + (f"needs {it}" if account.net >= MARGIN else f"does not need {it}"))
     return lines
 
 
@@ -174,7 +209,7 @@ def _percent(share: float) -> str:
 
 def extreme_check(model: SAEManifoldModel, result: FitResult) -> Check:
     """Whether few rows hold much of the variance, and count."""
-    found = extreme_rows(model.noise.colour(model.Z))
+    found = extreme_rows(model.coloured)
     if found is None:
         return Check("rows of extreme norm", "pass", 0.0, "none")
     most = float(row_weights(model, result.theta, result.rho)[found.index].max())

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.diagnostics.noise import atom_names, noise_shapes
 from reml_sae.errors import require
-from reml_sae.families.noise import Diagonal, Factor
+from reml_sae.families.noise import Diagonal, Factor, Noise
 from reml_sae.linalg import single_threaded
 from reml_sae.typing import Array
 
@@ -88,17 +89,13 @@ def plot_noise(model: Any, figure: Any = None) -> Any:
         figure = require("matplotlib.pyplot", "plot", "plot_noise").figure(layout="constrained")
     figure.set_size_inches(6.8, 3.4)
     axis, noise = figure.subplots(), model.noise_
-    sd = np.sqrt(model.dispersion_)
-    if isinstance(noise, Diagonal):
-        sds = np.sort(sd * np.exp(0.5 * noise.log_variances))[::-1]
-        axis.plot(np.arange(1, len(sds) + 1), sds, ".-", label="columns")
-        axis.axhline(sd, color="k", lw=0.8, ls=":", label="geometric mean")
-    else:
-        floor = sd * np.sqrt(noise.floor) if isinstance(noise, Factor) else sd
-        if isinstance(noise, Factor):
-            axis.plot(np.arange(1, noise.rank + 1), floor * np.sqrt(noise.ratios), "o-",
-                      label="factors")
-        axis.axhline(floor, color="k", lw=0.8, ls=":", label="all other directions")
+    for number, (atoms, shape) in enumerate(noise_shapes(noise, len(model.atoms_))):
+        sd = float(np.sqrt(model.dispersion_) * np.exp(0.5 * noise.log_size(atoms[0])))
+        if noise.n_metrics == 1:
+            _draw_shape(axis, shape, sd, "", "C0", "k")
+        else:
+            colour = f"C{number + (number > 0)}"  # the second is that of the longest axis
+            _draw_shape(axis, shape, sd, f"{atom_names(atoms)}: ", colour, colour)
     sizes = [np.sqrt((atom.coefficients[1:] ** 2).sum(axis=1).max(initial=0.0))
              for atom in model.atoms_]
     axis.axhline(max(sizes), color="C1", lw=0.8, label="longest axis of an atom")
@@ -107,6 +104,20 @@ def plot_noise(model: Any, figure: Any = None) -> Any:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize="small")
     return figure
+
+
+def _draw_shape(axis: Any, noise: Noise, sd: float, whose: str, colour: str, rest: str) -> None:
+    """The standard deviations of a noise whose geometric mean is ``sd``."""
+    if isinstance(noise, Diagonal):
+        sds = np.sort(sd * np.exp(0.5 * noise.log_variances))[::-1]
+        axis.plot(np.arange(1, len(sds) + 1), sds, ".-", color=colour, label=f"{whose}columns")
+        axis.axhline(sd, color=rest, lw=0.8, ls=":", label=f"{whose}geometric mean")
+        return
+    if isinstance(noise, Factor):
+        axis.plot(np.arange(1, noise.rank + 1), sd * np.sqrt(noise.floor * noise.ratios), "o-",
+                  color=colour, label=f"{whose}factors")
+        sd *= float(np.sqrt(noise.floor))
+    axis.axhline(sd, color=rest, lw=0.8, ls=":", label=f"{whose}all other directions")
 
 
 def _own_rows(

@@ -46,7 +46,7 @@ def summary_text(model: Any) -> str:
         lines += ["", f"Rows are coupled along a graph; sparse Cholesky by {backend}"]
     if family.has_dispersion:
         lines += ["", "Noise:", *noise_lines(model.noise_, model.dispersion_,
-                                             model.diagnostics_.noise), *_row_lines(model)]
+                                             model.diagnostics_.noise, k), *_row_lines(model)]
     explained = explained_name(family)
     share = model.diagnostics_.figures[explained]
     status = "converged" if model.converged_ else "NOT CONVERGED"

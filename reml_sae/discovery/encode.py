@@ -90,7 +90,7 @@ class Remembered:
     Attributes
     ----------
     Z : (m, p) array
-        Standardised rows.
+        Standardised rows, all in the first metric of the noise.
     xi : (m, q) array
         Their codes.
     active : (m, K) bool
@@ -122,7 +122,8 @@ def remember(
     lost = np.flatnonzero(~same)
     if model.couples_rows:
         lost = lost[:0]
-    return Remembered(model.Z[lost], theta.xi[lost], model.active[lost])
+    Z = model.rows(lost).in_metric(0).Z
+    return Remembered(Z, theta.xi[lost], model.active[lost])
 
 
 def encode(
@@ -166,7 +167,7 @@ def encode(
                                found.coordinates], axis=1), found.support)
               for found in find(model, theta, rho, policy)]
     if remembered is not None and len(remembered.Z):
-        starts.insert(0, remembered.start(model.Z))
+        starts.insert(0, remembered.start(model.in_metric(0).Z))
     for xi, support in starts:
         rough = model.with_state(Theta(xi, theta.beta), rho, support)
         xi = rough.refine_rows(Theta(xi, theta.beta), rho, policy.screen_sweeps).xi

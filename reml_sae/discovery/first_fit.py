@@ -107,7 +107,7 @@ def _best(rough: Sequence[tuple[Fitted, CodeStart]]) -> tuple[Fitted, CodeStart]
 
 def _has_plain_noise(rough: Sequence[tuple[Fitted, CodeStart]]) -> bool:
     """Whether the best fit leaves noise without a shape: its metric was the right one."""
-    return bool(rough) and _best(rough)[0].model.noise.simpler() is None
+    return bool(rough) and _best(rough)[0].rows.noise.simpler() is None
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:

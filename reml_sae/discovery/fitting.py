@@ -59,6 +59,8 @@ class Settings:
     integration: Integration = "auto"
     noise: str = "isotropic"
     """Kind of the noise of Gaussian rows, see `families.noise`."""
+    per_atom: bool = False
+    """Whether atoms may have noises of their own; every row uses one."""
     deadline: Deadline = field(default_factory=Deadline)
     policy: SearchPolicy = field(default_factory=SearchPolicy)
 

@@ -83,7 +83,7 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     """
     present = fitted
     while not (present.result.interrupted or settings.deadline.passed):
-        noise = present.model.noise.simpler()
+        noise = present.rows.noise.simpler()
         trial = None if noise is None else _fit(present, noise, _moment(present), settings)
         if trial is None:
             break
@@ -106,7 +106,7 @@ def _next(fitted: Fitted, settings: Settings) -> Fitted | None:
 
 def better_noise(fitted: Fitted, settings: Settings) -> tuple[Noise, Array, float]:
     """The best noise for what a fit leaves, that (p, p), and the nats that it gains there."""
-    present, n, second = fitted.model.noise, len(fitted.model.Z), _moment(fitted)
+    present, n, second = fitted.rows.noise, len(fitted.model.Z), _moment(fitted)
     noise = best_noise(settings.noise, second, n)
     return noise, second, charged(present, second, n) - charged(noise, second, n)
 

@@ -4,7 +4,9 @@ The engine knows isotropic noise alone, so what differs between kinds of noise a
 is given: `MetricRows`. The noise is chosen
 
 - at the codes of a start, from the residuals of its decoders by least squares;
-- after a fit, from the posterior second moment of the noise, while V falls.
+- after a fit, from the posterior second moment of the noise, while V falls;
+- after a search, for the rows of each atom (`per_atom`): then the rows that use different atoms are
+  in different metrics, and `MetricRows` has no part in it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 
 from reml_sae.engine import Theta
 from reml_sae.families import Family
-from reml_sae.families.noise import Isotropic, Noise, best_noise
+from reml_sae.families.noise import Isotropic, Noise, PerAtom, RowNoise, best_noise
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import row_weights
@@ -59,26 +61,22 @@ class MetricRows:
 
     @classmethod
     def of(cls, model: SAEManifoldModel) -> Self:
-        """The rows of a model."""
+        """The rows of a model, which have one metric."""
+        assert isinstance(model.noise, Noise)
         return cls(model.Z, model.unit, model.noise, model.unit_weights)
 
     @property
     def rounding(self) -> float:
         """Variance of what is rounding, in the units of the data."""
-        return ROUNDING * self.unit**2 * self._mean_square(self.noise.colour(self.Z))
+        return _rounding(self.noise.colour(self.Z), self.unit, self.weights)
 
     def whitened(self, noise: Noise) -> Self:
         """The same rows in the metric of another noise."""
         white = noise.whiten(self.noise.colour(self.Z))
-        size = float(np.sqrt(self._mean_square(white)))
+        size = float(np.sqrt(_mean_square(white, self.weights)))
         if not size > TINY:
             return self
         return type(self)(white / size, self.unit * size, noise, self.weights)
-
-    def _mean_square(self, Z: Array) -> float:
-        if self.weights is None:
-            return float(np.mean(Z**2))
-        return float(self.weights @ (Z**2).sum(axis=1)) / Z.size
 
 
 def central_weights(Z: Array, family: Family) -> Array:
@@ -110,7 +108,7 @@ def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:
         second = stretch @ second @ stretch
         if not lift:
             second += level * span @ span.T
-    second = _coloured(model.noise, second)
+    second = _coloured(model.noise.of_atom(0), second)
     floor = MetricRows.of(model).rounding / model.unit**2
     return best_noise(kind, second + floor * np.eye(p), n)
 
@@ -129,23 +127,67 @@ def posterior_moment(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array
     What the rows' own parameters leave uncertain is in the moment of their scores; what the
     decoders do is the same in all directions of the metric, and makes the whole that of phi.
     """
-    n, p = model.shape
+    counts = np.bincount(model.metrics, minlength=model.noise.n_metrics)
+    return np.tensordot(counts / len(model.Z), posterior_moments(model, theta, rho), 1)
+
+
+def posterior_moments(model: SAEManifoldModel, theta: Theta, rho: Array) -> Array:
+    """`posterior_moment` of the rows in each metric, (G, p, p).
+
+    The decoders of a metric leave as much uncertain as they are of all basis functions.
+    """
+    (n, p), noise = model.shape, model.noise
     phi = model.family.dispersion(rho[model.outer.psi])
-    second = phi**2 * model.at(theta, rho).score_moment() / n
-    second += max(phi - np.trace(second) / p, 0.0) * np.eye(p)
-    return (model.unit**2 * _coloured(model.noise, second)
-            + MetricRows.of(model).rounding * np.eye(p))
+    counts = np.maximum(np.bincount(model.metrics, minlength=noise.n_metrics), 1)
+    second = phi**2 * model.at(theta, rho).score_moments() / counts[:, None, None]
+    left = max(n * phi - float(counts @ np.einsum("gaa->g", second)) / p, 0.0)
+    own = np.zeros(noise.n_metrics)
+    out = []
+    groups = noise.atom_metrics(len(model.atoms))
+    np.add.at(own, groups, [atom.basis_size for atom in model.atoms])
+    floor = _rounding(model.coloured, model.unit, model.unit_weights) * np.eye(p)
+    for g, moment in enumerate(second):
+        k = int(np.flatnonzero(groups == g)[0])
+        moment += left * own[g] / own.sum() / counts[g] * np.eye(p)
+        scale = model.unit**2 * np.exp(noise.log_size(k))
+        out.append(scale * _coloured(noise.of_atom(k), moment) + floor)
+    return np.array(out)
+
+
+def _rounding(rows: Array, unit: float, weights: Array | None) -> float:
+    return ROUNDING * unit**2 * _mean_square(rows, weights)
+
+
+def _mean_square(rows: Array, weights: Array | None) -> float:
+    if weights is None:
+        return float(np.mean(rows**2))
+    return float(weights @ (rows**2).sum(axis=1)) / rows.size
 
 
 def _coloured(noise: Noise, second: Array) -> Array:
     return noise.colour(noise.colour(second).T)
 
 
-def in_metric(model: SAEManifoldModel, theta: Theta, noise: Noise) -> SAEManifoldModel:
+def in_metric(model: SAEManifoldModel, theta: Theta, noise: RowNoise) -> SAEManifoldModel:
     """The model of the same rows, curves and codes in the metric of another noise."""
+    if isinstance(noise, PerAtom):
+        return _in_metrics(model, theta, noise)
+    assert isinstance(noise, Noise) and isinstance(model.noise, Noise)
     rows = MetricRows.of(model).whitened(noise)
     beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
     return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
+                              theta=Theta(theta.xi, beta))
+
+
+def _in_metrics(model: SAEManifoldModel, theta: Theta, noise: PerAtom) -> SAEManifoldModel:
+    """Every row in the metric of its atom; the unit stays."""
+    rows = model.coloured
+    noise = noise.spread_by(rows.T @ rows / len(rows))
+    metrics = noise.metrics(model.active, np.zeros(len(rows), np.intp))
+    beta = model.centred_decoders(theta.beta)
+    for k, where in enumerate(model.layout.basis_slices):
+        beta[where] = np.exp(-0.5 * noise.log_size(k)) * noise.of_atom(k).whiten(beta[where])
+    return model.with_changes(Z=noise.whiten_rows(rows, metrics), noise=noise, metrics=metrics,
                               theta=Theta(theta.xi, beta))
 
 

@@ -15,6 +15,7 @@ from reml_sae.discovery.fitting import Fitted, Settings, decided, rough_fit
 from reml_sae.discovery.metric import in_metric
 from reml_sae.engine import CriterionValue, criterion
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.families.noise import Noise, PerAtom
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.point import SAEPoint
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
@@ -40,16 +41,24 @@ def noise_gradient(
     X, point, adjoint = model.Z, at.inner.point, at.adjoint
     assert isinstance(point, (SAEPoint, QuadraturePoint)) and adjoint is not None
     slope = point.data_gradient(adjoint, curvature)
+    noise = model.noise
+    if isinstance(noise, PerAtom):
+        rows = model.coloured
+        return noise.gradient(parameters, X, slope, model.metrics,
+                              point.precision_gradient(adjoint, curvature), rows.T @ rows / len(X))
+    assert isinstance(noise, Noise)
     # rows of another metric are in units of their own root mean square
     weighted = X if model.unit_weights is None else model.unit_weights[:, None] * X
     slope -= (float(np.vdot(slope, X)) - X.size) / float(np.vdot(weighted, X)) * weighted
-    return model.noise.gradient(parameters, model.noise.colour(X).T @ slope, len(X))
+    return noise.gradient(parameters, noise.colour(X).T @ slope, len(X))
 
 
 def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
     """A rough fit where V is least in rho and the parameters of the noise; None without a gain."""
     base, n_rho = decided(fitted.model, settings), len(fitted.result.rho)
-    start = base.noise.parameters()
+    noise = base.noise
+    assert isinstance(noise, Noise | PerAtom)
+    start = noise.parameters()
     if not len(start):
         return None
     policy, scale = settings.policy.noise, np.sqrt(2.0 / len(base.Z))
@@ -59,7 +68,7 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
     def value(x: Array) -> tuple[float, Array]:
         nonlocal lowest, found
         parameters = scale * x[n_rho:]
-        model = in_metric(base, theta, base.noise.at(parameters))
+        model = in_metric(base, theta, noise.at(parameters))
         rho = base.outer.clip(x[:n_rho])
         try:
             at = criterion(model, rho, curvature="majorizer")

@@ -1,7 +1,9 @@
 """Candidate codes of rows that use several atoms: a pursuit over the atoms' curves.
 
 The dictionary is a grid of points of every atom at the present decoders, in the metric of the
-columns' weights; `encode` refines the candidates and compares them by their evidence.
+columns' weights; `encode` refines the candidates and compares them by their evidence. Where atoms
+have noises of their own, squares in different metrics say nothing of each other: every metric has
+its own candidates, of its own atoms.
 """
 
 from __future__ import annotations
@@ -32,9 +34,21 @@ def pursue(
     model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
 ) -> list[Candidate]:
     """Candidates of every number of atoms that a row may use; the best two of the largest."""
+    groups = model.noise.atom_metrics(len(model.atoms))
+    out: list[Candidate] = []
+    for metric in range(model.noise.n_metrics):
+        rows = model if model.noise.n_metrics == 1 else model.in_metric(metric)
+        out += _pursued(rows, theta, rho, policy, np.flatnonzero(groups == metric))
+    return out
+
+
+def _pursued(
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy, chosen: Index
+) -> list[Candidate]:
+    """Candidates of rows in one metric, of the chosen atoms."""
     grids = [atom_grid(atom, policy) for atom in model.atoms]
     weights = np.sqrt(column_weights(model, theta, rho))
-    dictionary = _dictionary(model, theta, rho, grids, weights, policy)
+    dictionary = _dictionary(model, theta, rho, grids, weights, policy, chosen)
     n, n_atoms = model.active.shape
     intercept = theta.beta[-1] if model.layout.has_intercept else 0.0
     target = (model.working - intercept) * weights
@@ -45,24 +59,26 @@ def pursue(
     for start in range(0, n, step):
         slots = pursue_rows(dictionary, target[start : start + step], least, most, luck,
                             policy.pursuit)
-        chunks.append([_candidate(model, grids, dictionary.first, *part) for part in slots])
+        chunks.append([_candidate(model, grids, chosen, dictionary.first, *part)
+                       for part in slots])
     return _joined(chunks)
 
 
 def _dictionary(
     model: SAEManifoldModel, theta: Theta, rho: Array, grids: Sequence[Array], weights: Array,
-    policy: EncodePolicy,
+    policy: EncodePolicy, chosen: Index,
 ) -> CurveDictionary:
-    """Points of all atoms in the metric of the columns' weights (p,)."""
-    slices = model.layout.basis_slices
+    """Points of the chosen atoms in the metric of the columns' weights (p,)."""
+    slices = [model.layout.basis_slices[k] for k in chosen]
+    atoms = [model.atoms[k] for k in chosen]
     centres = weights * np.stack([theta.beta[where.start] for where in slices])
-    points = [atom.basis(grid) @ theta.beta[where] * weights - centre for atom, grid, where, centre
-              in zip(model.atoms, grids, slices, centres, strict=True)]
+    points = [atom.basis(grids[k]) @ theta.beta[where] * weights - centre for k, atom, where, centre
+              in zip(chosen, atoms, slices, centres, strict=True)]
     lowest, highest = _amplitude_range(model, rho, policy.amplitude_width)
     prior = AmplitudePrior(lowest, highest, _amplitude_precision(model, rho),
-                           model.opening_costs(rho))
+                           model.opening_costs(rho)[chosen])
     return CurveDictionary(points, model.assignment.whole_constants(centres),
-                           [atom.linear_dim for atom in model.atoms], prior)
+                           [atom.linear_dim for atom in atoms], prior)
 
 
 def _amplitude_precision(model: SAEManifoldModel, rho: Array) -> float:
@@ -94,10 +110,10 @@ def _joined(chunks: list[list[Candidate]]) -> list[Candidate]:
 
 
 def _candidate(
-    model: SAEManifoldModel, grids: Sequence[Array], first: Index, atoms: Index, places: Index,
-    amplitudes: Array,
+    model: SAEManifoldModel, grids: Sequence[Array], chosen: Index, first: Index, slots: Index,
+    places: Index, amplitudes: Array,
 ) -> Candidate:
-    n = len(atoms)
+    n, atoms = len(slots), chosen[slots]
     support = np.zeros((n, len(grids)), bool)
     np.put_along_axis(support, atoms, True, 1)
     full = np.zeros((n, len(grids)))
@@ -108,5 +124,5 @@ def _candidate(
     for slot in range(atoms.shape[1]):
         for k, where in enumerate(model.layout.coordinate_slices):
             rows = np.flatnonzero(atoms[:, slot] == k)
-            coordinates[rows, where] = grids[k][places[rows, slot] - first[k]]
+            coordinates[rows, where] = grids[k][(places - first[slots])[rows, slot]]
     return Candidate(support, full, coordinates)

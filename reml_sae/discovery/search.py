@@ -7,6 +7,7 @@
 4. Moves that the structure is open to, judged by V (`moves.registry`): rivals of the chosen
    topologies, atoms that explain the same, idle ones, rough ones, and curved ones that are no
    better than a flat. A fit that changed is settled again.
+5. Noises of the atoms' own, where they are asked for and lower V (`own_noises`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.registry import MOVES
 from reml_sae.discovery.moves.remove import Remove
+from reml_sae.discovery.own_noise import own_noises
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.discovery.settle import integrate_rows, settle
 from reml_sae.discovery.structure import Structure
@@ -73,7 +75,20 @@ def search(
         if any(item.accepted for item in found):
             fitted = follow_noise(fitted, settings)
     record = SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy)
-    return integrate_rows(fitted, settings), record
+    return _finished(fitted, settings, rng), record
+
+
+def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
+    """The fit with its rows integrated out, in noises of the atoms' own where V is lower."""
+    own = own_noises(fitted, settings, rng) if settings.per_atom else fitted
+    best = integrate_rows(own, settings)
+    ahead = fitted.result.criterion - own.result.criterion
+    if own.model is fitted.model or ahead > _out_of_reach(settings, len(fitted.model.Z)):
+        return best
+    # so near each other, integrals over the rows can turn the two round
+    shared = integrate_rows(fitted, settings)
+    alike = shared.model.by_quadrature == best.model.by_quadrature
+    return shared if alike and shared.result.criterion < best.result.criterion else best
 
 
 def _plain(settings: Settings) -> Settings:
@@ -106,9 +121,9 @@ def _in_its_noise(
     noise that was chosen at rough curves can hold what better curves would explain.
     """
     found = follow_noise(fitted, settings)
-    if found.model.noise.simpler() is None or found.result.interrupted:
+    if found.rows.noise.simpler() is None or found.result.interrupted:
         return found
-    own = settings if fitted.model.noise.simpler() is None else _plain(settings)
+    own = settings if fitted.rows.noise.simpler() is None else _plain(settings)
     try:
         other = fit_starts(rows, fitted.model.atoms, own, rng)
     except InnerConvergenceError as error:

@@ -52,10 +52,10 @@ def predicted_criteria(
         own[:, 0] = constant
         value, B, free = _evidence(root * own, root * rest, basis.roughness())
         if settings.noise != "isotropic":
-            left = model.unit * model.noise.colour(root * (rest - own @ B))
+            left = model.unit * fitted.rows.noise.colour(root * (rest - own @ B))
             second = left.T @ left / free + fitted.rows.rounding * np.eye(left.shape[1])
             noise = best_noise(settings.noise, second, n)
-            value += charged(noise, second, n) - charged(model.noise, second, n)
+            value += charged(noise, second, n) - charged(fitted.rows.noise, second, n)
         values.append(value)
     return values
 

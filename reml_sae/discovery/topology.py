@@ -264,8 +264,8 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     model, result = fitted.model, fitted.result
     (atom,) = model.atoms
     rows, everyone = MetricRows.isotropic(X), np.ones((len(X), 1))
-    if model.noise.simpler() is not None:
-        rows = rows.whitened(model.noise)
+    if fitted.rows.noise.simpler() is not None:
+        rows = rows.whitened(fitted.rows.noise)
     variance = model.family.dispersion(result.rho[model.outer.psi])
     t = nearest_coordinates(rows.Z * (rows.unit / model.unit), atom, result.theta.beta,
                             local.policy.relaxation.grid, variance)[0]

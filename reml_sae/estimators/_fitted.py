@@ -13,11 +13,11 @@ from reml_sae.assignments import Assignment
 from reml_sae.diagnostics import Diagnostics, diagnose, looks_at_shape
 from reml_sae.discovery.encode import Remembered, encode, remember
 from reml_sae.discovery.fitting import Fitted
-from reml_sae.discovery.metric import posterior_moment
+from reml_sae.discovery.metric import posterior_moments
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, Theta
 from reml_sae.errors import InputError
-from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
+from reml_sae.estimators._harvest import data_decoders, fitted_atoms, fitted_codes
 from reml_sae.estimators._results import Atom, Codes, reconstruct
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, row_degrees
@@ -82,11 +82,11 @@ class FittedSAE:
         units = units.of_model(model)
         theta, rho = result.theta, result.rho
         codes = fitted_codes(model, theta, rho)
-        second = posterior_moment(model, theta, rho) if looks_at_shape(model) else None
+        second = posterior_moments(model, theta, rho) if looks_at_shape(model) else None
         found = diagnose(model, result, codes.assignments, second)
         intercept = np.zeros(model.shape[1])
         if model.layout.has_intercept:
-            intercept = units.offset + units.coloured(theta.beta[-1:])[0]
+            intercept = units.offset + data_decoders(model, theta)[-1]
         return cls(
             atoms=fitted_atoms(model, result, units),
             assignment=model.assignment, family=model.family,

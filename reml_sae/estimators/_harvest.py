@@ -29,25 +29,34 @@ def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
     )
 
 
+def data_decoders(model: SAEManifoldModel, theta: Theta) -> Array:
+    """Decoders (M, p) in the units of the data; the intercept is none where atoms hold it."""
+    if model.noise.n_metrics > 1:
+        return model.unit * model.centred_decoders(theta.beta)
+    return model.unit * model.noise.of_atom(0).colour(theta.beta)
+
+
 def fitted_atoms(
     model: SAEManifoldModel, result: FitResult, units: Units
 ) -> list[Atom]:
     """Atoms in the units of the data."""
+    decoders = data_decoders(model, result.theta)
     point = model.at(result.theta, result.rho)
     share = model.assignment.amplitudes(model.logits(result.theta), model.is_open).a.mean(axis=0)
     out = []
     for k, atom in enumerate(model.atoms):
         where = model.layout.basis_slices[k]
-        coefficients = np.ascontiguousarray(units.coloured(result.theta.beta[where]))
+        coefficients = np.ascontiguousarray(decoders[where])
         if not model.layout.has_intercept:
             coefficients[0] += units.offset
         edf, covariance = point.decoder_posterior(k)
+        scale = model.unit**2 * np.exp(model.noise.log_size(k))
         out.append(Atom(
             topology=atom, coefficients=coefficients,
             edf=edf,
             evidence=_evidence(model, result, k), share=float(share[k]),
             covariance=np.ascontiguousarray(
-                units.scale**2 * units.noise.colour_variances(covariance)),
+                scale * model.noise.of_atom(k).colour_variances(covariance)),
         ))
     return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +21,7 @@ from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, StudentTRows, get_family, with_row_noise
-from reml_sae.families.noise import NOISES, Noise
+from reml_sae.families.noise import NOISES, Noise, PerAtom, RowNoise
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
 from reml_sae.models import PenaltyTerm
@@ -48,7 +49,9 @@ def write_fit(
         "remembered.Z": fitted.remembered.Z, "remembered.xi": fitted.remembered.xi,
         "remembered.active": fitted.remembered.active.astype(np.uint8),
     }
-    tensors |= {NOISE + name: value for name, value in units.noise.arrays().items()}
+    noise = units.noise
+    assert isinstance(noise, Noise | PerAtom)
+    tensors |= {NOISE + name: value for name, value in noise.arrays().items()}
     for k, atom in enumerate(fitted.atoms):
         tensors[f"coordinates.{k}"] = codes.coordinates[k]
         tensors[f"coefficients.{k}"] = atom.coefficients
@@ -59,7 +62,8 @@ def write_fit(
         "gate_rows": fitted.gate_counts[1],
         "scalars": {**{f"{name}_": getattr(fitted, name) for name in FIGURES},
                     "scale_": units.scale, "data_digest_": units.digest},
-        "noise": {"kind": units.noise.kind},
+        "noise": {"kind": noise.kind, "kinds": [own.kind for own in noise.noises]
+                  if isinstance(noise, PerAtom) else []},
         "rho_names": list(fitted.rho_names),
         "strengths": fitted.strengths,
         "limits": [list(item) for item in fitted.limits],
@@ -135,10 +139,12 @@ def _fitted(
     )
 
 
-def _noise(tensors: Tensors, metadata: dict[str, Any]) -> Noise:
+def _noise(tensors: Tensors, metadata: dict[str, Any]) -> RowNoise:
     saved = metadata.get("noise", {"kind": "isotropic"})  # a fit from before there were others
     arrays = {name.removeprefix(NOISE): value for name, value in tensors.items()
               if name.startswith(NOISE)}
+    if saved["kind"] == PerAtom.kind:
+        return PerAtom.of(arrays, saved["kinds"], len(tensors["mean_"]))
     return NOISES.get(saved["kind"]).of(arrays, len(tensors["mean_"]))
 
 
@@ -155,6 +161,8 @@ def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     plain[key] = {key: family.name, **own} if own else family.name
     plain["topology"] = [atom.topology.to_config() for atom in fitted.atoms]
     plain["n_atoms"] = len(fitted.atoms)
+    if isinstance(plain["noise"], Mapping):
+        plain["noise"] = dict(plain["noise"])
     plain["n_active"] = min(plain["n_active"], len(fitted.atoms))
     if plain["penalties"] is not None:
         plain["penalties"] = [item.to_config() if isinstance(item, pen.Penalty) else dict(item)

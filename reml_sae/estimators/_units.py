@@ -9,7 +9,7 @@ import numpy as np
 
 from reml_sae.errors import DataWarning, InputError
 from reml_sae.families import Family
-from reml_sae.families.noise import Isotropic, Noise
+from reml_sae.families.noise import Isotropic, RowNoise
 from reml_sae.io import matrix_digest
 from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
@@ -32,15 +32,16 @@ class Units:
     offset : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     scale : float
-        Root mean square of the centred data in the metric of ``noise``, rows of unequal scale at
-        their weights; 1 where they are not centred.
+        Root mean square of the centred data in the metric of ``noise``, or of the one from which
+        atoms got noises of their own, rows of unequal scale at their weights; 1 where they are not
+        centred.
     centred : bool
         Whether the engine sees the data less ``offset`` and divided by ``scale``; else it sees
         them as they are, and adds the offset to its predictor.
     digest : str or None
         SHA-256 of the data.
-    noise : Noise
-        In whose metric the engine sees centred data.
+    noise : RowNoise
+        In whose metric the engine sees centred data: at first all of them in its first one.
     """
 
     mean: Array
@@ -48,7 +49,7 @@ class Units:
     scale: float
     centred: bool
     digest: str | None
-    noise: Noise
+    noise: RowNoise
 
     @classmethod
     def of(cls, data: Array, family: Family) -> Units:
@@ -74,11 +75,10 @@ class Units:
 
     def standardised(self, data: Array) -> Array:
         """Data (N, p) as the engine sees them."""
-        return self.noise.whiten(data - self.offset) / self.scale if self.centred else data
-
-    def coloured(self, decoders: Array) -> Array:
-        """Decoders (M, p) of the engine in the units of the data."""
-        return self.scale * self.noise.colour(decoders)
+        if not self.centred:
+            return data
+        first = np.zeros(len(data), np.intp)
+        return self.noise.whiten_rows(data - self.offset, first) / self.scale
 
     @property
     def model_offset(self) -> Array:

@@ -68,13 +68,47 @@ def check_parameters(model: Any) -> None:
         raise InputError(f"curvature='exact' knows no rows of unequal scale; row_noise="
                          f"{family.name!r} needs curvature='majorizer'")
     check_choice("integration", model.integration, INTEGRATIONS)
-    check_choice("noise", model.noise, KINDS)
+    read_noise(model.noise)
     check_integer("max_outer", model.max_outer, 1)
     check_integer("n_init", model.n_init, 1)
     check_integer("verbose", model.verbose, 0)
     check_positive("tol", model.tol)
     if model.max_time is not None:
         check_positive("max_time", model.max_time)
+
+
+def read_noise(noise: Any) -> tuple[str, bool]:
+    """Kind of the noise, and whether atoms may have noises of their own, of the argument."""
+    if not isinstance(noise, Mapping):
+        check_choice("noise", noise, KINDS)
+        return noise, False
+    unknown = sorted(set(noise) - {"kind", "per_atom"})
+    if unknown or "kind" not in noise:
+        raise InputError(f"noise must be a kind or {{'kind': .., 'per_atom': true or false}}, got "
+                         f"{dict(noise)!r}")
+    check_choice("noise", noise["kind"], KINDS)
+    own = noise.get("per_atom", False)
+    if not isinstance(own, bool):
+        raise InputError(f"per_atom of noise must be True or False, got {own!r}")
+    return noise["kind"], own
+
+
+def resolve_noise(noise: Any, family: Family, assignment: Assignment) -> tuple[str, bool]:
+    """`read_noise`, where the family and the assignment allow it."""
+    kind, own = read_noise(noise)
+    if (kind != "isotropic" or own) and not family.has_dispersion:
+        raise InputError(f"noise={noise!r} is for the Gaussian family; {family.name} has a "
+                         "variance of its own, use noise='isotropic'")
+    one = assignment.least_active == assignment.most_active == 1
+    if own and not (one and assignment.chooses_support):
+        raise InputError(
+            "noise with per_atom=True is for rows that use exactly one atom each, and under "
+            f"assignment={assignment.name!r} they may use others; use assignment='topk' with "
+            "n_active=1, or one noise for all rows")
+    if own and not family.equal_weights:
+        raise InputError("noise with per_atom=True is for rows of one scale; use "
+                         "row_noise='gaussian', or one noise for all rows")
+    return kind, own
 
 
 def resolve_topology(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ from reml_sae.estimators._validation import (
     check_integer,
     check_parameters,
     read_penalties,
+    resolve_noise,
     resolve_terms,
     resolve_topology,
     warn_extreme,
@@ -111,16 +112,18 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
         "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
-    noise : {"isotropic", "diagonal", "factor", "auto"}, default="isotropic"
+    noise : {"isotropic", "diagonal", "factor", "auto"} or mapping, default="isotropic"
         Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
-        where it is lower by more than 3 nats. Gaussian family only.
+        where it is lower by more than 3 nats. Gaussian family only. ``{"kind": "factor",
+        "per_atom": True}``: the rows of an atom have noise of their own where V falls by it; for
+        ``assignment="topk"`` with ``n_active=1``.
     row_noise : {"gaussian", "student_t"} or dict, default="gaussian"
         Scale of the noise of a row. "gaussian": that of all rows. "student_t": its own, of a
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
-        Gaussian family and ``curvature="majorizer"`` only, with any ``noise``.
+        Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
 
     Attributes
     ----------
@@ -162,8 +165,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     scale_ : float
         Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
         the Gaussian.
-    noise_ : Noise
-        The covariance of the noise is ``dispersion_ * noise_.shape``, whose determinant is 1.
+    noise_ : RowNoise
+        The covariance of the noise of the rows of atom k is ``dispersion_ *
+        exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, whose last factor has determinant 1.
     n_features_in_ : int
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
@@ -190,7 +194,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         demote: bool = False,
         max_time: float | None = None,
         integration: Integration = "auto",
-        noise: str = "isotropic",
+        noise: str | Mapping[str, Any] = "isotropic",
         row_noise: Any = "gaussian",
     ):
         self.n_atoms = n_atoms
@@ -239,16 +243,13 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         data = read_matrix(Z)
         n, p = data.shape
         least = structure.n_atoms or 1
-        if n < least + 1:
-            raise InputError(
-                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}")
+        if n <= least:
+            raise InputError(f"Z has n_samples = {n} rows; {least} atoms need at least {least + 1}")
         self._assignment(least)
-
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
-        if self.noise != "isotropic" and not family.has_dispersion:
-            raise InputError(f"noise={self.noise!r} is for the Gaussian family; {family.name} has "
-                             "a variance of its own, use noise='isotropic'")
+        noise, per_atom = resolve_noise(
+            self.noise, family, self._assignment(max(least, int(self.n_active))))
 
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))
@@ -258,10 +259,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         warn_extreme(data, family)
         units = Units.of(data, family)
         settings = Settings(
-            family=family, offset=units.model_offset,
-            bind=bind, assign=self._assignment,
+            family=family, offset=units.model_offset, bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
-            integration=self.integration, noise=self.noise,
+            integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
             callbacks=tuple(self.callbacks), deadline=deadline,
         )
@@ -354,7 +354,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        return self._fitted.score(self._data(Z))
+        data = self._data(Z)
+        return self._fitted.score(data)
 
     def summary(self) -> str:
         """Text table of the fit, in the manner of mgcv's summary."""

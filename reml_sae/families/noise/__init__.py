@@ -11,13 +11,16 @@ integrate them out:
 
 with the expected information of n rows about Omega at a known phi, which is in rho. A kind of noise
 is one class in one registry: its metric, its cost, its best for a second moment, and its arrays.
+Where every row uses one atom, atoms can have noises of their own (`PerAtom`); what a model asks of
+either is `RowNoise`.
 """
 
-from reml_sae.families.noise._base import Noise, charged, nats
+from reml_sae.families.noise._base import Noise, RowNoise, charged, nats
 from reml_sae.families.noise._registry import KINDS, MARGIN, NOISES, best_noise
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor
 from reml_sae.families.noise.isotropic import Isotropic
+from reml_sae.families.noise.per_atom import PerAtom
 
 __all__ = [
     "KINDS",
@@ -27,6 +30,8 @@ __all__ = [
     "Factor",
     "Isotropic",
     "Noise",
+    "PerAtom",
+    "RowNoise",
     "best_noise",
     "charged",
     "nats",

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index, Mask
 
 LEAST_SHARE = 1e-8
 """Share of the mean variance below which the noise of a direction is rounding: of data without any
@@ -16,16 +16,72 @@ noise in one, V would have no minimum."""
 TINY = float(np.finfo(float).tiny)
 
 
-class Noise(ABC):
-    """Shape Omega of the covariance of the noise, of determinant 1.
+class RowNoise(ABC):
+    """Noise of rows, each in one of several metrics.
+
+    A row z of noise phi s Omega, |Omega| = 1, is z Omega^(-1/2) / s^(1/2) in its metric, of noise
+    phi.
+
+    Attributes
+    ----------
+    kind : str
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def n_metrics(self) -> int:
+        """How many metrics there are."""
+
+    @abstractmethod
+    def atom_metrics(self, n_atoms: int) -> Index:
+        """The metric (K,) of rows that use an atom."""
+
+    @abstractmethod
+    def metrics(self, support: Mask, before: Index) -> Index:
+        """The metric (N,) of rows that use these atoms (N, K); of none, the one they had."""
+
+    @abstractmethod
+    def whiten_rows(self, Z: Array, metrics: Index) -> Array:
+        """Rows (N, p) each in a metric (N,)."""
+
+    @abstractmethod
+    def colour_rows(self, Z: Array, metrics: Index) -> Array:
+        """The inverse of `whiten_rows`."""
+
+    @abstractmethod
+    def log_sizes(self, metrics: Index) -> Array:
+        """log s of rows in these metrics, (N,)."""
+
+    @abstractmethod
+    def rows_cost(self, metrics: Index) -> float:
+        """Nats that V charges for the noise of rows in these metrics."""
+
+    @abstractmethod
+    def of_atom(self, k: int) -> Noise:
+        """Omega of the rows of an atom."""
+
+    @abstractmethod
+    def log_size(self, k: int) -> float:
+        """log s of the rows of an atom."""
+
+    @abstractmethod
+    def decoder_precisions(self, n_atoms: int) -> Array:
+        """By how much (K,) the prior of decoders is narrower in their metric than it is stated.
+
+        It is stated in units of the root mean square of all rows in the metric Omega^(-1/2).
+        """
+
+
+class Noise(RowNoise):
+    """Shape Omega of the covariance of the noise, of determinant 1, the same for all rows.
 
     Attributes
     ----------
     kind : str
         Name that the ``noise`` argument of an estimator knows.
     """
-
-    kind: ClassVar[str]
 
     @property
     @abstractmethod
@@ -99,6 +155,49 @@ class Noise(ABC):
             Derivative of the function in the entries of W.
         n_rows : int
         """
+
+    # --- of rows: all have it ----------------------------------------------------------------
+
+    @property
+    def n_metrics(self) -> int:
+        """One."""
+        return 1
+
+    def atom_metrics(self, n_atoms: int) -> Index:
+        """The only one."""
+        return np.zeros(n_atoms, np.intp)
+
+    def metrics(self, support: Mask, before: Index) -> Index:
+        """The only one."""
+        return before
+
+    def whiten_rows(self, Z: Array, metrics: Index) -> Array:
+        """`whiten`."""
+        return self.whiten(Z)
+
+    def colour_rows(self, Z: Array, metrics: Index) -> Array:
+        """`colour`."""
+        return self.colour(Z)
+
+    def log_sizes(self, metrics: Index) -> Array:
+        """Zero, (N,)."""
+        return np.zeros(len(metrics))
+
+    def rows_cost(self, metrics: Index) -> float:
+        """`cost`."""
+        return self.cost(len(metrics))
+
+    def of_atom(self, k: int) -> Noise:
+        """The same for all."""
+        return self
+
+    def log_size(self, k: int) -> float:
+        """Zero."""
+        return 0.0
+
+    def decoder_precisions(self, n_atoms: int) -> Array:
+        """One, (K,): the unit of the rows is their root mean square."""
+        return np.ones(n_atoms)
 
 
 def nats(noise: Noise, second: Array, n_rows: int) -> float:

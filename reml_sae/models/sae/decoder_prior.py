@@ -185,8 +185,9 @@ class DecoderPrior:
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
         """Every quadratic decoder term with its rows of beta and d gram / d rho."""
+        own = self.structure.noise.decoder_precisions(len(self.structure.atoms))
         return [(term, self.structure.layout.basis_slices[term.atom],
-                 term.penalty.gram_rho(term.rho(self.rho)))
+                 own[term.atom] * term.penalty.gram_rho(term.rho(self.rho)))
                 for term in self.structure.terms if term.is_quadratic_decoder]
 
     # --- outer parameters ----------------------------------------------------------------------
@@ -214,6 +215,28 @@ class DecoderPrior:
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, u[where] @ self.beta[where].T)
         return out
+
+    def precision_gradient(self, border_trace: Array, adjoint: Array) -> Array:
+        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise.
+
+        Parameters
+        ----------
+        border_trace : (M, M) border of G, traced over outputs
+        adjoint : (M, p) border of the adjoint of `criterion`
+        """
+        layout, p = self.structure.layout, self.structure.shape[1]
+        out = []
+        for where, gram, gaussian in zip(
+                layout.blocks, self.grams, [*self.structure.has_gaussian_decoder, True],
+                strict=False):
+            B = self.beta[where]
+            out.append(0.5 * np.vdot(gram, border_trace[where, where])
+                       + np.vdot(gram @ B, 0.5 * B - adjoint[where])
+                       - 0.5 * p * len(B) * gaussian)
+        own = self.structure.noise.decoder_precisions(len(self.structure.atoms))
+        if layout.has_intercept:
+            return np.array(out[:-1]) + out[-1] * own / own.sum()
+        return np.array(out)
 
     def log_partition(self) -> tuple[float, Array]:
         """Log partition of the priors and its gradient in rho."""

@@ -256,18 +256,22 @@ class SAEPoint(SAEState):
         edf = (where.stop - where.start) * p - trace
         return edf, self._factor.coefficient_covariance(where)
 
-    def score_moment(self) -> Array:
-        """Sum over rows of E_i[s s^T / w] for the scores s = -dl/deta of a row, (p, p).
+    def score_moments(self) -> Array:
+        """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p).
 
         Of Gaussian rows of weights w, at these decoders, to the first order about their modes.
         """
         assert self.precision is not None
-        weight = self.row_weight[:, None]
+        weight, structure = self.row_weight[:, None], self.structure
         jacobian, score = self.restrict(self.jacobian), self.score / np.sqrt(weight)
         spread = weight[:, :, None] * np.linalg.solve(self.row_hessian("majorizer"), jacobian)
-        r = jacobian.shape[2]
-        within = self.precision**2 * (jacobian.reshape(-1, r).T @ spread.reshape(-1, r))
-        return np.asarray(score.T @ score + self.span @ within @ self.span.T)
+        r, out = jacobian.shape[2], []
+        for metric in range(structure.noise.n_metrics):
+            own = structure.metrics == metric
+            within = jacobian[own].reshape(-1, r).T @ spread[own].reshape(-1, r)
+            out.append(score[own].T @ score[own]
+                       + self.precision**2 * self.span @ within @ self.span.T)
+        return np.array(out)
 
     @cached_property
     def _selected_inverse(self) -> SpanSelectedInverse:
@@ -279,15 +283,16 @@ class SAEPoint(SAEState):
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
-        family, data = self.structure.family, self.structure.noise.colour  # not in its metric
-        Z, offset = data(self.structure.Z), np.broadcast_to(self.structure.offset, self.eta.shape)
+        structure, family = self.structure, self.structure.family
+        Z, offset = structure.coloured, np.broadcast_to(structure.offset, self.eta.shape)
+        eta, offset = (structure.noise.colour_rows(part, structure.metrics)
+                       for part in (self.eta, offset))
         if self.tail:  # rows at the weights that the fit gives them
             weight = self.row_weight
-            null, left = (float(weight @ ((Z - data(eta)) ** 2).sum(axis=1))
-                          for eta in (offset, self.eta))
+            null, left = (float(weight @ ((Z - mean) ** 2).sum(axis=1)) for mean in (offset, eta))
         else:
-            null = float(family.deviance(Z, data(offset), self.psi).sum())
-            left = float(family.deviance(Z, data(self.eta), self.psi).sum())
+            null = float(family.deviance(Z, offset, self.psi).sum())
+            left = float(family.deviance(Z, eta, self.psi).sum())
         return 1.0 - left / null if null else 0.0
 
     @property
@@ -333,6 +338,12 @@ class SAEPoint(SAEState):
             out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
             out -= self._majorizer_trace().by_mean
         return np.asarray(out)
+
+    def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
+        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
+        trace = (self._selected_inverse if curvature == "majorizer"
+                 else exact_trace(self)).border_trace
+        return self.decoder_prior.precision_gradient(trace, adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

@@ -66,6 +66,7 @@ def _objectives(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     eta = features @ theta.beta + structure.offset
     loss = structure.family.loss(structure.Z, eta, rho[structure.outer.psi]).sum(1)
     loss += structure.shape[1] * np.log(structure.unit)
+    loss += 0.5 * structure.shape[1] * structure.noise.log_sizes(structure.metrics)
     return loss + RowPrior(structure, theta, rho, amplitudes).values()
 
 

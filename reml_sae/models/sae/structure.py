@@ -13,7 +13,7 @@ from scipy.special import gammaln
 from reml_sae.assignments import Amplitudes, Assignment, SoftmaxChart
 from reml_sae.engine import Outer, Theta
 from reml_sae.families import Family, Gaussian
-from reml_sae.families.noise import Isotropic, Noise
+from reml_sae.families.noise import Isotropic, RowNoise
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.sae.mixture import Layout, Mixture
@@ -55,11 +55,13 @@ class SAEStructure:
         Likelihood of the entries; Gaussian by default.
     offset : (p,) array, optional
         Part of the predictor that is not fitted; zero by default.
-    noise : Noise, optional
-        Covariance of the noise in whose metric Z is given, `noise.whiten` of the data over
+    noise : RowNoise, optional
+        Covariance of the noise in whose metric Z is given, `noise.whiten_rows` of the data over
         ``unit``; isotropic by default.
     unit_weights : (N,) array, optional
         Weights of the rows in the mean square whose root ``unit`` is; equal by default.
+    metrics : (N,) int array, optional
+        Which of the metrics of ``noise`` each row of Z is in; the first by default.
     held_counts : ((K,) array, int), optional
         How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
         costs a row to open a gate under a Beta-Bernoulli prior.
@@ -78,8 +80,9 @@ class SAEStructure:
     symmetries: list[Symmetry] = None  # type: ignore[assignment]
     family: Family = None  # type: ignore[assignment]
     offset: Array = None  # type: ignore[assignment]
-    noise: Noise = None  # type: ignore[assignment]
+    noise: RowNoise = None  # type: ignore[assignment]
     unit_weights: Array | None = None
+    metrics: Index = None  # type: ignore[assignment]
     held_counts: tuple[Array, int] | None = None
     row_map: RowMap = field(default_factory=SerialRows, repr=False)
 
@@ -93,6 +96,8 @@ class SAEStructure:
             self._set(offset=np.zeros(self.Z.shape[1]))
         if self.noise is None:
             self._set(noise=Isotropic(self.Z.shape[1]))
+        if self.metrics is None:
+            self._set(metrics=np.zeros(len(self.Z), np.intp))
         own = with_own_priors(self.assignment, self.terms)
         own = with_null_priors(own, len(self.Z))
         self._set(terms=placed(own, outer_of(own, self.family)))
@@ -110,10 +115,37 @@ class SAEStructure:
             object.__setattr__(self, name, value)
 
     def with_changes(self, **changed: Any) -> Self:
-        """The same with other values of some fields; new terms may keep other symmetries."""
+        """The same with other values of some fields; new terms may keep other symmetries.
+
+        Rows that use other atoms go into the metric of these.
+        """
         if "terms" in changed:
             changed.setdefault("symmetries", None)
+        if "active" in changed and "noise" not in changed:
+            metrics = self.noise.metrics(changed["active"], self.metrics)
+            if metrics is not self.metrics:
+                changed |= {"metrics": metrics, "Z": self._in_metrics(metrics)}
         return replace(self, **changed)
+
+    def _in_metrics(self, metrics: Index) -> Array:
+        """The rows, each in one of the metrics of the noise."""
+        moved = np.flatnonzero(metrics != self.metrics)
+        Z = self.Z.copy()
+        Z[moved] = self.noise.whiten_rows(
+            self.noise.colour_rows(Z[moved], self.metrics[moved]), metrics[moved])
+        return Z
+
+    def in_metric(self, metric: int) -> Self:
+        """The same with all rows in one metric of the noise, whichever atom they use."""
+        if (self.metrics == metric).all():
+            return self
+        metrics = np.full(len(self.Z), metric)
+        return replace(self, metrics=metrics, Z=self._in_metrics(metrics))
+
+    @property
+    def coloured(self) -> Array:
+        """The rows (N, p) in no metric, in units of ``unit``."""
+        return self.noise.colour_rows(self.Z, self.metrics)
 
     # --- outer parameters ------------------------------------------------------------------------
 
@@ -131,11 +163,25 @@ class SAEStructure:
         """phi of `scale`: the dispersion, or one where the family has none."""
         return self.family.dispersion(rho[self.outer.psi]) if self.family.has_dispersion else 1.0
 
+    def centred_decoders(self, beta: Array) -> Array:
+        """Decoders (M, p) in no metric, in units of ``unit``, with the intercept in their centres.
+
+        Where a row has the centre of one atom, whole, the model is the same; an intercept on its
+        own is not the same in two metrics.
+        """
+        out = np.zeros_like(beta)
+        for k, where in enumerate(self.layout.basis_slices):
+            own = beta[where].copy()
+            own[0] += beta[-1]
+            out[where] = np.exp(0.5 * self.noise.log_size(k)) * self.noise.of_atom(k).colour(own)
+        return out
+
     @cached_property
     def constant(self) -> float:
         """Nats of the units of the data, and those that the noise's own parameters cost."""
         n, p = self.shape
-        return float(n * p * np.log(self.unit)) + self.noise.cost(n)
+        sizes = 0.5 * p * float(self.noise.log_sizes(self.metrics).sum())
+        return float(n * p * np.log(self.unit)) + sizes + self.noise.rows_cost(self.metrics)
 
     # --- sizes and places ------------------------------------------------------------------------
 
@@ -234,13 +280,16 @@ class SAEStructure:
 
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
+        own = self.noise.decoder_precisions(len(self.atoms))
         grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)
                  for atom, gaussian in zip(self.atoms, self.has_gaussian_decoder, strict=True)]
         for term in self.terms:
             if term.is_quadratic_decoder:
                 grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
+        grams = [scale * gram for scale, gram in zip(own, grams, strict=True)]
         if self.layout.has_intercept:
-            grams.append(np.full((1, 1), self.decoder_precision))
+            # of centres and intercept together, the volume of the prior is then that of one unit
+            grams.append(np.full((1, 1), self.decoder_precision * own.mean()))
         return grams
 
     @property
@@ -316,7 +365,8 @@ class SAEStructure:
     def _of_rows(self, index: Index) -> dict[str, Any]:
         """Fields that differ between rows, for some of them."""
         terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
-        return {"Z": self.Z[index], "active": self.active[index], "terms": terms,
+        return {"Z": self.Z[index], "metrics": self.metrics[index],
+                "active": self.active[index], "terms": terms,
                 "family": self.family.restrict(index, self.shape),
                 "unit_weights": None if self.unit_weights is None else self.unit_weights[index],
                 "held_counts": self.gate_counts}

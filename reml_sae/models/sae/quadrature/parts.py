@@ -115,6 +115,13 @@ class RowParts:
             out[part.outer] += part.quadrature.gradient_outer_dot(u[part.decoder])
         return out
 
+    def score_moments(self, n_metrics: int, metrics: Index) -> Array:
+        """Sums of E_i[s s^T / w] over the rows in each metric, (G, p, p)."""
+        out = np.zeros((n_metrics, self._shape[1], self._shape[1]))
+        for part in self.parts:
+            out[metrics[part.rows[0]]] += part.quadrature.sums.scores
+        return out
+
     def data_gradient(self, G: Array, u: Array) -> Array:
         """Gradient in Z (N, p) of sum l_i + <G, curvature> / 2 - <u, gradient>."""
         out = np.empty((self._n_rows, self._shape[1]))

@@ -122,9 +122,9 @@ class QuadraturePoint:
     def _complete(self) -> Array:
         return self.rows.sums.complete + self._prior("majorizer")
 
-    def score_moment(self) -> Array:
-        """Sum over rows of E_i[s s^T] for the scores s = -dl/deta of a row, (p, p)."""
-        return self.rows.sums.scores
+    def score_moments(self) -> Array:
+        """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p)."""
+        return self.rows.score_moments(self.structure.noise.n_metrics, self.structure.metrics)
 
     def hvp(self, v: Theta) -> Theta:
         """Hessian of L (plus the gauge terms) times the border of v."""
@@ -174,6 +174,14 @@ class QuadraturePoint:
         factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
             self._curvature(curvature), self.theta.beta.shape)
         return self.rows.data_gradient(factor.inverse(), adjoint.beta)
+
+    def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
+        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
+        factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
+            self._curvature(curvature), self.theta.beta.shape)
+        shape = self.theta.beta.shape
+        trace = np.einsum("aobo->ab", factor.inverse().reshape(*shape, *shape))
+        return self.decoder_prior.precision_gradient(trace, adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""
