@@ -126,7 +126,7 @@ def _starts_amid_noise(
     everything = best_noise(settings.noise, rows.Z.T @ rows.Z / len(rows.Z), len(rows.Z))
     if everything.simpler() is not None:
         white = _problem(rows.whitened(everything).Z, atoms, settings)
-        starts += find_code_starts(white, rng, STARTS + AMID_NOISE)
+        starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]
 
 
