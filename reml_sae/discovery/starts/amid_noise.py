@@ -44,5 +44,5 @@ class NoiseMixtureStart:
         found = flats_amid_noise(problem.Z, problem.dims, problem.n_init, rng,
                                  problem.policy.relaxation.noise_mixture)
         starts = [from_blocks(problem, start, rng, ranked=False) for start in found]
-        return [replace(start, codes=replace(start.codes, amplitudes=1.0 * start.codes.support))
-                for start in starts]
+        return [replace(start, codes=replace(
+            start.codes, amplitudes=start.codes.support.astype(float))) for start in starts]
