@@ -13,7 +13,7 @@ has what each battery plants. One row a case, over its seeds:
   have several; median and lowest.
 - coord: coordinate error after the best gauge change, of the worst atom (radians, standard
   deviations or lengths: see `reml_sae.datasets.RecoveryScores`), median and highest.
-- seconds: median of a fit.
+- seconds: CPU seconds of a fit, median.
 - what failed: message of every fit that did not converge or raised, atoms that were not found, and
   fits that explain less than the planted signal by more than a hundredth; with their seeds.
 
@@ -43,12 +43,12 @@ FIGURES = ("gap", "error", "noise", "accuracy", "coordinate", "seconds")
 
 
 def fit(Z: np.ndarray, options: dict[str, Any]) -> tuple[rs.SAEManifold, float, list[str]]:
-    """The fitted model, its seconds, and the warnings beside that of convergence."""
+    """The fitted model, its CPU seconds, and the warnings beside that of convergence."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        begun = time.perf_counter()
+        begun = time.process_time()
         model = rs.SAEManifold(**options).fit(Z)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
     other = [f"{item.category.__name__}: {item.message}" for item in caught
              if not issubclass(item.category, ConvergenceWarning)]
     return model, seconds, other + ([] if model.converged_ else [model.message_])

@@ -127,7 +127,7 @@ def diagnose(
     for k, atom in enumerate(model.atoms):
         rows = np.flatnonzero(model.active[:, k])
         checks.append(_occupancy(k, int(counts[k]), len(assignments)))
-        if rows.size > EMPTY_ROWS:
+        if rows.size > EMPTY_ROWS and atom.intrinsic_dim:
             beta = result.theta.beta[model.layout.basis_slices[k]]
             t = result.theta.xi[rows, model.coordinate_columns(k)]
             checks.append(_coverage(k, atom, t))

@@ -79,7 +79,7 @@ def squared_speeds(
     for k, atom in enumerate(model.atoms):
         slope = atom.jet(atom_grid(atom, policy), 1)[1] @ beta[model.layout.basis_slices[k]]
         metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
-        speeds[k] = np.linalg.eigvalsh(metric)[0]
+        speeds[k] = np.linalg.eigvalsh(metric)[0] if len(metric) else np.inf
     return speeds
 
 

@@ -3,7 +3,8 @@
 Every candidate is fitted roughly to the leading principal scores of a sample of the rows, and the
 best of them by REML; those that are close to the lowest V are then fitted to all rows. The lowest V
 wins, but a curved atom must beat the best flat by the margin nats: one whose roughness runs to
-infinity is that flat, up to a constant.
+infinity is that flat, up to a constant. Noise has no shape in these fits, unless the best of them
+leaves such noise or a curve may be hidden in it: then all are fitted again.
 
 V assumes Gaussian noise about the atom, and rows with other margins can make a curve look better
 than a flat without any shape between the columns. So a curved winner is compared with rows whose
@@ -29,13 +30,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t as student_t
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
+from reml_sae.discovery.follow_noise import better_noise
 from reml_sae.discovery.local import (
     local_scores,
     local_settings,
@@ -48,6 +50,7 @@ from reml_sae.discovery.settle import settle
 from reml_sae.discovery.strengths import known_of
 from reml_sae.engine import OutOfTime
 from reml_sae.errors import InnerConvergenceError, InputError
+from reml_sae.families.noise import best_noise
 from reml_sae.manifolds import (
     Circle,
     Cylinder,
@@ -55,6 +58,7 @@ from reml_sae.manifolds import (
     Interval,
     Manifold,
     Mobius,
+    Point,
     ProjectivePlane,
     Sphere,
     Torus,
@@ -133,9 +137,14 @@ def choose_topology(
         return TopologyChoice((flats or list(candidates))[0], (), np.nan, np.nan)
     sample = sample_rows(scores, policy.sample_rows, rng)
     screened: dict[Manifold, Fitted] = {}
+    own = replace(settings, noise="isotropic")
     try:
-        _screen(sample, candidates, settings, rng, screened)
-        return _judged(scores, sample, screened, settings, rng)
+        _screen(sample, candidates, own, rng, screened)
+        hidden = _hidden(sample, screened, settings, rng)
+        if hidden:
+            own = settings
+            _screen(sample, hidden, own, rng, screened)
+        return _judged(scores, sample, screened, own, rng)
     except OutOfTime:
         values = {atom: fitted.result.criterion for atom, fitted in screened.items()}
         best = min(values, key=lambda atom: values[atom], default=(flats or list(candidates))[0])
@@ -172,16 +181,42 @@ def _screen(
     X: Array, candidates: Sequence[Manifold], settings: Settings, rng: np.random.Generator,
     screened: dict[Manifold, Fitted],
 ) -> None:
-    """Add rough fits of all candidates that have one."""
+    """Add rough fits of all candidates that have one, where V is not above that of a known one."""
     for atom in candidates:
         fitted = rough_local(X, atom, settings, rng)
         if fitted is not None:
-            screened[atom] = fitted
+            screened[atom] = min(screened.get(atom, fitted), fitted,
+                                 key=lambda found: found.result.criterion)
     if not screened:
         raise InnerConvergenceError(
             f"none of the {len(candidates)} candidate topologies could be fitted to {len(X)} rows; "
             "name a topology"
         )
+
+
+def _hidden(
+    X: Array, screened: dict[Manifold, Fitted], settings: Settings, rng: np.random.Generator
+) -> list[Manifold]:
+    """Candidates that noise of a shape may make the choice, of rough fits without.
+
+    All, where the best of them leaves such noise. Where it has coordinates that may stand for
+    noise, those of fewer dimensions without; a flat stands for any, and then there must be a curve
+    in the rows where all that varies together is taken for noise.
+    """
+    if settings.noise == "isotropic":
+        return []
+    best = min(screened, key=lambda atom: screened[atom].result.criterion)
+    if better_noise(screened[best], settings)[2] >= settings.policy.noise.least_gain:
+        return list(screened)
+    if not best.is_flat:
+        return [atom for atom in screened if best.gaussian_axes and not atom.gaussian_axes
+                and atom.intrinsic_dim < best.intrinsic_dim]
+    plain = replace(settings, noise="isotropic")
+    everything = best_noise(settings.noise, X.T @ X / len(X), len(X))
+    white = MetricRows.isotropic(X).whitened(everything).Z
+    least = rough_criterion(white, Point(), plain, rng) - settings.policy.move.margin
+    return [atom for atom in screened
+            if not atom.is_flat and rough_criterion(white, atom, plain, rng) < least]
 
 
 def _settle_best(screened: dict[Manifold, Fitted], settings: Settings) -> dict[Manifold, Fitted]:
@@ -228,12 +263,14 @@ def _on_all_rows(X: Array, fitted: Fitted, local: Settings) -> Fitted | None:
     """The fit of a sample carried to all rows, and rough there."""
     model, result = fitted.model, fitted.result
     (atom,) = model.atoms
-    everyone = np.ones((len(X), 1))
+    rows, everyone = MetricRows.isotropic(X), np.ones((len(X), 1))
+    if model.noise.simpler() is not None:
+        rows = rows.whitened(model.noise)
     variance = model.family.dispersion(result.rho[model.outer.psi])
-    t = nearest_coordinates(X, atom, result.theta.beta,
+    t = nearest_coordinates(rows.Z * (rows.unit / model.unit), atom, result.theta.beta,
                             local.policy.relaxation.grid, variance)[0]
     codes = Candidate(everyone > 0.0, everyone, t)
-    model = model_from_codes(MetricRows.isotropic(X), [atom], local, codes, known_of(fitted))
+    model = model_from_codes(rows, [atom], local, codes, known_of(fitted))
     found = rough_fit(model, local, atom.label)
     return None if found is None else uninterrupted(found, local)
 

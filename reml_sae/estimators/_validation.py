@@ -131,6 +131,9 @@ def resolve_terms(
     InputError
         Where they do not go with the atoms, the assignment, the family or the data.
     """
+    if not assignment.is_mixture and any(atom.latent_dim == 0 for atom in atoms):
+        raise InputError(f"a point has nothing that an amplitude of {assignment.name!r} could "
+                         "move; use assignment='softmax', or a 'linear' atom")
     if penalties is None:
         defaults = default_terms(atoms, assignment)
         check_terms(with_own_priors(assignment, defaults), atoms, assignment, family,

@@ -53,10 +53,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     n_atoms : int or "auto", default=4
-        Number of atoms K; "auto" lets the evidence choose it, up to ``max_atoms``.
+        Number of atoms K; "auto" lets the evidence choose it, up to ``max_atoms``. Where no atom is
+        worth its cost, that leaves one "point", the rows' mean (softmax only).
     topology : str, dict, Manifold or list of K of them, default="circle"
         Shape of the atoms: "circle", "interval", "torus", "cylinder", "sphere", "mobius",
-        "projective_plane", "euclidean", "duchon", "linear", "plane", of which V chooses the number
+        "projective_plane", "euclidean", "duchon", "linear", "plane", "point". V chooses the number
         of basis functions; it is that of ``Circle(n_harmonics=4)``, or a dict, where given. "auto"
         lets the evidence choose it, atom by atom; curves must beat the best flat on permuted rows.
     assignment : str or dict, default="softmax"

@@ -9,6 +9,7 @@ from reml_sae.manifolds.duchon import Duchon
 from reml_sae.manifolds.euclidean import Euclidean
 from reml_sae.manifolds.interval import Interval
 from reml_sae.manifolds.mobius import Mobius
+from reml_sae.manifolds.point import Point
 from reml_sae.manifolds.projective_plane import ProjectivePlane
 from reml_sae.manifolds.sphere import Sphere
 from reml_sae.manifolds.torus import Torus
@@ -21,6 +22,7 @@ __all__ = [
     "Interval",
     "Manifold",
     "Mobius",
+    "Point",
     "ProjectivePlane",
     "Sphere",
     "Torus",

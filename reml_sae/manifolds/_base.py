@@ -60,7 +60,8 @@ class Manifold(ABC):
         """Name with parameters, such as ``circle(n_harmonics=2)``."""
         config = self.to_config()
         name = config.pop("topology")
-        return f"{name}({', '.join(f'{key}={value}' for key, value in config.items())})"
+        values = ", ".join(f"{key}={value}" for key, value in config.items())
+        return f"{name}({values})" if values else str(name)
 
     def resized(self, steps: int) -> Self | None:
         """The same manifold with a basis so many sizes wider, or narrower where below zero.

@@ -13,6 +13,7 @@ from reml_sae.manifolds.duchon import Duchon
 from reml_sae.manifolds.euclidean import Euclidean
 from reml_sae.manifolds.interval import Interval
 from reml_sae.manifolds.mobius import Mobius
+from reml_sae.manifolds.point import Point
 from reml_sae.manifolds.projective_plane import ProjectivePlane
 from reml_sae.manifolds.sphere import Sphere
 from reml_sae.manifolds.torus import Torus
@@ -29,6 +30,7 @@ TOPOLOGIES: Registry[Callable[..., Manifold]] = Registry(
         "linear": lambda: Euclidean(1, 1),
         "mobius": Mobius,
         "plane": lambda: Euclidean(2, 1),
+        "point": Point,
         "projective_plane": ProjectivePlane,
         "sphere": Sphere,
         "torus": Torus,

@@ -132,7 +132,7 @@ def find_partitions(
         ))
     best: list[int] = []
     for i in sorted(range(len(starts)), key=lambda i: -starts[i].explained):
-        same = ((((found[i][0].frame @ found[j][0].frame.T) ** 2).sum(1).mean() > SAME)
+        same = ((((found[i][0].frame @ found[j][0].frame.T) ** 2).sum() >= SAME * specs[0][1])
                 if len(specs) == 1 else
                 _same_partition(starts[i].labels, starts[j].labels, len(specs)) for j in best)
         if not any(same):
@@ -158,7 +158,7 @@ def _initial(X: Array, spec: Spec, weights: Array | None = None) -> _Piece:
 
 
 def _piece(spec: Spec, centre: Array, frame: Array, scale: Array) -> _Piece:
-    floor = 1e-3 * scale.max()
+    floor = 1e-3 * scale.max(initial=0.0)
     return _Piece(spec, centre, frame, np.maximum(scale, floor) if floor > TINY else scale + 1.0)
 
 

@@ -39,7 +39,7 @@ def test_row_evidence_adds_up_to_the_criterion(name):
     rows = row_evidence(model, theta, rho).sum()
     # the rest, from the model without its rows
     sign, blocks = np.linalg.slogdet(point.row_hessian("majorizer"))
-    border = found.parts["half_logdet"] - 0.5 * blocks.sum() - point.missing_angles.values.sum()
+    border = found.parts["half_logdet"] - 0.5 * blocks.sum() - point.remainder.values.sum()
     scale, _, _ = point.decoder_prior.scale_correction()
     decoders = point.objective - model.row_objective(theta, rho).sum() - scale
     partition = DecoderPrior(model.without_rows, theta.beta, rho).log_partition()[0]

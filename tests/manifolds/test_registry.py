@@ -15,6 +15,7 @@ from reml_sae.manifolds import (
     Euclidean,
     Interval,
     Mobius,
+    Point,
     ProjectivePlane,
     Sphere,
     Torus,
@@ -28,8 +29,8 @@ from tests.manifolds.cases import every
 
 NAMES = {"circle": Circle(), "cylinder": Cylinder(), "duchon": Duchon(), "euclidean": Euclidean(),
          "interval": Interval(), "linear": Euclidean(1, 1), "mobius": Mobius(),
-         "plane": Euclidean(2, 1), "projective_plane": ProjectivePlane(), "sphere": Sphere(),
-         "torus": Torus()}
+         "plane": Euclidean(2, 1), "point": Point(), "projective_plane": ProjectivePlane(),
+         "sphere": Sphere(), "torus": Torus()}
 
 
 @every

@@ -49,7 +49,8 @@ def _duplicates(fitted: Fitted, policy: SearchPolicy) -> list[tuple[int, int]]:
         for j, (other_centre, other_axes, other_radius) in enumerate(shapes[:k]):
             cosines = np.linalg.svd(axes @ other_axes.T, compute_uv=False)
             apart = float(np.linalg.norm(centre - other_centre))
-            if (cosines[:min(len(axes), len(other_axes))].min() > policy.move.same_subspace
+            shared = cosines[:min(len(axes), len(other_axes))]
+            if (shared.min(initial=1.0) > policy.move.same_subspace
                     and apart < policy.move.same_centre * max(radius, other_radius)):
                 pairs.append((k, j) if share[k] < share[j] else (j, k))
     return pairs

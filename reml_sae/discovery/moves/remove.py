@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.discovery.fitting import Fitted
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import amplitudes_of
 from reml_sae.discovery.moves._removal import without_atom
-from reml_sae.discovery.moves.protocol import Context, Proposals
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
+from reml_sae.discovery.strengths import known_without
+from reml_sae.manifolds import Point
 
 
 class Remove:
@@ -36,3 +39,30 @@ class Remove:
                 if after is not fitted:
                     fitted, changed = after, True
                     break
+
+
+class RemoveLast:
+    """A point takes the place of the last atom unless V is lower by the margin with it.
+
+    A model of one point that every row uses whole has a mean and noise, and no atom.
+    """
+
+    kind = "remove"
+    names_only = False
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Where the number of atoms is free, and a row's use of a sole atom is not."""
+        model = fitted.model
+        return (context.structure.n_atoms is None and len(model.atoms) == 1
+                and model.assignment.dim == 0 and not isinstance(model.atoms[0], Point))
+
+    def propose(self, fitted: Fitted, context: Context) -> Proposals:
+        """The point at the rows' mean."""
+        n = len(fitted.model.active)
+        codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), np.zeros((n, 0)))
+
+        def fit(settings: Settings) -> Fitted | None:
+            return refitted(fitted, [Point()], codes, known_without(fitted, 0), settings)
+
+        yield Proposal(0, f"{fitted.model.atoms[0].label}, {n} rows: no atom is left",
+                       context.settings.policy.move.margin, fit)

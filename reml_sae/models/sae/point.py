@@ -95,13 +95,15 @@ class SAEPoint(SAEState):
     def half_logdet(self, curvature: Curvature = "majorizer") -> LogDeterminant:
         """(1/2) log|H| with the gauge volume, less g of `scale`, and its explicit gradients.
 
-        With what Laplace's method misses of the rows' angles; "exact" is the textbook's, without.
+        With what Laplace's method misses of the rows; "exact" is the textbook's, without.
         """
         data = self._majorizer_trace() if curvature == "majorizer" else exact_trace(self)
         gauge_value, gauge_gradient = self.gauge.volume()
+        blocks = self.lift_blocks(data.rows)
+        if curvature == "majorizer":
+            blocks = blocks + 2.0 * self.remainder.curvature[:, :, None] * np.eye(blocks.shape[1])
         rows = self.row_prior.half_trace_gradients(
-            curvature, self.lift_blocks(data.rows), self.lift_blocks(data.edges),
-            self.lift_columns(data.columns))
+            curvature, blocks, self.lift_blocks(data.edges), self.lift_columns(data.columns))
         decoders = self.decoder_prior.half_trace_gradients(
             curvature, data.border_trace, data.border)
         grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
@@ -114,13 +116,15 @@ class SAEPoint(SAEState):
         penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
         edf = self.structure.n_carried - penalty_trace
         if curvature == "majorizer":
-            edf += 2.0 * self.missing_angles.trace
+            edf += 2.0 * self.remainder.scaling
         # with one weight, every entry of the data part of H carries 1 / phi
         scaled = curvature == "majorizer" and self.precision is not None
         grad_rho[self.structure.outer.psi] += -0.5 * edf if scaled else data.grad_psi
         value = data.half_logdet + gauge_value - correction
         if curvature == "majorizer":
-            value += float(self.missing_angles.values.sum())
+            value += float(self.remainder.values.sum())
+            grad_x += self.row_prior.hvp(self.remainder.slope)
+            grad_rho += self.row_prior.gradient_rho_dot(self.remainder.slope)
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
     def _majorizer_trace(self) -> DataTrace:
@@ -128,11 +132,11 @@ class SAEPoint(SAEState):
         t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
         grad_psi = np.zeros(len(self.psi))
         u = None
-        angles = 2.0 * self.missing_angles.slope
+        missing = 2.0 * self.remainder.blocks
         if self.precision is None:
-            t, tau, u, grad_psi = self._weighted_trace(factor, inverse, angles)
-        elif len(self.structure.angles):
-            t = t + self.precision * self.lift(angles @ self.restrict(self.jacobian))
+            t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
+        elif self.structure.polar:
+            t = t + self.precision * self.lift(missing @ self.restrict(self.jacobian))
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
         if u is not None:
@@ -144,12 +148,12 @@ class SAEPoint(SAEState):
         size = self.theta.beta.size
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
-        return DataTrace(0.5 * factor.logdet(), inverse.rows + angles, inverse.edges,
+        return DataTrace(0.5 * factor.logdet(), inverse.rows + missing, inverse.edges,
                          inverse.columns, inverse.border_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi)
 
     def _weighted_trace(
-        self, factor: SpanFactor, inverse: SpanSelectedInverse, angles: Array
+        self, factor: SpanFactor, inverse: SpanSelectedInverse, missing: Array
     ) -> tuple[Array, Array, Array, Array]:
         """Parts of the gradient of (1/2) tr(G H), where the weights differ between entries.
 
@@ -166,11 +170,11 @@ class SAEPoint(SAEState):
         within = inverse.rows @ weighted
         cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
         own = np.einsum("aobo->oab", factor.border_inverse())
-        t = self.lift(within + angles @ weighted + cross * self.weight[:, None])
+        t = self.lift(within + missing @ weighted + cross * self.weight[:, None])
         tau = inverse.feature_cross - phi @ inverse.border_trace
         tau += output_products(self.weight, own, phi)
         leverage = np.einsum(
-            "nao,nao->no", (inverse.rows + angles) @ jacobian + 2.0 * cross, jacobian)
+            "nao,nao->no", (inverse.rows + missing) @ jacobian + 2.0 * cross, jacobian)
         leverage += np.einsum("nm,omk,nk->no", phi, own, phi, optimize=True)
         u = 0.5 * family.weight(Z, self.eta, self.psi, 1) * leverage
         grad_psi = 0.5 * (family.weight_psi(Z, self.eta, self.psi) * leverage).sum((1, 2))

@@ -83,7 +83,7 @@ def _evidence(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
     sign, logdet = np.linalg.slogdet(point.row_hessian("majorizer"))
     value = _objectives(structure, theta, rho) + np.where(sign > 0, 0.5 * logdet, np.inf)
     value -= 0.5 * np.log(2.0 * np.pi) * structure.carried.sum(axis=1)
-    value[sign > 0] += point.missing_angles.values[sign > 0]
+    value[sign > 0] += point.remainder.values[sign > 0]
     return RowResult((value + point.row_prior.log_partitions(),))
 
 

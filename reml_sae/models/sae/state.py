@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
-from reml_sae.models.sae.angles import MissingAngles
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
+from reml_sae.models.sae.remainder import Remainder
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
@@ -136,11 +136,13 @@ class SAEState:
         return blocks
 
     @cached_property
-    def missing_angles(self) -> MissingAngles:
-        """What Laplace's method misses of the rows' angles."""
+    def remainder(self) -> Remainder:
+        """What Laplace's method misses of the rows."""
         # where rows are coupled, a row's block is not its curvature
-        angles = self.structure.angles[:0 if self.structure.couples_rows else None]
-        return MissingAngles.of(self.row_hessian("majorizer"), angles, self.structure.carried)
+        polar = [] if self.structure.couples_rows else self.structure.polar
+        curvature = np.einsum("naa->na", self.row_prior.blocks("majorizer"))
+        return Remainder.of(self.row_hessian("majorizer"), polar, self.structure.carried,
+                            curvature, self.row_prior.gradient())
 
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""
@@ -160,12 +162,16 @@ class SAEState:
     def restrict(self, rows: Array) -> Array:
         """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
         k = self.structure.assignment.n_atoms
+        if self.structure.assignment.dim == k:  # the chart is the logits
+            return rows
         head = np.tensordot(rows[:, :k], self.structure.assignment.basis, axes=([1], [0]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
 
     def lift(self, rows: Array) -> Array:
         """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
         d = self.structure.assignment.dim
+        if d == self.structure.assignment.n_atoms:
+            return rows
         head = np.tensordot(rows[:, :d], self.structure.assignment.basis, axes=([1], [1]))
         return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
 

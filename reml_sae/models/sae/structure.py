@@ -25,6 +25,7 @@ from reml_sae.models.sae.priors import (
     with_own_priors,
     without_null_priors,
 )
+from reml_sae.models.sae.remainder import Polar
 from reml_sae.models.sae.terms import PenaltyTerm, placed
 from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array, Index, Mask
@@ -216,11 +217,17 @@ class SAEStructure:
         return [k not in owned for k in range(len(self.atoms))]
 
     @cached_property
-    def angles(self) -> Index:
-        """Columns of xi that are angles with the uniform prior of their manifold."""
-        return np.array([self.coordinate_columns(k).start + axis
-                         for k, atom in enumerate(self.atoms) if self.has_manifold_prior[k]
-                         for axis in atom.angular_axes], np.intp)
+    def polar(self) -> list[Polar]:
+        """Of every atom that has angles with the uniform prior of their manifold."""
+        out = []
+        for k, atom in enumerate(self.atoms):
+            if not atom.angular_axes or not self.has_manifold_prior[k]:
+                continue
+            alone = len(atom.angular_axes) == atom.latent_dim
+            stretched = alone and self.assignment.is_log_normal and self.family.equal_weights
+            first = self.coordinate_columns(k).start
+            out.append(Polar(k if stretched else None, first + np.array(atom.angular_axes)))
+        return out
 
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
