@@ -22,10 +22,10 @@ from reml_sae.diagnostics import align_angles, circular_correlation
 
 LEADING_AXES = 60
 """Principal axes that are kept, for speed; they hold 98 % of the squares."""
-MOST_SECONDS = 150.0
-FITS = (("softmax", (3, 3), "isotropic"), ("topk", (2, 2), "isotropic"),
-        ("topk", (3, 3), "isotropic"), ("topk", (3, 6), "isotropic"),
-        ("topk", (2, 2), "factor"), ("topk", (3, 3), "factor"), ("topk", None, "auto"))
+MOST_SECONDS = 600.0
+FITS = (("softmax", (3, 3), "isotropic"), ("topk", (3, 3), "isotropic"),
+        ("topk", (3, 6), "isotropic"), ("topk", (2, 2), "factor"), ("topk", (3, 3), "factor"),
+        ("topk", None, "auto"))
 """Assignment, harmonics of the circles (None where V chooses them) and noise."""
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 
-data = planted_circles(600, 12, 3, noise_sd=0.05)
+data = planted_circles(300, 12, 3, noise_sd=0.05)
 model = rs.SAEManifold(n_atoms=3, topology="circle", verbose=1).fit(data.Z)
 print(model.summary())
 

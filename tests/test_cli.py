@@ -44,7 +44,7 @@ def test_reports_leave_no_figures_open(folder, capsys):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.figure()
     before = pyplot.get_fignums()
-    for _ in range(3):
+    for _ in range(2):
         assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
     assert (folder / "out" / "report.html").read_text().count("data:image/png") == 2
     assert pyplot.get_fignums() == before, "the reports' own are gone, and the caller's is not"

@@ -12,6 +12,7 @@ from reml_sae.datasets import planted_circles, planted_manifolds
 from reml_sae.diagnostics import plot_noise
 from reml_sae.discovery.metric import posterior_moment
 from reml_sae.errors import DataWarning
+from reml_sae.manifolds import Circle
 
 N, P = 120, 6
 
@@ -31,7 +32,7 @@ def rows(kind, seed=0):
 def fitted(kind, noise="auto"):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return rs.SAEManifold(n_atoms=1, n_init=1, noise=noise).fit(rows(kind))
+        return rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise=noise).fit(rows(kind))
 
 
 def check(model, name):
@@ -108,7 +109,7 @@ def small_fit(Z):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         return rs.SAEManifold(n_atoms=1, n_init=1, integration="laplace",
-                              topology=rs.manifolds.Circle(1)).fit(Z)
+                              topology=Circle(1)).fit(Z)
 
 
 def test_planted_outliers_are_named_and_good_rows_are_not():

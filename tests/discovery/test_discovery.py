@@ -131,8 +131,8 @@ def test_permutations_end_when_they_have_told(monkeypatch, observed, permuted, p
 
 def test_an_arc_is_an_interval():
     """Of few rows too, though a circle has fewer functions."""
-    Z = planted_manifolds(1000, 4, ["interval"], noise_sd=0.1, random_state=3).Z
-    for n in (250, 1000):
+    Z = planted_manifolds(600, 4, ["interval"], noise_sd=0.1, random_state=3).Z
+    for n in (250, 600):
         choice = choose_topology(Z[:n], (CIRCLE, Interval(8)), settings(4), rng())
         assert choice.manifold == Interval(8)
 

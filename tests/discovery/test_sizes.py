@@ -84,9 +84,9 @@ def test_noise_with_a_covariance_does_not_take_the_curve():
 
 def test_atoms_have_numbers_of_their_own(tmp_path):
     # two curves in separate spaces, one of which bends
-    Z = 0.1 * np.random.default_rng(0).normal(size=(200, 2 * P))
-    Z[:100, :P] += curve(1, n=100, sd=0.0)
-    Z[100:, P:] += curve(4, n=100, sd=0.0, seed=1)
+    Z = 0.1 * np.random.default_rng(0).normal(size=(160, 2 * P))
+    Z[:60, :P] += curve(1, n=60, sd=0.0)
+    Z[60:, P:] += curve(4, n=100, sd=0.0, seed=1)
     options = {"n_atoms": 2, "assignment": "topk"}
     model = fit(Z, **options)
     assert sorted(atom.topology.n_harmonics for atom in model.atoms_) == [2, 4]

@@ -24,7 +24,8 @@ from tests.discovery.test_discovery import rng, settings, standardised
 def three_of_four():
     """A fit of rows that use three of four circles, and its plant."""
     data = planted_manifolds(240, 8, ["circle"] * 4, n_active=3, random_state=3)
-    return data, rs.SAEManifold(n_atoms=4, assignment="topk", n_active=3, n_init=1).fit(data.Z)
+    return data, rs.SAEManifold(n_atoms=4, topology=rs.manifolds.Circle(1), assignment="topk",
+                                n_active=3, n_init=1).fit(data.Z)
 
 
 def test_most_atoms_of_a_row(three_of_four):

@@ -16,7 +16,7 @@ SHAPES = {"sphere": "sphere", "torus": "torus", "cylinder": "cylinder", "mobius"
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_planted_shape(name):
-    data = planted_manifolds(150, 6, [name], noise_sd=0.05)
+    data = planted_manifolds(100, 6, [name], noise_sd=0.05)
     model = rs.SAEManifold(n_atoms=1, topology=SHAPES[name]).fit(data.Z)
     assert model.converged_
     assert model.atoms_[0].topology.name == rs.manifolds.get_manifold(SHAPES[name]).name
@@ -29,13 +29,13 @@ def test_planted_shape(name):
 
 
 def no_ring(seed):
-    return gaussian_control(150, 5, rank=2, noise_sd=0.1, random_state=seed)
+    return gaussian_control(80, 5, rank=2, noise_sd=0.1, random_state=seed)
 
 
 @pytest.mark.parametrize("asked", ["circle", "interval"])
 def test_a_shape_that_was_asked_for_stays_and_is_named(asked):
     named = []
-    for seed in range(3):
+    for seed in range(2):
         with pytest.warns(DataWarning, match="atom 0 is no better than a flat.*demote=True"):
             model = rs.SAEManifold(n_atoms=1, topology=asked, n_init=1).fit(no_ring(seed))
         assert model.atoms_[0].topology.name == asked
@@ -65,7 +65,7 @@ def test_a_circle_is_not_named():
 
 
 def test_shape_by_evidence(tmp_path):
-    data = planted_circles(100, 4, 1, noise_sd=0.1)
+    data = planted_circles(60, 4, 1, noise_sd=0.1)
     model = rs.SAEManifold(n_atoms=1, topology="auto", n_init=1).fit(data.Z)
     assert model.atoms_[0].topology.name == "circle"
     choice = model.search_.topologies[0]
@@ -75,7 +75,7 @@ def test_shape_by_evidence(tmp_path):
 
 
 def test_number_by_evidence():
-    data = planted_circles(150, 6, 2, noise_sd=0.05)
-    model = rs.SAEManifold(n_atoms="auto", max_atoms=3, n_init=2).fit(data.Z)
+    data = planted_circles(100, 6, 2, noise_sd=0.05)
+    model = rs.SAEManifold(n_atoms="auto", max_atoms=3, n_init=1).fit(data.Z)
     assert len(model.atoms_) == 2
     assert [number for number, _ in model.search_.n_atoms] == [1, 2, 3]

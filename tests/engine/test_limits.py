@@ -9,7 +9,7 @@ from reml_sae.manifolds import Circle
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.penalties import HarmonicRoughnessPenalty
 
-SEEDS = range(6)
+SEEDS = range(4)
 SD = 0.2
 
 

@@ -7,7 +7,7 @@ import reml_sae as rs
 from reml_sae.models import MixedModel, Smooth
 from tests.models.mixed.systems import MODELS
 
-SEEDS = range(6)
+SEEDS = range(4)
 
 
 def indicators(g):

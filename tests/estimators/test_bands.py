@@ -5,7 +5,7 @@ import numpy as np
 import reml_sae as rs
 from reml_sae.manifolds import Circle
 
-SEEDS, N, P, SD, GRID = 24, 200, 4, 0.05, 64
+SEEDS, N, P, SD, GRID = 24, 100, 4, 0.05, 64
 NEAR = 0.1
 
 

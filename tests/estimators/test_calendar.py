@@ -1,10 +1,13 @@
 """The bundled real data: weekdays on a circle in their order, dates around the year."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import reml_sae as rs
-from reml_sae.datasets import load_dates, load_weekdays
+from reml_sae.datasets import load_weekdays
 from reml_sae.diagnostics import align_angles, circular_correlation
 
 
@@ -24,9 +27,8 @@ def test_weekdays():
 
 
 def test_dates():
-    data = load_dates()
-    model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(6)).fit(data.Z)
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "dates.py"))
+    data, model = example["dates"], example["model"]
     assert model.converged_
-    angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
-    assert circular_correlation(angles, data.phase) >= 0.95
+    assert circular_correlation(example["angles"], data.phase) >= 0.95
     assert model.score(data.Z) == pytest.approx(0.66, abs=0.02)

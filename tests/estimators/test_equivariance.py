@@ -6,7 +6,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 
-DATA = planted_circles(160, 8, 2, noise_sd=0.05, random_state=4)
+DATA = planted_circles(100, 6, 2, noise_sd=0.05, random_state=4)
 N, P = DATA.Z.shape
 
 

@@ -9,7 +9,7 @@ import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.errors import InputError
 
-DATA = planted_circles(150, 8, 2, noise_sd=0.05, random_state=2)
+DATA = planted_circles(100, 8, 2, noise_sd=0.05, random_state=2)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def test_parameters_are_kept_untouched():
 def test_codes(model):
     codes = model.codes_
     np.testing.assert_allclose(codes.assignments.sum(axis=1), 1.0, rtol=1e-12)
-    assert [t.shape for t in codes.coordinates] == [(150, 1), (150, 1)]
-    assert codes.gates.shape == (150, 2) and codes.objective.shape == (150,)
+    assert [t.shape for t in codes.coordinates] == [(100, 1), (100, 1)]
+    assert codes.gates.shape == (100, 2) and codes.objective.shape == (100,)
     assert len(model.transform(DATA.Z[:1])) == 1
 
 

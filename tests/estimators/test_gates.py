@@ -6,13 +6,14 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles, planted_manifolds, recovery_scores
 from reml_sae.errors import InputError
+from reml_sae.manifolds import Circle
 
 TWO = planted_circles(160, 6, 2, noise_sd=0.05)
 
 
 @pytest.fixture(scope="module", params=["topk", "ordered_beta_bernoulli", "threshold_gate"])
 def one_active(request):
-    return rs.SAEManifold(n_atoms=2, assignment=request.param).fit(TWO.Z)
+    return rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=request.param).fit(TWO.Z)
 
 
 def test_one_active(one_active):
@@ -45,10 +46,14 @@ def test_save_and_load(one_active, tmp_path):
     assert values[0] == values[1] == pytest.approx(one_active.criterion_, rel=1e-9)
 
 
+def of_pairs():
+    return rs.SAEManifold(n_atoms=4, topology=Circle(1), assignment="topk", n_active=2)
+
+
 @pytest.fixture(scope="module")
 def superposed():
-    data = planted_manifolds(400, 8, ["circle"] * 4, n_active=2, noise_sd=0.05)
-    return data, rs.SAEManifold(n_atoms=4, assignment="topk", n_active=2).fit(data.Z)
+    data = planted_manifolds(240, 8, ["circle"] * 4, n_active=2, noise_sd=0.05)
+    return data, of_pairs().fit(data.Z)
 
 
 def test_two_atoms_a_row(superposed):
@@ -63,7 +68,7 @@ def test_two_atoms_a_row(superposed):
 def test_units_and_order_of_rows(superposed):
     data, model = superposed
     order = np.random.default_rng(0).permutation(len(data.Z))
-    again = rs.SAEManifold(n_atoms=4, assignment="topk", n_active=2).fit(100.0 * data.Z[order])
+    again = of_pairs().fit(100.0 * data.Z[order])
     shift = data.Z.size * np.log(100.0)
     assert again.criterion_ - shift == pytest.approx(model.criterion_, abs=1e-3)
 
@@ -91,6 +96,6 @@ def test_refused(change, message):
 
 def test_a_prior_on_gates_can_be_given():
     penalty = {"kind": "ordered_beta_bernoulli", "k_atoms": 2, "learnable": False, "weight": 3.0}
-    model = rs.SAEManifold(n_atoms=2, assignment="ordered_beta_bernoulli",
+    model = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment="ordered_beta_bernoulli",
                            penalties=[penalty]).fit(TWO.Z)
     assert model.converged_ and "ordered_beta_bernoulli" not in str(model.rho_names_)

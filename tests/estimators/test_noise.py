@@ -11,6 +11,7 @@ from reml_sae.diagnostics import align_angles
 from reml_sae.discovery.metric import MetricRows, posterior_moment, whitened_model
 from reml_sae.errors import InputError
 from reml_sae.families.noise import best_noise
+from reml_sae.manifolds import Circle
 
 N, P = 200, 6
 
@@ -27,9 +28,13 @@ def planted(kind, seed):
     return data, data.signal + noise
 
 
+def fit(Z, noise="auto"):
+    return rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise=noise).fit(Z)
+
+
 @cache
 def fitted(kind, seed, noise="auto"):
-    return rs.SAEManifold(n_atoms=1, n_init=1, noise=noise).fit(planted(kind, seed)[1])
+    return fit(planted(kind, seed)[1], noise)
 
 
 def phase_error(model, data):
@@ -60,7 +65,7 @@ def test_the_units_of_the_data():
     """V moves by N p log c alone, and all that is read by c; the covariance too."""
     _, Z = planted("factor", 0)
     one = fitted("factor", 0)
-    other = rs.SAEManifold(n_atoms=1, n_init=1, noise="auto").fit(10.0 * Z)
+    other = fit(10.0 * Z)
     assert other.criterion_ - one.criterion_ == pytest.approx(Z.size * np.log(10.0), abs=0.01)
     curves = [model.atoms_[0].coefficients for model in (one, other)]
     covariances = [model.dispersion_ * model.noise_.shape for model in (one, other)]
@@ -102,7 +107,7 @@ def test_save_load_encode_and_solve_again(kind, tmp_path):
 def test_a_model_in_another_metric_is_the_same_model():
     """Its curve and codes are; only V differs, by what the noise's shape explains."""
     _, Z = planted("factor", 2)
-    plain = rs.SAEManifold(n_atoms=1, n_init=1).fit(Z)
+    plain = fit(Z, "isotropic")
     model = plain.build_model(Z)
     theta, rho = model.initial_theta(), model.initial_rho()
     second = posterior_moment(model, theta, rho)

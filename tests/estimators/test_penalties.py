@@ -42,10 +42,12 @@ def test_the_fit_converges_and_encodes_its_own_rows(kind):
     assert sum(name.startswith(kind.config["kind"]) for name in model.rho_names_) == learnable
 
 
-@single
-def test_a_larger_weight_moves_the_fit(kind):
-    if kind.config["kind"] == "log_strength_prior":
-        pytest.skip("acts on rho: tests/engine/test_hyperprior.py")
+@pytest.mark.parametrize("name", ["ard", "sparsity-decoder", "total_variation-chain",
+                                  "quadratic"])
+def test_a_larger_weight_moves_the_fit(name):
+    """One kind a target; every kind at given outer parameters is in tests/models/sae/test_kinds.py.
+    """
+    (kind,) = (kind for kind in CARRIED if kind.name == name)
     measure = kind.penalty(weight=1.0, learnable=False)
     levels = []
     for weight in (0.1, 5.0):

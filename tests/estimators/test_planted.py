@@ -45,7 +45,7 @@ def test_one_circle(noise_sd, seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_circles(seed):
-    data = planted_circles(400, 16, 2, noise_sd=0.05, random_state=seed)
+    data = planted_circles(200, 12, 2, noise_sd=0.05, random_state=seed)
     model = rs.SAEManifold(n_atoms=2).fit(data.Z)
     assert model.converged_
     assert accuracy(model, data) >= 0.99
@@ -61,7 +61,7 @@ def test_two_circles(seed):
 
 
 def test_circle_and_line():
-    data = planted_mixture(300, 10, ["circle", "linear"], noise_sd=0.05, offset=2.0)
+    data = planted_mixture(200, 10, ["circle", "linear"], noise_sd=0.05, offset=2.0)
     model = rs.SAEManifold(n_atoms=2, topology=["circle", "linear"]).fit(data.Z)
     assert accuracy(model, data) >= 0.97
     assert model.score(data.Z) >= data.explained_variance - 0.005
@@ -69,7 +69,7 @@ def test_circle_and_line():
 
 @pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
 def test_rows_that_mix_two_circles():
-    data = planted_mixed_rows(400, 12)
+    data = planted_mixed_rows(200, 12)
     Z, a = data.Z, data.weights[:, 0]
     model = rs.SAEManifold(n_atoms=2, max_outer=15).fit(Z)
     assert model.score(Z) > 0.98

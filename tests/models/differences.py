@@ -10,14 +10,14 @@ WEIGHTS = {4: (8 / 12, -1 / 12), 6: (45 / 60, -9 / 60, 1 / 60)}
 """Of the differences over 2, 4, .. steps, by the order of the formula."""
 
 
-def check_gradient_of_the_criterion(model, rho, *, step, order=6, tol=1e-10, warm=False):
+def check_gradient_of_the_criterion(model, rho, *, step, order=6, tol=1e-10):
     """dV/drho under both curvatures, whose differences have their modes in common.
 
-    ``warm`` starts the inner solves of the differences from the mode at rho.
+    Their inner solves begin at the mode at rho.
     """
     found = {curvature: rs.criterion(model, rho, curvature=curvature, tol=tol)
              for curvature in CURVATURES}
-    start = found["exact"].inner.theta if warm else None
+    start = found["exact"].inner.theta
 
     def values(moved):
         inner = solve_inner(model, moved, start, tol=tol, max_iter=100)

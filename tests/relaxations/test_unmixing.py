@@ -22,7 +22,7 @@ from tests.relaxations.test_dictionary import check_contract, matched
 DIMS = {"circle": 2, "plane": 2, "sphere": 3}
 
 
-def planted(topologies, seed=0, n_rows=500, p=None, **options):
+def planted(topologies, seed=0, n_rows=300, p=None, **options):
     """Scaled rows, dimensions and shells of the atoms, and the plant."""
     dims = [DIMS[name] for name in topologies]
     data = planted_manifolds(n_rows, p or sum(dims), topologies, random_state=seed, **options)
@@ -47,7 +47,7 @@ CASES = [
     (["circle"] * 3, {"n_active": 3}, True),
 ]
 cases = pytest.mark.parametrize(("topologies", "options", "exact"), CASES)
-SEEDS = 8
+SEEDS = 5
 APART = 12.0
 """Condition number of the stacked frames up to which noise leaves the atoms of a row in sight."""
 

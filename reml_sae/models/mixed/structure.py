@@ -84,8 +84,19 @@ class MixedStructure(GroupedStructure):
             self.eta_scale)
 
     def smooth_prior(self, rho: Array) -> SmoothPrior:
-        """The prior of the smooths at outer parameters."""
-        return SmoothPrior(self.smooths, self.design.X.shape[1], rho[self.outer["smooths"]])
+        """The prior of the smooths at outer parameters; an inner solve asks for one many times."""
+        logs = rho[self.outer["smooths"]]
+        prior = self._last_prior.get(logs.tobytes())
+        if prior is None:
+            prior = SmoothPrior(self.smooths, self.design.X.shape[1], logs)
+            self._last_prior.clear()
+            self._last_prior[logs.tobytes()] = prior
+        return prior
+
+    @cached_property
+    def _last_prior(self) -> dict[bytes, SmoothPrior]:
+        """Of the log strengths that were asked for last."""
+        return {}
 
     def integrated(self, prior: SmoothPrior) -> Mask:
         """Which graded directions of the border the criterion integrates."""

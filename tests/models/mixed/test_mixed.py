@@ -135,7 +135,7 @@ def test_derivatives_in_rho(name):
 @every
 def test_gradient_of_the_criterion(name):
     model = MODELS[name]()
-    check_gradient_of_the_criterion(model, typical_rho(model), step=2e-3, tol=1e-11, warm=True)
+    check_gradient_of_the_criterion(model, typical_rho(model), step=2e-3, tol=1e-11)
 
 
 def test_groups_choose_between_old_and_new_effects():

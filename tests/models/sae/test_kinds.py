@@ -198,7 +198,7 @@ def dense_curvature(point):
 @every
 def test_gradient_of_the_criterion(kind):
     model = at_mode(kind)
-    check_gradient_of_the_criterion(model, model.initial_rho(), step=4e-4)
+    check_gradient_of_the_criterion(model, model.initial_rho(), step=1e-4, order=4)
 
 
 @every
