@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--integration", choices=("auto", "laplace", "quadrature"))
     fit.add_argument("--noise", choices=("isotropic", "diagonal", "factor", "auto"),
                      help="covariance of the noise of a row")
+    fit.add_argument("--row-noise", choices=("gaussian", "student_t"),
+                     help="scale of the noise of a row: of all, or its own")
     fit.add_argument("--max-outer", type=int)
     fit.add_argument("--max-time", type=float, help="seconds; the best state by then is kept")
     fit.add_argument("--tol", type=float)

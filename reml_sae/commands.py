@@ -57,7 +57,7 @@ def fit(options: argparse.Namespace) -> None:
     """Fit a matrix and write the artifact, the summary and a report."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
     for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
-                 "max_outer", "max_time", "tol", "n_init", "random_state"):
+                 "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     if options.topology:
@@ -93,7 +93,8 @@ def encode(options: argparse.Namespace) -> None:
     model = _load(options.folder)
     codes = model.transform(read_matrix(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
-              "objective": codes.objective, "converged": codes.converged}
+              "objective": codes.objective, "converged": codes.converged,
+              "weights": codes.weights}
     arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
     path = Path(options.out)
     if path.suffix != ".npz":

@@ -137,7 +137,7 @@ def diagnose(
     figures, noise = _figures(model, result), None
     if model.family.has_dispersion:
         noise = NoiseAccount.of(model, result, second, figures[explained_name(model.family)])
-        checks += [extreme_check(model), noise.check(model.noise),
+        checks += [extreme_check(model, result), noise.check(model.noise),
                    undescribed_check(model, result)]
     return Diagnostics(tuple(checks), figures, result.trace, noise)
 

@@ -21,12 +21,15 @@ from reml_sae.families.noise import (
 )
 from reml_sae.io import extreme_rows, named_rows
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.start import row_weights
 from reml_sae.typing import Array
 
 JUDGED_COLUMNS = 512
 """Columns up to which isotropic noise is compared with others: beyond them that takes longer."""
 LEVEL = 0.001
 """Of the test that no row is farther from its curves than noise; of all rows together."""
+LEAST_WEIGHT = 0.1
+"""Weight of a row of unequal scale below which it is named."""
 SHOWN = 6
 
 
@@ -37,7 +40,7 @@ class NoiseAccount:
     Attributes
     ----------
     share : float
-        Of the variance of the rows about their means.
+        Of the variance of the rows about their means, at their weights.
     explained : float
         Share that the curves explain; the two make one but for what codes take of the noise.
     gained : float
@@ -78,7 +81,8 @@ class NoiseAccount:
         place = model.outer.dispersion
         assert place is not None
         phi = model.family.dispersion(result.rho[model.outer.psi])
-        total = float(np.mean(noise.colour(model.Z) ** 2))
+        weights = row_weights(model, result.theta, result.rho)
+        total = float(weights @ (noise.colour(model.Z) ** 2).sum(axis=1)) / model.Z.size
         gained = missed = 0.0
         better = ""
         at_floor = bool(result.rho[place] <= model.outer.bounds[place, 0])
@@ -168,11 +172,17 @@ def _percent(share: float) -> str:
     return f"{100.0 * share:.3g} %"
 
 
-def extreme_check(model: SAEManifoldModel) -> Check:
-    """Whether few rows hold much of the variance."""
+def extreme_check(model: SAEManifoldModel, result: FitResult) -> Check:
+    """Whether few rows hold much of the variance, and count."""
     found = extreme_rows(model.noise.colour(model.Z))
     if found is None:
         return Check("rows of extreme norm", "pass", 0.0, "none")
+    most = float(row_weights(model, result.theta, result.rho)[found.index].max())
+    if most < LEAST_WEIGHT:
+        return Check("rows of extreme norm", "pass", found.share,
+                     f"{named_rows(found.index, found.n_rows)} hold {found.share:.0%} of the "
+                     f"variance and hardly count: weights of at most {most:.2g}",
+                     tuple(map(int, found.index)))
     return Check("rows of extreme norm", "warn", found.share, found.message(),
                  tuple(map(int, found.index)))
 
@@ -181,8 +191,21 @@ def undescribed_check(model: SAEManifoldModel, result: FitResult) -> Check:
     """Rows whose residual is out of proportion under the fitted noise.
 
     The squared residual of a row over phi is chi-square with p degrees of freedom less those that
-    its coordinates take; level by Bonferroni's bound over all rows.
+    its coordinates take; level by Bonferroni's bound over all rows. Of rows of unequal scale, those
+    that hardly count.
     """
+    name = "rows not described"
+    if not model.family.equal_weights:
+        weights = row_weights(model, result.theta, result.rho)
+        index = np.flatnonzero(weights < LEAST_WEIGHT)
+        index = index[np.argsort(weights[index], kind="stable")]
+        if not index.size:
+            return Check(name, "pass", 0.0, f"none: no row has a weight below {LEAST_WEIGHT:g}")
+        return Check(name, "warn", float(index.size),
+                     f"{named_rows(index, len(weights))} hardly count, with weights of "
+                     f"{weights[index[0]]:.2g} to {weights[index[-1]]:.2g}: they do not decide the "
+                     "fit; look at them, and fit more atoms if they have something in common",
+                     tuple(map(int, index)))
     residual = model.Z - model.scaled_basis(result.theta)[1] @ result.theta.beta
     phi = model.family.dispersion(result.rho[model.outer.psi])
     taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
@@ -191,7 +214,6 @@ def undescribed_check(model: SAEManifoldModel, result: FitResult) -> Check:
     tail = np.where(freedom > 0, chi2.logsf(distance, np.maximum(freedom, 1)), 0.0)
     index = np.flatnonzero(tail < np.log(LEVEL / len(tail)))
     index = index[np.argsort(-distance[index], kind="stable")]
-    name = "rows not described"
     if not index.size:
         return Check(name, "pass", 0.0, "none: no row is farther from its curves than noise")
     return Check(name, "warn", float(index.size),

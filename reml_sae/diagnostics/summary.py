@@ -46,7 +46,7 @@ def summary_text(model: Any) -> str:
         lines += ["", f"Rows are coupled along a graph; sparse Cholesky by {backend}"]
     if family.has_dispersion:
         lines += ["", "Noise:", *noise_lines(model.noise_, model.dispersion_,
-                                             model.diagnostics_.noise)]
+                                             model.diagnostics_.noise), *_row_lines(model)]
     explained = explained_name(family)
     share = model.diagnostics_.figures[explained]
     status = "converged" if model.converged_ else "NOT CONVERGED"
@@ -60,6 +60,17 @@ def summary_text(model: Any) -> str:
     for check in flagged:
         lines.append(f"{check.status}: {check.name}: {check.message} ({check.figure:.3g})")
     return "\n".join(lines)
+
+
+def _row_lines(model: Any) -> list[str]:
+    """How unequal the scales of rows are, where they may be."""
+    if model.row_noise == "gaussian":
+        return []
+    if np.isinf(model.df_):
+        return ["  rows have one scale: the degrees of freedom ran to their limit, the Gaussian"]
+    weights = model.codes_.weights
+    return [f"  rows have scales of their own: a t with {model.df_:.4g} degrees of freedom; "
+            f"weights from {weights.min():.3g} to {weights.max():.3g}"]
 
 
 def _own_parameters(model: Any, family: Family) -> str:

@@ -140,7 +140,8 @@ def _starts_amid_noise(
     In that all that varies together is noise: an atom that is small beside the noise is seen there.
     """
     starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, AMID_NOISE)
-    everything = best_noise(settings.noise, rows.Z.T @ rows.Z / len(rows.Z), len(rows.Z))
+    X = working_scale(rows.Z, settings)
+    everything = best_noise(settings.noise, X.T @ X / len(X), len(X))
     if everything.simpler() is not None:
         white = _problem(rows.whitened(everything).Z, atoms, settings)
         starts += find_code_starts(white, rng, STARTS)

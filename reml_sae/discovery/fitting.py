@@ -12,7 +12,7 @@ import numpy as np
 from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
-from reml_sae.discovery.metric import MetricRows, start_noise
+from reml_sae.discovery.metric import MetricRows, central_weights, start_noise
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -64,9 +64,15 @@ class Settings:
 
 
 def working_scale(Z: Array, settings: Settings) -> Array:
-    """Data on the scale of the predictor, centred, in units of its root mean square: (N, p)."""
+    """Data on the scale of the predictor, centred, in units of its root mean square: (N, p).
+
+    Rows of unequal scale that are longer than most are drawn in.
+    """
     if settings.family.equal_weights:
         return Z
+    if settings.family.row_weights:
+        weights = central_weights(Z, settings.family)
+        return np.sqrt(np.minimum(weights / np.median(weights), 1.0))[:, None] * Z
     working = settings.family.initial_eta(Z) - settings.offset
     working = working - working.mean(axis=0)
     return working / max(float(np.sqrt(np.mean(working**2))), np.finfo(float).tiny)
@@ -114,15 +120,16 @@ def model_from_codes(
     family, assignment, Z = settings.family, settings.assign(len(atoms)), rows.Z
     terms = with_own_priors(assignment, settings.bind(atoms))
     policy = settings.policy.start
-    own = (np.array([np.log(policy.share_of_variance)]) if family.has_dispersion
-           else family.initial_psi(Z))
+    own = family.initial_psi(Z)
+    if family.has_dispersion:
+        own[0] = np.log(policy.share_of_variance)
     rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), own])
     size = sum(atom.basis_size for atom in atoms) + assignment.has_intercept
     zeta = assignment.start(codes.support, codes.amplitudes)
     theta = Theta(np.concatenate([zeta, codes.coordinates], axis=1), np.zeros((size, Z.shape[1])))
     model = SAEManifoldModel(
         Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=rows.unit,
-        family=family, offset=settings.offset, noise=rows.noise,
+        family=family, offset=settings.offset, noise=rows.noise, unit_weights=rows.weights,
         integration=_integration(assignment, settings),
     )
     levels = {

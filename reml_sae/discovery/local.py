@@ -17,6 +17,7 @@ from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.defaults import default_terms
+from reml_sae.models.sae.start import row_weights
 from reml_sae.relaxations.axes import principal_scores, sample_rows
 from reml_sae.typing import Array, Index
 
@@ -52,7 +53,8 @@ def local_rows(fitted: Fitted, k: int, policy: TopologyPolicy) -> tuple[Index, A
     amplitudes = amplitudes_of(fitted)[:, k]
     used = model.active[:, k]
     least = policy.least_amplitude * float(np.median(amplitudes[used])) if used.any() else 0.0
-    rows = np.flatnonzero(used & (amplitudes >= max(least, TINY)))
+    known = row_weights(model, fitted.result.theta, fitted.result.rho) >= policy.least_weight
+    rows = np.flatnonzero(used & known & (amplitudes >= max(least, TINY)))
     features = model.scaled_basis(fitted.result.theta)[1].copy()
     features[:, model.layout.basis_slices[k]] = 0.0
     beta = fitted.result.theta.beta

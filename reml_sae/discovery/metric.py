@@ -16,9 +16,11 @@ from typing import Self
 import numpy as np
 
 from reml_sae.engine import Theta
+from reml_sae.families import Family
 from reml_sae.families.noise import Isotropic, Noise, best_noise
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.start import row_weights
 from reml_sae.typing import Array
 
 TINY = np.finfo(float).tiny
@@ -37,34 +39,53 @@ class MetricRows:
     unit : float
         In the units of the data.
     noise : Noise
+    weights : (N,) array or None
+        Of the rows in this mean square; None where they are equal.
     """
 
     Z: Array
     unit: float
     noise: Noise
+    weights: Array | None = None
 
     @classmethod
-    def isotropic(cls, Z: Array, unit: float = 1.0) -> Self:
-        """Rows of root mean square one whose noise has no shape."""
-        return cls(Z, unit, Isotropic(Z.shape[1]))
+    def isotropic(cls, Z: Array, unit: float = 1.0, family: Family | None = None) -> Self:
+        """Rows of root mean square one whose noise has no shape.
+
+        Rows of unequal scale have the weights of their family about zero.
+        """
+        weights = None if family is None or family.equal_weights else central_weights(Z, family)
+        return cls(Z, unit, Isotropic(Z.shape[1]), weights)
 
     @classmethod
     def of(cls, model: SAEManifoldModel) -> Self:
         """The rows of a model."""
-        return cls(model.Z, model.unit, model.noise)
+        return cls(model.Z, model.unit, model.noise, model.unit_weights)
 
     @property
     def rounding(self) -> float:
         """Variance of what is rounding, in the units of the data."""
-        return ROUNDING * self.unit**2 * float(np.mean(self.noise.colour(self.Z) ** 2))
+        return ROUNDING * self.unit**2 * self._mean_square(self.noise.colour(self.Z))
 
     def whitened(self, noise: Noise) -> Self:
         """The same rows in the metric of another noise."""
         white = noise.whiten(self.noise.colour(self.Z))
-        size = float(np.sqrt(np.mean(white**2)))
+        size = float(np.sqrt(self._mean_square(white)))
         if not size > TINY:
             return self
-        return type(self)(white / size, self.unit * size, noise)
+        return type(self)(white / size, self.unit * size, noise, self.weights)
+
+    def _mean_square(self, Z: Array) -> float:
+        if self.weights is None:
+            return float(np.mean(Z**2))
+        return float(self.weights @ (Z**2).sum(axis=1)) / Z.size
+
+
+def central_weights(Z: Array, family: Family) -> Array:
+    """Weights of rows about zero, at the best parameters of their family; 1 of Gaussian rows."""
+    if not family.row_weights:
+        return np.ones(len(Z))
+    return family.row_weight(Z, np.zeros_like(Z), family.best_psi(Z))
 
 
 def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:
@@ -76,6 +97,7 @@ def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:
     """
     n, p = model.shape
     residual = model.Z - model.scaled_basis(theta)[1] @ theta.beta
+    residual *= np.sqrt(row_weights(model, theta, model.rho))[:, None]
     second = residual.T @ residual / max(n - theta.beta.shape[0], 1)
     span = _span(model.atoms, theta.beta, model.layout.basis_slices)
     within = span.T @ second @ span

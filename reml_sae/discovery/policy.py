@@ -206,6 +206,8 @@ class TopologyPolicy:
     """Gradient tolerance there, which leaves V right to a small part of the margin."""
     least_amplitude: float = 0.5
     """Share of their median: rows that use an atom less are left out of its local rows."""
+    least_weight: float = 0.1
+    """Weight of a row of unequal scale below which it is left out, too."""
     sample_rows: int = 250
     """Count of rows to which all candidates are fitted, permuted or not ..."""
     final_rows: int = 2000

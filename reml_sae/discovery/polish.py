@@ -41,7 +41,8 @@ def noise_gradient(
     assert isinstance(point, (SAEPoint, QuadraturePoint)) and adjoint is not None
     slope = point.data_gradient(adjoint, curvature)
     # rows of another metric are in units of their own root mean square
-    slope -= (float(np.vdot(slope, X)) - X.size) / float(np.vdot(X, X)) * X
+    weighted = X if model.unit_weights is None else model.unit_weights[:, None] * X
+    slope -= (float(np.vdot(slope, X)) - X.size) / float(np.vdot(weighted, X)) * weighted
     return model.noise.gradient(parameters, model.noise.colour(X).T @ slope, len(X))
 
 

@@ -19,6 +19,7 @@ from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import amplitudes_of
 from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
+from reml_sae.models.sae.start import row_weights
 from reml_sae.typing import Array
 
 STEPS = 20
@@ -41,6 +42,7 @@ def predicted_criteria(
     constant = features[:, where.start].copy()
     features[:, where] = 0.0
     rest = model.working - features @ theta.beta
+    root = np.sqrt(row_weights(model, theta, fitted.result.rho))[:, None]
     used, amplitudes = model.active[:, [k]], amplitudes_of(fitted)[:, [k]]
     t = theta.xi[:, model.coordinate_columns(k)]
     n = len(rest)
@@ -48,9 +50,9 @@ def predicted_criteria(
     for basis in bases:
         own = amplitudes * np.where(used, basis.basis(t), basis.prior_mean_basis())
         own[:, 0] = constant
-        value, B, free = _evidence(own, rest, basis.roughness())
+        value, B, free = _evidence(root * own, root * rest, basis.roughness())
         if settings.noise != "isotropic":
-            left = model.unit * model.noise.colour(rest - own @ B)
+            left = model.unit * model.noise.colour(root * (rest - own @ B))
             second = left.T @ left / free + fitted.rows.rounding * np.eye(left.shape[1])
             noise = best_noise(settings.noise, second, n)
             value += charged(noise, second, n) - charged(model.noise, second, n)

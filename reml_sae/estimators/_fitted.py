@@ -16,10 +16,11 @@ from reml_sae.discovery.fitting import Fitted
 from reml_sae.discovery.metric import posterior_moment
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, Theta
+from reml_sae.errors import InputError
 from reml_sae.estimators._harvest import fitted_atoms, fitted_codes
 from reml_sae.estimators._results import Atom, Codes, reconstruct
 from reml_sae.estimators._units import Units
-from reml_sae.families import Family
+from reml_sae.families import Family, row_degrees
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
@@ -110,7 +111,7 @@ class FittedSAE:
                  if item.name not in HIDDEN}
         units = self.units
         return {**shown, "mean_": units.mean, "offset_": units.offset, "scale_": units.scale,
-                "noise_": units.noise,
+                "noise_": units.noise, "df_": row_degrees(self.family, self.rho),
                 "data_digest_": units.digest, "n_features_in_": len(units.mean),
                 "n_iter_": len(self.trace)}
 
@@ -155,6 +156,25 @@ class FittedSAE:
     def reconstruct(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""
         return self.family.mean(reconstruct(codes, self.atoms, self.intercept, self.assignment))
+
+    def score(self, data: Array) -> float:
+        """Share of the variance of data (N, p) at their weights, or of their deviance.
+
+        Raises
+        ------
+        InputError
+            Where the data have no variance.
+        """
+        if not self.family.has_dispersion:
+            model, theta = self.encoded(data)
+            return model.joint_at(theta, self.rho).explained()
+        codes = self.encode(self.units.standardised(data))
+        weights = codes.weights
+        total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
+                           for centre in (weights @ data / weights.sum(), self.reconstruct(codes)))
+        if total == 0.0:
+            raise InputError("Z is constant, so there is no variance to explain; score more rows")
+        return 1.0 - residual / total
 
     def remarks(self) -> list[str]:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""

@@ -9,6 +9,7 @@ from reml_sae.estimators._results import Atom, Codes
 from reml_sae.estimators._units import Units
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.rows import row_decrements, row_evidence
+from reml_sae.models.sae.start import row_weights
 from reml_sae.typing import Array
 
 ROW_TOLERANCE = 1e-4
@@ -24,6 +25,7 @@ def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
         gates=model.active.copy(),
         objective=model.row_objective(theta, rho),
         converged=row_decrements(model, theta, rho) < ROW_TOLERANCE,
+        weights=row_weights(model, theta, rho),
     )
 
 

@@ -19,7 +19,7 @@ from reml_sae.errors import InputError
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.estimators._units import Units
-from reml_sae.families import Family, get_family
+from reml_sae.families import Family, StudentTRows, get_family, with_row_noise
 from reml_sae.families.noise import NOISES, Noise
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import get_manifold
@@ -43,6 +43,7 @@ def write_fit(
         "rho_": fitted.rho, "gradient_": fitted.gradient, "beta": fitted.beta,
         "assignments": codes.assignments, "gates": codes.gates.astype(np.uint8),
         "row_objective": codes.objective, "row_converged": codes.converged.astype(np.uint8),
+        "row_weights": codes.weights,
         "zeta": fitted.zeta, "gate_counts": fitted.gate_counts[0],
         "remembered.Z": fitted.remembered.Z, "remembered.xi": fitted.remembered.xi,
         "remembered.active": fitted.remembered.active.astype(np.uint8),
@@ -88,7 +89,9 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
     assignment = get_assignment(parameters["assignment"], len(metadata["atoms"]),
                                 n_active=parameters["n_active"],
                                 temperature=parameters["temperature"])
-    fitted = _fitted(tensors, metadata, assignment, get_family(parameters["family"]))
+    family = with_row_noise(get_family(parameters["family"]),
+                            parameters.get("row_noise", "gaussian"))
+    fitted = _fitted(tensors, metadata, assignment, family)
     parameters["topology"] = [atom.topology for atom in fitted.atoms]
     return fitted, parameters
 
@@ -118,7 +121,8 @@ def _fitted(
         codes=Codes(tensors["assignments"],
                     [tensors[f"coordinates.{k}"] for k in range(len(metadata["atoms"]))],
                     tensors["gates"].astype(bool), tensors["row_objective"],
-                    tensors["row_converged"].astype(bool)),
+                    tensors["row_converged"].astype(bool),
+                    tensors.get("row_weights", np.ones(len(tensors["assignments"])))),
         remembered=Remembered(tensors["remembered.Z"], tensors["remembered.xi"],
                               tensors["remembered.active"].astype(bool)),
         strengths=metadata["strengths"],
@@ -144,9 +148,11 @@ def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
              for name, value in parameters.items() if name != "callbacks"}
     family: Any = fitted.family  # every family is a dataclass
     own = {item.name: getattr(family, item.name) for item in fields(family)}
-    plain["family"] = {"family": family.name, **{
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in own.items() if value is not None}} if own else family.name
+    key = "row_noise" if isinstance(family, StudentTRows) else "family"
+    plain |= {"family": "gaussian", "row_noise": "gaussian"}
+    own = {name: value.tolist() if isinstance(value, np.ndarray) else value
+           for name, value in own.items() if value is not None}
+    plain[key] = {key: family.name, **own} if own else family.name
     plain["topology"] = [atom.topology.to_config() for atom in fitted.atoms]
     plain["n_atoms"] = len(fitted.atoms)
     plain["n_active"] = min(plain["n_active"], len(fitted.atoms))

@@ -33,6 +33,9 @@ class Codes:
         Each row's part of the penalised negative log density, in nats.
     converged : (N,) bool
         Whether the row is at a minimum of its objective.
+    weights : (N,) array
+        How much the row counts in the fit beside one that it describes well: near 0 for rows that
+        it does not describe. 1 where ``row_noise`` is "gaussian".
     """
 
     assignments: Array
@@ -40,6 +43,7 @@ class Codes:
     gates: NDArray[np.bool_]
     objective: Array
     converged: NDArray[np.bool_]
+    weights: Array
 
     def __len__(self) -> int:
         return len(self.assignments)

@@ -28,12 +28,12 @@ class Units:
     Attributes
     ----------
     mean : (p,) array
-        Of the columns.
+        Of the columns, rows of unequal scale at their weights.
     offset : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     scale : float
-        Root mean square of the centred data in the metric of ``noise``; 1 where they are not
-        centred.
+        Root mean square of the centred data in the metric of ``noise``, rows of unequal scale at
+        their weights; 1 where they are not centred.
     centred : bool
         Whether the engine sees the data less ``offset`` and divided by ``scale``; else it sees
         them as they are, and adds the offset to its predictor.
@@ -60,6 +60,9 @@ class Units:
             Where the squares of the data overflow or underflow.
         """
         mean, scale = _centre_and_scale(data)
+        if family.row_weights and not family.equal_weights:
+            centre, size = family.centre_and_scale((data - mean) / scale)
+            mean, scale = mean + scale * centre, scale * size
         digest, noise = matrix_digest(data), Isotropic(len(mean))
         if family.has_dispersion:
             return cls(mean, mean, scale, True, digest, noise)

@@ -13,7 +13,7 @@ import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.assignments import Assignment
 from reml_sae.errors import DataWarning, InputError, located
-from reml_sae.families import Family, get_family
+from reml_sae.families import Family, get_family, with_row_noise
 from reml_sae.families.noise import KINDS
 from reml_sae.io import extreme_rows
 from reml_sae.manifolds import Manifold, get_manifold
@@ -53,7 +53,7 @@ def check_positive(name: str, value: object) -> float:
 
 def warn_extreme(data: Array, family: Family) -> None:
     """Warn of few Gaussian rows that hold much of the variance."""
-    found = extreme_rows(data) if family.has_dispersion else None
+    found = extreme_rows(data) if family.equal_weights else None
     if found is not None:
         warnings.warn(f"Z: {found.message()}", DataWarning, stacklevel=4)
 
@@ -62,8 +62,11 @@ def check_parameters(model: Any) -> None:
     """Refuse parameters of a `SAEManifold` that are none, but those that are resolved."""
     check_integer("n_active", model.n_active, 1)
     check_positive("temperature", model.temperature)
-    get_family(model.family)
+    family = with_row_noise(get_family(model.family), model.row_noise)
     check_choice("curvature", model.curvature, CURVATURES)
+    if model.curvature == "exact" and family.row_weights and not family.equal_weights:
+        raise InputError(f"curvature='exact' knows no rows of unequal scale; row_noise="
+                         f"{family.name!r} needs curvature='majorizer'")
     check_choice("integration", model.integration, INTEGRATIONS)
     check_choice("noise", model.noise, KINDS)
     check_integer("max_outer", model.max_outer, 1)

@@ -32,7 +32,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
     warn_extreme,
 )
-from reml_sae.families import get_family
+from reml_sae.families import get_family, with_row_noise
 from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
@@ -116,6 +116,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
         where it is lower by more than 3 nats. Gaussian family only.
+    row_noise : {"gaussian", "student_t"} or dict, default="gaussian"
+        Scale of the noise of a row. "gaussian": that of all rows. "student_t": its own, of a
+        multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
+        "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
+        Gaussian family and ``curvature="majorizer"`` only, with any ``noise``.
 
     Attributes
     ----------
@@ -132,7 +137,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Strength of every learnable penalty, in the same units.
     dispersion_ : float
         Noise variance in the squared units of Z, the geometric mean over all directions where
-        these differ; for other families their dispersion, 1 without.
+        these differ, of a row of weight 1; for other families their dispersion, 1 without.
+    df_ : float
+        Degrees of freedom of the rows' t; infinite of Gaussian rows, and at that limit.
     criterion_ : float
         V in nats, in the units of Z: Z -> c Z adds N p log c.
     edf_ : float
@@ -184,6 +191,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         max_time: float | None = None,
         integration: Integration = "auto",
         noise: str = "isotropic",
+        row_noise: Any = "gaussian",
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -204,6 +212,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.max_time = max_time
         self.integration = integration
         self.noise = noise
+        self.row_noise = row_noise
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -232,11 +241,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         least = structure.n_atoms or 1
         if n < least + 1:
             raise InputError(
-                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}"
-            )
+                f"Z has n_samples = {n} rows; n_atoms={least} needs at least {least + 1}")
         self._assignment(least)
 
-        family = get_family(self.family)
+        family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
         if self.noise != "isotropic" and not family.has_dispersion:
             raise InputError(f"noise={self.noise!r} is for the Gaussian family; {family.name} has "
@@ -261,8 +269,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         with progress_callback(self.verbose, int(self.max_outer)) as show:
             if show is not None:
                 settings = replace(settings, callbacks=(*settings.callbacks, show))
-            fitted, record = search(MetricRows.isotropic(units.standardised(data), units.scale),
-                                    structure, settings, rng)
+            rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
+            fitted, record = search(rows, structure, settings, rng)
         self._adopt(FittedSAE.of(fitted, record, units))
         for message in self._fitted.remarks():
             warnings.warn(message, DataWarning, stacklevel=3)
@@ -342,19 +350,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
-        """Fraction of the variance of Z that the reconstruction explains, or of its deviance.
+        """Fraction of the variance of Z that the reconstruction explains, rows at their weights.
 
-        The deviance is taken for all families but the Gaussian, from the fitted offset.
+        Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        data = self._data(Z)
-        if not self._fitted.family.has_dispersion:
-            model, theta = self._fitted.encoded(data)
-            return model.joint_at(theta, self._fitted.rho).explained()
-        total = float(((data - data.mean(axis=0)) ** 2).sum())
-        residual = float(((data - self.predict(data)) ** 2).sum())
-        if total == 0.0:
-            raise InputError("Z is constant, so there is no variance to explain; score more rows")
-        return 1.0 - residual / total
+        return self._fitted.score(self._data(Z))
 
     def summary(self) -> str:
         """Text table of the fit, in the manner of mgcv's summary."""
@@ -381,8 +381,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         if data.shape[1] != expected:
             raise InputError(
                 f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{expected} features as input, as it was fitted with"
-            )
+                f"{expected} features as input, as it was fitted with")
         check_magnitude(data, self._fitted.units.scale)
         return data
 

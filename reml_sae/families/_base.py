@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 from reml_sae.typing import Array
 
 LOG_DISPERSION = "log_dispersion"
+GAUSSIAN_STEP = 0.8
+"""Spacing, in standard deviations, at which the trapezoid rule integrates a Gaussian to rounding,
+exp(-2 (pi / .8)^2)."""
 UNIT_FREE_BOX = (-50.0, 50.0)
 """Box of a log scale whose unit is that of the data."""
 
@@ -47,14 +50,18 @@ class Family(ABC):
     has_dispersion : bool
         Whether every curvature of the loss in eta is proportional to exp(-psi[0]): the Gaussian.
     equal_weights : bool
-        Whether observed and expected curvature are one number for all entries: the Gaussian, which
-        keeps the border of an arrow matrix a Kronecker product.
+        Whether observed and expected curvature are one number for all entries: the Gaussian.
+    row_weights : bool
+        Whether the curvature is one number for all entries of a row, beside the part of rank one
+        that `tail` tells: the Gaussian, and the t of whole rows. It keeps the border of an arrow
+        matrix a Kronecker product. Entries are then those of rows (.., p).
     """
 
     name: ClassVar[str]
     link: ClassVar[str]
     has_dispersion: ClassVar[bool] = False
     equal_weights: ClassVar[bool] = False
+    row_weights: ClassVar[bool] = False
 
     # --- data ----------------------------------------------------------------------------------
 
@@ -92,6 +99,16 @@ class Family(ABC):
         """Outer parameters (n_psi,) by moments, inside the box."""
         return np.zeros(0)
 
+    def best_psi(self, residual: Array) -> Array:
+        """Outer parameters of greatest likelihood for rows (n, p) that are left, of a Gaussian."""
+        mean = float(np.mean(residual**2))
+        return np.clip(np.log([max(mean, np.finfo(float).tiny)]), *self.psi_bounds()[0])
+
+    def centre_and_scale(self, data: Array) -> tuple[Array, float]:
+        """Mean (p,) of rows (n, p), and the root of their mean square about it."""
+        mean = data.mean(axis=0)
+        return mean, float(np.sqrt(np.mean((data - mean) ** 2)))
+
     def dispersion(self, psi: Array) -> float:
         """phi, the number that divides half the deviance in the loss."""
         return 1.0
@@ -114,6 +131,62 @@ class Family(ABC):
     @abstractmethod
     def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
         """Observed derivative of the loss in eta, of order 1, 2 or 3."""
+
+    def row_losses(self, squares: Array, p: int, psi: Array) -> tuple[Array, Array]:
+        """Losses and weights of rows of p entries at squared distances |z - eta|^2 (..).
+
+        Where entries of a row have one weight.
+        """
+        raise NotImplementedError
+
+    def settled_psi(self, squares: Array, p: int, psi: Array) -> Array:
+        """Psi with what has no Fellner-Schall step at its best for rows of these lengths."""
+        return psi
+
+    def row_weight(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Weight of every row (..) where rows have scales of their own; 1 elsewhere."""
+        return np.ones(np.broadcast_shapes(np.shape(z), np.shape(eta))[:-1])
+
+    def row_weight_psi(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Derivative of `row_weight` in psi, (n_psi, ..)."""
+        return np.zeros((self.n_psi, *np.broadcast_shapes(np.shape(z), np.shape(eta))[:-1]))
+
+    def tail(self, psi: Array, p: int) -> float:
+        """Number kappa by which a row's curvature is diag(loss_eta(.., 2)) - kappa s s^T.
+
+        s is -loss_eta(.., 1); the derivative of `row_weight` in eta is kappa times itself times s.
+        Zero where the entries of a row are independent.
+        """
+        return 0.0
+
+    def tail_psi(self, psi: Array, p: int) -> Array:
+        """Derivative of `tail` in psi, (n_psi,)."""
+        return np.zeros(self.n_psi)
+
+    def laplace_excess(self, known: Array, p: int, psi: Array) -> tuple[Array, Array]:
+        """What Laplace's method misses of rows with a scale that is integrated out.
+
+        Parameters
+        ----------
+        known : (n,) array
+            How many parameters of a row its p entries tell.
+        p : int
+        psi : (n_psi,) array
+
+        Returns
+        -------
+        Nats by which -log of Laplace's integral of each row is too large (n,), and their
+        derivatives (n_psi, n).
+        """
+        return np.zeros(len(known)), np.zeros((self.n_psi, len(known)))
+
+    def step(self, psi: Array, p: int) -> float:
+        """Spacing of nodes, in standard deviations of a row's sharpest posterior."""
+        return GAUSSIAN_STEP
+
+    def curvature_gradient(self, z: Array, eta: Array, psi: Array, q: Array) -> Array:
+        """Gradient in eta, of its shape, of a row's sum of q times loss_eta(.., 2) at fixed q."""
+        return self.loss_eta(z, eta, psi, 3) * q
 
     def open_side(self, z: Array) -> NDArray[np.int8]:
         """Way in which eta may go to infinity while the loss falls: 1 up, -1 down, 0 neither."""

@@ -23,10 +23,16 @@ class Gaussian(ScaledFamily):
     link: ClassVar[str] = "identity"
     has_dispersion: ClassVar[bool] = True
     equal_weights: ClassVar[bool] = True
+    row_weights: ClassVar[bool] = True
 
     def precision(self, log_dispersion: float) -> float:
         """1 / phi, the weight of every entry."""
         return float(np.exp(-log_dispersion))
+
+    def row_losses(self, squares: Array, p: int, psi: Array) -> tuple[Array, Array]:
+        """Losses of rows of p entries at squared distances, and their weights of 1."""
+        loss = 0.5 * squares / self.dispersion(psi) + 0.5 * p * (LOG_2PI + psi[0])
+        return loss, np.ones_like(loss)
 
     def check(self, z: Array) -> None:
         """Refuse entries that are not finite."""

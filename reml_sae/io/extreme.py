@@ -52,7 +52,8 @@ class ExtremeRows:
         return (f"{named_rows(self.index, self.n_rows)} hold{'s' if one else ''} {self.share:.0%} "
                 f"of the variance, at {self.ratio:.3g} times the median norm: the atoms and the "
                 f"noise would be {'its' if one else 'theirs'}. Drop "
-                f"{'it' if one else 'them'}, or rescale rows, for example to unit norm")
+                f"{'it' if one else 'them'}, rescale rows, for example to unit norm, or fit with "
+                "row_noise='student_t'")
 
 
 def named_rows(index: Index, n_rows: int) -> str:

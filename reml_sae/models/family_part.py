@@ -13,4 +13,4 @@ def family_part(family: Family, bounds: Array | None = None) -> OuterPart:
     """The family's own outer parameters, in its box where ``bounds`` (n_psi, 2) gives no other."""
     return OuterPart("family", tuple(family.psi_names),
                      family.psi_bounds() if bounds is None else bounds,
-                     np.full(family.n_psi, family.has_dispersion))
+                     family.has_dispersion & (np.arange(family.n_psi) == 0))

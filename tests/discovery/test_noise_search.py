@@ -9,12 +9,13 @@ from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery import first_fit, search
 from reml_sae.discovery.fitting import rough_fit
 from reml_sae.discovery.local import least_gaussian
-from reml_sae.discovery.metric import in_metric
+from reml_sae.discovery.metric import central_weights, in_metric
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.polish import noise_gradient
 from reml_sae.discovery.starts.amid_noise import NoiseMixtureStart
 from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.engine import criterion
+from reml_sae.families import StudentTRows
 from reml_sae.families.noise import Diagonal, Factor
 from reml_sae.manifolds import Circle
 from tests.models.sae.systems import at_mode, by_quadrature
@@ -28,13 +29,17 @@ def with_factors(plant, sds, seed):
     return plant.Z + (rng.normal(size=(n, len(sds))) * sds) @ frame.T
 
 
-@pytest.mark.parametrize(("name", "integration", "kind"), [
-    ("ellipse", "laplace", "diagonal"), ("ellipse", "quadrature", "factor"),
-    ("two-circles", "laplace", "factor"), ("topk-pair", "laplace", "factor"),
-    ("topk-apart", "quadrature", "diagonal")])
-def test_slope_of_the_criterion_in_the_noise(name, integration, kind):
+@pytest.mark.parametrize(("name", "integration", "kind", "unequal"), [
+    ("ellipse", "laplace", "diagonal", False), ("ellipse", "quadrature", "factor", False),
+    ("two-circles", "laplace", "factor", False), ("topk-pair", "laplace", "factor", False),
+    ("topk-apart", "quadrature", "diagonal", False), ("ellipse", "quadrature", "diagonal", True),
+    ("two-circles", "laplace", "factor", True)])
+def test_slope_of_the_criterion_in_the_noise(name, integration, kind, unequal):
     """Against differences of V with the inner problem solved again, the unit of the rows moved."""
     base = at_mode(name, build_model=by_quadrature if integration == "quadrature" else None)
+    if unequal:
+        family = StudentTRows(df=5.0)
+        base = base.with_changes(family=family, unit_weights=central_weights(base.Z, family))
     p, theta, rng = base.shape[1], base.initial_theta(), np.random.default_rng(0)
     noise = (Factor(np.linalg.qr(rng.normal(size=(p, 2)))[0], np.array([2.0, 1.5]))
              if kind == "factor" else Diagonal(np.array([0.3, -0.3, 0.1, -0.1, 0.0]), 0.5))

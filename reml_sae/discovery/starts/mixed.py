@@ -17,7 +17,7 @@ from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.engine import Theta
 from reml_sae.models import SAEManifoldModel
-from reml_sae.models.sae.start import solve_beta, start_psi
+from reml_sae.models.sae.start import row_weights, solve_beta, start_psi
 
 
 def mixed_start(
@@ -50,6 +50,6 @@ def is_overdispersed(fitted: Fitted, ratio: float) -> bool:
     """Whether some rows are explained much worse than others, as those that mix atoms would be."""
     model, theta = fitted.model, fitted.result.theta
     residual = model.working - model.scaled_basis(theta)[1] @ theta.beta
-    squares = (residual**2).sum(axis=1)
+    squares = row_weights(model, theta, fitted.result.rho) * (residual**2).sum(axis=1)
     white = 2.0 / residual.shape[1] * squares.mean() ** 2
     return bool(squares.var() > ratio * white)

@@ -34,7 +34,8 @@ class DataTrace:
 
     ``rows`` (N, q, q), ``edges`` (e, q, q) and ``columns`` (c, N, q) are in chart coordinates;
     ``bend`` (N, p) is the derivative of half the log-determinant in the score, with its sign
-    turned; the majorizer has none.
+    turned; the majorizer has none. ``by_mean`` (N, p) is the majorizer's in the means, through the
+    weights of rows of unequal scale.
     """
 
     half_logdet: float
@@ -48,6 +49,7 @@ class DataTrace:
     gauge_pull: Array
     grad_psi: Array
     bend: Array | None = None
+    by_mean: Array | None = None
 
 
 def weighted_border(features: Array, weight: Array, row_map: RowMap) -> Array:
@@ -79,9 +81,12 @@ def exact_matrix(point: SAEState) -> ArrowMatrix:
     Raises
     ------
     InputError
-        Where the border is too large for a dense factor.
+        Where the border is too large for a dense factor, or rows have scales of their own.
     """
     m, p = point.theta.beta.shape
+    if point.tail:
+        raise InputError("curvature='exact' knows no rows of unequal scale; use "
+                         "curvature='majorizer' with row_noise='student_t'")
     if m * p > EXACT_BORDER_LIMIT:
         raise InputError(
             f"curvature='exact' factorises a dense border of {m * p} parameters, the limit is "

@@ -117,7 +117,13 @@ class SAEManifoldModel(SAEStructure):
         return np.eye(len(rho))
 
     def advance_rho(self, point: object, rho: Array) -> Array:
-        """Rho itself: no outer parameter has a step of its own."""
+        """Rho with the degrees of freedom of its rows that fit best at a state of the rows."""
+        if self.family.equal_weights or not self.family.row_weights or not isinstance(
+                point, SAEPoint):
+            return rho
+        rho, squares = rho.copy(), ((self.Z - point.eta) ** 2).sum(axis=1)
+        psi = self.outer.psi
+        rho[psi] = self.family.settled_psi(squares, self.shape[1], rho[psi])
         return rho
 
     @property
@@ -236,7 +242,7 @@ class SAEManifoldModel(SAEStructure):
     @cached_property
     def working(self) -> Array:
         """Data on the scale of the predictor, (N, p): Z itself under the identity link."""
-        if self.family.equal_weights:
+        if self.family.row_weights:
             return self.Z
         return self.family.initial_eta(self.Z) - self.offset
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import (
@@ -23,6 +24,7 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
+from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
 from reml_sae.typing import Array, Curvature
 
@@ -42,8 +44,11 @@ class SAEPoint(SAEState):
             border = border + weighted_border(
                 self.features, self.weight, self.structure.row_map)
             jacobians = self.restrict(self.weighted_jacobian("majorizer"))
+            features = self.features
         else:
-            gram = self.precision * (self.features.T @ self.features)
+            features = self._scaled_features
+            jacobians = np.sqrt(self.row_weight)[:, None, None] * jacobians
+            gram = self.precision * (features.T @ features)
         grams = self.decoder_prior.curvature_grams()
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
@@ -53,7 +58,7 @@ class SAEPoint(SAEState):
             gram[np.diag_indices_from(gram)] *= 1.0 + damping
         coupled = self.coupled("majorizer")
         return SpanArrowMatrix(
-            rows=rows, features=self.features, jacobians=jacobians,
+            rows=rows, features=features, jacobians=jacobians,
             span=self.span, gram=gram,
             border_columns=np.sqrt(self.gauge.weight) * (self.gauge.columns @ self.span),
             scale=1.0 if self.precision is None else self.precision,
@@ -78,9 +83,16 @@ class SAEPoint(SAEState):
             pushed = self.observed * (moved + self.features @ v.beta)
             border = self.features.T @ pushed
         else:  # outside the span the border is the Gram matrix alone
-            pushed = self.precision * (moved + self.features @ (v.beta @ self.span))
-            border = self.precision * (self.features.T @ self.features) @ v.beta
-            border += self.precision * (self.features.T @ moved) @ self.span.T
+            weight, scaled = self.row_weight[:, None], self._scaled_features
+            pushed = self.precision * weight * (moved + self.features @ (v.beta @ self.span))
+            border = self.precision * (scaled.T @ scaled) @ v.beta
+            border += self.precision * (self.features.T @ (weight * moved)) @ self.span.T
+            if self.tail:
+                within = self.score @ self.span
+                lost = self.tail * (np.einsum("nr,nr->n", within, moved)
+                                    + np.einsum("nm,nm->n", self.features, self.score @ v.beta.T))
+                pushed -= lost[:, None] * within
+                border -= self.features.T @ (lost[:, None] * self.score)
         rows = np.einsum("nar,nr->na", self.jacobian, pushed)
         rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
         rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
@@ -117,30 +129,35 @@ class SAEPoint(SAEState):
         edf = self.structure.n_carried - penalty_trace
         if curvature == "majorizer":
             edf += 2.0 * self.remainder.scaling
-        # with one weight, every entry of the data part of H carries 1 / phi
-        scaled = curvature == "majorizer" and self.precision is not None
-        grad_rho[self.structure.outer.psi] += -0.5 * edf if scaled else data.grad_psi
+        # at the weights of its rows, every entry of the data part of H carries 1 / phi
+        grad_rho[self.structure.outer.psi] += data.grad_psi
+        if curvature == "majorizer" and (phi := self.structure.outer.dispersion) is not None:
+            grad_rho[phi] -= 0.5 * edf
         value = data.half_logdet + gauge_value - correction
         if curvature == "majorizer":
             value += float(self.remainder.values.sum())
             grad_x += self.row_prior.hvp(self.remainder.slope)
             grad_rho += self.row_prior.gradient_rho_dot(self.remainder.slope)
+        if self.tail:
+            value -= self._missing_scales.value
         return LogDeterminant(value, Theta(self.restrict(grad_x), grad_beta), grad_rho, edf)
 
     def _majorizer_trace(self) -> DataTrace:
         factor, inverse = self._factor, self._selected_inverse
         t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
         grad_psi = np.zeros(len(self.psi))
-        u = None
+        u, border_trace = None, inverse.border_trace
         missing = 2.0 * self.remainder.blocks
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
-        elif self.structure.polar:
-            t = t + self.precision * self.lift(missing @ self.restrict(self.jacobian))
+        else:
+            t, tau, u, grad_psi = self._row_trace(t, tau, missing)
+            if self.tail:
+                border_trace = border_trace - 2.0 * self._missing_scales.prior
         grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
         grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
         if u is not None:
-            grad_x += np.einsum("nao,no->na", self.jacobian, u)
+            grad_x += np.einsum("nar,nr->na", self.jacobian, u @ self.span)
             grad_beta += self.features.T @ u
         gauge_pull = np.zeros_like(self.gauge.columns)
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
@@ -149,8 +166,45 @@ class SAEPoint(SAEState):
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows + missing, inverse.edges,
-                         inverse.columns, inverse.border_trace, border, grad_x, grad_beta,
-                         gauge_pull, grad_psi)
+                         inverse.columns, border_trace, border, grad_x, grad_beta,
+                         gauge_pull, grad_psi, by_mean=u)
+
+    def _row_trace(
+        self, t: Array, tau: Array, missing: Array
+    ) -> tuple[Array, Array, Array | None, Array]:
+        """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
+
+        t and tau are for rows that are scaled by its root. Returns as `_weighted_trace`; u is None
+        where the weights are known.
+        """
+        assert self.precision is not None
+        root = np.sqrt(self.row_weight)
+        if self.structure.polar:
+            own = root[:, None, None] * self.restrict(self.jacobian)
+            t = t + self.precision * self.lift(missing @ own)
+        if not self.tail:
+            return t, tau, None, np.zeros(len(self.psi))
+        scales = self._missing_scales
+        tau = tau - 2.0 * self.precision * self._scaled_features @ scales.data
+        t, tau = root[:, None, None] * t, root[:, None] * tau
+        slope = np.einsum("nar,nar->n", t, self.jacobian)
+        slope += np.einsum("nm,nm->n", tau, self.features)
+        slope *= 0.5 / self.row_weight
+        u = (self.tail * slope * self.row_weight)[:, None] * self.score
+        by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
+        return t, tau, u, by_psi @ slope - scales.psi
+
+    @cached_property
+    def _missing_scales(self) -> MissingScales:
+        assert self.precision is not None
+        data = self.precision * (self._scaled_features.T @ self._scaled_features)
+        return MissingScales.of(self.structure, self.psi, data,
+                                block_diag(*self.decoder_prior.curvature_grams()))
+
+    @cached_property
+    def _scaled_features(self) -> Array:
+        """Features (N, M) at the roots of the rows' weights."""
+        return np.asarray(np.sqrt(self.row_weight)[:, None] * self.features)
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, missing: Array
@@ -203,16 +257,17 @@ class SAEPoint(SAEState):
         return edf, self._factor.coefficient_covariance(where)
 
     def score_moment(self) -> Array:
-        """Sum over rows of E_i[s s^T] for the scores s = -dl/deta of a row, (p, p).
+        """Sum over rows of E_i[s s^T / w] for the scores s = -dl/deta of a row, (p, p).
 
-        Of a Gaussian, at these decoders, to the first order about the modes of the rows.
+        Of Gaussian rows of weights w, at these decoders, to the first order about their modes.
         """
         assert self.precision is not None
-        jacobian = self.restrict(self.jacobian)
-        spread = np.linalg.solve(self.row_hessian("majorizer"), jacobian)
+        weight = self.row_weight[:, None]
+        jacobian, score = self.restrict(self.jacobian), self.score / np.sqrt(weight)
+        spread = weight[:, :, None] * np.linalg.solve(self.row_hessian("majorizer"), jacobian)
         r = jacobian.shape[2]
         within = self.precision**2 * (jacobian.reshape(-1, r).T @ spread.reshape(-1, r))
-        return np.asarray(self.score.T @ self.score + self.span @ within @ self.span.T)
+        return np.asarray(score.T @ score + self.span @ within @ self.span.T)
 
     @cached_property
     def _selected_inverse(self) -> SpanSelectedInverse:
@@ -226,8 +281,13 @@ class SAEPoint(SAEState):
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
         family, data = self.structure.family, self.structure.noise.colour  # not in its metric
         Z, offset = data(self.structure.Z), np.broadcast_to(self.structure.offset, self.eta.shape)
-        null = float(family.deviance(Z, data(offset), self.psi).sum())
-        left = float(family.deviance(Z, data(self.eta), self.psi).sum())
+        if self.tail:  # rows at the weights that the fit gives them
+            weight = self.row_weight
+            null, left = (float(weight @ ((Z - data(eta)) ** 2).sum(axis=1))
+                          for eta in (offset, self.eta))
+        else:
+            null = float(family.deviance(Z, data(offset), self.psi).sum())
+            left = float(family.deviance(Z, data(self.eta), self.psi).sum())
         return 1.0 - left / null if null else 0.0
 
     @property
@@ -268,7 +328,11 @@ class SAEPoint(SAEState):
             bend = exact_trace(self).bend
             assert bend is not None
             moved -= bend
-        return np.asarray(self.score + self.precision * moved)
+        out = self.score + self.precision * self.row_weight[:, None] * moved
+        if self.tail:
+            out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
+            out -= self._majorizer_trace().by_mean
+        return np.asarray(out)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from reml_sae.assignments import Assignment
 from reml_sae.engine import Outer
 from reml_sae.errors import InputError
@@ -57,7 +55,9 @@ def without_null_priors(terms: Sequence[PenaltyTerm]) -> tuple[PenaltyTerm, ...]
 
 def outer_of(terms: Sequence[PenaltyTerm], family: Family) -> Outer:
     """What rho consists of: a part for every term, and the family's."""
-    box = np.array([DISPERSION_BOX]) if family.has_dispersion else None
+    box = family.psi_bounds()
+    if family.has_dispersion:
+        box[0] = DISPERSION_BOX
     return Outer(tuple(term.outer_part for term in terms), family_part(family, box))
 
 
@@ -102,9 +102,9 @@ def check_terms(
     dense = dense_terms(terms)
     layout = Layout(atoms, has_intercept=assignment.has_intercept)
     size = layout.basis_size * n_outputs
-    if (dense or not family.equal_weights) and size > DENSE_BORDER_LIMIT:
+    if (dense or not family.row_weights) and size > DENSE_BORDER_LIMIT:
         kinds = {term.penalty.KIND_TAG for term in dense}
-        if not family.equal_weights:
+        if not family.row_weights:
             kinds.add(f"the {family.name} family")
         raise InputError(
             f"{', '.join(sorted(kinds))} needs a dense border of {size} decoder parameters, "

@@ -16,6 +16,7 @@ import numpy as np
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import PackedRows, batched_cholesky, batched_solve_psd
 from reml_sae.models.sae.row_prior import RowPrior
+from reml_sae.models.sae.row_scales import missing_rows
 from reml_sae.models.sae.state import SAEState, decoder_span
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowResult, gather_rows, row_slices
@@ -84,6 +85,7 @@ def _evidence(rho: Array, span: Array, chunk: RowChunk) -> RowResult:
     value = _objectives(structure, theta, rho) + np.where(sign > 0, 0.5 * logdet, np.inf)
     value -= 0.5 * np.log(2.0 * np.pi) * structure.carried.sum(axis=1)
     value[sign > 0] += point.remainder.values[sign > 0]
+    value -= missing_rows(structure, point.psi)[0]
     return RowResult((value + point.row_prior.log_partitions(),))
 
 

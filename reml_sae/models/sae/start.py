@@ -16,7 +16,7 @@ START_DISPERSION = (1e-8, 1.0)
 def column_weights(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     """IRLS weight of every column, averaged over the rows, (p,)."""
     psi = rho[structure.outer.psi]
-    if structure.family.equal_weights:
+    if structure.family.row_weights:
         return np.full(structure.shape[1], 1.0 / structure.family.dispersion(psi))
     eta = structure.scaled_basis(theta)[1] @ theta.beta + structure.offset
     return structure.family.weight(structure.Z, eta, psi, 0).mean(axis=0)
@@ -32,8 +32,15 @@ def start_psi(structure: SAEStructure, theta: Theta) -> Array:
     """Outer parameters of the family from which a search starts, (n_psi,)."""
     if not structure.family.has_dispersion:
         return structure.family.initial_psi(structure.Z)
-    square = np.mean(row_residuals(structure, theta) ** 2)
-    return np.log(np.clip([square], *START_DISPERSION))
+    psi = structure.family.best_psi(row_residuals(structure, theta))
+    psi[0] = np.clip(psi[0], *np.log(START_DISPERSION))
+    return psi
+
+
+def row_weights(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
+    """Weights (N,) of the rows at a state; 1 where rows have no scale of their own."""
+    eta = structure.scaled_basis(theta)[1] @ theta.beta + structure.offset
+    return structure.family.row_weight(structure.Z, eta, rho[structure.outer.psi])
 
 
 def solve_beta(structure: SAEStructure, theta: Theta, rho: Array) -> Theta:
@@ -47,9 +54,9 @@ def solve_beta(structure: SAEStructure, theta: Theta, rho: Array) -> Theta:
         if not gaussian:
             priors[k] = priors[k] + structure.decoder_precision * np.eye(len(priors[k]))
     prior = block_diag(*priors)
-    if structure.family.equal_weights:
-        gram = features.T @ features + np.exp(rho[structure.outer.psi][0]) * prior
-        return Theta(theta.xi, cho_solve(cho_factor(gram), features.T @ structure.Z))
+    if structure.family.row_weights:
+        return _solve_rows(
+            structure, theta.xi, features, np.exp(rho[structure.outer.psi][0]) * prior)
     eta = structure.family.initial_eta(structure.Z)
     for _ in range(IRLS_STEPS):
         weight = structure.family.weight(structure.Z, eta, rho[structure.outer.psi], 0)
@@ -59,3 +66,16 @@ def solve_beta(structure: SAEStructure, theta: Theta, rho: Array) -> Theta:
         beta = np.linalg.solve(grams, right.T[:, :, None])[:, :, 0].T
         eta = features @ beta + structure.offset
     return Theta(theta.xi, np.asarray(beta, float))
+
+
+def _solve_rows(structure: SAEStructure, xi: Array, features: Array, prior: Array) -> Theta:
+    """Least squares of rows, at the weights that what they leave gives them."""
+    family, Z = structure.family, structure.Z
+    steps = 1 if family.equal_weights else IRLS_STEPS
+    eta = np.zeros_like(Z)
+    for _ in range(steps):
+        root = np.sqrt(family.row_weight(Z, eta, family.best_psi(Z - eta)))[:, None]
+        scaled = root * features
+        beta = cho_solve(cho_factor(scaled.T @ scaled + prior), scaled.T @ (root * Z))
+        eta = features @ beta
+    return Theta(xi, beta)

@@ -1,10 +1,11 @@
 """The SAE-manifold's objective at one (theta, rho): its value, gradient and row curvature.
 
 Notation of DESIGN A3: phi_i the scaled basis, j_i the row Jacobian in span coordinates, Q the
-orthonormal basis of the decoders' row span. A family with one weight s = 1 / dispersion for all
-entries keeps the border a Kronecker product, reduced to the span; another one has a border that is
-dense, and the span is then the whole space. All row arrays are built in the full local parameters
-x = (z, t) of `mixture` and then restricted to the chart.
+orthonormal basis of the decoders' row span. A family with one weight w_i / dispersion for all
+entries of a row keeps the border a Kronecker product, reduced to the span, of rows that are scaled
+by the root of w_i; another one has a border that is dense, and the span is then the whole space.
+All row arrays are built in the full local parameters x = (z, t) of `mixture` and then restricted to
+the chart.
 """
 
 from __future__ import annotations
@@ -102,9 +103,19 @@ class SAEState:
 
     @cached_property
     def precision(self) -> float | None:
-        """The one IRLS weight of all entries; None where they differ."""
+        """IRLS weight of all entries of a row of weight 1; None where those of a row differ."""
         family = self.structure.family
-        return 1.0 / family.dispersion(self.psi) if family.equal_weights else None
+        return 1.0 / family.dispersion(self.psi) if family.row_weights else None
+
+    @cached_property
+    def row_weight(self) -> Array:
+        """Weights w of the rows, (N,)."""
+        return self.structure.family.row_weight(self.structure.Z, self.eta, self.psi)
+
+    @cached_property
+    def tail(self) -> float:
+        """kappa of `Family.tail`."""
+        return self.structure.family.tail(self.psi, self.structure.shape[1])
 
     @cached_property
     def weight(self) -> Array:
@@ -119,7 +130,7 @@ class SAEState:
     def weighted_jacobian(self, which: Curvature) -> Array:
         """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
         if self.precision is not None:
-            return self.precision * self.jacobian
+            return (self.precision * self.row_weight)[:, None, None] * self.jacobian
         return self.jacobian * (self.weight if which == "majorizer" else self.observed)[:, None]
 
     def row_hessian(self, curvature: Curvature) -> Array:
@@ -130,6 +141,9 @@ class SAEState:
         blocks = self.weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
         if curvature == "exact":
             blocks -= self.score_hessian
+            if self.tail:
+                pulled = np.einsum("nar,nr->na", self.jacobian, self.score @ self.span)
+                blocks -= self.tail * pulled[:, :, None] * pulled[:, None, :]
         blocks = self.restrict_blocks(blocks + self.row_prior.blocks(curvature))
         index = np.arange(blocks.shape[1])
         blocks[:, index, index] += ~self.structure.carried

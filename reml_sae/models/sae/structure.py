@@ -58,6 +58,8 @@ class SAEStructure:
     noise : Noise, optional
         Covariance of the noise in whose metric Z is given, `noise.whiten` of the data over
         ``unit``; isotropic by default.
+    unit_weights : (N,) array, optional
+        Weights of the rows in the mean square whose root ``unit`` is; equal by default.
     held_counts : ((K,) array, int), optional
         How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
         costs a row to open a gate under a Beta-Bernoulli prior.
@@ -77,6 +79,7 @@ class SAEStructure:
     family: Family = None  # type: ignore[assignment]
     offset: Array = None  # type: ignore[assignment]
     noise: Noise = None  # type: ignore[assignment]
+    unit_weights: Array | None = None
     held_counts: tuple[Array, int] | None = None
     row_map: RowMap = field(default_factory=SerialRows, repr=False)
 
@@ -201,7 +204,7 @@ class SAEStructure:
 
         A decoder penalty may differ between outputs, or the family's weights.
         """
-        return bool(self.dense_terms) or not self.family.equal_weights
+        return bool(self.dense_terms) or not self.family.row_weights
 
     @property
     def has_gaussian_decoder(self) -> list[bool]:
@@ -224,7 +227,7 @@ class SAEStructure:
             if not atom.angular_axes or not self.has_manifold_prior[k]:
                 continue
             alone = len(atom.angular_axes) == atom.latent_dim
-            stretched = alone and self.assignment.is_log_normal and self.family.equal_weights
+            stretched = alone and self.assignment.is_log_normal and self.family.row_weights
             first = self.coordinate_columns(k).start
             out.append(Polar(k if stretched else None, first + np.array(atom.angular_axes)))
         return out
@@ -315,6 +318,7 @@ class SAEStructure:
         terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
         return {"Z": self.Z[index], "active": self.active[index], "terms": terms,
                 "family": self.family.restrict(index, self.shape),
+                "unit_weights": None if self.unit_weights is None else self.unit_weights[index],
                 "held_counts": self.gate_counts}
 
     def restricted(self, term: PenaltyTerm, rows: Index) -> PenaltyTerm:

@@ -6,7 +6,8 @@ negative log posterior of a row has the second derivative
     sum_o h_o (d eta_o / dt_a)^2 - s . d2 eta / dt_a^2 + prior
 
 with s = -dl/deta and h = d2l/deta2 of its loss, whose largest value where some row has mass gives
-the least standard deviation s_a; a spacing of .8 s_a integrates to rounding.
+the least standard deviation s_a; a spacing of .8 s_a integrates to rounding, of rows of unequal
+scale, whose posterior is no entire function, one of less (`Family.step`).
 
 Coordinates in which the basis is affine are not on the lattice where the likelihood is Gaussian:
 given the others their posterior is N(mu, P^-1) with P = I + X X^T / phi, X = d eta / dw, exactly.
@@ -26,7 +27,7 @@ import numpy as np
 from reml_sae.assignments._base import Assignment
 from reml_sae.assignments.gates import FARTHEST
 from reml_sae.errors import InnerConvergenceError, InputError
-from reml_sae.families import Family
+from reml_sae.families import GAUSSIAN_STEP, Family
 from reml_sae.manifolds import Manifold
 from reml_sae.manifolds._rules import EDGE, gaussian_rule, log_amplitude_rule, product_rule
 from reml_sae.models.sae.terms import PenaltyTerm
@@ -34,8 +35,6 @@ from reml_sae.penalties import ARDPenalty
 from reml_sae.typing import Array
 
 LADDER = 1.25
-STEP = 0.8
-"""Spacing over the least posterior standard deviation; see `manifolds._rules`."""
 LINEAR_STEP = 0.18, 0.5
 """Spacing of log amplitudes where all coordinates are linear: of themselves, for the density of a
 row without these is analytic and bounded within pi / 4 of the real line, and over the prior's
@@ -168,7 +167,7 @@ def amplitude_lattice(
                        Z - centre, alpha)
     linear, pieces, total = atom.linear_axes, [], 0
     u, logs = (_linear_amplitudes(alpha) if len(linear) == atom.latent_dim else
-               log_amplitude_rule(alpha, needs.length, STEP, needs.low, needs.high))
+               log_amplitude_rule(alpha, needs.length, GAUSSIAN_STEP, needs.low, needs.high))
     for each, log_weight in zip(u, logs, strict=True):
         spacing = needs.spacing(float(np.exp(each)))
         nodes, log_weights = _affordable(atom, spacing, linear, len(Z), total)
@@ -244,12 +243,12 @@ class _Probes:
         return (Z[start:start + size] for start in range(0, len(Z), size))
 
 
-def _ladder(sharp: Array) -> Array:
-    """Spacing for second derivatives of the log posterior.
+def _ladder(sharp: Array, step: float = GAUSSIAN_STEP) -> Array:
+    """Spacing for second derivatives of the log posterior, in standard deviations of that.
 
     In steps of a ladder: a search that moves the decoder a little keeps its nodes.
     """
-    finest = STEP / np.sqrt(sharp)
+    finest = step / np.sqrt(sharp)
     return np.asarray(LADDER ** np.floor(np.log(finest) / np.log(LADDER)), np.float64)
 
 
@@ -258,19 +257,20 @@ def _spacing(probes: _Probes, family: Family, psi: Array, Z: Array) -> Array:
     sharp = np.zeros(probes.bend.shape[1])
     for rows in probes.chunks(Z):
         sharp = np.maximum(sharp, _sharpest(probes, rows, family, psi))
-    return _ladder(1.0 + sharp)
+    return _ladder(1.0 + sharp, family.step(psi, Z.shape[1]))
 
 
 def _sharpest(probes: _Probes, Z: Array, family: Family, psi: Array) -> Array:
     """Bound (d,) on the second derivative of rows' losses where they have mass."""
-    if family.equal_weights:
+    if family.row_weights:
         phi, steep = family.dispersion(psi), probes.steep
-        square = squares(Z, probes.at)
-        near = square < square.min(axis=1, keepdims=True) + 2.0 * NEAR * phi
+        loss, weight = family.row_losses(squares(Z, probes.at), Z.shape[1], psi)
+        near = loss < loss.min(axis=1, keepdims=True) + NEAR
         sharp = []
         for d in range(steep.shape[1]):
             own, level = probes.bent(Z, d)
-            sharp.append(np.where(near, steep[:, d] + np.abs(own - level), 0.0).max(initial=0.0))
+            bound = weight * (steep[:, d] + np.abs(own - level))
+            sharp.append(np.where(near, bound, 0.0).max(initial=0.0))
         return np.array(sharp) / phi
     z, eta = np.broadcast_arrays(Z[:, None], probes.at[None])
     loss = family.loss(z, eta, psi).sum(axis=2)

@@ -7,12 +7,14 @@ For a row with F_i(t, beta) = loss and density of its prior at nodes t_g,
     d2l_i    = E_i[H] - Var_i[g],                      H = phi phi^T (x) diag(h)      (Louis 1982)
 
 with s = -dl/deta and h = d2l/deta2 of the entries' loss l, E_i over the row's own posterior r_i.
+Where the row has a scale of its own that is integrated out (`Family.tail`), H loses kappa g g^T.
 With one node it is Laplace's arrow; with the exact posterior, its moments stand for D_i^-1.
 
 The derivative of T = <G, sum_i d2l_i> at fixed G, which the gradient of log|d2L| needs, follows
-from dr_ig = -r_ig (dF_ig - E_i[dF]) with c = <G, H> - g^T G g + 2 g^T G E_i[g]:
+from dr_ig = -r_ig (dF_ig - E_i[dF]) with c = <G, H> - (1 + kappa) g^T G g + 2 g^T G E_i[g]:
 
-    dT = -sum_ig r_ig (c - E_i[c]) dF_ig + sum_ig r_ig ( 2 (G E_i[g] - G g)^T dg + <G, dH> ).
+    dT = -sum_ig r_ig (c - E_i[c]) dF_ig
+         + sum_ig r_ig ( 2 (G E_i[g] - (1 + kappa) G g)^T dg + <G, dH> - dkappa g^T G g ).
 
 `row_nodes` sums over nodes that all rows share, `row_pairs` over nodes of each row's own, and
 `row_parts` adds up rows of different atoms.
@@ -49,7 +51,7 @@ class QuadratureSums:
         E of half the deviance over the dispersion.
     edf : float
         Sum over rows of tr(W Var_i[eta]), what their coordinates spend.
-    scores : (p, p) sum of E_i[s s^T]
+    scores : (p, p) sum of E_i[s s^T / w], w the weight of the row
     """
 
     rows: Array
@@ -98,6 +100,9 @@ class RowQuadrature(ABC):
         family, lattice = self.family, self.lattice
         centre = self._centre
         n, size = len(Z), len(centre)
+        if family.row_weights and not family.equal_weights:
+            losses = family.row_losses(squares(Z, centre), Z.shape[1], self.psi)[0]
+            return lattice.log_weights - losses, np.zeros((n, size, 0))
         if not family.equal_weights:
             loss = family.loss(Z[:, None], np.broadcast_to(centre, (n, *centre.shape)), self.psi)
             return lattice.log_weights - loss.sum(axis=2), np.zeros((n, size, 0))

@@ -100,11 +100,12 @@ class RowPairs(RowQuadrature):
             outer += pairs.loss_outer() @ pairs.r
             blocks = (pairs.r[:, None] * pairs.h).T @ pairs.products
             complete[:, outputs, :, outputs] += blocks.reshape(p, m, m)
-            slopes = pairs.slopes * np.sqrt(pairs.r)[:, None]  # BLAS forms half of A^T A
+            root = np.sqrt((1.0 + pairs.tail) * pairs.r)
+            slopes = pairs.slopes * root[:, None]  # BLAS forms half of A^T A
             spread += slopes.T @ slopes - pairs.mean_slope.T @ pairs.mean_slope
             energy += float(pairs.r @ pairs.energy())
             edf += pairs.information()
-            root = pairs.s * np.sqrt(pairs.r)[:, None]
+            root = pairs.s * np.sqrt(pairs.r / pairs.weight)[:, None]
             scores += root.T @ root
         return RowResult(
             (np.concatenate(rows),), (beta, outer, complete, spread, energy, edf, scores))
@@ -124,11 +125,13 @@ class RowPairs(RowQuadrature):
             c, v = a.contracted(G, own)
             weight = -a.r * (c - a.mean(c)[a.rows])
             w = np.einsum("am,amo->ao", a.phi, v.reshape(-1, m, p))
-            beta += a.phi.T @ (a.r[:, None] * (a.h * w + a.loss_eta(3) * q)
-                               - weight[:, None] * a.s)
+            beta += a.phi.T @ (a.r[:, None] * (a.turned(w) + a.bent(q)) - weight[:, None] * a.s)
             outer += a.loss_outer() @ weight
             psi += np.einsum("jao,ao->j", a.loss_eta_psi(1), a.r[:, None] * w)
             psi += np.einsum("jao,ao->j", a.loss_eta_psi(2), a.r[:, None] * q)
+            if a.tail:
+                square = np.einsum("aj,aj->a", a.slopes, a.slopes @ G)
+                psi -= float(a.r @ square) * self.family.tail_psi(self.psi, p)
         return RowResult(sums=(beta, outer))
 
     def gradient_outer_dot(self, u: Array) -> Array:
@@ -158,7 +161,10 @@ class RowPairs(RowQuadrature):
             along = a.slopes @ u.ravel()
             weight = along - a.mean(along)[a.rows] - 0.5 * (c - a.mean(c)[a.rows])
             direct = a.phi @ u - 0.5 * np.einsum("am,amo->ao", a.phi, v.reshape(-1, m, p))
-            out.append(a.mean((1.0 + weight)[:, None] * a.s + a.h * direct))
+            moved = a.turned(direct)
+            if a.tail:
+                moved -= 0.5 * a.bent(a.products @ own)
+            out.append(a.mean((1.0 + weight)[:, None] * a.s + moved))
         return RowResult((np.concatenate(out),))
 
 
@@ -180,6 +186,19 @@ class Pairs:
         self._starts = np.searchsorted(rows, np.arange(len(Z)))
         self.s = -self.loss_eta(1)
         self.h = self.loss_eta(2)
+        self.tail = of.family.tail(of.psi, Z.shape[1])
+        self.weight = of.family.row_weight(self._z, self._eta, of.psi)
+
+    def turned(self, x: Array) -> Array:
+        """Second derivative of a row's loss in eta times x, (a, p)."""
+        out = self.h * x
+        if self.tail:
+            out -= self.tail * np.einsum("ao,ao->a", self.s, x)[:, None] * self.s
+        return out
+
+    def bent(self, q: Array) -> Array:
+        """Derivative in eta of the sum of q h over a row, (a, p)."""
+        return self._of.family.curvature_gradient(self._z, self._eta, self._of.psi, q)
 
     def loss_eta(self, order: int) -> Array:
         """Derivative of the entries' loss in eta, (a, p)."""
@@ -220,11 +239,13 @@ class Pairs:
         return self.mean(self.slopes)
 
     def contracted(self, G: Array, own: Array) -> tuple[Array, Array]:
-        """c = <G, H> - g^T G g + 2 g^T G E_i[g] (a,), and its derivative in g (a, M p).
+        """c = <G, H> - (1 + kappa) g^T G g + 2 g^T G E_i[g] (a,), and its derivative in g.
+
+        That is (a, M p).
 
         ``own`` (M^2, p) are the blocks of G of one output.
         """
-        turned, lever = self.slopes @ G, (self.mean_slope @ G)[self.rows]
+        turned, lever = (1.0 + self.tail) * (self.slopes @ G), (self.mean_slope @ G)[self.rows]
         c = np.einsum("ao,ao->a", self.h, self.products @ own)
         c += np.einsum("aj,aj->a", self.slopes, 2.0 * lever - turned)
         return c, 2.0 * (lever - turned)
