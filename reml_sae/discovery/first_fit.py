@@ -50,7 +50,8 @@ def fit_starts(
     starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, STARTS)
     rough, halt = _fit_all(rows, atoms, settings, starts)
     if halt is None and settings.noise != "isotropic" and not _has_plain_noise(rough):
-        more, halt = _fit_all(rows, atoms, settings, _starts_amid_noise(rows, atoms, settings, rng))
+        more, halt = _fit_all(rows, atoms, settings, _starts_amid_noise(rows, atoms, settings, rng),
+                              _lowest(rough))
         rough += more
     if not rough:
         raise InnerConvergenceError(
@@ -68,12 +69,12 @@ def fit_starts(
 
 
 def _fit_all(
-    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, starts: Sequence[CodeStart]
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, starts: Sequence[CodeStart],
+    goal: float = np.inf,
 ) -> tuple[list[tuple[Fitted, CodeStart]], OuterStatus | None]:
     """Rough fits from starts, each in the metric of its noise; and why no more are to be tried."""
     assignment, policy = settings.assign(len(atoms)), settings.policy
     rough: list[tuple[Fitted, CodeStart]] = []
-    met: list[float] = []
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
     for number, start in enumerate(starts):
         if (start.explained is not None
@@ -86,19 +87,35 @@ def _fit_all(
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")
         if fitted is not None:
-            if settings.noise != "isotropic":
-                V = fitted.result.criterion
-                if any(abs(V - other) < policy.start.same for other in met):
-                    logger.info("start %d has come to where another was", number)
-                    continue
-                met.append(V)
-                goal = _best(rough)[0].result.criterion if rough else np.inf
-                fitted = turn_noise(fitted, settings, goal)
             rough.append((fitted, start))
             halt = _halt(fitted, settings)
             if halt is not None:
                 return rough, halt
-    return rough, None
+    return (rough, None) if settings.noise == "isotropic" else _turned(rough, settings, goal)
+
+
+def _turned(
+    rough: Sequence[tuple[Fitted, CodeStart]], settings: Settings, goal: float
+) -> tuple[list[tuple[Fitted, CodeStart]], OuterStatus | None]:
+    """Rough fits in the noise that they leave, the lowest first: it is the goal of the others."""
+    found: list[tuple[Fitted, CodeStart]] = []
+    before = -np.inf
+    for fitted, start in sorted(rough, key=lambda pair: pair[0].result.criterion):
+        if fitted.result.criterion - before < settings.policy.start.same:
+            logger.info("a start has come to where another was")
+            continue
+        before = fitted.result.criterion
+        fitted = turn_noise(fitted, settings, min(goal, _lowest(found)))
+        found.append((fitted, start))
+        halt = _halt(fitted, settings)
+        if halt is not None:
+            return found, halt
+    return found, None
+
+
+def _lowest(rough: Sequence[tuple[Fitted, CodeStart]]) -> float:
+    """The lowest V, infinite where there is none."""
+    return min((fitted.result.criterion for fitted, _ in rough), default=np.inf)
 
 
 def _best(rough: Sequence[tuple[Fitted, CodeStart]]) -> tuple[Fitted, CodeStart]:
@@ -127,7 +144,7 @@ def _starts_amid_noise(
     everything = best_noise(settings.noise, X.T @ X / len(X), len(X))
     if everything.simpler() is not None:
         white = _problem(rows.whitened(everything).Z, atoms, settings)
-        starts += find_code_starts(white, rng, STARTS + AMID_NOISE)
+        starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]
 
 

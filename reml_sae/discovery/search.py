@@ -55,6 +55,7 @@ def search(
     table: Sequence[tuple[int, float]] = ()
     choices: Sequence[TopologyChoice] = ()
     records: list[MoveRecord] = []
+    rival: Fitted | None = None
     if structure.topology is None and structure.n_atoms == 1:
         choices = [choose_topology(working_scale(rows.Z, settings), AUTO_TOPOLOGIES, settings, rng)]
         fitted = fit_starts(rows, [choices[0].manifold], settings, rng)
@@ -64,11 +65,11 @@ def search(
         if not fitted.result.interrupted:
             fitted, records = try_move(Remove(), fitted, Context(structure, settings, rng))
     else:
-        fitted = _begun(rows, structure.atoms(structure.n_atoms), settings, rng)
+        fitted, rival = _begun(rows, structure.atoms(structure.n_atoms), settings, rng)
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
-        fitted = _in_its_noise(settle(fitted, settings), rows, settings, rng)
+        fitted = _in_its_noise(settle(fitted, settings), rival, rows, settings, rng)
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
@@ -102,18 +103,22 @@ def _out_of_reach(settings: Settings, n_rows: int) -> float:
 
 def _begun(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
-) -> Fitted:
-    """A rough fit without noise of a shape, unless what that leaves has one beyond doubt."""
+) -> tuple[Fitted, Fitted | None]:
+    """A rough fit without noise of a shape; where what that leaves has one beyond doubt, one with.
+
+    Then the first comes second, as its rival.
+    """
     plain = fit_starts(rows, atoms, _plain(settings), rng)
     if settings.noise == "isotropic" or plain.result.interrupted:
-        return plain
+        return plain, None
     if better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z)):
-        return plain
-    return fit_starts(rows, atoms, settings, rng)
+        return plain, None
+    return fit_starts(rows, atoms, settings, rng), plain
 
 
 def _in_its_noise(
-    fitted: Fitted, rows: MetricRows, settings: Settings, rng: np.random.Generator
+    fitted: Fitted, rival: Fitted | None, rows: MetricRows, settings: Settings,
+    rng: np.random.Generator,
 ) -> Fitted:
     """The fit in the noise that it leaves, with no higher V than by isotropic noise.
 
@@ -124,11 +129,14 @@ def _in_its_noise(
     if found.rows.noise.simpler() is None or found.result.interrupted:
         return found
     own = settings if fitted.rows.noise.simpler() is None else _plain(settings)
-    try:
-        other = fit_starts(rows, fitted.model.atoms, own, rng)
-    except InnerConvergenceError as error:
-        logger.info("other starts were given up: %s", error)
-        return found
+    if rival is not None and rival.model.atoms == found.model.atoms:
+        other = rival
+    else:
+        try:
+            other = fit_starts(rows, fitted.model.atoms, own, rng)
+        except InnerConvergenceError as error:
+            logger.info("other starts were given up: %s", error)
+            return found
     behind = other.result.criterion - found.result.criterion
     if behind < _out_of_reach(settings, len(rows.Z)) and not other.result.interrupted:
         other = settle(other, own)

@@ -6,7 +6,9 @@ The linear relaxation of atoms that rows use one at a time, where the noise N ha
 directions in which all rows vary alike are in N, and those in which only some do tell atoms apart.
 EM: at a given N and shares of rows, L_k are the leading axes of their second moment in the metric
 of N (probabilistic principal components); N is then the posterior second moment of what is left.
-Atoms whose centres are those of all rows are told apart better without centres of their own.
+Atoms whose centres are those of all rows are told apart better without centres of their own, and
+curves that wind through many dimensions only by flats that hold all of them: what a flat leaves out
+is taken for noise of all rows. Schwarz's criterion chooses both.
 """
 
 from __future__ import annotations
@@ -30,45 +32,68 @@ def flats_amid_noise(
     Z: Array, dims: Sequence[int], n_init: int, rng: np.random.Generator,
     policy: NoiseMixturePolicy,
 ) -> list[BlockStart]:
-    """Starts of rows that use one atom each, the likeliest of either sort first.
+    """Starts of rows that use one atom each, the likeliest first.
 
     Parameters
     ----------
     Z : (N, p) array
         Centred rows.
     dims : sequence of K int
-        Dimensions q_k of the flats.
+        Dimensions of which scores are asked for. The flats have as many, or twice as many, and so
+        on while that makes them likelier and moves rows.
     n_init : int
-        How many starts of either sort there are at most.
+        How many starts there are at most.
     rng : Generator
     policy : NoiseMixturePolicy
 
     Returns
     -------
     list of BlockStart
-        With centres of their own, and then without. Scores are posterior means in standard
-        deviations; ``explained`` is the share of the squares in the metric of the noise. Empty
-        where there are too few rows for so many flats.
+        Scores on the leading axes of each flat are posterior means in standard deviations;
+        ``explained`` is the share of the squares in the metric of the noise. Empty where there are
+        too few rows for so many flats.
     """
     width = min(Z.shape[1], policy.most_axes, len(Z) // policy.rows_per_axis)
-    ranks = np.minimum(np.asarray(dims, np.intp), width - 1)
     if width < 2 or len(Z) < policy.rows_per_axis * len(dims):
         return []
     axes = leading_axes(Z, width, rng)
     Y = Z @ axes.T
     X = Y[sample_index(len(Y), policy.most_rows, rng)]
+    ranks = np.minimum(np.asarray(dims, np.intp), width - 1)
+    best = _of_rank(X, ranks, [], n_init, rng, policy)
+    while ranks.min() < width - 1:
+        ranks = np.minimum(2 * ranks, width - 1)
+        wider = _of_rank(X, ranks, best, n_init, rng, policy)
+        if wider[0].nats(len(X)) >= best[0].nats(len(X)):
+            break
+        settled = wider[0].is_like(best[0], X, policy.same)
+        best = wider
+        if settled:
+            break
+    return [mixture.start(Y, axes, dims) for mixture in best]
+
+
+def _of_rank(
+    X: Array, ranks: Index, narrow: Sequence[_Mixture], n_init: int, rng: np.random.Generator,
+    policy: NoiseMixturePolicy,
+) -> list[_Mixture]:
+    """The likeliest mixtures of flats of these dimensions, with centres of their own or without."""
     found = [mixture for own_centres in (True, False)
-             for mixture in _likeliest(X, ranks, n_init, own_centres, rng, policy)]
-    return [mixture.start(Y, axes) for mixture in found]
+             for mixture in _likeliest(X, ranks, narrow, n_init, own_centres, rng, policy)]
+    return sorted(found, key=lambda mixture: mixture.nats(len(X)))[:n_init]
 
 
 def _likeliest(
-    X: Array, ranks: Index, n_init: int, own_centres: bool, rng: np.random.Generator,
-    policy: NoiseMixturePolicy,
+    X: Array, ranks: Index, narrow: Sequence[_Mixture], n_init: int, own_centres: bool,
+    rng: np.random.Generator, policy: NoiseMixturePolicy,
 ) -> list[_Mixture]:
-    """The likeliest mixtures that give rows to other atoms than each other."""
-    tried = [_em(X, _seeded(X, ranks, rng), ranks, own_centres, policy.short_sweeps, policy)
-             for _ in range(policy.more_starts * n_init)]
+    """The likeliest mixtures that give rows to other atoms than each other.
+
+    From random shares of the rows, and from those of mixtures of narrower flats.
+    """
+    seeds = [mixture.shares(X) for mixture in narrow]
+    seeds += [_seeded(X, ranks, rng) for _ in range(policy.more_starts * n_init)]
+    tried = [_em(X, shares, ranks, own_centres, policy.short_sweeps, policy) for shares in seeds]
     tried.sort(key=lambda mixture: -mixture.log_likelihood)
     found = [_em(X, start.shares(X), ranks, own_centres, policy.sweeps, policy)
              for start in tried[:policy.more_polished + n_init]]
@@ -100,6 +125,13 @@ class _Mixture:
     noise: Array
     log_likelihood: float
 
+    def nats(self, n: int) -> float:
+        """Schwarz's criterion of n rows: what the flats and their centres need, the noise apart."""
+        q = len(self.noise)
+        ranks = np.array([frame.shape[1] for frame in self.frames])
+        free = float((ranks * (q - 0.5 * (ranks - 1))).sum()) + np.count_nonzero(self.means)
+        return 0.5 * free * float(np.log(n)) - n * self.log_likelihood
+
     def log_joint(self, X: Array) -> Array:
         """Log density of rows (n, q) and atoms, (n, K)."""
         roots = batched_cholesky(np.stack(
@@ -124,20 +156,20 @@ class _Mixture:
         np.add.at(table, (mine, theirs), 1.0)
         return bool(table.max(axis=1).sum() > same * len(X))
 
-    def start(self, Y: Array, axes: Array) -> BlockStart:
-        """The start that rows (N, q) on axes (q, p) have."""
+    def start(self, Y: Array, axes: Array, dims: Sequence[int]) -> BlockStart:
+        """The start that rows (N, q) on axes (q, p) have, with scores of so many dimensions."""
         labels = self.log_joint(Y).argmax(axis=1)
         support = labels[:, None] == np.arange(len(self.weights))
         root = np.linalg.cholesky(self.noise)
         scores, frames, left = [], [], 0.0
-        for k, frame in enumerate(self.frames):
+        for k, (frame, d) in enumerate(zip(self.frames, dims, strict=True)):
             white = solve_triangular(root, (Y - self.means[k]).T, lower=True).T
             loads = solve_triangular(root, frame, lower=True)
             precision = np.eye(frame.shape[1]) + loads.T @ loads
             f = np.linalg.solve(precision, loads.T @ white.T).T
             left += float(((white - f @ loads.T)[support[:, k]] ** 2).sum())
-            scores.append(np.where(support[:, [k]], f, 0.0))
-            frames.append(np.linalg.qr(frame)[0].T @ axes)
+            scores.append(np.where(support[:, [k]], f[:, :d], 0.0))
+            frames.append(np.linalg.qr(frame[:, :d])[0].T @ axes)
         total = float((solve_triangular(root, Y.T, lower=True) ** 2).sum())
         return BlockStart(support, scores, frames, 1.0 - left / max(total, TINY))
 

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
+from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery import first_fit, search
 from reml_sae.discovery.fitting import rough_fit
 from reml_sae.discovery.local import least_gaussian
 from reml_sae.discovery.metric import central_weights, in_metric
+from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.polish import noise_gradient
+from reml_sae.discovery.starts.amid_noise import NoiseMixtureStart
+from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.engine import criterion
 from reml_sae.families import StudentTRows
 from reml_sae.families.noise import Diagonal, Factor
+from reml_sae.manifolds import Circle
 from tests.models.sae.systems import at_mode, by_quadrature
 
 
@@ -71,6 +76,32 @@ def test_starts_that_expect_a_shape_are_made_where_there_is_one(monkeypatch):
     assert not made
     rs.SAEManifold(n_atoms=1, noise="auto", n_init=1).fit(with_factors(plant, [2.5, 1.5], 1))
     assert made
+
+
+def test_the_fit_without_a_shape_is_handed_on(monkeypatch):
+    """Starts are fitted once without and once with noise of a shape; none a third time."""
+    made, honest = [], search.fit_starts
+
+    def counted(rows, atoms, settings, rng):
+        made.append(settings.noise)
+        return honest(rows, atoms, settings, rng)
+
+    monkeypatch.setattr(search, "fit_starts", counted)
+    plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
+    rs.SAEManifold(n_atoms=1, topology="circle", noise="factor", n_init=1).fit(
+        with_factors(plant, [2.5, 1.5], 1))
+    assert made == ["isotropic", "factor"]
+
+
+def test_rows_of_a_noise_mixture_begin_at_amplitude_one():
+    """Whatever the length of their scores, which is mostly noise."""
+    plant = planted_manifolds(200, 6, ["circle"] * 2, noise_sd=0.2, random_state=0)
+    problem = StartProblem(plant.Z - plant.Z.mean(axis=0), [Circle(), Circle()],
+                           get_assignment("topk", 2, n_active=1), 1, SearchPolicy())
+    starts = NoiseMixtureStart().propose(problem, np.random.default_rng(0))
+    assert starts
+    for start in starts:
+        assert (start.codes.amplitudes == start.codes.support).all()
 
 
 def test_isotropic_noise_is_not_passed_over(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from reml_sae.discovery.starts._blocks import from_blocks, shells
@@ -29,7 +31,11 @@ class AmidNoiseStart:
 
 
 class NoiseMixtureStart:
-    """Flats of atoms that rows use one at a time, told from the noise that all rows share."""
+    """Flats of atoms that rows use one at a time, told from the noise that all rows share.
+
+    Scores give the angle of a row on a ring, but their length is mostly noise: decoders bend after
+    amplitudes that begin with it.
+    """
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
         """Starts, where there are several atoms."""
@@ -37,4 +43,6 @@ class NoiseMixtureStart:
             return []
         found = flats_amid_noise(problem.Z, problem.dims, problem.n_init, rng,
                                  problem.policy.relaxation.noise_mixture)
-        return [from_blocks(problem, start, rng, ranked=False) for start in found]
+        starts = [from_blocks(problem, start, rng, ranked=False) for start in found]
+        return [replace(start, codes=replace(
+            start.codes, amplitudes=start.codes.support.astype(float))) for start in starts]
