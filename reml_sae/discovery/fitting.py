@@ -17,6 +17,7 @@ from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
+from reml_sae.families.noise import NoiseKind
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
@@ -57,7 +58,7 @@ class Settings:
     family: Family
     offset: Array
     integration: Integration = "auto"
-    noise: str = "isotropic"
+    noise: NoiseKind = "isotropic"
     """Kind of the noise of Gaussian rows, see `families.noise`."""
     per_atom: bool = False
     """Whether atoms may have noises of their own; every row uses one."""

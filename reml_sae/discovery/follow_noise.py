@@ -15,7 +15,7 @@ from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import posterior_moment, whitened_model
 from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
-from reml_sae.families.noise import Noise, best_noise, charged
+from reml_sae.families.noise import Factors, Noise, best_noise, charged
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
@@ -82,7 +82,8 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     the next noise follow.
     """
     present = fitted
-    while not (present.result.interrupted or settings.deadline.passed):
+    while not (present.result.interrupted or settings.deadline.passed
+               or isinstance(settings.noise, Factors)):
         noise = present.rows.noise.simpler()
         trial = None if noise is None else _fit(present, noise, _moment(present), settings)
         if trial is None:

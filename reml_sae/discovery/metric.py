@@ -19,7 +19,7 @@ import numpy as np
 
 from reml_sae.engine import Theta
 from reml_sae.families import Family
-from reml_sae.families.noise import Isotropic, Noise, PerAtom, RowNoise, best_noise
+from reml_sae.families.noise import Isotropic, Noise, NoiseKind, PerAtom, RowNoise, best_noise
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import row_weights
@@ -86,7 +86,7 @@ def central_weights(Z: Array, family: Family) -> Array:
     return family.row_weight(Z, np.zeros_like(Z), family.best_psi(Z))
 
 
-def start_noise(kind: str, model: SAEManifoldModel, theta: Theta) -> Noise:
+def start_noise(kind: NoiseKind, model: SAEManifoldModel, theta: Theta) -> Noise:
     """The noise of a model's rows at codes and least-squares decoders.
 
     A row takes the noise along its atoms into its coordinates. Within the span of the decoders only

@@ -26,7 +26,7 @@ from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
 from reml_sae.discovery.metric import TINY, in_metric, posterior_moments
 from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
-from reml_sae.families.noise import MARGIN, Noise, PerAtom, best_noise, nats
+from reml_sae.families.noise import MARGIN, Factors, Noise, NoiseKind, PerAtom, best_noise, nats
 from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
@@ -99,7 +99,7 @@ class _Proposal:
         return cls(noise, float(logs.mean()), value + noise.rows_cost(groups[moments.atoms]))
 
     @classmethod
-    def best(cls, moments: _Moments, groups: Index, kind: str) -> _Proposal:
+    def best(cls, moments: _Moments, groups: Index, kind: NoiseKind) -> _Proposal:
         """Of the best shapes of a kind."""
         pairs = zip(moments.pooled(groups), moments.counts(groups), strict=True)
         return cls.of(moments, groups, [best_noise(kind, own, int(n)) for own, n in pairs])
@@ -256,7 +256,7 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     return present
 
 
-def _simpler(noise: PerAtom, moments: _Moments, kind: str) -> Iterator[_Proposal]:
+def _simpler(noise: PerAtom, moments: _Moments, kind: NoiseKind) -> Iterator[_Proposal]:
     """Noises of one group less that lose little, and those with a simpler shape in one group."""
     present = _Proposal.of(moments, noise.groups, list(noise.noises)).value
     for first, second in combinations(range(noise.n_metrics), 2):
@@ -266,7 +266,7 @@ def _simpler(noise: PerAtom, moments: _Moments, kind: str) -> Iterator[_Proposal
             yield proposal
     for g, own in enumerate(noise.noises):
         simpler = own.simpler()
-        if simpler is not None:
+        if simpler is not None and not isinstance(kind, Factors):
             yield _Proposal.of(
                 moments, noise.groups, [*noise.noises[:g], simpler, *noise.noises[g + 1:]])
 

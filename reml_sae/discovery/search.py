@@ -43,6 +43,7 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
 from reml_sae.errors import InnerConvergenceError
+from reml_sae.families.noise import Factors
 from reml_sae.manifolds import Manifold
 
 logger = logging.getLogger("reml_sae")
@@ -106,8 +107,10 @@ def _begun(
 ) -> tuple[Fitted, Fitted | None]:
     """A rough fit without noise of a shape; where what that leaves has one beyond doubt, one with.
 
-    Then the first comes second, as its rival.
+    Then the first comes second, as its rival. Where the number of factors is given, only the other.
     """
+    if isinstance(settings.noise, Factors):
+        return fit_starts(rows, atoms, settings, rng), None
     plain = fit_starts(rows, atoms, _plain(settings), rng)
     if settings.noise == "isotropic" or plain.result.interrupted:
         return plain, None
@@ -126,7 +129,8 @@ def _in_its_noise(
     noise that was chosen at rough curves can hold what better curves would explain.
     """
     found = follow_noise(fitted, settings)
-    if found.rows.noise.simpler() is None or found.result.interrupted:
+    if (found.rows.noise.simpler() is None or found.result.interrupted
+            or isinstance(settings.noise, Factors)):
         return found
     own = settings if fitted.rows.noise.simpler() is None else _plain(settings)
     if rival is not None and rival.model.atoms == found.model.atoms:

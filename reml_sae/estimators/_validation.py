@@ -14,7 +14,7 @@ from reml_sae import penalties as pen
 from reml_sae.assignments import Assignment
 from reml_sae.errors import DataWarning, InputError, located
 from reml_sae.families import Family, get_family, with_row_noise
-from reml_sae.families.noise import KINDS
+from reml_sae.families.noise import KINDS, Factors, NoiseKind, most_rank
 from reml_sae.io import extreme_rows
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty
@@ -77,28 +77,45 @@ def check_parameters(model: Any) -> None:
         check_positive("max_time", model.max_time)
 
 
-def read_noise(noise: Any) -> tuple[str, bool]:
+def read_noise(noise: Any) -> tuple[NoiseKind, bool]:
     """Kind of the noise, and whether atoms may have noises of their own, of the argument."""
     if not isinstance(noise, Mapping):
         check_choice("noise", noise, KINDS)
         return noise, False
-    unknown = sorted(set(noise) - {"kind", "per_atom"})
+    unknown = sorted(set(noise) - {"kind", "rank", "per_atom"})
     if unknown or "kind" not in noise:
-        raise InputError(f"noise must be a kind or {{'kind': .., 'per_atom': true or false}}, got "
-                         f"{dict(noise)!r}")
+        raise InputError("noise must be a kind or {'kind': .., 'rank': .., 'per_atom': true or "
+                         f"false}}, got {dict(noise)!r}")
     check_choice("noise", noise["kind"], KINDS)
     own = noise.get("per_atom", False)
     if not isinstance(own, bool):
         raise InputError(f"per_atom of noise must be True or False, got {own!r}")
-    return noise["kind"], own
+    if noise.get("rank") is None:
+        return noise["kind"], own
+    if noise["kind"] != "factor":
+        raise InputError(f"rank of noise is for kind='factor', got kind={noise['kind']!r}")
+    return Factors(check_integer("rank of noise", noise["rank"], 1)), own
 
 
-def resolve_noise(noise: Any, family: Family, assignment: Assignment) -> tuple[str, bool]:
-    """`read_noise`, where the family and the assignment allow it."""
+def resolve_noise(
+    noise: Any, family: Family, assignment: Assignment, shape: tuple[int, int]
+) -> tuple[NoiseKind, bool]:
+    """`read_noise`, where the family, the assignment and the data (N, p) allow it.
+
+    Families that have a variance of their own have no other by "auto".
+    """
     kind, own = read_noise(noise)
-    if (kind != "isotropic" or own) and not family.has_dispersion:
-        raise InputError(f"noise={noise!r} is for the Gaussian family; {family.name} has a "
-                         "variance of its own, use noise='isotropic'")
+    if not family.has_dispersion:
+        if own or kind not in ("isotropic", "auto"):
+            raise InputError(f"noise={noise!r} is for the Gaussian family; {family.name} has a "
+                             "variance of its own, use noise='auto'")
+        return "isotropic", False
+    most = most_rank(shape[1], shape[0])
+    if isinstance(kind, Factors) and kind.rank > most:
+        raise InputError(
+            f"noise of rank {kind.rank} needs min(N, p) of at least {kind.rank + 2}, and Z is "
+            f"{shape[0]} x {shape[1]}; " + (f"use at most rank {most}, or noise='diagonal'"
+                                            if most > 0 else "use noise='diagonal'"))
     one = assignment.least_active == assignment.most_active == 1
     if own and not (one and assignment.chooses_support):
         raise InputError(

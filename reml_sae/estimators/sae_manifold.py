@@ -117,8 +117,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
         where it is lower by more than 3 nats. Gaussian family only. ``{"kind": "factor",
-        "per_atom": True}``: the rows of an atom have noise of their own where V falls by it; for
-        ``assignment="topk"`` with ``n_active=1``.
+        "rank": 3}`` gives their number. ``{"kind": "factor", "per_atom": True}``: the rows of an
+        atom have noise of their own where V falls by it; for ``assignment="topk"`` with
+        ``n_active=1``.
     row_noise : {"gaussian", "student_t"} or dict, default="gaussian"
         Scale of the noise of a row. "gaussian": that of all rows. "student_t": its own, of a
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
@@ -249,7 +250,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
         noise, per_atom = resolve_noise(
-            self.noise, family, self._assignment(max(least, int(self.n_active))))
+            self.noise, family, self._assignment(max(least, int(self.n_active))), (n, p))
 
         def bind(atoms: Sequence[Manifold]) -> list[PenaltyTerm]:
             return resolve_terms(penalties, atoms, self._assignment(len(atoms)), family, (n, p))

@@ -132,6 +132,36 @@ def test_rows_without_any_noise(noise):
     assert np.isfinite(model.criterion_) and np.isfinite(model.noise_.shape).all()
 
 
+@pytest.mark.parametrize("kind", ["isotropic", "factor"])
+def test_a_rank_that_is_given_is_kept(kind):
+    """Whatever V says of it, which is then no lower than where V may choose."""
+    _, Z = planted(kind, 0)
+    for rank in (1, 2):
+        model = fit(Z, {"kind": "factor", "rank": rank})
+        assert model.converged_
+        assert model.noise_.rank == rank
+        assert model.criterion_ > fitted(kind, 0).criterion_ - 0.5
+
+
+@pytest.mark.parametrize(("noise", "message"), [
+    ({"kind": "factor", "rank": P - 1}, f"use at most rank {P - 2}"),
+    ({"kind": "factor", "rank": 0}, "rank of noise"),
+    ({"kind": "factor", "rank": 1.5}, "rank of noise"),
+    ({"kind": "diagonal", "rank": 1}, "rank of noise is for kind='factor'")])
+def test_ranks_that_cannot_be(noise, message):
+    with pytest.raises(InputError, match=message):
+        fit(planted("isotropic", 0)[1], noise)
+
+
+def test_counts_have_the_noise_of_their_family():
+    Z = np.random.default_rng(0).poisson(2.0, (40, 3)).astype(float)
+    model = rs.SAEManifold(n_atoms=1, topology=Circle(1), noise="auto", family="poisson",
+                           n_init=1, max_outer=5)
+    with pytest.warns(rs.errors.ConvergenceWarning):
+        model.fit(Z)
+    assert model.noise_.kind == "isotropic"
+
+
 def test_refused():
     Z = np.random.default_rng(0).poisson(2.0, (40, 3)).astype(float)
     with pytest.raises(InputError, match="noise='factor' is for the Gaussian family"):

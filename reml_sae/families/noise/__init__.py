@@ -16,9 +16,16 @@ either is `RowNoise`.
 """
 
 from reml_sae.families.noise._base import Noise, RowNoise, charged, nats
-from reml_sae.families.noise._registry import KINDS, MARGIN, NOISES, best_noise
+from reml_sae.families.noise._registry import (
+    KINDS,
+    MARGIN,
+    NOISES,
+    Factors,
+    NoiseKind,
+    best_noise,
+)
 from reml_sae.families.noise.diagonal import Diagonal
-from reml_sae.families.noise.factor import Factor
+from reml_sae.families.noise.factor import Factor, most_rank
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.families.noise.per_atom import PerAtom
 
@@ -28,11 +35,14 @@ __all__ = [
     "NOISES",
     "Diagonal",
     "Factor",
+    "Factors",
     "Isotropic",
     "Noise",
+    "NoiseKind",
     "PerAtom",
     "RowNoise",
     "best_noise",
     "charged",
+    "most_rank",
     "nats",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from reml_sae.errors import InputError
@@ -21,12 +23,22 @@ NOISES: Registry[type[Noise]] = Registry(
 KINDS = (*NOISES.items, "auto")
 
 
-def best_noise(kind: str, second: Array, n_rows: int) -> Noise:
+@dataclass(frozen=True)
+class Factors:
+    """The kind of noise that has so many factors, whatever V says of their number."""
+
+    rank: int
+
+
+NoiseKind = str | Factors
+
+
+def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
     """The noise of a kind that fits a second moment best; of all kinds where it is "auto".
 
     Parameters
     ----------
-    kind : str
+    kind : str or Factors
     second : (p, p) array
         Second moment of the noise, what is uncertain about the mean included.
     n_rows : int
@@ -36,10 +48,12 @@ def best_noise(kind: str, second: Array, n_rows: int) -> Noise:
     InputError
         Where the kind is unknown.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, Factors) and kind not in KINDS:
         raise InputError(f"noise={kind!r} is unknown; allowed: {', '.join(KINDS)}")
     if not np.trace(second) > TINY / LEAST_SHARE:
         return Isotropic(len(second))
+    if isinstance(kind, Factors):
+        return Factor.of_rank(second, kind.rank)
     best: Noise | None = None
     lowest = np.inf
     for name, cls in NOISES.items.items():

@@ -28,6 +28,17 @@ PATIENCE = 5
 """Ranks in a row that do not fit better, after which no more are tried."""
 
 
+def most_rank(n_columns: int, n_rows: int) -> int:
+    """The largest number of factors: a direction more would leave no floor to tell them from."""
+    return min(n_columns, n_rows) - 2
+
+
+def _axes(second: Array) -> tuple[Array, Array]:
+    """Variances (p,), the largest first, and their directions (p, p) in columns."""
+    values, vectors = np.linalg.eigh(floored(second))
+    return np.maximum(values[::-1], TINY), vectors[:, ::-1]
+
+
 @dataclass(frozen=True, eq=False)
 class Factor(Noise):
     """Omega proportional to I + U diag(e - 1) U^T.
@@ -47,21 +58,26 @@ class Factor(Noise):
     @classmethod
     def best(cls, second: Array, n_rows: int) -> Factor:
         """By the rank that V chooses, of the leading directions of the second moment."""
-        values, vectors = np.linalg.eigh(floored(second))
-        values, vectors = np.maximum(values[::-1], TINY), vectors[:, ::-1]
-
-        def leading(r: int) -> Factor:
-            ratios = values[:r] / values[r:].mean()
-            return Factor(vectors[:, :r], np.maximum(ratios, LEAST_RATIO))
-
-        best, lowest, since = leading(0), np.inf, 0
-        for r in range(max(min(len(second), n_rows) - 2, 0) + 1):
-            noise = leading(r)
+        axes = _axes(second)
+        best, lowest, since = cls._leading(axes, 0), np.inf, 0
+        for r in range(max(most_rank(len(second), n_rows), 0) + 1):
+            noise = cls._leading(axes, r)
             value = charged(noise, second, n_rows)
             best, lowest, since = (noise, value, 0) if value < lowest else (best, lowest, since + 1)
             if since == PATIENCE:
                 break
         return best
+
+    @classmethod
+    def of_rank(cls, second: Array, rank: int) -> Factor:
+        """The leading directions of the second moment (p, p) of the noise."""
+        return cls._leading(_axes(second), rank)
+
+    @classmethod
+    def _leading(cls, axes: tuple[Array, Array], rank: int) -> Factor:
+        values, vectors = axes
+        ratios = values[:rank] / values[rank:].mean()
+        return cls(vectors[:, :rank], np.maximum(ratios, LEAST_RATIO))
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
