@@ -122,7 +122,7 @@ def remember(
     lost = np.flatnonzero(~same)
     if model.couples_rows:
         lost = lost[:0]
-    Z = model.rows(lost).in_metric(0).Z
+    Z = model.rows(lost).in_metric(0).Z if len(lost) else model.Z[:0]
     return Remembered(Z, theta.xi[lost], model.active[lost])
 
 

@@ -112,14 +112,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
         "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
-    noise : {"isotropic", "diagonal", "factor", "auto"} or mapping, default="isotropic"
+    noise : {"isotropic", "diagonal", "factor", "auto"} or dict, default="isotropic"
         Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
         every column. "factor": a few directions in which all entries of a row vary together, and
-        one variance beside them; their number is chosen by their evidence. "auto": the lowest V,
-        where it is lower by more than 3 nats. Gaussian family only. ``{"kind": "factor",
-        "rank": 3}`` gives their number. ``{"kind": "factor", "per_atom": True}``: the rows of an
-        atom have noise of their own where V falls by it; for ``assignment="topk"`` with
-        ``n_active=1``.
+        one variance beside them; their number is chosen by their evidence, or given by
+        ``{"kind": "factor", "rank": 3}``. "auto": the lowest V, where it is lower by more than 3
+        nats. ``{"kind": "factor", "per_atom": True}``: the rows of an atom have noise of their own
+        where V falls by it; for ``assignment="topk"`` with ``n_active=1``. Gaussian family;
+        others have a variance of their own.
     row_noise : {"gaussian", "student_t"} or dict, default="gaussian"
         Scale of the noise of a row. "gaussian": that of all rows. "student_t": its own, of a
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",

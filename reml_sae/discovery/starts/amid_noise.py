@@ -38,8 +38,8 @@ class NoiseMixtureStart:
     """
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
-        """Starts, where there are several atoms."""
-        if not problem.is_partition or len(problem.atoms) == 1:
+        """Starts, where there are several atoms, all of them with coordinates."""
+        if not problem.is_partition or len(problem.atoms) == 1 or not all(problem.dims):
             return []
         found = flats_amid_noise(problem.Z, problem.dims, problem.n_init, rng,
                                  problem.policy.relaxation.noise_mixture)
