@@ -85,6 +85,9 @@ def _config(name: str) -> dict[str, Any]:
         values = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text())
     except ValueError as error:
         raise InputError(f"--config={name!r} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--config={name!r} must hold an object of names and values, got "
+                         f"{type(values).__name__}")
     unknown = sorted(set(values) - set(OPTIONS))
     if unknown:
         raise InputError(f"--config={name!r}: unknown name {unknown[0]!r}; allowed: "

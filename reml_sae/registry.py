@@ -67,7 +67,10 @@ class Registry(Generic[T]):
             Where the name, or a key of the mapping, is unknown.
         """
         rest = dict(config) if isinstance(config, Mapping) else {key: config}
-        name = rest.pop(key, None)
+        if key not in rest:
+            raise RegistryError(f"{self.noun}: {rest!r} has no key {key!r}, the name of one; "
+                                f"known: {', '.join(self.names())}")
+        name = rest.pop(key)
         factory: Any = self.get(name)
         try:
             return factory(**rest)

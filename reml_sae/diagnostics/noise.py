@@ -156,7 +156,7 @@ def _shape_line(noise: Noise, sd: float) -> str:
         low, high = int(sds.argmin()), int(sds.argmax())
         return (f"diagonal: the columns' sd goes from {sds[low]:.4g} (column {low}) to "
                 f"{sds[high]:.4g} (column {high})")
-    if isinstance(noise, Factor):
+    if isinstance(noise, Factor) and noise.rank:
         floor = sd * np.sqrt(noise.floor)
         sds = floor * np.sqrt(noise.ratios)
         shown = ", ".join(f"{value:.4g}" for value in sds[:SHOWN])

@@ -21,6 +21,8 @@ MAX_POINTS = 4000
 def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) -> Any:
     """Every atom in the plane of its own two main directions, with the rows that belong to it.
 
+    A point is shown in the plane of its rows' main directions.
+
     Parameters
     ----------
     model : fitted SAEManifold
@@ -48,8 +50,9 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) ->
         np.asarray(Z, float) - model.reconstruct(codes))
     for axis, k in zip(axes.flat, order, strict=False):
         atom = model.atoms_[k]
-        centre, plane = _plane(atom.coefficients)
         rows, own = _own_rows(Z, codes, k, atom, residual)
+        centre, slopes = atom.coefficients[0], atom.coefficients[1:]
+        plane = _plane(slopes if len(slopes) else own - centre)
         points = (own - centre) @ plane.T
         if atom.topology.latent_dim == 1:
             t = codes.coordinates[k][rows, 0]
@@ -132,10 +135,7 @@ def _own_rows(
     return rows, points + residual[rows] / codes.assignments[rows, k][:, None]
 
 
-def _plane(coefficients: Array) -> tuple[Array, Array]:
-    """Centre (p,) and two orthonormal main directions (2, p) of an atom's curve."""
-    centre, slopes = coefficients[0], coefficients[1:]
-    directions = np.linalg.svd(slopes, full_matrices=False)[2][:2]
-    if len(directions) < 2:
-        directions = np.vstack([directions, np.zeros((2 - len(directions), slopes.shape[1]))])
-    return centre, directions
+def _plane(vectors: Array) -> Array:
+    """Two orthonormal main directions (2, p) of vectors (m, p)."""
+    directions = np.linalg.svd(vectors, full_matrices=False)[2][:2]
+    return np.pad(directions, ((0, 2 - len(directions)), (0, 0)))

@@ -79,7 +79,7 @@ def squared_speeds(
     for k, atom in enumerate(model.atoms):
         slope = atom.jet(atom_grid(atom, policy), 1)[1] @ beta[model.layout.basis_slices[k]]
         metric = np.einsum("gdp,gep->de", slope * weights, slope) / len(slope)
-        speeds[k] = np.linalg.eigvalsh(metric)[0] if len(metric) else np.inf
+        speeds[k] = np.linalg.eigvalsh(metric)[0] if len(metric) else np.finfo(float).max
     return speeds
 
 
@@ -112,7 +112,8 @@ def remember(
 ) -> Remembered:
     """Find the rows of a fit that `encode` must remember, so that it gives every row its code."""
     found, active, _ = encode(model, theta, rho, policy, search_from_state=False)
-    same = (active == model.active).all(axis=1)
+    carries = [atom.latent_dim > 0 for atom in model.atoms]
+    same = (active == model.active)[:, carries].all(axis=1)
     apart = np.abs(model.assignment.amplitudes(model.logits(theta), model.is_open).a
                    - model.assignment.amplitudes(model.logits(found), model.is_open).a)
     same &= apart.max(axis=1) <= SAME_CODE

@@ -67,6 +67,8 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     The rows keep the centre, under gates too; what they had on the curve is integrated out with its
     prior.
     """
+    if model.atoms[k].latent_dim == 0:
+        return 0.0
     theta, rho = result.theta, result.rho
     beta = theta.beta.copy()
     where = model.layout.basis_slices[k]

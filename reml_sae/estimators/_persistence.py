@@ -156,13 +156,14 @@ def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"
     plain |= {"family": "gaussian", "row_noise": "gaussian"}
-    own = {name: value.tolist() if isinstance(value, np.ndarray) else value
+    own = {name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
            for name, value in own.items() if value is not None}
     plain[key] = {key: family.name, **own} if own else family.name
     plain["topology"] = [atom.topology.to_config() for atom in fitted.atoms]
     plain["n_atoms"] = len(fitted.atoms)
     if isinstance(plain["noise"], Mapping):
-        plain["noise"] = dict(plain["noise"])
+        plain["noise"] = {name: value.item() if isinstance(value, np.generic) else value
+                          for name, value in plain["noise"].items()}
     plain["n_active"] = min(plain["n_active"], len(fitted.atoms))
     if plain["penalties"] is not None:
         plain["penalties"] = [item.to_config() if isinstance(item, pen.Penalty) else dict(item)

@@ -82,10 +82,11 @@ def read_noise(noise: Any) -> tuple[NoiseKind, bool]:
     if not isinstance(noise, Mapping):
         check_choice("noise", noise, KINDS)
         return noise, False
-    unknown = sorted(set(noise) - {"kind", "rank", "per_atom"})
+    unknown = [name for name in noise if name not in ("kind", "rank", "per_atom")]
     if unknown or "kind" not in noise:
+        wrong = f"unknown key {unknown[0]!r}" if unknown else "no key 'kind'"
         raise InputError("noise must be a kind or {'kind': .., 'rank': .., 'per_atom': true or "
-                         f"false}}, got {dict(noise)!r}")
+                         f"false}}, got {dict(noise)!r}: {wrong}")
     check_choice("noise", noise["kind"], KINDS)
     own = noise.get("per_atom", False)
     if not isinstance(own, bool):

@@ -42,6 +42,8 @@ from reml_sae.families._special import LOG_2PI, digamma_error, stirling_error
 LOG_DF = "log_df"
 DF_BOX = (0.5, 1e6)
 """Degrees of freedom that are looked for; at the upper end rows are Gaussian in all but name."""
+MOST_DF = 1e12
+"""Of those that are given: beyond, squares overflow."""
 LARGEST_DISTANCE = 1e150
 LEAST_SQUARE = 1e-20
 """Mean square of a row, relative to the largest, below which rows have no scale of their own."""
@@ -69,10 +71,11 @@ class StudentTRows(ScaledFamily):
 
     def __post_init__(self) -> None:
         df = self.df
+        low, high = DF_BOX[0], MOST_DF
         if df is not None and not (isinstance(df, numbers.Real) and not isinstance(df, bool)
-                                   and 0.0 < df < np.inf):
-            raise InputError("row_noise: df, the degrees of freedom, must be a positive number, or "
-                             f"None to choose it by V, got {df!r}")
+                                   and low <= df <= high):
+            raise InputError(f"row_noise: df, the degrees of freedom, must be from {low:g} to "
+                             f"{high:g}, or None to choose it by V, got {df!r}")
 
     def check(self, z: Array) -> None:
         """Refuse entries that are not finite."""

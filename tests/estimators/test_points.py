@@ -76,6 +76,8 @@ def test_points_are_clusters_and_v_counts_them():
         Z, labels = clusters(seed)
         model = fit(Z, n_atoms=n_atoms)
         assert len(model.atoms_) == 3
+        assert len(model._fitted.remembered.Z) == 0
+        assert all(atom.evidence == 0.0 for atom in model.atoms_)
         for codes in (model.codes_, model.transform(Z)):
             assert adjusted_rand_score(labels, codes.assignments.argmax(axis=1)) == 1.0
 
@@ -99,3 +101,11 @@ def test_a_cluster_beside_a_circle(tmp_path):
 def test_amplitudes_of_a_point_are_refused():
     with pytest.raises(InputError, match="a point has nothing that an amplitude of 'topk'"):
         fit(clusters(0)[0], n_atoms=2, topology=[Point(), Circle(1)], assignment="topk")
+
+
+def test_a_point_is_drawn_among_its_rows():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    Z, _ = clusters(0)
+    rs.diagnostics.plot_atoms(fit(Z, n_atoms=3), Z, figure=figure)
+    for axis in figure.axes[:3]:
+        assert (np.ptp(axis.collections[0].get_offsets(), axis=0) > 0.5).all()

@@ -123,6 +123,8 @@ def test_with_a_shape_of_the_noise():
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"row_noise": "t"}, "unknown row_noise 't'"),
     ({"row_noise": {"row_noise": "student_t", "df": -1.0}}, "df, the degrees of freedom"),
+    ({"row_noise": {"row_noise": "student_t", "df": 1e155}}, "df, the degrees of freedom"),
+    ({"row_noise": {"kind": "student_t", "df": 4}}, "has no key 'row_noise'"),
     ({"row_noise": "student_t", "family": "poisson"}, "for the Gaussian family"),
     ({"row_noise": "student_t", "curvature": "exact"}, "curvature='exact'")])
 def test_refused_before_the_fit(parameters, message):
