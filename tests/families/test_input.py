@@ -92,7 +92,7 @@ def test_by_name():
     ("gausian", "did you mean 'gaussian'"), ("negbinomial", "'negative_binomial'"),
     ("poison", "'poisson'"), ("zzz", "known: binomial, gamma"), (3, "unknown family 3"),
     ({"family": "gamma", "shape": 2}, "family 'gamma': .*shape"),
-    ({"df": 3}, "unknown family None"),
+    ({"df": 3}, "has no key 'family'"),
 ])
 def test_unknown_names(name, message):
     with pytest.raises(RegistryError, match=message):
