@@ -65,6 +65,10 @@ class Settings:
     deadline: Deadline = field(default_factory=Deadline)
     policy: SearchPolicy = field(default_factory=SearchPolicy)
 
+    def plain(self) -> Settings:
+        """The same for noise without a shape."""
+        return replace(self, noise="isotropic")
+
 
 def working_scale(Z: Array, settings: Settings) -> Array:
     """Data on the scale of the predictor, centred, in units of its root mean square: (N, p).
@@ -84,6 +88,13 @@ def working_scale(Z: Array, settings: Settings) -> Array:
 def stopped(fitted: Fitted, status: OuterStatus) -> Fitted:
     """The fit, marked as one after which the search was stopped."""
     return replace(fitted, result=fitted.result.ended(status))
+
+
+def lower(present: Fitted, trial: Fitted) -> Fitted:
+    """The one with the lower V; an interrupt of the trial is kept."""
+    if trial.result.criterion < present.result.criterion:
+        return trial
+    return stopped(present, trial.result.status) if trial.result.interrupted else present
 
 
 def rough_options(policy: SettlePolicy) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 
 import numpy as np
 
-from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
+from reml_sae.discovery.fitting import Fitted, Settings, lower, rough_fit
 from reml_sae.discovery.metric import posterior_moment, whitened_model
 from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
@@ -29,7 +29,7 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     if rough is fitted:
         return fitted
     final = rough if rough.result.interrupted else settle(rough, settings)
-    return _lower(fitted, final)
+    return lower(fitted, final)
 
 
 def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitted:
@@ -47,7 +47,7 @@ def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitt
         if trial is None:
             break
         fall = present.result.criterion - trial.result.criterion
-        present = _lower(present, trial)
+        present = lower(present, trial)
         if fall < max(policy.least_fall, (present.result.criterion - goal) / policy.most_turns):
             break
     return present
@@ -62,17 +62,10 @@ def _polished(fitted: Fitted, settings: Settings) -> Fitted:
             trial = polish_noise(present, settings)
         if trial is None:
             break
-        before, present = present, _lower(present, turn_noise(trial, settings))
+        before, present = present, lower(present, turn_noise(trial, settings))
         if before.result.criterion - present.result.criterion < settings.policy.noise.least_gain:
             break
     return present
-
-
-def _lower(present: Fitted, trial: Fitted) -> Fitted:
-    """The one with the lower V; an interrupt of the trial is kept."""
-    if trial.result.criterion < present.result.criterion:
-        return trial
-    return stopped(present, trial.result.status) if trial.result.interrupted else present
 
 
 def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
@@ -89,7 +82,7 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
         if trial is None:
             break
         turned = turn_noise(trial, settings, present.result.criterion)
-        before, present = present, _lower(present, turned)
+        before, present = present, lower(present, turned)
         if present.result.criterion >= before.result.criterion:
             break
     return present

@@ -113,7 +113,7 @@ def rough_criterion(
 def criterion_from(scores: Array, t: Array, atom: Manifold, settings: Settings) -> float:
     """V of a rough fit of one atom to rows (n, r) from their coordinates on it (n, d)."""
     n, r = scores.shape
-    own = replace(local_settings(settings, r), noise="isotropic")
+    own = local_settings(settings, r).plain()
     codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), t)
     model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes)
     found = rough_fit(model, own, f"{atom.label} as it is")

@@ -22,7 +22,7 @@ from itertools import combinations
 import numpy as np
 
 from reml_sae.discovery.alone import Alone, find_alone
-from reml_sae.discovery.fitting import Fitted, Settings, rough_fit, stopped
+from reml_sae.discovery.fitting import Fitted, Settings, lower, rough_fit, stopped
 from reml_sae.discovery.metric import TINY, in_metric, posterior_moments
 from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
@@ -134,7 +134,7 @@ def _in_rounds(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> 
         trial = rough if rough.result.interrupted else settle(rough, settings)
         fall = present.result.criterion - trial.result.criterion
         if trial.result.interrupted or not fall > policy.least_fall:
-            return _lower(present, trial)
+            return lower(present, trial)
         present = trial
     return present
 
@@ -156,7 +156,7 @@ def _round(
     present = _simplified(present, settings)
     if present.model.noise.n_metrics > 1 and _may_go_on(present, settings):
         trial = polish_noise(present, settings)
-        present = present if trial is None else _lower(present, trial)
+        present = present if trial is None else lower(present, trial)
     return None if present is start else present
 
 
@@ -177,7 +177,7 @@ def _freed(fitted: Fitted, settings: Settings) -> Fitted:
             break
         logger.info("noise of atom %d alone: better by %.3f nats", k, base - options[k].value)
         trial = _fit(present, options[k], settings)
-        better = present if trial is None else _lower(present, _turned(trial, settings))
+        better = present if trial is None else lower(present, _turned(trial, settings))
         failed = {*failed, k} if better is present else set()
         present = better
     return present
@@ -203,7 +203,7 @@ def _refound(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fi
         trial = _fit(placed, _with_alone(present, k, found), settings)
         if trial is not None:
             logger.info("atom %d by its rows alone: V = %.4f", k, trial.result.criterion)
-            present = _lower(present, _turned(trial, settings))
+            present = lower(present, _turned(trial, settings))
     return present
 
 
@@ -233,7 +233,7 @@ def _turned(fitted: Fitted, settings: Settings) -> Fitted:
             break
         trial = _fit(present, proposal, settings)
         before = present
-        present = present if trial is None else _lower(present, trial)
+        present = present if trial is None else lower(present, trial)
         if before.result.criterion - present.result.criterion < policy.least_fall:
             break
     return present
@@ -249,7 +249,7 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
             if not _may_go_on(present, settings):
                 return present
             trial = _fit(present, proposal, settings)
-            better = present if trial is None else _lower(present, _turned(trial, settings))
+            better = present if trial is None else lower(present, _turned(trial, settings))
             if better is not present:
                 present, changed = better, True
                 break
@@ -289,10 +289,3 @@ def _noise(fitted: Fitted) -> PerAtom:
 
 def _may_go_on(fitted: Fitted, settings: Settings) -> bool:
     return not (fitted.result.interrupted or settings.deadline.passed)
-
-
-def _lower(present: Fitted, trial: Fitted) -> Fitted:
-    """The one with the lower V; an interrupt of the trial is kept."""
-    if trial.result.criterion < present.result.criterion:
-        return trial
-    return stopped(present, trial.result.status) if trial.result.interrupted else present

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -93,10 +92,6 @@ def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> F
     return shared if alike and shared.result.criterion < best.result.criterion else best
 
 
-def _plain(settings: Settings) -> Settings:
-    return replace(settings, noise="isotropic")
-
-
 def _out_of_reach(settings: Settings, n_rows: int) -> float:
     """Nats by which a rough V is not lowered any more."""
     return settings.policy.move.within_per_row * n_rows
@@ -111,7 +106,7 @@ def _begun(
     """
     if isinstance(settings.noise, Factors):
         return fit_starts(rows, atoms, settings, rng), None
-    plain = fit_starts(rows, atoms, _plain(settings), rng)
+    plain = fit_starts(rows, atoms, settings.plain(), rng)
     if settings.noise == "isotropic" or plain.result.interrupted:
         return plain, None
     if better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z)):
@@ -132,7 +127,7 @@ def _in_its_noise(
     if (found.rows.noise.simpler() is None or found.result.interrupted
             or isinstance(settings.noise, Factors)):
         return found
-    own = settings if fitted.rows.noise.simpler() is None else _plain(settings)
+    own = settings if fitted.rows.noise.simpler() is None else settings.plain()
     if rival is not None and rival.model.atoms == found.model.atoms:
         other = rival
     else:

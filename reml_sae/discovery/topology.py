@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -137,7 +137,7 @@ def choose_topology(
         return TopologyChoice((flats or list(candidates))[0], (), np.nan, np.nan)
     sample = sample_rows(scores, policy.sample_rows, rng)
     screened: dict[Manifold, Fitted] = {}
-    own = replace(settings, noise="isotropic")
+    own = settings.plain()
     try:
         _screen(sample, candidates, own, rng, screened)
         hidden = _hidden(sample, screened, settings, rng)
@@ -211,7 +211,7 @@ def _hidden(
     if not best.is_flat:
         return [atom for atom in screened if best.gaussian_axes and not atom.gaussian_axes
                 and atom.intrinsic_dim < best.intrinsic_dim]
-    plain = replace(settings, noise="isotropic")
+    plain = settings.plain()
     everything = best_noise(settings.noise, X.T @ X / len(X), len(X))
     white = MetricRows.isotropic(X).whitened(everything).Z
     least = rough_criterion(white, Point(), plain, rng) - settings.policy.move.margin
