@@ -61,7 +61,7 @@ class Units:
             Where the squares of the data overflow or underflow.
         """
         mean, scale = _centre_and_scale(data)
-        if family.row_weights and not family.equal_weights:
+        if family.has_row_scales:
             centre, size = family.centre_and_scale((data - mean) / scale)
             mean, scale = mean + scale * centre, scale * size
         digest, noise = matrix_digest(data), Isotropic(len(mean))

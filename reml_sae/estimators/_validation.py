@@ -64,7 +64,7 @@ def check_parameters(model: Any) -> None:
     check_positive("temperature", model.temperature)
     family = with_row_noise(get_family(model.family), model.row_noise)
     check_choice("curvature", model.curvature, CURVATURES)
-    if model.curvature == "exact" and family.row_weights and not family.equal_weights:
+    if model.curvature == "exact" and family.has_row_scales:
         raise InputError(f"curvature='exact' knows no rows of unequal scale; row_noise="
                          f"{family.name!r} needs curvature='majorizer'")
     check_choice("integration", model.integration, INTEGRATIONS)

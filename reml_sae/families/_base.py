@@ -63,6 +63,11 @@ class Family(ABC):
     equal_weights: ClassVar[bool] = False
     row_weights: ClassVar[bool] = False
 
+    @property
+    def has_row_scales(self) -> bool:
+        """Whether rows have scales of their own: the t of whole rows."""
+        return self.row_weights and not self.equal_weights
+
     # --- data ----------------------------------------------------------------------------------
 
     @abstractmethod

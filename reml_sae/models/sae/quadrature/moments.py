@@ -100,7 +100,7 @@ class RowQuadrature(ABC):
         family, lattice = self.family, self.lattice
         centre = self._centre
         n, size = len(Z), len(centre)
-        if family.row_weights and not family.equal_weights:
+        if family.has_row_scales:
             losses = family.row_losses(squares(Z, centre), Z.shape[1], self.psi)[0]
             return lattice.log_weights - losses, np.zeros((n, size, 0))
         if not family.equal_weights:
