@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--curvature", choices=("majorizer", "exact"))
     fit.add_argument("--integration", choices=("auto", "laplace", "quadrature"))
     fit.add_argument("--noise", choices=("isotropic", "diagonal", "factor", "auto"),
-                     help="covariance of the noise of a row")
+                     help="covariance of the noise of a row; by default auto, the lowest V")
     fit.add_argument("--row-noise", choices=("gaussian", "student_t"),
                      help="scale of the noise of a row: of all, or its own")
     fit.add_argument("--noise-per-atom", action="store_true",

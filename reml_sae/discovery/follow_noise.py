@@ -35,11 +35,12 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
 def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitted:
     """Rough fits in the metric of the noise that the last one leaves, while V falls.
 
-    Where falls like the last one would not lead to the goal in sight, no more are tried.
+    Where falls that shrink as the last ones did would not lead to the goal in sight, no more are
+    tried.
     """
     if settings.noise == "isotropic":
         return fitted
-    policy, present = settings.policy.noise, fitted
+    policy, present, last = settings.policy.noise, fitted, np.inf
     for _ in range(policy.most_turns):
         trial = None
         if not (present.result.interrupted or settings.deadline.passed):
@@ -48,8 +49,13 @@ def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitt
             break
         fall = present.result.criterion - trial.result.criterion
         present = lower(present, trial)
-        if fall < max(policy.least_fall, (present.result.criterion - goal) / policy.most_turns):
+        # falls shrink by a factor that grows along the way: its root is on the safe side
+        rate = min(np.sqrt(max(fall / last, 0.0)), policy.slowest) if last < np.inf else (
+            policy.slowest)
+        ahead = fall * rate / (1.0 - rate)
+        if fall < policy.least_fall or ahead < present.result.criterion - goal:
             break
+        last = fall
     return present
 
 

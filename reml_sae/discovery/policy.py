@@ -127,6 +127,8 @@ class NoisePolicy:
 
     most_turns: int = 20
     """Count of times that the noise is chosen anew; each turn of an EM algorithm is a small one."""
+    slowest: float = 0.95
+    """Ratio of the fall of V in one turn to that in the turn before, at most."""
     least_gain: float = 0.1
     """Nats by which the noise must fit its present second moment better for another turn ..."""
     least_fall: float = 0.02

@@ -117,9 +117,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence, or given by
         ``{"kind": "factor", "rank": 3}``. "auto": the lowest V, where it is lower by more than 3
-        nats. ``{"kind": "factor", "per_atom": True}``: the rows of an atom have noise of their own
-        where V falls by it; for ``assignment="topk"`` with ``n_active=1``. Gaussian family;
-        others have a variance of their own.
+        nats; it has no factors where rows could not tell them, fewer than two to a column and
+        than ten to a factor. ``{"kind": "factor", "per_atom": True}``: the rows of an atom have
+        noise of their own where V falls by it; for ``assignment="topk"`` with ``n_active=1``.
+        Gaussian family; others have a variance of their own.
     row_noise : {"gaussian", "student_t"} or dict, default="gaussian"
         Scale of the noise of a row. "gaussian": that of all rows. "student_t": its own, of a
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",

@@ -13,6 +13,8 @@ from reml_sae.families.noise import (
     Isotropic,
     best_noise,
     nats,
+    open_kinds,
+    tells_factors,
 )
 
 
@@ -195,6 +197,21 @@ def test_the_kind_and_the_rank():
         assert np.mean([noise.kind == kind for noise in found]) >= 0.95, kind
     ranks = [Factor.best(second_moment(planted["factor"], n, seed), n).rank for seed in seeds]
     assert np.mean(np.array(ranks) == 3) >= 0.9
+
+
+def test_factors_are_looked_for_where_rows_tell_them():
+    """Few rows do where the spectrum ends, two to a column wherever it does."""
+    n, p = 120, 150
+    slope = np.diag(np.geomspace(1.0, 1e-4, p))
+    for seed in range(5):
+        few = second_moment(factors(p, [40.0, 15.0, 6.0], seed), n, seed)
+        assert tells_factors(few, n)
+        assert isinstance(best_noise(open_kinds("auto", few, n), few, n), Factor)
+        steep = second_moment(slope, n, seed)
+        assert not tells_factors(steep, n)
+        assert not isinstance(best_noise(open_kinds("auto", steep, n), steep, n), Factor)
+        assert isinstance(best_noise(open_kinds("factor", steep, n), steep, n), Factor)
+        assert tells_factors(second_moment(slope, 2 * p, seed), 2 * p)
 
 
 def test_unknown():
