@@ -46,9 +46,9 @@ class SAEPoint(SAEState):
             jacobians = self.restrict(self.weighted_jacobian("majorizer"))
             features = self.features
         else:
-            features = self._scaled_features
+            features = self.scaled_features
             jacobians = np.sqrt(self.row_weight)[:, None, None] * jacobians
-            gram = self.precision * (features.T @ features)
+            gram = self.data_gram.copy()
         grams = self.decoder_prior.curvature_grams()
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
@@ -77,30 +77,10 @@ class SAEPoint(SAEState):
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
         vx = self.lift(v.xi)
-        along = self.mixture.feature_direction(vx)
-        moved = np.einsum("nar,na->nr", self.jacobian, vx)
-        if self.precision is None:
-            pushed = self.observed * (moved + self.features @ v.beta)
-            border = self.features.T @ pushed
-        else:  # outside the span the border is the Gram matrix alone
-            weight, scaled = self.row_weight[:, None], self._scaled_features
-            pushed = self.precision * weight * (moved + self.features @ (v.beta @ self.span))
-            border = self.precision * (scaled.T @ scaled) @ v.beta
-            border += self.precision * (self.features.T @ (weight * moved)) @ self.span.T
-            if self.tail:
-                within = self.score @ self.span
-                lost = self.tail * (np.einsum("nr,nr->n", within, moved)
-                                    + np.einsum("nm,nm->n", self.features, self.score @ v.beta.T))
-                pushed -= lost[:, None] * within
-                border -= self.features.T @ (lost[:, None] * self.score)
-        rows = np.einsum("nar,nr->na", self.jacobian, pushed)
-        rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
-        rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
-        border -= along.T @ self.score
-        rows, border = rows + self.row_prior.hvp(vx), border + self.decoder_prior.hvp(v.beta)
-        for column in self.gauge.columns:
-            border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        return Theta(self.restrict(rows) + ~self.structure.carried * v.xi, border)
+        rows, border = self.loss_hvp(vx, v.beta)
+        rows = self.restrict(rows + self.row_prior.hvp(vx))
+        border += self.decoder_prior.hvp(v.beta) + self.gauge.apply(v.beta)
+        return Theta(rows + ~self.structure.carried * v.xi, border)
 
     # --- log-determinant -----------------------------------------------------------------------
 
@@ -117,16 +97,14 @@ class SAEPoint(SAEState):
         rows = self.row_prior.half_trace_gradients(
             curvature, blocks, self.lift_blocks(data.edges), self.lift_columns(data.columns))
         decoders = self.decoder_prior.half_trace_gradients(
-            curvature, data.border_trace, data.border)
+            curvature, self._traces(data.border_trace), data.border)
+        gauge_beta, gauge_trace = self.gauge.half_trace(self.gauge.own(data.gauge_pull))
         grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
-        grad_beta = data.grad_beta + decoders[0] + gauge_gradient
-        grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
+        grad_beta = data.grad_beta + decoders[0] + gauge_gradient + gauge_beta
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         grad_beta -= correction_beta
         grad_rho -= correction_rho
-        penalty_trace = rows[2] + decoders[2]
-        penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
-        edf = self.structure.n_carried - penalty_trace
+        edf = self.structure.n_carried - rows[2] - decoders[2] - gauge_trace
         if curvature == "majorizer":
             edf += 2.0 * self.remainder.scaling
         # at the weights of its rows, every entry of the data part of H carries 1 / phi
@@ -151,14 +129,12 @@ class SAEPoint(SAEState):
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
         else:
-            t, tau, u, grad_psi = self._row_trace(t, tau, missing)
+            excess = self._missing_scales.data if self.tail else np.zeros((0, 0))
+            t, tau, u, grad_psi = self.row_trace(t, tau, missing, excess)
             if self.tail:
+                grad_psi = grad_psi - self._missing_scales.psi
                 border_trace = border_trace - 2.0 * self._missing_scales.prior
-        grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
-        grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
-        if u is not None:
-            grad_x += np.einsum("nar,nr->na", self.jacobian, u @ self.span)
-            grad_beta += self.features.T @ u
+        grad_x, grad_beta = self.pulled_back(t, tau, u)
         gauge_pull = np.zeros_like(self.gauge.columns)
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
             out[...] = factor.apply_border_inverse(column)
@@ -169,42 +145,14 @@ class SAEPoint(SAEState):
                          inverse.columns, border_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi, by_mean=u)
 
-    def _row_trace(
-        self, t: Array, tau: Array, missing: Array
-    ) -> tuple[Array, Array, Array | None, Array]:
-        """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
-
-        t and tau are for rows that are scaled by its root. Returns as `_weighted_trace`; u is None
-        where the weights are known.
-        """
-        assert self.precision is not None
-        root = np.sqrt(self.row_weight)
-        if self.structure.polar:
-            own = root[:, None, None] * self.restrict(self.jacobian)
-            t = t + self.precision * self.lift(missing @ own)
-        if not self.tail:
-            return t, tau, None, np.zeros(len(self.psi))
-        scales = self._missing_scales
-        tau = tau - 2.0 * self.precision * self._scaled_features @ scales.data
-        t, tau = root[:, None, None] * t, root[:, None] * tau
-        slope = np.einsum("nar,nar->n", t, self.jacobian)
-        slope += np.einsum("nm,nm->n", tau, self.features)
-        slope *= 0.5 / self.row_weight
-        u = (self.tail * slope * self.row_weight)[:, None] * self.score
-        by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
-        return t, tau, u, by_psi @ slope - scales.psi
+    def _traces(self, border_trace: Array) -> list[Array]:
+        """Blocks of a matrix (M, M) of the border, by the layout."""
+        return [border_trace[where, where] for where in self.structure.layout.blocks]
 
     @cached_property
     def _missing_scales(self) -> MissingScales:
-        assert self.precision is not None
-        data = self.precision * (self._scaled_features.T @ self._scaled_features)
-        return MissingScales.of(self.structure, self.psi, data,
+        return MissingScales.of(self.structure, self.psi, self.data_gram,
                                 block_diag(*self.decoder_prior.curvature_grams()))
-
-    @cached_property
-    def _scaled_features(self) -> Array:
-        """Features (N, M) at the roots of the rows' weights."""
-        return np.asarray(np.sqrt(self.row_weight)[:, None] * self.features)
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, missing: Array
@@ -343,7 +291,7 @@ class SAEPoint(SAEState):
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         trace = (self._selected_inverse if curvature == "majorizer"
                  else exact_trace(self)).border_trace
-        return self.decoder_prior.precision_gradient(trace, adjoint.beta)
+        return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
