@@ -8,8 +8,8 @@ a block for each k, and one column of blocks for c:
         [ .      S_00 ]        log|S| = sum_k log|S_kk| + log|Sigma|
 
 Block k couples to its rows inside its own span Q_k (p, r) alone: with G the Gram matrix of b_k and
-c, S_kk is G_kk on the p - r directions outside and T_kk, (m r) x (m r), inside, as `SpanArrowMatrix`
-has it. With F = T_kk^-1 T_k0, f = G_kk^-1 g_k0 and sigma_k = g_00 - g_0k f,
+c, S_kk is G_kk on the p - r directions outside and T_kk, (m r) x (m r), inside, as in
+`SpanArrowMatrix`. With F = T_kk^-1 T_k0, f = G_kk^-1 g_k0 and sigma_k = g_00 - g_0k f,
 
     S_kk^-1 S_k0 = F on Q_k, f (x) I outside
     Sigma = sum_k [ sigma_k I + Q_k (T_00 - T_0k F - sigma_k I) Q_k^T ]
@@ -69,14 +69,18 @@ class BlockInverse:
     ----------
     rows : (n, q, q) blocks of H^-1
     border_trace : (k, m + 1, m + 1) trace over outputs of the border block of H^-1
-    jac_cross : (n, q, r) rows of T_i
+    jac_cross : (n, q, r) rows of T_i, in coordinates of the span of their block
     feature_cross : (n, m + 1) border rows of T_i, traced over outputs
+    jac_beyond : (n, q, r) and beyond : (k, r, p)
+        Their product is what the rows of T_i have outside that span, by way of c.
     """
 
     rows: Array
     border_trace: Array
     jac_cross: Array
     feature_cross: Array
+    jac_beyond: Array
+    beyond: Array
 
 
 class NestedFactor:
@@ -218,7 +222,8 @@ class _Batch:
     def selected_inverse(self, shared: Array, total: float) -> BlockInverse:
         """The parts of H^-1 here, from its block at c (p, p) and the trace of that."""
         k, m, r = self._k, self._m, self._r
-        within = self.transposed @ (shared @ self.spans)
+        met = self.transposed @ shared
+        within = met @ self.spans
         inside = np.empty((k, (m + 1) * r, (m + 1) * r))
         own, cross = m * r, self._pull @ within
         inside[:, :own, :own] = _inverse(self._inside) + cross @ self._pull.swapaxes(1, 2)
@@ -227,13 +232,19 @@ class _Batch:
         inside[:, own:, own:] = within
         inside = inside.reshape(k, m + 1, r, m + 1, r)
         trace = np.einsum("karbr->kab", inside)
+        lean = np.concatenate([self._lean, -np.ones((k, 1))], axis=1)
         if self.outside:
             rest = total - np.einsum("krr->k", within)
-            lean = np.concatenate([self._lean, -np.ones((k, 1))], axis=1)
             trace += rest[:, None, None] * lean[:, :, None] * lean[:, None, :]
             trace[:, :m, :m] += self.outside * _inverse(self._gram)
         rows, jac_cross, feature_cross = self.rows.selected_inverse(inside, trace)
-        return BlockInverse(rows, trace, jac_cross, feature_cross)
+        # S^-1 from Q_k to outside is F X f of what a row meets, with X = G_00 and -1 for c
+        unit = np.broadcast_to(-np.eye(r), (k, r, r))
+        pull = np.concatenate([self._pull, unit], axis=1).reshape(k, m + 1, r * r)
+        jac_beyond = self.rows.solved_jacobians() @ self.rows.met(pull).reshape(len(rows), r, r)
+        jac_beyond *= -(self.rows.scale**2) * self.rows.met(lean[:, :, None])[:, :, None]
+        return BlockInverse(rows, trace, jac_cross, feature_cross, jac_beyond,
+                            met - within @ self.transposed)
 
     def covariance(self, block: int, shared: Array) -> Array:
         """See `NestedFactor.covariance`."""

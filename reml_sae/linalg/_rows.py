@@ -80,9 +80,16 @@ class EliminatedRows:
 
     def from_border(self, x: Array) -> Array:
         """C x for x (.., m, r) inside the span: (n, q)."""
-        out: Array = self.scale * np.einsum(
-            "nar,nr->na", self.jacobians, self.incidence.apply(self.features, x))
+        out: Array = self.scale * np.einsum("nar,nr->na", self.jacobians, self.met(x))
         return out
+
+    def met(self, x: Array) -> Array:
+        """phi_i x for x (.., m, c): (n, c)."""
+        return self.incidence.apply(self.features, x)
+
+    def solved_jacobians(self) -> Array:
+        """D_i^-1 j_i, (n, q, r)."""
+        return batched_cholesky_solve(self._lower, self.jacobians)
 
     def coupling(self) -> Array:
         """C^T D^-1 C, (.., m, r, m, r)."""

@@ -30,6 +30,8 @@ from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.rows import SAERowSampler, refine_rows, row_objective
+from reml_sae.models.sae.single.kinds import Kind, kinds_of, uses_one_atom
+from reml_sae.models.sae.single.point import SinglePoint
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Index, Mask
 
@@ -42,11 +44,14 @@ QUADRATURE_DISPERSION = 1e-4
 nodes grow as the noise falls, and Laplace's error, of the order of that share, is nothing."""
 
 
+AnyPoint = SAEPoint | SinglePoint | QuadraturePoint
+
+
 @dataclass
 class _Last:
     """What was made last: solves, criterion and search ask for the same point one after another."""
 
-    point: SAEPoint | QuadraturePoint | None = None
+    point: AnyPoint | None = None
     rows: RowParts | None = None
 
     def point_is_at(self, theta: Theta, rho: Array) -> bool:
@@ -119,7 +124,7 @@ class SAEManifoldModel(SAEStructure):
     def advance_rho(self, point: object, rho: Array) -> Array:
         """Rho with the degrees of freedom of its rows that fit best at a state of the rows."""
         if self.family.equal_weights or not self.family.row_weights or not isinstance(
-                point, SAEPoint):
+                point, SAEPoint | SinglePoint):
             return rho
         rho, squares = rho.copy(), ((self.Z - point.eta) ** 2).sum(axis=1)
         psi = self.outer.psi
@@ -139,7 +144,7 @@ class SAEManifoldModel(SAEStructure):
         """Outer parameters from which the outer loop starts."""
         return self.rho.copy()
 
-    def at(self, theta: Theta, rho: Array) -> SAEPoint | QuadraturePoint:
+    def at(self, theta: Theta, rho: Array) -> AnyPoint:
         """What the inner solve minimises, at a state and outer parameters.
 
         L of the decoders where the rows are integrated out by quadrature, F + g elsewhere.
@@ -149,13 +154,25 @@ class SAEManifoldModel(SAEStructure):
             rho = rho.copy()
             self._last.point = (
                 QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
-                if self.by_quadrature else SAEPoint(self, theta, rho))
+                if self.by_quadrature else self.joint_at(theta, rho))
         assert self._last.point is not None
         return self._last.point
 
-    def joint_at(self, theta: Theta, rho: Array) -> SAEPoint:
-        """The joint objective of rows and decoders at a state and outer parameters."""
-        return SAEPoint(self, theta, np.asarray(rho, float))
+    def joint_at(self, theta: Theta, rho: Array) -> SAEPoint | SinglePoint:
+        """The joint objective of rows and decoders at a state and outer parameters.
+
+        The two points are the same function; where rows use one atom each, the second has less to
+        compute.
+        """
+        rho = np.asarray(rho, float)
+        if self.kinds:
+            return SinglePoint(self, self.kinds, theta, rho)
+        return SAEPoint(self, theta, rho)
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        """The kinds of atoms, where rows use one atom each; empty elsewhere."""
+        return kinds_of(self) if uses_one_atom(self) else []
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """What the inner solve minimises, alone."""

@@ -26,6 +26,7 @@ from reml_sae.models.sae.exact import (
 )
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
+from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
 
 
@@ -231,17 +232,7 @@ class SAEPoint(SAEState):
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
-        structure, family = self.structure, self.structure.family
-        Z, offset = structure.coloured, np.broadcast_to(structure.offset, self.eta.shape)
-        eta, offset = (structure.noise.colour_rows(part, structure.metrics)
-                       for part in (self.eta, offset))
-        if self.tail:  # rows at the weights that the fit gives them
-            weight = self.row_weight
-            null, left = (float(weight @ ((Z - mean) ** 2).sum(axis=1)) for mean in (offset, eta))
-        else:
-            null = float(family.deviance(Z, offset, self.psi).sum())
-            left = float(family.deviance(Z, eta, self.psi).sum())
-        return 1.0 - left / null if null else 0.0
+        return explained_share(self.structure, self.eta, self.row_weight, self.psi)
 
     @property
     def dispersion_energy(self) -> float:
@@ -268,24 +259,17 @@ class SAEPoint(SAEState):
         ux = self.lift(u.xi)
         out = self.row_prior.gradient_rho_dot(ux) + self.decoder_prior.gradient_rho_dot(u.beta)
         own = self.structure.family.loss_eta_psi(self.structure.Z, self.eta, self.psi, 1)
-        moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
-        out[self.structure.outer.psi] += np.einsum("jno,no->j", own, moved)
+        out[self.structure.outer.psi] += np.einsum("jno,no->j", own, self.moved(ux, u.beta))
         return out
 
     def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
-        assert self.precision is not None
-        moved = np.einsum("nar,na->nr", self.jacobian, self.lift(adjoint.xi)) @ self.span.T
-        moved += self.features @ adjoint.beta
+        moved = self.moved(self.lift(adjoint.xi), adjoint.beta)
         if curvature == "exact":
             bend = exact_trace(self).bend
             assert bend is not None
             moved -= bend
-        out = self.score + self.precision * self.row_weight[:, None] * moved
-        if self.tail:
-            out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
-            out -= self._majorizer_trace().by_mean
-        return np.asarray(out)
+        return self.data_slope(moved, self._majorizer_trace().by_mean if self.tail else None)
 
     def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
@@ -297,3 +281,19 @@ class SAEPoint(SAEState):
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
         rows, decoders = self.row_prior.log_partition(), self.decoder_prior.log_partition()
         return rows[0] + decoders[0] - self.structure.log_multiplicity, rows[1] + decoders[1]
+
+
+def explained_share(structure: SAEStructure, eta: Array, weight: Array, psi: Array) -> float:
+    """Share of the null deviance that predictors eta (N, p) explain; of a Gaussian, of variance.
+
+    Rows of unequal scale are taken at the weights (N,) that the fit gives them.
+    """
+    family = structure.family
+    Z, offset = structure.coloured, np.broadcast_to(structure.offset, eta.shape)
+    eta, offset = (structure.noise.colour_rows(part, structure.metrics) for part in (eta, offset))
+    if family.tail(psi, structure.shape[1]):
+        null, left = (float(weight @ ((Z - mean) ** 2).sum(axis=1)) for mean in (offset, eta))
+    else:
+        null = float(family.deviance(Z, offset, psi).sum())
+        left = float(family.deviance(Z, eta, psi).sum())
+    return 1.0 - left / null if null else 0.0

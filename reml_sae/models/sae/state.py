@@ -199,6 +199,12 @@ class SAEState:
         scaled = self.scaled_features
         return self.precision * self.incidence.sums(scaled, scaled)
 
+    def moved(self, vx: Array, v: Array) -> Array:
+        """Change of eta (N, p) along (vx, v), in full local parameters and (.., M, p)."""
+        along = np.einsum("nar,na->nr", self.jacobian, vx)
+        out = self.incidence.apply(along, self.span.swapaxes(-1, -2))
+        return out + self.incidence.apply(self.features, v)
+
     def loss_hvp(self, vx: Array, v: Array) -> tuple[Array, Array]:
         """Exact Hessian of the loss times (vx, v), in full local parameters and (.., M, p)."""
         meets, span = self.incidence, self.span
@@ -272,6 +278,18 @@ class SAEState:
             grad_x += np.einsum("nar,nr->na", self.jacobian, self.incidence.apply(u, self.span))
             grad_beta += self.incidence.sums(self.features, u)
         return grad_x, grad_beta
+
+    def data_slope(self, moved: Array, by_mean: Array | None) -> Array:
+        """Gradient of V in Gaussian rows (N, p), given what the adjoint moves eta by.
+
+        ``by_mean`` is the gradient of the log-determinant in eta, where weights depend on it.
+        """
+        assert self.precision is not None
+        out: Array = self.score + self.precision * self.row_weight[:, None] * moved
+        if by_mean is not None:
+            out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
+            out -= by_mean
+        return out
 
     # --- chart -----------------------------------------------------------------------------------
 

@@ -1,0 +1,149 @@
+"""Rows that use one atom each, by the kind of their atom (DESIGN H1).
+
+Such a row has the log amplitude and the coordinates of its atom alone, and meets that atom's
+decoder and the intercept. Atoms of one kind have the same basis, so their rows together are one
+model of one atom, whose decoder is that of the row's own atom: arrays are as wide as an atom, and
+nothing but the number of kinds is looped over in the work on rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from reml_sae.assignments.gates import TopK
+from reml_sae.engine.protocol import Theta
+from reml_sae.linalg import MeetsBlock
+from reml_sae.models.sae.state import SAEState
+from reml_sae.models.sae.structure import SAEStructure
+from reml_sae.models.sae.terms import PenaltyTerm
+from reml_sae.typing import Array, Index
+
+
+def uses_one_atom(structure: SAEStructure) -> bool:
+    """Whether every row has the parameters of exactly one atom, and the border is a product."""
+    assignment = structure.assignment
+    return (assignment.is_single and assignment.chooses_support and not structure.couples_rows
+            and not structure.has_dense_border and bool((structure.active.sum(axis=1) == 1).all()))
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """Atoms of one kind, with their rows sorted by atom.
+
+    Attributes
+    ----------
+    structure : SAEStructure
+        The rows under one atom of the kind, which all of them use.
+    atoms : (k,) atoms in the whole structure
+    rows : (n,) rows in the whole structure
+    incidence : MeetsBlock
+        Which of these atoms each of these rows uses.
+    columns : (k, q) columns of xi that the rows of an atom have
+    places : (k, M_k + 1) rows of beta that they meet, the intercept last
+    outer : (n_outer,) places in rho of the outer parameters that they have
+    generators : (c, M_k, M_k) generators of the gauge that the atoms keep
+    """
+
+    structure: SAEStructure
+    atoms: Index
+    rows: Index
+    incidence: MeetsBlock
+    columns: Index
+    places: Index
+    outer: Index
+    generators: Array
+
+    @cached_property
+    def _at(self) -> tuple[Index, Index]:
+        return self.rows[:, None], self.columns[self.incidence.block]
+
+    def xi(self, xi: Array) -> Array:
+        """What the rows have of xi (N, q) of all rows: (n, 1 + d)."""
+        own: Array = xi[self._at]
+        return own
+
+    def put_xi(self, xi: Array, own: Array) -> None:
+        """Put it there."""
+        xi[self._at] = own
+
+    def beta(self, beta: Array) -> Array:
+        """What the rows meet of decoders (M, p): (k, M_k + 1, p)."""
+        met: Array = beta[self.places]
+        return met
+
+    def add_beta(self, beta: Array, met: Array) -> None:
+        """Add to decoders (M, p) what all rows add to what they meet."""
+        beta[self.places[:, :-1]] += met[:, :-1]
+        beta[-1] += met[:, -1].sum(axis=0)
+
+    def spans(self, met: Array) -> Array:
+        """Orthonormal bases (k, p, r) of what decoders (k, M_k + 1, p) have beside constants."""
+        first = 0 if self.generators[:, :, :1].any() else 1
+        curve = met[:, first:-1].swapaxes(1, 2)
+        if not curve.shape[2]:
+            return curve
+        return np.asarray(np.linalg.qr(curve)[0], float)
+
+    def theta(self, theta: Theta) -> Theta:
+        """The state of the rows, with the decoders that they meet."""
+        return Theta(self.xi(theta.xi), self.beta(theta.beta))
+
+    def state(self, theta: Theta, rho: Array) -> SAEState:
+        """The rows at a state of the whole."""
+        own = self.theta(theta)
+        return SAEState(self.structure, own, rho[self.outer], self.spans(own.beta), self.incidence)
+
+
+def kinds_of(structure: SAEStructure) -> list[Kind]:
+    """The kinds of atoms of a structure whose rows use one atom each."""
+    labels = structure.active.argmax(axis=1)
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels, minlength=len(structure.atoms))
+    starts = np.cumsum(counts) - counts
+    owned = {term.atom for term in structure.row_terms if term.atom >= 0}
+    kept: dict[int, list[Array]] = {}
+    for k, _, generator in structure.symmetries:
+        kept.setdefault(k, []).append(generator)
+    groups: dict[object, list[int]] = {}
+    for k, atom in enumerate(structure.atoms):
+        numbers = tuple(number for j, number, _ in structure.symmetries if j == k)
+        groups.setdefault((atom, numbers, k if k in owned else -1), []).append(k)
+    out = []
+    for members in groups.values():
+        rows = np.concatenate([order[starts[k]:starts[k] + counts[k]] for k in members])
+        size = structure.atoms[members[0]].basis_size
+        generators = kept.get(members[0], [np.zeros((0, size, size))])
+        out.append(_kind(structure, np.array(members), rows, MeetsBlock(counts[members]),
+                         np.array(generators).reshape(-1, size, size)))
+    return out
+
+
+def _kind(
+    structure: SAEStructure, atoms: Index, rows: Index, incidence: MeetsBlock, generators: Array
+) -> Kind:
+    first = int(atoms[0])
+    terms = [term for term in structure.row_terms if term.atom in (-1, first)]
+    everything = np.arange(len(structure.outer))
+    outer = [everything[term.where] for term in terms] + [everything[structure.outer.psi]]
+    columns = [[k, *range(where.start, where.stop)] for k in atoms.tolist()
+               for where in [structure.coordinate_columns(k)]]
+    places = [[*range(where.start, where.stop), structure.layout.basis_size - 1]
+              for where in (structure.layout.basis_slices[k] for k in atoms)]
+    own = SAEStructure(
+        structure.Z[rows], [structure.atoms[first]], _alone(structure, terms, rows),
+        np.ones((len(rows), 1), bool), assignment=TopK(1), unit=structure.unit, symmetries=[],
+        family=structure.family.restrict(rows, structure.shape), offset=structure.offset,
+        noise=structure.noise, metrics=structure.metrics[rows])
+    return Kind(own, atoms, rows, incidence, np.array(columns), np.array(places),
+                np.concatenate(outer), generators)
+
+
+def _alone(
+    structure: SAEStructure, terms: Sequence[PenaltyTerm], rows: Index
+) -> list[PenaltyTerm]:
+    """Terms of some rows, of which every one is on all atoms or on the one that there is."""
+    return [replace(structure.restricted(term, rows), atom=min(term.atom, 0)) for term in terms]
