@@ -40,6 +40,10 @@ class Incidence(Protocol):
         """The same for a range of the rows."""
         ...
 
+    def take(self, rows: Index) -> Incidence:
+        """The same for some of the rows, in their order."""
+        ...
+
 
 class MeetsAll:
     """Every row meets the whole border."""
@@ -59,6 +63,10 @@ class MeetsAll:
         return values
 
     def within(self, where: slice) -> MeetsAll:
+        """The same."""
+        return self
+
+    def take(self, rows: Index) -> MeetsAll:
         """The same."""
         return self
 

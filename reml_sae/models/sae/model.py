@@ -181,7 +181,8 @@ class SAEManifoldModel(SAEStructure):
                 return self.at(theta, rho).objective
             except InnerConvergenceError:  # a decoder far out of reach
                 return np.inf
-        return self.joint_objective(theta, rho)
+        # a state that is taken is asked for its derivatives next
+        return self.at(theta, rho).objective if self.kinds else self.joint_objective(theta, rho)
 
     def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""

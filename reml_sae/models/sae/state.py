@@ -89,16 +89,17 @@ class SAEState:
 
     # --- first derivatives -------------------------------------------------------------------
 
-    @cached_property
-    def loss_gradient(self) -> Theta:
-        """Gradient of the loss in theta."""
-        rows = -np.einsum("nar,nr->na", self.jacobian, self.span_score)
-        return Theta(self.restrict(rows), -self.incidence.sums(self.features, self.score))
+    def row_gradient(self) -> Array:
+        """Gradient of F in the rows' own parameters, (N, q)."""
+        rows = self.row_prior.gradient()
+        rows -= np.einsum("nar,nr->na", self.jacobian, self.span_score)
+        return self.restrict(rows)
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
-        return self.loss_gradient.plus(
-            Theta(self.restrict(self.row_prior.gradient()), self.decoder_prior.gradient()))
+        border = self.decoder_prior.gradient()
+        border -= self.incidence.sums(self.features, self.score)
+        return Theta(self.row_gradient(), border)
 
     @cached_property
     def jacobian(self) -> Array:

@@ -356,6 +356,14 @@ class SAEStructure:
                                      factor * step.xi[:, t], factor * step.beta[b])
         return Theta(xi, beta)
 
+    def move_rows(self, xi: Array, step: Array) -> Array:
+        """Move the rows alone, on the manifolds of their coordinates: (N, q)."""
+        out = xi + step
+        for k, atom in enumerate(self.atoms):
+            t = self.coordinate_columns(k)
+            out[:, t] = atom.retract(xi[:, t], step[:, t])
+        return out
+
     # --- some of the rows ------------------------------------------------------------------------
 
     def rows(self, index: Index) -> Self:

@@ -117,9 +117,8 @@ class SinglePoint:
         """Gradient of F in theta."""
         xi, beta = np.zeros_like(self.theta.xi), self.decoder_prior.gradient()
         for kind, state in self._parts:
-            loss = state.loss_gradient
-            kind.put_xi(xi, loss.xi + state.row_prior.gradient())
-            kind.add_beta(beta, loss.beta)
+            kind.put_xi(xi, state.row_gradient())
+            kind.add_beta(beta, -state.incidence.sums(state.features, state.score))
         return Theta(xi, beta)
 
     def hvp(self, v: Theta) -> Theta:
@@ -289,8 +288,8 @@ class SinglePoint:
             score, jacobian = state.score / np.sqrt(weight), state.jacobian
             spread = weight[:, :, None] * np.linalg.solve(state.row_hessian("majorizer"), jacobian)
             for j, rows in kind.incidence:
-                r, Q = jacobian.shape[2], state.span[j]
-                within = jacobian[rows].reshape(-1, r).T @ spread[rows].reshape(-1, r)
+                Q = state.span[j]
+                within = np.tensordot(jacobian[rows], spread[rows], axes=([0, 1], [0, 1]))
                 out[state.structure.metrics[rows][0]] += (
                     score[rows].T @ score[rows] + self.precision**2 * Q @ within @ Q.T)
         return out
