@@ -207,6 +207,7 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
         differenced[loop.outer.dispersion] = True
     if whole:
         differenced[:] = rho < loop.outer.bounds[:, 1]
+    differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
     for j in np.flatnonzero(differenced):
         step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.outer.bounds[j, 1] else -DIFFERENCE
         moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reml_sae.discovery.alone import rise_alone
 from reml_sae.discovery.fitting import Fitted, Settings, model_in_own_noise, rough_fit
 from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
@@ -98,5 +99,7 @@ def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Pro
             fitted.rows, atoms, settings, codes_of(fitted), known_without(fitted, k))
         return rough_fit(model, settings, basis.label)
 
+    t = fitted.result.theta.xi[fitted.model.active[:, k], fitted.model.coordinate_columns(k)]
     return Proposal(k, f"{fitted.model.atoms[k].label} -> {basis.label}",
-                    -settings.policy.move.resize_gain, fit)
+                    -settings.policy.move.resize_gain, fit,
+                    rise_alone=lambda settings: rise_alone(fitted, k, basis, t, settings))
