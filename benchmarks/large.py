@@ -60,7 +60,7 @@ def fit(case: Case, seed: int, dense: bool, limit: float, out: multiprocessing.Q
     """One row of the table."""
     if dense:
         for module in (model, rows):
-            module.uses_one_atom = lambda structure: False
+            module.kinds_of = lambda structure: []
     data = planted_circles(case.N, case.p, case.K, n_active=case.s, noise_sd=0.05,
                            orthogonal=case.p >= 2 * case.K, random_state=seed)
     with warnings.catch_warnings():

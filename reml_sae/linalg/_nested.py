@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -141,13 +142,17 @@ class NestedFactor:
 
     def selected_inverse(self) -> tuple[list[BlockInverse], float]:
         """The parts of H^-1 that derivatives of log|H| need, and its trace at c."""
-        inverse = self._shared.inverse()
+        inverse = self._shared_inverse
         total = float(np.trace(inverse))
         return [batch.selected_inverse(inverse, total) for batch in self.batches], total
 
+    @cached_property
+    def _shared_inverse(self) -> Array:
+        return self._shared.inverse()
+
     def covariance(self, batch: int, block: int) -> Array:
         """The block of H^-1 of one block of the border for every output, (p, m, m)."""
-        return self.batches[batch].covariance(block, self._shared.inverse())
+        return self.batches[batch].covariance(block, self._shared_inverse)
 
 
 class _Batch:

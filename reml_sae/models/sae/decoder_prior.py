@@ -6,6 +6,7 @@ beta is (M, p).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class DecoderPrior:
             out[phi] = sum(scale.value_rho() for _, _, scale in self.scales)
         return out
 
+    @cached_property
     def curvature_grams(self) -> list[Array]:
         """Parts of the border that are the same for every output, block by block."""
         grams = list(self.grams)

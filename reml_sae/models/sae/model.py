@@ -30,7 +30,7 @@ from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.rows import SAERowSampler, refine_rows, row_objective
-from reml_sae.models.sae.single.kinds import Kind, kinds_of, uses_one_atom
+from reml_sae.models.sae.single.kinds import Kind, kinds_of
 from reml_sae.models.sae.single.point import SinglePoint
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Index, Mask
@@ -169,10 +169,10 @@ class SAEManifoldModel(SAEStructure):
             return SinglePoint(self, self.kinds, theta, rho)
         return SAEPoint(self, theta, rho)
 
-    @cached_property
+    @property
     def kinds(self) -> list[Kind]:
         """The kinds of atoms, where rows use one atom each; empty elsewhere."""
-        return kinds_of(self) if uses_one_atom(self) else []
+        return kinds_of(self)
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """What the inner solve minimises, alone."""

@@ -50,7 +50,7 @@ class SAEPoint(SAEState):
             features = self.scaled_features
             jacobians = np.sqrt(self.row_weight)[:, None, None] * jacobians
             gram = self.data_gram.copy()
-        grams = self.decoder_prior.curvature_grams()
+        grams = self.decoder_prior.curvature_grams
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
@@ -153,7 +153,7 @@ class SAEPoint(SAEState):
     @cached_property
     def _missing_scales(self) -> MissingScales:
         return MissingScales.of(self.structure, self.psi, self.data_gram,
-                                block_diag(*self.decoder_prior.curvature_grams()))
+                                block_diag(*self.decoder_prior.curvature_grams))
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, missing: Array
@@ -195,7 +195,7 @@ class SAEPoint(SAEState):
         """
         where = self.structure.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
-        trace = float(np.vdot(self.decoder_prior.curvature_grams()[k], border_trace[where, where]))
+        trace = float(np.vdot(self.decoder_prior.curvature_grams[k], border_trace[where, where]))
         p = self.structure.shape[1]
         if self.structure.has_dense_border:
             flat = slice(where.start * p, where.stop * p)

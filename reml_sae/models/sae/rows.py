@@ -25,7 +25,7 @@ from reml_sae.linalg import (
 )
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.row_scales import missing_rows
-from reml_sae.models.sae.single.kinds import Kind, kinds_of, uses_one_atom
+from reml_sae.models.sae.single.kinds import Kind, kinds_of
 from reml_sae.models.sae.state import SAEState, decoder_span
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowResult, gather_rows, row_slices
@@ -106,12 +106,13 @@ def _batches(
     structure: SAEStructure, theta: Theta, rho: Array
 ) -> Iterator[tuple[Kind | None, RowBatch]]:
     """All rows, as they are or kind by kind."""
-    if not len(structure.Z) or not uses_one_atom(structure):
+    kinds = kinds_of(structure)
+    if not kinds:
         yield None, RowBatch(structure, theta, rho, decoder_span(structure, theta.beta),
                              MeetsAll(), np.zeros(len(structure.Z)))
         return
     opening = structure.opening_costs(rho)
-    for kind in kinds_of(structure):
+    for kind in kinds:
         if len(kind.rows):
             own = kind.theta(theta)
             yield kind, RowBatch(kind.structure, own, rho[kind.outer], kind.spans(own.beta),
@@ -168,7 +169,7 @@ def refine_rows(structure: SAEStructure, theta: Theta, rho: Array, n_sweeps: int
 
     Where a penalty couples the rows they cannot move on their own, and all stay.
     """
-    if structure.couples_rows:
+    if structure.couples_rows or not structure.carried.any():
         return theta
     xi = theta.xi.copy()
     for kind, batch in _batches(structure, theta, rho):
@@ -241,29 +242,37 @@ class SAERowSampler:
     """
 
     def __init__(self, structure: SAEStructure, theta: Theta, rho: Array):
-        self.structure, self.theta = structure, theta
-        self.carried = structure.carried
-        batch = RowBatch(structure, theta, rho, decoder_span(structure, theta.beta), MeetsAll(),
-                         np.zeros(len(theta.xi)))
-        self._upper = _over_batch(batch, _upper_factors)
+        self.theta, self.carried = theta, structure.carried
+        self._parts = [
+            (kind, batch, PackedRows(batch.structure.carried), _over_batch(batch, _upper_factors))
+            for kind, batch in _batches(structure, theta, rho)]
 
     def move(self, noise: Array) -> tuple[Theta, Array]:
         """State at standard normal noise; steps round a compact manifold leave it."""
-        step: Array = self.carried * np.asarray(
-            np.linalg.solve(self._upper, noise[:, :, None])[:, :, 0], float)
-        volume = np.zeros(len(step))
-        for k, atom in enumerate(self.structure.atoms):
-            t, rows = self.structure.coordinate_columns(k), self.structure.active[:, k]
-            volume[rows] += atom.log_step_volume(self.theta.xi[rows, t], step[rows, t])
-        return Theta(self.structure.move_rows(self.theta.xi, step), self.theta.beta), volume
+        xi, volume = self.theta.xi.copy(), np.zeros(len(noise))
+        for kind, batch, packed, upper in self._parts:
+            structure, own = batch.structure, batch.theta.xi
+            z = packed.pack(noise if kind is None else kind.xi(noise))
+            step = packed.unpack(np.asarray(np.linalg.solve(upper, z[:, :, None])[:, :, 0], float))
+            added = np.zeros(len(step))
+            for k, atom in enumerate(structure.atoms):
+                t, rows = structure.coordinate_columns(k), structure.active[:, k]
+                added[rows] += atom.log_step_volume(own[rows, t], step[rows, t])
+            moved = structure.move_rows(own, step)
+            if kind is None:
+                return Theta(moved, self.theta.beta), added
+            kind.put_xi(xi, moved)
+            volume[kind.rows] = added
+        return Theta(xi, self.theta.beta), volume
 
 
 def _upper_factors(batch: RowBatch) -> RowResult:
-    """Transposed Cholesky factors (n, q, q) of the rows' Hessians."""
-    point = batch.state()
-    blocks = point.row_hessian("exact")
+    """Transposed Cholesky factors (n, w, w) of the Hessians of what rows carry."""
+    point, packed = batch.state(), PackedRows(batch.structure.carried)
+    blocks = packed.pack_blocks(point.row_hessian("exact"))
     low = np.linalg.eigvalsh(blocks)[:, 0] if blocks.shape[1] else np.ones(len(blocks))
-    blocks = np.where((low > 0.0)[:, None, None], blocks, point.row_hessian("majorizer"))
+    blocks = np.where((low > 0.0)[:, None, None], blocks,
+                      packed.pack_blocks(point.row_hessian("majorizer")))
     return RowResult((batched_cholesky(blocks).transpose(0, 2, 1),))
 
 

@@ -66,7 +66,7 @@ def dense(monkeypatch):
     def call(function):
         with monkeypatch.context() as patch:
             for module in (sae_model, sae_rows):
-                patch.setattr(module, "uses_one_atom", lambda structure: False)
+                patch.setattr(module, "kinds_of", lambda structure: [])
             return function()
 
     return call

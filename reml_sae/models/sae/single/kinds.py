@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,7 +28,8 @@ def uses_one_atom(structure: SAEStructure) -> bool:
     """Whether every row has the parameters of exactly one atom, and the border is a product."""
     assignment = structure.assignment
     return (assignment.is_single and assignment.chooses_support and not structure.couples_rows
-            and not structure.has_dense_border and bool((structure.active.sum(axis=1) == 1).all()))
+            and not structure.has_dense_border and len(structure.Z) > 0
+            and bool((structure.active.sum(axis=1) == 1).all()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +100,17 @@ class Kind:
         return SAEState(self.structure, own, rho[self.outer], self.spans(own.beta), self.incidence)
 
 
+_KNOWN: WeakKeyDictionary[SAEStructure, list[Kind]] = WeakKeyDictionary()
+
+
 def kinds_of(structure: SAEStructure) -> list[Kind]:
-    """The kinds of atoms of a structure whose rows use one atom each."""
+    """The kinds of atoms of a structure whose rows use one atom each; of others, none."""
+    if structure not in _KNOWN:
+        _KNOWN[structure] = _kinds(structure) if uses_one_atom(structure) else []
+    return _KNOWN[structure]
+
+
+def _kinds(structure: SAEStructure) -> list[Kind]:
     labels = structure.active.argmax(axis=1)
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels, minlength=len(structure.atoms))

@@ -143,7 +143,7 @@ class SinglePoint:
         return self._factorized(0.0)
 
     def _factorized(self, damping: float) -> SingleFactor:
-        grams = self.decoder_prior.curvature_grams()
+        grams = self.decoder_prior.curvature_grams
         batches = [self._blocks(kind, state, grams, damping) for kind, state in self._parts]
         shared = (1.0 + damping) * float(grams[-1][0, 0])
         return SingleFactor(NestedFactor(batches, self.precision, shared), self.kinds)
@@ -170,6 +170,7 @@ class SinglePoint:
     def _selected_inverse(self) -> tuple[list[BlockInverse], float]:
         return self._factor.nested.selected_inverse()
 
+    @cached_property
     def _traces(self) -> list[Array]:
         """Border of H^-1 at every block of the layout, traced over outputs."""
         inverses, shared = self._selected_inverse
@@ -198,7 +199,7 @@ class SinglePoint:
         """
         if curvature == "exact":
             return SAEPoint(self.structure, self.theta, self.rho).half_logdet("exact")
-        traces, excess = self._traces(), self._missing_scales
+        traces, excess = self._traces, self._missing_scales
         if excess is not None:
             traces = [trace - 2.0 * excess.prior[where, where] for trace, where
                       in zip(traces, self.structure.layout.blocks, strict=True)]
@@ -260,7 +261,7 @@ class SinglePoint:
             for places, own in zip(kind.places, state.data_gram, strict=True):
                 gram[np.ix_(places, places)] += own
         return MissingScales.of(self.structure, self.psi, gram,
-                                block_diag(*self.decoder_prior.curvature_grams()))
+                                block_diag(*self.decoder_prior.curvature_grams))
 
     # --- posterior ---------------------------------------------------------------------------
 
@@ -270,7 +271,7 @@ class SinglePoint:
         Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
         (p, M_k, M_k).
         """
-        trace = float(np.vdot(self.decoder_prior.curvature_grams()[k], self._traces()[k]))
+        trace = float(np.vdot(self.decoder_prior.curvature_grams[k], self._traces[k]))
         number, block = next((number, int(np.flatnonzero(kind.atoms == k)[0]))
                              for number, kind in enumerate(self.kinds) if k in kind.atoms)
         size = self.structure.atoms[k].basis_size * self.structure.shape[1]
@@ -357,7 +358,7 @@ class SinglePoint:
         if curvature == "exact":
             return SAEPoint(self.structure, self.theta, self.rho).precision_gradient(
                 adjoint, "exact")
-        return self.decoder_prior.precision_gradient(self._traces(), adjoint.beta)
+        return self.decoder_prior.precision_gradient(self._traces, adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
