@@ -30,7 +30,7 @@ from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.rows import SAERowSampler, refine_rows, row_objective
-from reml_sae.models.sae.single.kinds import Kind, kinds_of
+from reml_sae.models.sae.single.kinds import Kind, kinds_of, retract_kinds
 from reml_sae.models.sae.single.point import SinglePoint
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Index, Mask
@@ -202,6 +202,12 @@ class SAEManifoldModel(SAEStructure):
         kept = Theta(old.xi, new.beta)
         better = self.row_objective(new, rho) < self.row_objective(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
+
+    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
+        """Move along a step; those of a `SinglePoint` are packed."""
+        if step.xi.shape != theta.xi.shape:
+            return retract_kinds(self.kinds, theta, step, factor)
+        return super().retract(theta, step, factor)
 
     def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
         """The same model with another start and, where given, another active set."""

@@ -4,6 +4,9 @@ Such a row has the log amplitude and the coordinates of its atom alone, and meet
 decoder and the intercept. Atoms of one kind have the same basis, so their rows together are one
 model of one atom, whose decoder is that of the row's own atom: arrays are as wide as an atom, and
 nothing but the number of kinds is looped over in the work on rows.
+
+A tangent of such a model, a step or a gradient, has for every row what its atom has and no more: it
+is packed, (N, w) with the width w of the widest kind. A state has a column for every parameter.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 from reml_sae.assignments.gates import TopK
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import MeetsBlock
+from reml_sae.models.sae.gauge import move_atom
 from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.models.sae.terms import PenaltyTerm
@@ -72,6 +76,15 @@ class Kind:
         """Put it there."""
         xi[self._at] = own
 
+    def own(self, packed: Array) -> Array:
+        """What the rows have of packed tangents (N, w): (n, 1 + d)."""
+        mine: Array = packed[self.rows, : self.columns.shape[1]]
+        return mine
+
+    def put_own(self, packed: Array, own: Array) -> None:
+        """Put it there."""
+        packed[self.rows, : self.columns.shape[1]] = own
+
     def beta(self, beta: Array) -> Array:
         """What the rows meet of decoders (M, p): (k, M_k + 1, p)."""
         met: Array = beta[self.places]
@@ -98,6 +111,42 @@ class Kind:
         """The rows at a state of the whole."""
         own = self.theta(theta)
         return SAEState(self.structure, own, rho[self.outer], self.spans(own.beta), self.incidence)
+
+
+def width(kinds: Sequence[Kind]) -> int:
+    """Columns of packed tangents."""
+    return max(kind.columns.shape[1] for kind in kinds)
+
+
+def packed(kinds: Sequence[Kind], xi: Array) -> Array:
+    """What rows carry of xi (N, q), (N, w)."""
+    out = np.zeros((len(xi), width(kinds)))
+    for kind in kinds:
+        kind.put_own(out, kind.xi(xi))
+    return out
+
+
+def unpacked(kinds: Sequence[Kind], own: Array, q: int) -> Array:
+    """Packed tangents (N, w) with a column for every parameter, (N, q)."""
+    out = np.zeros((len(own), q))
+    for kind in kinds:
+        kind.put_xi(out, kind.own(own))
+    return out
+
+
+def retract_kinds(kinds: Sequence[Kind], theta: Theta, step: Theta, factor: float) -> Theta:
+    """Move along a packed step; see `SAEStructure.retract`."""
+    xi, beta = theta.xi.copy(), theta.beta + factor * step.beta
+    for kind in kinds:
+        own, move = kind.xi(theta.xi), factor * kind.own(step.xi)
+        moved = own + move
+        for j, rows in kind.incidence:
+            where = kind.places[j, :-1]
+            moved[rows, 1:], beta[where] = move_atom(
+                kind.structure.atoms[0], own[rows, 1:], theta.beta[where], move[rows, 1:],
+                factor * step.beta[where])
+        kind.put_xi(xi, moved)
+    return Theta(xi, beta)
 
 
 _KNOWN: WeakKeyDictionary[SAEStructure, list[Kind]] = WeakKeyDictionary()

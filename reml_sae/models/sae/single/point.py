@@ -7,6 +7,7 @@ a nested arrowhead (`linalg.NestedFactor`), so that time and memory are linear i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,14 +20,14 @@ from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.point import SAEPoint, explained_share
 from reml_sae.models.sae.row_prior import GatePrior
 from reml_sae.models.sae.row_scales import MissingScales
-from reml_sae.models.sae.single.kinds import Kind
+from reml_sae.models.sae.single.kinds import Kind, packed, unpacked, width
 from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
 
 
 class SingleFactor:
-    """Factor of the curvature; vectors are (rows (N, q), decoders (M, p)).
+    """Factor of the curvature; vectors are (packed rows (N, w), decoders (M, p)).
 
     Parameters
     ----------
@@ -39,13 +40,13 @@ class SingleFactor:
         self.nested, self._kinds = factor, kinds
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
-        """Solve H x = g; parameters that a row does not carry have x = g."""
+        """Solve H x = g; columns that a row does not have, have x = g."""
         rows, blocks, shared = self.nested.solve(
-            [kind.xi(g_rows) for kind in self._kinds],
+            [kind.own(g_rows) for kind in self._kinds],
             [g_border[kind.places[:, :-1]] for kind in self._kinds], g_border[-1])
         x_rows, x_border = g_rows.copy(), np.empty_like(g_border)
         for kind, own, block in zip(self._kinds, rows, blocks, strict=True):
-            kind.put_xi(x_rows, own)
+            kind.put_own(x_rows, own)
             x_border[kind.places[:, :-1]] = block
         x_border[-1] = shared
         return x_rows, x_border
@@ -56,7 +57,7 @@ class SingleFactor:
 
 
 class SinglePoint:
-    """The joint objective of rows and decoders at one state.
+    """The joint objective of rows and decoders at one state; tangents are packed.
 
     Parameters
     ----------
@@ -92,6 +93,10 @@ class SinglePoint:
         return Gauge(
             self.structure.layout, used, self.theta.beta, float(len(self.structure.Z)))
 
+    def _tangent(self) -> Array:
+        """What rows have of a packed tangent, zero as yet: (N, w)."""
+        return np.zeros((len(self.structure.Z), width(self.kinds)))
+
     def _of_rows(self, values: Sequence[Array]) -> Array:
         """What the rows of every kind have, of all rows: (N, ..)."""
         out = np.empty((len(self.structure.Z), *values[0].shape[1:]))
@@ -115,20 +120,20 @@ class SinglePoint:
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
-        xi, beta = np.zeros_like(self.theta.xi), self.decoder_prior.gradient()
+        xi, beta = self._tangent(), self.decoder_prior.gradient()
         for kind, state in self._parts:
-            kind.put_xi(xi, state.row_gradient())
+            kind.put_own(xi, state.row_gradient())
             kind.add_beta(beta, -state.incidence.sums(state.features, state.score))
         return Theta(xi, beta)
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
-        xi = v.xi * ~self.structure.carried
+        xi = v.xi.copy()
         beta = self.decoder_prior.hvp(v.beta) + self.gauge.apply(v.beta)
         for kind, state in self._parts:
-            vx = kind.xi(v.xi)
+            vx = kind.own(v.xi)
             rows, border = state.loss_hvp(vx, kind.beta(v.beta))
-            kind.put_xi(xi, rows + state.row_prior.hvp(vx))
+            kind.put_own(xi, rows + state.row_prior.hvp(vx))
             kind.add_beta(beta, border)
         return Theta(xi, beta)
 
@@ -198,7 +203,9 @@ class SinglePoint:
         dense.
         """
         if curvature == "exact":
-            return SAEPoint(self.structure, self.theta, self.rho).half_logdet("exact")
+            found = SAEPoint(self.structure, self.theta, self.rho).half_logdet("exact")
+            return replace(found, theta=Theta(packed(self.kinds, found.theta.xi),
+                                              found.theta.beta))
         traces, excess = self._traces, self._missing_scales
         if excess is not None:
             traces = [trace - 2.0 * excess.prior[where, where] for trace, where
@@ -208,7 +215,7 @@ class SinglePoint:
             curvature, traces, np.zeros((0, 0)))
         gauge_beta, gauge_trace = self.gauge.half_trace(self._gauge_pulled())
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
-        xi = np.zeros_like(self.theta.xi)
+        xi = self._tangent()
         beta = prior_beta + volume_beta + gauge_beta - correction_beta
         grad_rho -= correction_rho
         edf = self.structure.n_carried - prior_trace - gauge_trace
@@ -224,7 +231,7 @@ class SinglePoint:
             own_x += prior_x + state.row_prior.hvp(remainder.slope)
             own_rho += state.row_prior.gradient_rho_dot(remainder.slope)
             own_rho[state.structure.outer.psi] += own_psi
-            kind.put_xi(xi, own_x)
+            kind.put_own(xi, own_x)
             kind.add_beta(beta, own_beta)
             grad_rho[kind.outer] += own_rho
             edf += 2.0 * remainder.scaling - trace
@@ -334,7 +341,7 @@ class SinglePoint:
         """Inner products of u with d grad F / d rho_m, (n_rho,)."""
         out = self.decoder_prior.gradient_rho_dot(u.beta)
         for kind, state in self._parts:
-            ux = kind.xi(u.xi)
+            ux = kind.own(u.xi)
             own = state.row_prior.gradient_rho_dot(ux)
             mixed = state.structure.family.loss_eta_psi(state.structure.Z, state.eta, self.psi, 1)
             own[state.structure.outer.psi] += np.einsum(
@@ -345,10 +352,12 @@ class SinglePoint:
     def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
         if curvature == "exact":
-            return SAEPoint(self.structure, self.theta, self.rho).data_gradient(adjoint, "exact")
+            return SAEPoint(self.structure, self.theta, self.rho).data_gradient(
+                Theta(unpacked(self.kinds, adjoint.xi, self.theta.xi.shape[1]), adjoint.beta),
+                "exact")
         out = []
         for (kind, state), inverse in zip(self._parts, self._selected_inverse[0], strict=True):
-            moved = state.moved(kind.xi(adjoint.xi), kind.beta(adjoint.beta))
+            moved = state.moved(kind.own(adjoint.xi), kind.beta(adjoint.beta))
             u = self._data_trace(kind, state, inverse)[3]
             out.append(state.data_slope(moved, u))
         return self._of_rows(out)
