@@ -21,6 +21,7 @@ from reml_sae.assignments.gates import TopK
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.metric import TINY, MetricRows
+from reml_sae.discovery.sizes import ways_gained
 from reml_sae.engine import OuterKey, Theta, fit_reml
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
 from reml_sae.families.noise import Noise
@@ -28,7 +29,6 @@ from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.priors import with_own_priors
 from reml_sae.models.sae.start import solve_beta
-from reml_sae.models.sae.structure import log_permutations
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
@@ -116,13 +116,10 @@ def rise_alone(
         if not found.converged:
             return None
         values.append(found.criterion)
-    used = np.flatnonzero(model.active.any(axis=0)).tolist()
-    changed = [atom if j == k else other for j, other in enumerate(model.atoms)]
-    ways = 0.0 if any(term.target == "gates" for term in model.terms) else (
-        log_permutations(changed, used) - log_permutations(model.atoms, used))
+    rise = values[1] - values[0] - ways_gained(model, k, atom)
     logger.info("%s in the place of %s alone: V rises by %.4f", atom.label,
-                model.atoms[k].label, values[1] - values[0] - ways)
-    return values[1] - values[0] - ways
+                model.atoms[k].label, rise)
+    return rise
 
 
 def _part(

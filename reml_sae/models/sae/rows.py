@@ -25,7 +25,7 @@ from reml_sae.linalg import (
 )
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.row_scales import missing_rows
-from reml_sae.models.sae.single.kinds import Kind, kinds_of
+from reml_sae.models.sae.single.kinds import Kind, kinds_of, shut_rows
 from reml_sae.models.sae.state import SAEState, decoder_span
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowResult, gather_rows, row_slices
@@ -106,12 +106,13 @@ def _batches(
     structure: SAEStructure, theta: Theta, rho: Array
 ) -> Iterator[tuple[Kind | None, RowBatch]]:
     """All rows, as they are or kind by kind."""
-    kinds = kinds_of(structure)
+    shut = shut_rows(structure)
+    kinds = kinds_of(structure) if shut is None else [shut]
     if not kinds:
         yield None, RowBatch(structure, theta, rho, decoder_span(structure, theta.beta),
                              MeetsAll(), np.zeros(len(structure.Z)))
         return
-    opening = structure.opening_costs(rho)
+    opening = structure.opening_costs(rho) * float(shut is None)
     for kind in kinds:
         if len(kind.rows):
             own = kind.theta(theta)

@@ -28,12 +28,16 @@ from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.typing import Array, Index
 
 
-def uses_one_atom(structure: SAEStructure) -> bool:
-    """Whether every row has the parameters of exactly one atom, and the border is a product."""
+def _is_local(structure: SAEStructure) -> bool:
+    """Whether a row has no parameters but those of one atom, and the border is a product."""
     assignment = structure.assignment
     return (assignment.is_single and assignment.chooses_support and not structure.couples_rows
-            and not structure.has_dense_border and len(structure.Z) > 0
-            and bool((structure.active.sum(axis=1) == 1).all()))
+            and not structure.has_dense_border and len(structure.Z) > 0)
+
+
+def uses_one_atom(structure: SAEStructure) -> bool:
+    """Whether every row has the parameters of exactly one atom, and the border is a product."""
+    return _is_local(structure) and bool((structure.active.sum(axis=1) == 1).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +186,18 @@ def _kinds(structure: SAEStructure) -> list[Kind]:
     return out
 
 
+def shut_rows(structure: SAEStructure) -> Kind | None:
+    """All rows, where none uses an atom, beside one that they do not use; None elsewhere."""
+    if structure.active.any() or not _is_local(structure):
+        return None
+    n, size = len(structure.Z), structure.atoms[0].basis_size
+    return _kind(structure, np.zeros(1, np.intp), np.arange(n), MeetsBlock(np.array([n])),
+                 np.zeros((0, size, size)), used=False)
+
+
 def _kind(
-    structure: SAEStructure, atoms: Index, rows: Index, incidence: MeetsBlock, generators: Array
+    structure: SAEStructure, atoms: Index, rows: Index, incidence: MeetsBlock, generators: Array,
+    used: bool = True,
 ) -> Kind:
     first = int(atoms[0])
     terms = [term for term in structure.row_terms if term.atom in (-1, first)]
@@ -195,7 +209,7 @@ def _kind(
               for where in (structure.layout.basis_slices[k] for k in atoms)]
     own = SAEStructure(
         structure.Z[rows], [structure.atoms[first]], _alone(structure, terms, rows),
-        np.ones((len(rows), 1), bool), assignment=TopK(1), unit=structure.unit, symmetries=[],
+        np.full((len(rows), 1), used), assignment=TopK(1), unit=structure.unit, symmetries=[],
         family=structure.family.restrict(rows, structure.shape), offset=structure.offset,
         noise=structure.noise, metrics=structure.metrics[rows])
     return Kind(own, atoms, rows, incidence, np.array(columns), np.array(places),
