@@ -121,6 +121,14 @@ class SAEManifoldModel(SAEStructure):
         """The identity: outer parameters are logs."""
         return np.eye(len(rho))
 
+    def rho_apart(self) -> Sequence[Index]:
+        """The strengths of every atom, where rows use one atom each; none elsewhere."""
+        if not self.kinds or self.by_quadrature:
+            return ()
+        of_atom = np.array([key.atom for key in self.outer.keys])
+        sets = (np.flatnonzero(of_atom == k) for k in range(len(self.atoms)))
+        return [own for own in sets if len(own)]
+
     def advance_rho(self, point: object, rho: Array) -> Array:
         """Rho with the degrees of freedom of its rows that fit best at a state of the rows."""
         if self.family.equal_weights or not self.family.row_weights or not isinstance(

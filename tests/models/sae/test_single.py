@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from reml_sae.discovery.metric import in_metric
-from reml_sae.engine import Theta, criterion
+from reml_sae.engine import Deadline, REMLTrace, Theta, criterion
+from reml_sae.engine.loop import Loop
+from reml_sae.engine.quasi_newton import _first_hessian
 from reml_sae.families import StudentTRows
 from reml_sae.families.noise import Diagonal, Factor, Isotropic, PerAtom
 from reml_sae.manifolds import Circle, Euclidean, Point, Sphere
@@ -201,3 +203,22 @@ def test_draws_of_rows(dense):
     expected = dense(lambda: model.row_sampler(model.theta, model.rho).move(noise))
     close(found[0].xi, expected[0].xi)
     close(np.exp(found[1]), np.exp(expected[1]))  # no volume where a row has left its manifold
+
+
+def test_strengths_of_many_atoms_are_differenced_at_once(monkeypatch):
+    """The start of the quasi-Newton Hessian of V, by as many gradients as the largest atom has."""
+    model = build([Circle(2), Circle(2), Circle(3)], assignment="topk", apart=True, n=60, p=5)
+    asked = []
+
+    def hessian():
+        loop = Loop(model, "majorizer", 1e-6, 1e-9, (), REMLTrace(), 50, Deadline())
+        value = loop.evaluate(model.initial_rho(), gradient=True)
+        loop.keep(model.initial_rho(), value)
+        monkeypatch.setattr(loop, "evaluate", lambda *args, **options: (
+            asked.append(1), Loop.evaluate(loop, *args, **options))[1])
+        return _first_hessian(loop, value, whole=True)
+
+    found, often = hessian(), len(asked)
+    monkeypatch.setattr(type(model), "rho_apart", lambda self: ())
+    close(found, hessian(), 1e-3)
+    assert (often, len(asked) - often) == (3, 5)  # amplitudes and noise on their own
