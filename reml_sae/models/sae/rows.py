@@ -25,7 +25,7 @@ from reml_sae.linalg import (
 )
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.row_scales import missing_rows
-from reml_sae.models.sae.single.kinds import Kind, kinds_of, shut_rows
+from reml_sae.models.sae.single.kinds import Kind, kinds_of
 from reml_sae.models.sae.state import SAEState, decoder_span
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowResult, gather_rows, row_slices
@@ -106,18 +106,18 @@ def _batches(
     structure: SAEStructure, theta: Theta, rho: Array
 ) -> Iterator[tuple[Kind | None, RowBatch]]:
     """All rows, as they are or kind by kind."""
-    shut = shut_rows(structure)
-    kinds = kinds_of(structure) if shut is None else [shut]
+    kinds = kinds_of(structure)
     if not kinds:
         yield None, RowBatch(structure, theta, rho, decoder_span(structure, theta.beta),
                              MeetsAll(), np.zeros(len(structure.Z)))
         return
-    opening = structure.opening_costs(rho) * float(shut is None)
+    opening = structure.opening_costs(rho)
     for kind in kinds:
         if len(kind.rows):
             own = kind.theta(theta)
             yield kind, RowBatch(kind.structure, own, rho[kind.outer], kind.spans(own.beta),
-                                 kind.incidence, opening[kind.atoms[kind.incidence.block]])
+                                 kind.incidence,
+                                 kind.is_open * opening[kind.atoms[kind.incidence.block]])
 
 
 def _over_batch(batch: RowBatch, task: Callable[[RowBatch], RowResult]) -> Array:

@@ -1,9 +1,10 @@
-"""Rows that use one atom each, by the kind of their atom (DESIGN H1).
+"""Rows that use one atom each at most, by the kind of their atom (DESIGN H1).
 
 Such a row has the log amplitude and the coordinates of its atom alone, and meets that atom's
 decoder and the intercept. Atoms of one kind have the same basis, so their rows together are one
 model of one atom, whose decoder is that of the row's own atom: arrays are as wide as an atom, and
-nothing but the number of kinds is looped over in the work on rows.
+nothing but the number of kinds is looped over in the work on rows. Those that use none are a kind
+of their own, beside an atom that is shut.
 
 A tangent of such a model, a step or a gradient, has for every row what its atom has and no more: it
 is packed, (N, w) with the width w of the widest kind. A state has a column for every parameter.
@@ -28,16 +29,12 @@ from reml_sae.models.sae.terms import PenaltyTerm
 from reml_sae.typing import Array, Index
 
 
-def _is_local(structure: SAEStructure) -> bool:
-    """Whether a row has no parameters but those of one atom, and the border is a product."""
+def uses_one_atom(structure: SAEStructure) -> bool:
+    """Whether every row has the parameters of one atom at most, and the border is a product."""
     assignment = structure.assignment
     return (assignment.is_single and assignment.chooses_support and not structure.couples_rows
-            and not structure.has_dense_border and len(structure.Z) > 0)
-
-
-def uses_one_atom(structure: SAEStructure) -> bool:
-    """Whether every row has the parameters of exactly one atom, and the border is a product."""
-    return _is_local(structure) and bool((structure.active.sum(axis=1) == 1).all())
+            and not structure.has_dense_border and len(structure.Z) > 0
+            and bool((structure.active.sum(axis=1) <= 1).all()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +43,10 @@ class Kind:
 
     Attributes
     ----------
+    is_open : bool
+        Whether the rows use the atoms; those that use none are beside one that is shut.
     structure : SAEStructure
-        The rows under one atom of the kind, which all of them use.
+        The rows under one atom of the kind.
     atoms : (k,) atoms in the whole structure
     rows : (n,) rows in the whole structure
     incidence : MeetsBlock
@@ -58,6 +57,7 @@ class Kind:
     generators : (c, M_k, M_k) generators of the gauge that the atoms keep
     """
 
+    is_open: bool
     structure: SAEStructure
     atoms: Index
     rows: Index
@@ -141,7 +141,7 @@ def unpacked(kinds: Sequence[Kind], own: Array, q: int) -> Array:
 def retract_kinds(kinds: Sequence[Kind], theta: Theta, step: Theta, factor: float) -> Theta:
     """Move along a packed step; see `SAEStructure.retract`."""
     xi, beta = theta.xi.copy(), theta.beta + factor * step.beta
-    for kind in kinds:
+    for kind in filter(lambda kind: kind.is_open, kinds):
         own, move = kind.xi(theta.xi), factor * kind.own(step.xi)
         moved = own + move
         for j, rows in kind.incidence:
@@ -157,63 +157,55 @@ _KNOWN: WeakKeyDictionary[SAEStructure, list[Kind]] = WeakKeyDictionary()
 
 
 def kinds_of(structure: SAEStructure) -> list[Kind]:
-    """The kinds of atoms of a structure whose rows use one atom each; of others, none."""
+    """The kinds of atoms of a structure whose rows use one atom at most; of others, none."""
     if structure not in _KNOWN:
         _KNOWN[structure] = _kinds(structure) if uses_one_atom(structure) else []
     return _KNOWN[structure]
 
 
 def _kinds(structure: SAEStructure) -> list[Kind]:
-    labels = structure.active.argmax(axis=1)
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels, minlength=len(structure.atoms))
-    starts = np.cumsum(counts) - counts
+    n_atoms = len(structure.atoms)
+    labels = np.where(structure.active.any(axis=1), structure.active.argmax(axis=1), n_atoms)
+    rows = np.split(np.argsort(labels, kind="stable"),
+                    np.cumsum(np.bincount(labels, minlength=n_atoms + 1))[:-1])
     owned = {term.atom for term in structure.row_terms if term.atom >= 0}
-    kept: dict[int, list[Array]] = {}
-    for k, _, generator in structure.symmetries:
-        kept.setdefault(k, []).append(generator)
+    kept: list[list[tuple[int, Array]]] = [[] for _ in range(n_atoms)]
+    for k, number, generator in structure.symmetries:
+        kept[k].append((number, generator))
     groups: dict[object, list[int]] = {}
     for k, atom in enumerate(structure.atoms):
-        numbers = tuple(number for j, number, _ in structure.symmetries if j == k)
+        numbers = tuple(number for number, _ in kept[k])
         groups.setdefault((atom, numbers, k if k in owned else -1), []).append(k)
-    out = []
-    for members in groups.values():
-        rows = np.concatenate([order[starts[k]:starts[k] + counts[k]] for k in members])
-        size = structure.atoms[members[0]].basis_size
-        generators = kept.get(members[0], [np.zeros((0, size, size))])
-        out.append(_kind(structure, np.array(members), rows, MeetsBlock(counts[members]),
-                         np.array(generators).reshape(-1, size, size)))
+    out = [_kind(structure, members, [rows[k] for k in members],
+                 [generator for _, generator in kept[members[0]]])
+           for members in groups.values()]
+    if len(rows[-1]):
+        out.append(_kind(structure, [0], rows[-1:], [], is_open=False))
     return out
 
 
-def shut_rows(structure: SAEStructure) -> Kind | None:
-    """All rows, where none uses an atom, beside one that they do not use; None elsewhere."""
-    if structure.active.any() or not _is_local(structure):
-        return None
-    n, size = len(structure.Z), structure.atoms[0].basis_size
-    return _kind(structure, np.zeros(1, np.intp), np.arange(n), MeetsBlock(np.array([n])),
-                 np.zeros((0, size, size)), used=False)
-
-
 def _kind(
-    structure: SAEStructure, atoms: Index, rows: Index, incidence: MeetsBlock, generators: Array,
-    used: bool = True,
+    structure: SAEStructure, members: Sequence[int], parts: Sequence[Index],
+    generators: Sequence[Array], is_open: bool = True,
 ) -> Kind:
-    first = int(atoms[0])
+    """The kind of some atoms, of which ``parts`` are the rows."""
+    first, size = members[0], structure.atoms[members[0]].basis_size
+    rows = np.concatenate(parts)
     terms = [term for term in structure.row_terms if term.atom in (-1, first)]
     everything = np.arange(len(structure.outer))
     outer = [everything[term.where] for term in terms] + [everything[structure.outer.psi]]
-    columns = [[k, *range(where.start, where.stop)] for k in atoms.tolist()
+    columns = [[k, *range(where.start, where.stop)] for k in members
                for where in [structure.coordinate_columns(k)]]
     places = [[*range(where.start, where.stop), structure.layout.basis_size - 1]
-              for where in (structure.layout.basis_slices[k] for k in atoms)]
+              for where in (structure.layout.basis_slices[k] for k in members)]
     own = SAEStructure(
         structure.Z[rows], [structure.atoms[first]], _alone(structure, terms, rows),
-        np.full((len(rows), 1), used), assignment=TopK(1), unit=structure.unit, symmetries=[],
+        np.full((len(rows), 1), is_open), assignment=TopK(1), unit=structure.unit, symmetries=[],
         family=structure.family.restrict(rows, structure.shape), offset=structure.offset,
         noise=structure.noise, metrics=structure.metrics[rows])
-    return Kind(own, atoms, rows, incidence, np.array(columns), np.array(places),
-                np.concatenate(outer), generators)
+    return Kind(is_open, own, np.array(members), rows, MeetsBlock(np.array([*map(len, parts)])),
+                np.array(columns), np.array(places), np.concatenate(outer),
+                np.array(generators).reshape(-1, size, size))
 
 
 def _alone(

@@ -1,7 +1,8 @@
-"""The point of an SAE-manifold whose rows use one atom each: sums over the kinds of atoms.
+"""The point of an SAE-manifold whose rows use one atom at most: sums over the kinds of atoms.
 
 The same joint objective as that of `models.sae.point`, with the same derivatives; its curvature is
-a nested arrowhead (`linalg.NestedFactor`), so that time and memory are linear in the atoms.
+a nested arrowhead (`linalg.NestedFactor`), so that time and memory are linear in the atoms. Rows
+that use none have a block of unit curvature there, which nothing meets.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class SingleFactor:
         x_rows, x_border = g_rows.copy(), np.empty_like(g_border)
         for kind, own, block in zip(self._kinds, rows, blocks, strict=True):
             kind.put_own(x_rows, own)
-            x_border[kind.places[:, :-1]] = block
+            if kind.is_open:
+                x_border[kind.places[:, :-1]] = block
         x_border[-1] = shared
         return x_rows, x_border
 
@@ -158,10 +160,12 @@ class SinglePoint:
     ) -> BorderBlocks:
         """The majorized curvature of one kind, plus damping times the diagonal of its blocks."""
         rows, gram = state.row_hessian("majorizer"), state.data_gram.copy()
-        gram[:, :-1, :-1] += np.stack([grams[k] for k in kind.atoms])
-        for blocks in (rows, gram):
-            index = np.arange(blocks.shape[1])
-            blocks[:, index, index] *= 1.0 + damping
+        if kind.is_open:
+            gram[:, :-1, :-1] += np.stack([grams[k] for k in kind.atoms])
+            rows *= 1.0 + damping * np.eye(rows.shape[1])
+        gram *= 1.0 + damping * np.eye(gram.shape[1])
+        if not kind.is_open:
+            gram[:, :-1, :-1] = np.eye(gram.shape[1] - 1)
         used = (kind.incidence.counts > 0)[:, None, None, None]
         tangents = np.einsum("cab,kbp->kcap", kind.generators, state.theta.beta[:, :-1])
         columns = np.sqrt(self.gauge.weight) * used * (tangents @ state.span[:, None])
@@ -181,14 +185,17 @@ class SinglePoint:
         inverses, shared = self._selected_inverse
         out = [np.full((1, 1), shared)] * len(self.structure.layout.blocks)
         for kind, inverse in zip(self.kinds, inverses, strict=True):
-            for k, trace in zip(kind.atoms, inverse.border_trace, strict=True):
-                out[k] = trace[:-1, :-1]
+            if kind.is_open:
+                for k, trace in zip(kind.atoms, inverse.border_trace, strict=True):
+                    out[k] = trace[:-1, :-1]
         return out
 
     def _gauge_pulled(self) -> list[Array]:
         """H^-1 times every tangent of the gauge, in the decoder of its atom."""
         found: dict[int, list[Array]] = {}
         for number, (kind, state) in enumerate(self._parts):
+            if not kind.is_open:
+                continue
             pulled = [self._factor.nested.own_inverse(number, generator @ state.theta.beta[:, :-1])
                       for generator in kind.generators]
             for j, k in enumerate(kind.atoms.tolist()):
@@ -280,7 +287,8 @@ class SinglePoint:
         """
         trace = float(np.vdot(self.decoder_prior.curvature_grams[k], self._traces[k]))
         number, block = next((number, int(np.flatnonzero(kind.atoms == k)[0]))
-                             for number, kind in enumerate(self.kinds) if k in kind.atoms)
+                             for number, kind in enumerate(self.kinds)
+                             if kind.is_open and k in kind.atoms)
         size = self.structure.atoms[k].basis_size * self.structure.shape[1]
         return size - trace, self._factor.nested.covariance(number, block)
 
