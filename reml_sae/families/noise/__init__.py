@@ -23,6 +23,7 @@ from reml_sae.families.noise._registry import (
     Factors,
     NoiseKind,
     best_noise,
+    has_rows_for_factors,
 )
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor, most_rank
@@ -43,6 +44,7 @@ __all__ = [
     "RowNoise",
     "best_noise",
     "charged",
+    "has_rows_for_factors",
     "most_rank",
     "nats",
 ]

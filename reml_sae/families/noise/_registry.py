@@ -17,6 +17,9 @@ from reml_sae.typing import Array
 MARGIN = 3.0
 """Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
 that V chooses is positive half of the time where there is none."""
+ROWS_PER_COLUMN = 2
+"""Count of rows from which factors are taken where nothing is said of the noise: with fewer their
+variances are far from those of the sample, and they hold what curves would explain."""
 NOISES: Registry[type[Noise]] = Registry(
     "noise", {cls.kind: cls for cls in (Isotropic, Diagonal, Factor)})
 """From the simplest to the one that needs most."""
@@ -33,8 +36,15 @@ class Factors:
 NoiseKind = str | Factors
 
 
+def has_rows_for_factors(n_rows: int, n_columns: int) -> bool:
+    """Whether there are ``ROWS_PER_COLUMN`` rows for every column."""
+    return n_rows >= ROWS_PER_COLUMN * n_columns
+
+
 def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
     """The noise of a kind that fits a second moment best; of all kinds where it is "auto".
+
+    That has factors only where there are rows enough (`has_rows_for_factors`).
 
     Parameters
     ----------
@@ -56,8 +66,9 @@ def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
         return Factor.of_rank(second, kind.rank)
     best: Noise | None = None
     lowest = np.inf
+    enough = has_rows_for_factors(n_rows, len(second))
     for name, cls in NOISES.items.items():
-        if kind in (name, "auto"):
+        if kind == name or (kind == "auto" and (enough or cls is not Factor)):
             noise = cls.best(second, n_rows)
             value = charged(noise, second, n_rows)
             if best is None or value < lowest - MARGIN:
