@@ -40,7 +40,10 @@ LEAST_PHI = 1e-150
 def predicted_criteria(
     fitted: Fitted, k: int, bases: Sequence[Manifold], settings: Settings
 ) -> list[float]:
-    """V in nats at the present codes with each basis for atom k, up to a common constant."""
+    """V in nats at the present codes with each basis for atom k, up to a common constant.
+
+    But for the permutations of atoms that are alike (`ways_gained`).
+    """
     model, theta = fitted.model, fitted.result.theta
     rows, others = np.arange(len(model.Z)), np.zeros((0, model.shape[1]))
     if model.kinds and settings.noise == "isotropic":
@@ -68,7 +71,7 @@ def predicted_criteria(
             second = left.T @ left / free + fitted.rows.rounding * np.eye(left.shape[1])
             noise = best_noise(settings.noise, second, n)
             value += charged(noise, second, n) - charged(fitted.rows.noise, second, n)
-        values.append(value - ways_gained(model, k, basis))
+        values.append(value)
     return values
 
 
