@@ -22,8 +22,10 @@ from reml_sae.families.noise._registry import (
     NOISES,
     Factors,
     NoiseKind,
+    OneOf,
     best_noise,
-    has_rows_for_factors,
+    open_kinds,
+    tells_factors,
 )
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor, most_rank
@@ -40,11 +42,13 @@ __all__ = [
     "Isotropic",
     "Noise",
     "NoiseKind",
+    "OneOf",
     "PerAtom",
     "RowNoise",
     "best_noise",
     "charged",
-    "has_rows_for_factors",
     "most_rank",
     "nats",
+    "open_kinds",
+    "tells_factors",
 ]

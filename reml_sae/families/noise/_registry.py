@@ -17,9 +17,9 @@ from reml_sae.typing import Array
 MARGIN = 3.0
 """Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
 that V chooses is positive half of the time where there is none."""
-ROWS_PER_COLUMN = 2
-"""Count of rows from which factors are taken where nothing is said of the noise: with fewer their
-variances are far from those of the sample, and they hold what curves would explain."""
+ROWS_PER_COLUMN, ROWS_PER_FACTOR = 2, 10
+"""Counts of rows: with fewer for every column, what factors hold may be what curves would explain,
+and with fewer for every factor the spectrum of the rows has no end that told them from a floor."""
 NOISES: Registry[type[Noise]] = Registry(
     "noise", {cls.kind: cls for cls in (Isotropic, Diagonal, Factor)})
 """From the simplest to the one that needs most."""
@@ -33,22 +33,44 @@ class Factors:
     rank: int
 
 
-NoiseKind = str | Factors
+@dataclass(frozen=True)
+class OneOf:
+    """The kind among these that has the lowest V."""
+
+    kinds: tuple[str, ...]
 
 
-def has_rows_for_factors(n_rows: int, n_columns: int) -> bool:
-    """Whether there are ``ROWS_PER_COLUMN`` rows for every column."""
-    return n_rows >= ROWS_PER_COLUMN * n_columns
+NoiseKind = str | Factors | OneOf
+
+
+def tells_factors(second: Array, n_rows: int) -> bool:
+    """Whether factors of the noise can be told in rows with a second moment (p, p).
+
+    There are `ROWS_PER_COLUMN` rows to a column or, by their own spectrum, `ROWS_PER_FACTOR` to a
+    factor.
+    """
+    return (n_rows >= ROWS_PER_COLUMN * len(second)
+            or n_rows >= ROWS_PER_FACTOR * Factor.best(second, n_rows).rank)
+
+
+def open_kinds(kind: NoiseKind, second: Array, n_rows: int) -> NoiseKind:
+    """What a search looks for in rows with a second moment (p, p); it makes "auto" definite.
+
+    Factors are not taken unasked where they cannot be told (`tells_factors`).
+    """
+    if kind != "auto":
+        return kind
+    told = tells_factors(second, n_rows)
+    return OneOf(tuple(name for name, cls in NOISES.items.items() if told or cls is not Factor))
 
 
 def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
-    """The noise of a kind that fits a second moment best; of all kinds where it is "auto".
-
-    That has factors only where there are rows enough (`has_rows_for_factors`).
+    """The noise of a kind that fits a second moment best; of several kinds, each by a margin.
 
     Parameters
     ----------
-    kind : str or Factors
+    kind : str, Factors or OneOf
+        "auto" is one of all kinds.
     second : (p, p) array
         Second moment of the noise, what is uncertain about the mean included.
     n_rows : int
@@ -58,7 +80,7 @@ def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
     InputError
         Where the kind is unknown.
     """
-    if not isinstance(kind, Factors) and kind not in KINDS:
+    if isinstance(kind, str) and kind not in KINDS:
         raise InputError(f"noise={kind!r} is unknown; allowed: {', '.join(KINDS)}")
     if not np.trace(second) > TINY / LEAST_SHARE:
         return Isotropic(len(second))
@@ -66,12 +88,12 @@ def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
         return Factor.of_rank(second, kind.rank)
     best: Noise | None = None
     lowest = np.inf
-    enough = has_rows_for_factors(n_rows, len(second))
-    for name, cls in NOISES.items.items():
-        if kind == name or (kind == "auto" and (enough or cls is not Factor)):
-            noise = cls.best(second, n_rows)
-            value = charged(noise, second, n_rows)
-            if best is None or value < lowest - MARGIN:
-                best, lowest = noise, value
+    if kind == "auto":
+        kind = OneOf(tuple(NOISES.items))
+    for name in kind.kinds if isinstance(kind, OneOf) else (kind,):
+        noise = NOISES.get(name).best(second, n_rows)
+        value = charged(noise, second, n_rows)
+        if best is None or value < lowest - MARGIN:
+            best, lowest = noise, value
     assert best is not None
     return best
