@@ -3,9 +3,9 @@
 `python benchmarks/large.py [--cases small paper ..] [--seeds 1] [--limit 900] > out.txt`
 
 Every fit runs in a process of its own, on one thread, from planted rows to a model with codes and
-diagnostics. "block" is what `SAEManifold` does; "dense" has the engine that knows nothing of which
-atoms rows use (it is run where a case says so). s is the atoms that each row uses. MB is the peak
-of the process, the interpreter and the data included.
+diagnostics; the noise is isotropic. "block" is what `SAEManifold` does; "dense" has the engine that
+knows nothing of which atoms rows use (it is run where a case says so). s is the atoms that each row
+uses. MB is the peak of the process, the interpreter and the data included.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def fit(case: Case, seed: int, dense: bool, limit: float, out: multiprocessing.Q
         warnings.simplefilter("ignore")
         cpu, wall = time.process_time(), time.perf_counter()
         fitted = rs.SAEManifold(n_atoms=case.K, assignment="topk", n_active=case.s,
-                                max_time=limit).fit(data.Z)
+                                noise="isotropic", max_time=limit).fit(data.Z)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
     out.put((cpu, wall, memory, fitted.criterion_, fitted.converged_,

@@ -98,8 +98,8 @@ def rise_alone(
     settings : Settings
     """
     model, rho = fitted.model, fitted.result.rho
-    if not model.kinds or settings.noise != "isotropic" or model.noise.n_metrics > 1:
-        return None
+    if not model.kinds or model.noise.n_metrics > 1 or fitted.rows.noise.simpler() is not None:
+        return None  # what another basis leaves may be noise of another shape
     known = {replace(key, atom=min(key.atom, 0)): value for key, value
              in model.outer.keyed(rho).items() if key.atom in (-1, k)}
     mine = model.active[:, k]
