@@ -1,7 +1,9 @@
 """The one judge of changed models: each is fitted, and V decides.
 
 A change starts from the fitted strengths and is fitted roughly, with noise of its own; where V is
-then above what would be accepted, but not hopelessly, it is fitted on by REML.
+then above what would be accepted, but not hopelessly, it is fitted on by REML. Where rows use one
+atom each, a change of one atom that V does not accept on the atom's own rows is not fitted at all
+(`alone.rise_alone`).
 
 Contract. The model given in is never changed. A change that leads to no usable state, or that the
 penalties or the assignment do not allow (a penalty for a fixed number of atoms), is recorded as not
@@ -87,6 +89,9 @@ def judge(
     own, before = _judging(settings), fitted.result.criterion
     record = MoveRecord(kind, proposal.atom, before, np.nan, False, proposal.detail)
     try:
+        rise = proposal.rise_alone(own)
+        if rise is not None and rise >= proposal.limit:
+            return fitted, replace(record, after=before + rise)
         trial = proposal.fit(own)
     except InputError as error:
         return fitted, replace(record, detail=f"{record.detail}: not allowed, {error}")

@@ -13,6 +13,7 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import TopologyPolicy
+from reml_sae.engine import Theta
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Manifold
@@ -55,11 +56,12 @@ def local_rows(fitted: Fitted, k: int, policy: TopologyPolicy) -> tuple[Index, A
     least = policy.least_amplitude * float(np.median(amplitudes[used])) if used.any() else 0.0
     known = row_weights(model, fitted.result.theta, fitted.result.rho) >= policy.least_weight
     rows = np.flatnonzero(used & known & (amplitudes >= max(least, TINY)))
-    features = model.scaled_basis(fitted.result.theta)[1].copy()
-    features[:, model.layout.basis_slices[k]] = 0.0
-    beta = fitted.result.theta.beta
-    centre = model.assignment.whole_constants(beta[model.layout.basis_slices[k].start])
-    residual = model.working[rows] - features[rows] @ beta
+    beta, where = fitted.result.theta.beta, model.layout.basis_slices[k]
+    part = model.rows(rows)
+    features = part.scaled_basis(Theta(fitted.result.theta.xi[rows], beta))[1]
+    features[:, where] = 0.0
+    centre = model.assignment.whole_constants(beta[where.start])
+    residual = part.working - features @ beta
     return rows, (residual - centre) / amplitudes[rows, None] + centre
 
 

@@ -152,6 +152,9 @@ class MovePolicy:
     """Nats a row by which a rough V may miss what is accepted and still be fitted on."""
     most_outer: int = 60
     """Count of outer iterations of a fit by which a change is judged."""
+    alone_tol: float = 1e-5
+    """Gradient tolerance of the fit of one atom on its own rows, which leaves its V right to a
+    hundredth of a nat."""
     patience: int = 2
     """Count of births in a row that do not lower V, after which no more are tried."""
     idle_rows: int = 2

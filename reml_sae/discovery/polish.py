@@ -19,6 +19,7 @@ from reml_sae.families.noise import Noise, PerAtom
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.point import SAEPoint
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
+from reml_sae.models.sae.single.point import SinglePoint
 from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
@@ -39,7 +40,7 @@ def noise_gradient(
     curvature : "majorizer" or "exact"
     """
     X, point, adjoint = model.Z, at.inner.point, at.adjoint
-    assert isinstance(point, (SAEPoint, QuadraturePoint)) and adjoint is not None
+    assert isinstance(point, SAEPoint | SinglePoint | QuadraturePoint) and adjoint is not None
     slope = point.data_gradient(adjoint, curvature)
     noise = model.noise
     if isinstance(noise, PerAtom):

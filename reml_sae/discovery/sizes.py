@@ -7,6 +7,8 @@ What the other atoms leave of the rows is then a linear model of the atom's deco
 whose evidence has a closed form. Its lambda and its noise are those of this basis: a basis that is
 too narrow has left part of its curve to the noise. A fit that moves the codes as well leads further
 down, so this tells which bases are worth one, not which to take.
+
+Where rows use one atom each, those of the others are no more than a part of the noise.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import amplitudes_of
+from reml_sae.engine import Theta
 from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import row_weights
+from reml_sae.models.sae.structure import log_permutations
 from reml_sae.typing import Array
 
 STEPS = 20
@@ -35,22 +40,32 @@ LEAST_PHI = 1e-150
 def predicted_criteria(
     fitted: Fitted, k: int, bases: Sequence[Manifold], settings: Settings
 ) -> list[float]:
-    """V in nats at the present codes with each basis for atom k, up to a common constant."""
+    """V in nats at the present codes with each basis for atom k, up to a common constant.
+
+    But for the permutations of atoms that are alike (`ways_gained`).
+    """
     model, theta = fitted.model, fitted.result.theta
-    features = model.scaled_basis(theta)[1]
+    rows, others = np.arange(len(model.Z)), np.zeros((0, model.shape[1]))
+    if model.kinds and settings.noise == "isotropic":
+        rows = np.flatnonzero(model.active[:, k])
+        point = model.joint_at(theta, fitted.result.rho)
+        others = np.delete(model.Z - point.eta, rows, axis=0)
+        others *= np.sqrt(np.delete(row_weights(model, theta, fitted.result.rho), rows))[:, None]
+    part, at = model.rows(rows), Theta(theta.xi[rows], theta.beta)
+    features = part.scaled_basis(at)[1]
     where = model.layout.basis_slices[k]
     constant = features[:, where.start].copy()
     features[:, where] = 0.0
-    rest = model.working - features @ theta.beta
-    root = np.sqrt(row_weights(model, theta, fitted.result.rho))[:, None]
-    used, amplitudes = model.active[:, [k]], amplitudes_of(fitted)[:, [k]]
-    t = theta.xi[:, model.coordinate_columns(k)]
-    n = len(rest)
+    rest = part.working - features @ theta.beta
+    root = np.sqrt(row_weights(part, at, fitted.result.rho))[:, None]
+    used, amplitudes = part.active[:, [k]], amplitudes_of(fitted)[rows][:, [k]]
+    t = at.xi[:, model.coordinate_columns(k)]
+    n = len(model.Z)
     values = []
     for basis in bases:
         own = amplitudes * np.where(used, basis.basis(t), basis.prior_mean_basis())
         own[:, 0] = constant
-        value, B, free = _evidence(root * own, root * rest, basis.roughness())
+        value, B, free = _evidence(root * own, root * rest, basis.roughness(), others)
         if settings.noise != "isotropic":
             left = model.unit * fitted.rows.noise.colour(root * (rest - own @ B))
             second = left.T @ left / free + fitted.rows.rounding * np.eye(left.shape[1])
@@ -60,23 +75,36 @@ def predicted_criteria(
     return values
 
 
-def _evidence(F: Array, Y: Array, S: Array | None) -> tuple[float, Array, float]:
+def ways_gained(model: SAEManifoldModel, k: int, atom: Manifold) -> float:
+    """By how much the log number of permutations of atoms alike rises with another atom k."""
+    if any(term.target == "gates" for term in model.terms):  # their prior orders the atoms
+        return 0.0
+    used = np.flatnonzero(model.active.any(axis=0)).tolist()
+    changed = [atom if j == k else other for j, other in enumerate(model.atoms)]
+    return log_permutations(changed, used) - log_permutations(model.atoms, used)
+
+
+def _evidence(
+    F: Array, Y: Array, S: Array | None, others: Array
+) -> tuple[float, Array, float]:
     """Negative log evidence of rows Y (n, p) given features F (n, M), lowest over lambda and phi.
 
-    And the decoder (M, p), and how many rows it leaves free.
+    And the decoder (M, p), and how many rows it leaves free. ``others`` (m, p) are rows that have
+    no features, and the same noise.
     """
-    p = Y.shape[1]
+    p, size = Y.shape[1], Y.size + others.size
     S = np.zeros((F.shape[1],) * 2) if S is None else S
     rough, identity = np.maximum(np.linalg.eigvalsh(S), 0.0), np.eye(len(S))
-    gram, right, square = F.T @ F, F.T @ Y, float((Y**2).sum())
-    least = max(TINY * square / Y.size, LEAST_PHI)
-    strength, phi = 1.0, max(square / Y.size, least)
+    gram, right = F.T @ F, F.T @ Y
+    square = float((Y**2).sum()) + float((others**2).sum())
+    least = max(TINY * square / size, LEAST_PHI)
+    strength, phi = 1.0, max(square / size, least)
     for _ in range(STEPS):
         inverse = np.linalg.inv(gram / phi + strength * S + identity)
         B = inverse @ right / phi
         squares = square - 2.0 * float((right * B).sum()) + float((B * (gram @ B)).sum())
         bent = float((B * (S @ B)).sum())
-        value = 0.5 * (Y.size * np.log(2.0 * np.pi * phi) + squares / phi
+        value = 0.5 * (size * np.log(2.0 * np.pi * phi) + squares / phi
                        + (B**2).sum() + strength * bent
                        - p * np.linalg.slogdet(inverse)[1] - p * np.log1p(strength * rough).sum())
         used = p * float((inverse * gram).sum()) / phi
@@ -84,6 +112,6 @@ def _evidence(F: Array, Y: Array, S: Array | None) -> tuple[float, Array, float]
             known = (rough / (1.0 + strength * rough)).sum() - float((inverse * S).sum())
             factor = np.clip(p * known / max(bent, TINY), 1.0 / FACTOR, FACTOR)
             strength = float(np.clip(strength * factor, *STRENGTHS))
-        free = max(Y.size - used, 1.0)
+        free = max(size - used, 1.0)
         phi = max(squares / free, least)
     return float(value), B, free / p

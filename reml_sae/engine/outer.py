@@ -7,7 +7,7 @@ leaves to the search over V. Those that belong together are an `OuterPart`; the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -156,6 +156,14 @@ class Outer:
     def filled(self, rho: Array, known: Mapping[OuterKey, float]) -> Array:
         """A copy of rho with the values of those keys that this model has."""
         return np.array([known.get(key, value) for key, value in zip(self.keys, rho, strict=True)])
+
+    def holding(self, values: Mapping[OuterKey, float]) -> Outer:
+        """The same, with the boxes of these keys no wider than the values."""
+        parts = [replace(part, bounds=np.array(
+            [[values[key]] * 2 if key in values else box
+             for key, box in zip(part.keys, part.bounds.tolist(), strict=True)]).reshape(-1, 2))
+            for part in self._all]
+        return Outer(tuple(parts[:-1]), parts[-1])
 
     def clip(self, rho: Array) -> Array:
         """The nearest rho within the box."""

@@ -190,6 +190,13 @@ class ArrowModel(InnerModel[ModelPoint], Protocol):
         """
         ...
 
+    def rho_apart(self) -> Sequence[NDArray[np.intp]]:
+        """Disjoint sets of outer parameters, with logs, between which V has no second derivative.
+
+        But for what other parameters do to both.
+        """
+        ...
+
     def advance_rho(self, point: Any, rho: Array) -> Array:
         """Rho with those parameters that have a step of their own moved, from a mode found."""
         ...

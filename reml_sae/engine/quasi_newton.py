@@ -7,6 +7,8 @@ search.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -207,11 +209,34 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
         differenced[loop.outer.dispersion] = True
     if whole:
         differenced[:] = rho < loop.outer.bounds[:, 1]
-    for j in np.flatnonzero(differenced):
-        step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.outer.bounds[j, 1] else -DIFFERENCE
-        moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient
-        hessian[j, :] = hessian[:, j] = frame.T @ (moved - value.gradient) / step
+    differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
+    step = np.where(rho + DIFFERENCE <= loop.outer.bounds[:, 1], DIFFERENCE, -DIFFERENCE)
+    for group in _groups(loop.model.rho_apart(), differenced):
+        together = frame[:, [j for j, _ in group]] @ step[[j for j, _ in group]]
+        change = loop.evaluate(rho + together, gradient=True).gradient - value.gradient
+        for j, rows in group:
+            hessian[j, rows] = hessian[rows, j] = (frame.T @ change)[rows] / step[j]
     return hessian
+
+
+def _groups(
+    apart: Sequence[NDArray[np.intp]], differenced: NDArray[np.bool_]
+) -> Iterator[list[tuple[int, NDArray[np.intp]]]]:
+    """Parameters whose columns of the Hessian one difference tells, each with the rows it tells.
+
+    One of each set apart: their columns have no row in common but those of parameters in no set,
+    which have columns of their own (Curtis, Powell and Reid 1974).
+    """
+    own = [part[differenced[part]] for part in apart]
+    for number in range(max(map(len, own), default=0)):
+        yield [(int(chosen[number]), part) for chosen, part in zip(own, apart, strict=True)
+               if number < len(chosen)]
+    everything = np.arange(len(differenced))
+    shared = differenced.copy()
+    for part in apart:
+        shared[part] = False
+    for j in np.flatnonzero(shared):
+        yield [(int(j), everything)]
 
 
 def limits(loop: Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,9 @@ from reml_sae.linalg._batched import (
 from reml_sae.linalg._dense import DenseCholesky
 from reml_sae.linalg._factor import Factor
 from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
+from reml_sae.linalg._incidence import Incidence, MeetsAll, MeetsBlock
 from reml_sae.linalg._lowrank import LowRankUpdate
+from reml_sae.linalg._nested import BlockInverse, BorderBlocks, NestedFactor
 from reml_sae.linalg._packed import PackedFactor, PackedRows
 from reml_sae.linalg._span import SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor, SpanSelectedInverse
@@ -25,10 +27,16 @@ __all__ = [
     "RANK_TOLERANCE",
     "ArrowFactor",
     "ArrowMatrix",
+    "BlockInverse",
+    "BorderBlocks",
     "DenseCholesky",
     "Factor",
     "GradedSum",
+    "Incidence",
     "LowRankUpdate",
+    "MeetsAll",
+    "MeetsBlock",
+    "NestedFactor",
     "PackedFactor",
     "PackedRows",
     "SelectedInverse",

@@ -10,7 +10,8 @@ Edges decide first: D^-1 mixes the rows then, and no row can be eliminated by it
 blocks whole, since unit blocks of what a row lacks cost a sparse factor nothing. Packing is taken
 as soon as it leaves out one column, for its only cost is a copy. The border is one dense Cholesky
 inside the span everywhere. An `ArrowMatrix`, whose coupling has no structure, has one factor,
-`ArrowFactor`.
+`ArrowFactor`; and one whose rows meet one block of the border each has `NestedFactor`, for which a
+model asks by name, since its rows are stored block by block.
 """
 
 from __future__ import annotations

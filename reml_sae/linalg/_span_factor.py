@@ -6,11 +6,8 @@ the p - r directions outside and an (M r) x (M r) matrix inside,
     S_r = G (x) I_r + sum_c C_c C_c^T + E - C^T D^-1 C,          C_i = s phi_i^T (x) j_i
     log|H| = log|D| + (p - r) log|G| + log|S_r|
 
-at a cost that does not depend on p. `SpanSchur` holds the border. Where D is block diagonal,
-
-    C^T D^-1 C = s^2 sum_i (phi_i phi_i^T) (x) W_i,    W_i = j_i^T D_i^-1 j_i
-
-and `SpanArrowFactor` accumulates it as products of packed symmetric pairs.
+at a cost that does not depend on p. `SpanSchur` holds the border. Where D is block diagonal, its
+rows are eliminated one by one (`_rows`): `SpanArrowFactor`.
 """
 
 from __future__ import annotations
@@ -23,20 +20,12 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from reml_sae.linalg._batched import (
-    batched_cholesky,
-    batched_cholesky_solve,
-    batched_inverse,
-    batched_solve_lower,
-    batched_solve_upper,
-    factor_logdet,
-)
 from reml_sae.linalg._dense import DenseCholesky
 from reml_sae.linalg._factor import Factor
+from reml_sae.linalg._incidence import MeetsAll
+from reml_sae.linalg._rows import EliminatedRows
 from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.typing import Array
-
-CHUNK_ELEMENTS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -223,82 +212,23 @@ class SpanArrowFactor(BorderedFactor):
 
     def __init__(self, matrix: SpanBlocks, chunk_rows: int | None = None):
         self.matrix = matrix
-        r = matrix.span.shape[1]
-        m = matrix.border_shape[0]
-        self._row_factors = batched_cholesky(matrix.rows)
-        pairs = m * (m + 1) // 2 + r * (r + 1) // 2 + m * m + 2 * r * r
-        self._chunk = chunk_rows or max(1, CHUNK_ELEMENTS // max(1, pairs))
-        self._m_pairs, self._r_pairs = np.triu_indices(m), np.triu_indices(r)
-        self.schur = SpanSchur(matrix, matrix.scale**2 * self._coupling())
-
-    def _chunks(self) -> list[slice]:
-        n = len(self.matrix.features)
-        return [slice(start, start + self._chunk) for start in range(0, n, self._chunk)]
-
-    def _half(self, where: slice) -> Array:
-        """L_i^-1 j_i of a chunk, (n, q, r); its Gram matrix is W_i."""
-        return batched_solve_lower(self._row_factors[where], self.matrix.jacobians[where])
+        self._rows = EliminatedRows(matrix.rows, matrix.features, matrix.jacobians, matrix.scale,
+                                    MeetsAll(), chunk_rows)
+        self.schur = SpanSchur(matrix, self._rows.coupling())
 
     def solve_rows(self, g: Array) -> Array:
         """D^-1 g for g (N, q)."""
-        return batched_cholesky_solve(self._row_factors, g[:, :, None])[:, :, 0]
-
-    def _coupling(self) -> Array:
-        """Sum over rows of phi phi^T (x) W, as (M, r, M, r)."""
-        m, r = self.matrix.features.shape[1], self.matrix.jacobians.shape[2]
-        (ma, mb), (ra, rb) = self._m_pairs, self._r_pairs
-        packed = np.zeros((ma.size, ra.size))
-        for where in self._chunks():
-            phi, root = self.matrix.features[where], self._half(where)
-            pulled = root.transpose(0, 2, 1) @ root
-            packed += (phi[:, ma] * phi[:, mb]).T @ pulled[:, ra, rb]
-        half = np.empty((ma.size, r, r))
-        half[:, ra, rb] = packed
-        half[:, rb, ra] = packed
-        full = np.empty((m, m, r, r))
-        full[ma, mb] = half
-        full[mb, ma] = half
-        return full.transpose(0, 2, 1, 3)
+        return self._rows.solve(g)
 
     def logdet(self) -> float:
         """Log-determinant of H."""
-        return float(factor_logdet(self._row_factors).sum()) + self.schur.logdet()
+        return self._rows.logdet() + self.schur.logdet()
 
     def selected_inverse(self) -> SpanSelectedInverse:
         """Return the parts of H^-1 that derivatives of log|H| need."""
-        matrix, s = self.matrix, self.matrix.scale
-        m, r = matrix.features.shape[1], matrix.jacobians.shape[2]
-        (ma, mb), (ra, rb) = self._m_pairs, self._r_pairs
         inside = self.schur.inverse()
         border_trace = self.schur.inverse_trace(inside)
-        inverse = inside.transpose(0, 2, 1, 3)
-        # K[(m m'), (r r')] symmetrised over both pairs, since it only meets symmetric partners
-        k = 0.5 * (inverse + inverse.transpose(1, 0, 2, 3))
-        k = k[ma, mb][:, ra, rb]
-        m_weight = np.where(ma == mb, 1.0, 2.0)
-        r_weight = np.where(ra == rb, 1.0, 2.0)
-        rows = np.empty_like(matrix.rows)
-        jac_cross = np.empty_like(matrix.jacobians)
-        feature_cross = np.empty_like(matrix.features)
-        for where in self._chunks():
-            phi, j = matrix.features[where], matrix.jacobians[where]
-            lower, half, n = self._row_factors[where], self._half(where), len(phi)
-            x_packed = (phi[:, ma] * phi[:, mb] * m_weight) @ k
-            x = np.empty((n, r, r))
-            x[:, ra, rb] = x_packed
-            x[:, rb, ra] = x_packed
-            dj = batched_solve_upper(lower, half)
-            djx = dj @ x
-            rows[where] = batched_inverse(matrix.rows[where], lower)
-            rows[where] += s**2 * (djx @ dj.transpose(0, 2, 1))
-            jac_cross[where] = s * (rows[where] @ j - s * djx)
-            w = half.transpose(0, 2, 1) @ half
-            u_packed = (w[:, ra, rb] * r_weight) @ k.T
-            u = np.empty((n, m, m))
-            u[:, ma, mb] = u_packed
-            u[:, mb, ma] = u_packed
-            feature_cross[where] = -(s**2) * np.einsum("na,nab->nb", phi, u)
-        feature_cross += s * (matrix.features @ border_trace)
+        rows, jac_cross, feature_cross = self._rows.selected_inverse(inside, border_trace)
         n, q, _ = rows.shape
         return SpanSelectedInverse(rows, border_trace, jac_cross, feature_cross,
                                    edges=np.zeros((0, q, q)), columns=np.zeros((0, n, q)))

@@ -14,13 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
+from reml_sae.linalg._rows import CHUNK_ELEMENTS
 from reml_sae.linalg._span_blocks import SpanBlocks
-from reml_sae.linalg._span_factor import (
-    CHUNK_ELEMENTS,
-    BorderedFactor,
-    SpanSchur,
-    SpanSelectedInverse,
-)
+from reml_sae.linalg._span_factor import BorderedFactor, SpanSchur, SpanSelectedInverse
 from reml_sae.linalg._sparse import SparseCholesky
 from reml_sae.typing import Array
 

@@ -66,13 +66,8 @@ class _Piece:
 
     def project(self, X: Array) -> tuple[Array, Array]:
         """Standardised scores (N, q) and squared distances (N,) of rows X (N, r)."""
-        moved = X - self.centre
-        scores = moved @ self.frame.T
-        distance = np.maximum((moved**2).sum(1) - (scores**2).sum(1), 0.0)
-        y = scores / self.scale
-        if self.spec[0]:
-            distance = distance + (((y - _on_ring(y)) * self.scale) ** 2).sum(1)
-        return y, distance
+        scores, distances = _project(X, [self])
+        return scores[0], distances[:, 0]
 
     def cost(self, y: Array, distance: Array, variance: float) -> Array:
         """-log density (N,) of rows at noise of this variance, up to a shared constant."""
@@ -82,6 +77,35 @@ class _Piece:
             return 0.5 * distance / variance + np.log(max(length / sd, 1.0))
         volume = np.log(np.maximum(self.scale / sd, 1.0)).sum()
         return 0.5 * distance / variance + 0.5 * (y**2).sum(1) + volume
+
+
+def _project(X: Array, pieces: Sequence[_Piece]) -> tuple[list[Array], Array]:
+    """Standardised scores (N, q) on every piece, and squared distances (N, K), of rows X (N, r).
+
+    Pieces of one kind together: products of matrices do nearly all of it.
+    """
+    n, squares = len(X), np.einsum("nr,nr->n", X, X)
+    scores: list[Array] = [X[:, :0]] * len(pieces)
+    distances = np.empty((n, len(pieces)))
+    for spec in {piece.spec for piece in pieces}:
+        own = [k for k, piece in enumerate(pieces) if piece.spec == spec]
+        centres, frames, scales = (
+            np.stack([getattr(pieces[k], name) for k in own])
+            for name in ("centre", "frame", "scale"))
+        K, q, r = frames.shape
+        along = (X @ frames.reshape(K * q, r).T).reshape(n, K, q)
+        along -= np.einsum("kqr,kr->kq", frames, centres)
+        apart = squares[:, None] - 2.0 * X @ centres.T + np.einsum("kr,kr->k", centres, centres)
+        apart -= np.einsum("nkq,nkq->nk", along, along)
+        np.maximum(apart, 0.0, out=apart)
+        y = along / scales
+        if spec[0]:
+            off = (y - _on_ring(y)) * scales
+            apart += np.einsum("nkq,nkq->nk", off, off)
+        distances[:, own] = apart
+        for place, k in enumerate(own):
+            scores[k] = y[:, place]
+    return scores, distances
 
 
 @single_threaded
@@ -142,9 +166,9 @@ def find_partitions(
 
 def _on_ring(y: Array) -> Array:
     """Point of the unit circle nearest to whitened scores y; of [-1, 1], its shadow, if q = 1."""
-    if y.shape[1] == 1:
+    if y.shape[-1] == 1:
         return np.clip(y, -1.0, 1.0)
-    radius = np.sqrt((y**2).sum(1, keepdims=True))
+    radius = np.sqrt(np.einsum("...q,...q->...", y, y))[..., None]
     return np.where(radius > TINY, y / np.maximum(radius, TINY), np.eye(1, 2))
 
 
@@ -177,14 +201,14 @@ def _update(X: Array, piece: _Piece, y: Array, weights: Array) -> _Piece:
 
 def _costs(X: Array, pieces: list[_Piece]) -> tuple[list[Array], Array, Array, float]:
     """Scores, squared distances (N, K), costs (N, K) and the noise variance of their least."""
-    projected = [piece.project(X) for piece in pieces]
-    distances = np.column_stack([d for _, d in projected])
+    scores, distances = _project(X, pieces)
     freedom = [max(X.shape[1] - (1 if p.spec[0] else len(p.frame)), 1) for p in pieces]
     nearest = distances.argmin(1)
     variance = float(distances.min(1).sum() / np.take(freedom, nearest).sum())
     variance = max(variance, 1e-6 * float((X**2).mean()), TINY)
-    costs = [piece.cost(*yd, variance) for piece, yd in zip(pieces, projected, strict=True)]
-    return [y for y, _ in projected], distances, np.column_stack(costs), variance
+    costs = [piece.cost(y, distances[:, k], variance)
+             for k, (piece, y) in enumerate(zip(pieces, scores, strict=True))]
+    return scores, distances, np.column_stack(costs), variance
 
 
 def _refine(X: Array, pieces: list[_Piece], sweeps: int = SWEEPS) -> list[_Piece]:

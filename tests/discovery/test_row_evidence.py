@@ -11,6 +11,7 @@ from reml_sae.engine import Theta, criterion
 from reml_sae.manifolds import Circle, Euclidean, Interval
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.decoder_prior import DecoderPrior
+from reml_sae.models.sae.point import SAEPoint
 from reml_sae.models.sae.rows import row_evidence
 from tests.models.sae.systems import build
 
@@ -35,7 +36,8 @@ def test_row_evidence_adds_up_to_the_criterion(name):
     model = CASES[name]()
     rho = model.initial_rho()
     found = criterion(model, rho, gradient=False, tol=1e-9)
-    theta, point = found.inner.theta, found.inner.point
+    theta = found.inner.theta
+    point = SAEPoint(model, theta, rho)
     rows = row_evidence(model, theta, rho).sum()
     # the rest, from the model without its rows
     sign, blocks = np.linalg.slogdet(point.row_hessian("majorizer"))

@@ -2,11 +2,18 @@
 
 import tracemalloc
 
+import numpy as np
 import pytest
 
 import reml_sae as rs
+from reml_sae.assignments.gates import TopK
 from reml_sae.datasets import planted_circles
+from reml_sae.engine import Theta
 from reml_sae.manifolds import Circle
+from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.defaults import default_terms
+from reml_sae.models.sae.priors import with_own_priors
+from reml_sae.models.sae.start import solve_beta
 from reml_sae.rows._map import CHUNK_ELEMENTS
 
 
@@ -26,6 +33,36 @@ def test_criterion(n, p, k):
     r = min(p, m)
     doubles = 10 * n * p + 16 * n * q * (q + r) + 12 * (m * r) ** 2
     assert peak <= 8 * doubles + 2**20
+
+
+@pytest.mark.parametrize(("n", "p", "k"), [(1000, 16, 4), (2000, 64, 16)])
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
+def test_criterion_of_rows_that_use_one_atom(n, p, k):
+    data = planted_circles(n, p, k, noise_sd=0.05, orthogonal=2 * k <= p)
+    model = partitioned(data, Circle(2))
+    tracemalloc.start()
+    rs.criterion(model, model.initial_rho(), tol=1e-2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model.kinds
+    m, q = Circle(2).basis_size + 1, 2 * k
+    r = min(p, m - 2)
+    doubles = (12 * n * p + 5 * n * (m + r) ** 2 + 5 * n * q + 12 * k * (m * r) ** 2 + 6 * p**2)
+    assert peak <= 8 * doubles + 2**20
+
+
+def partitioned(data, atom):
+    """A model of the planted rows at their true codes, one atom a row."""
+    k, gate = len(data.topologies), TopK(len(data.topologies))
+    terms = with_own_priors(gate, default_terms([atom] * k, gate))
+    xi = np.concatenate([np.zeros((len(data.Z), k)), *data.coordinates], axis=1)
+    rho = np.concatenate([*(term.penalty.initial_rho() for term in terms), [np.log(0.5)]])
+    rows = data.Z / np.sqrt((data.Z**2).mean())
+    model = SAEManifoldModel(
+        rows, [atom] * k, terms, data.support,
+        Theta(xi, np.zeros((k * atom.basis_size + 1, rows.shape[1]))), rho, assignment=gate,
+        integration="laplace")
+    return model.with_state(solve_beta(model, model.theta, rho), rho)
 
 
 @pytest.mark.parametrize(("n", "p"), [(1000, 20), (8000, 20), (2000, 100)])

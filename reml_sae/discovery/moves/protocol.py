@@ -61,6 +61,9 @@ class Proposal:
         state. InputError where the penalties or the assignment do not allow it.
     has_returned : callable
         Whether a rough fit has led back to the present model, so that it is not fitted on.
+    rise_alone : callable
+        By how much V rises on the rows of the atom alone, with all else held; None where that is
+        not known. A change for which this is too much is not fitted at all.
     """
 
     atom: int
@@ -68,6 +71,7 @@ class Proposal:
     limit: float
     fit: Callable[[Settings], Fitted | None]
     has_returned: Callable[[Fitted], bool] = lambda trial: False
+    rise_alone: Callable[[Settings], float | None] = lambda settings: None
 
 
 Proposals = Generator[Proposal, Fitted, None]

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reml_sae.discovery.alone import rise_alone
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_in_own_noise, rough_fit
 from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
-from reml_sae.discovery.sizes import predicted_criteria
+from reml_sae.discovery.sizes import predicted_criteria, ways_gained
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Manifold
 
@@ -66,7 +67,8 @@ def _promising(
 
     Codes that move with the decoder lower V further than predicted, so a wider one may even be
     predicted to raise it a little. Where it is predicted to stay the same, the strength of the
-    roughness shuts out what the bases differ in.
+    roughness shuts out what the bases differ in. An atom unlike the others has fewer permutations,
+    for which a basis must make up.
     """
     policy, present = settings.policy.move, fitted.model.atoms[k]
     most = int(fitted.model.active[:, k].sum()) // policy.rows_per_function
@@ -75,10 +77,13 @@ def _promising(
     if not near:
         return None
     own, *values = predicted_criteria(fitted, k, [present, *near], settings)
-    worth = [(value - own, basis) for value, basis in zip(values, near, strict=True)
-             if value < own - policy.resize_gain
-             or (basis.basis_size > present.basis_size
-                 and policy.resize_slack[0] < value - own < policy.resize_slack[1])]
+    (low, high), gain, worth = policy.resize_slack, policy.resize_gain, []
+    for value, basis in zip(values, near, strict=True):
+        rise = value - own
+        whole = rise + max(-ways_gained(fitted.model, k, basis), 0.0)
+        wider = basis.basis_size > present.basis_size
+        if whole < -gain or (wider and not -gain <= rise <= low and whole < high):
+            worth.append((rise, basis))
     return min(worth, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
@@ -106,8 +111,10 @@ def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Pro
             fitted.rows, atoms, settings, codes_of(fitted), known_without(fitted, k))
         return rough_fit(model, settings, basis.label)
 
+    t = fitted.result.theta.xi[fitted.model.active[:, k], fitted.model.coordinate_columns(k)]
     return Proposal(k, f"{fitted.model.atoms[k].label} -> {basis.label}",
-                    -settings.policy.move.resize_gain, fit)
+                    -settings.policy.move.resize_gain, fit,
+                    rise_alone=lambda settings: rise_alone(fitted, k, basis, t, settings))
 
 
 def _begun_anew(fitted: Fitted, k: int, context: Context) -> Proposal:

@@ -21,7 +21,7 @@ from reml_sae.families import Family
 from reml_sae.linalg import ArrowFactor, ArrowMatrix, batched_cholesky
 from reml_sae.models.mixed.border import Border
 from reml_sae.models.mixed.covariance import REACH, Covariance, EffectsPrior, term_slices
-from reml_sae.typing import Array, Curvature
+from reml_sae.typing import Array, Curvature, Index
 
 LEAST_STEP = 1e-8
 """Of a fixed effect in a search, as a share of the typical size of eta."""
@@ -101,6 +101,10 @@ class GroupedModel(GroupedStructure):
     def objection(self, limits: Sequence[tuple[str, str]]) -> str:
         """None is known for any mean; see `MixedModel`."""
         return ""
+
+    def rho_apart(self) -> Sequence[Index]:
+        """None: all groups have the same parameters."""
+        return ()
 
     def rho_frame(self, theta: Theta, rho: Array) -> Array:
         """Unit steps of logs; others by the standard deviations that the other parameters give.

@@ -5,6 +5,9 @@ beta is (M, p).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+
 import numpy as np
 
 from reml_sae.models.sae.bound import NOWHERE, Bound, log_partition
@@ -38,7 +41,7 @@ class DecoderPrior:
         where = slice(0, slices[-1].stop) if term.target == "decoders" else slices[term.atom]
         return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
 
-    def _scales(self) -> list[tuple[slice, Scale]]:
+    def _scales(self) -> list[tuple[int, slice, Scale]]:
         """Every decoder whose coordinates are those of independent rows, and g there."""
         structure = self.structure
         out, floor = [], structure.scale_floor(self.rho)
@@ -46,31 +49,30 @@ class DecoderPrior:
                                               strict=True)):
             n = float(structure.active[:, k].sum())
             if n and not structure.always_carried[k]:
-                out += [(where, Scale(w * n, C, self.beta[where], P, floor))
+                out += [(k, where, Scale(w * n, C, self.beta[where], P, floor))
                         for w, C, P in scale_terms(atom)]
         return out
 
     def scale_correction(self) -> tuple[float, Array, Array]:
         """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
         beta = np.zeros_like(self.beta)
-        for where, scale in self.scales:
+        for _, where, scale in self.scales:
             beta[where] += scale.gradient()
-        return sum(scale.value() for _, scale in self.scales), beta, self._scale_rho()
+        return sum(scale.value() for _, _, scale in self.scales), beta, self._scale_rho()
 
     def _scale_rho(self) -> Array:
         """Gradient of the sum of g in rho, (n_rho,)."""
         out = np.zeros(len(self.rho))
         if (phi := self.structure.outer.dispersion) is not None:
-            out[phi] = sum(scale.value_rho() for _, scale in self.scales)
+            out[phi] = sum(scale.value_rho() for _, _, scale in self.scales)
         return out
 
+    @cached_property
     def curvature_grams(self) -> list[Array]:
         """Parts of the border that are the same for every output, block by block."""
         grams = list(self.grams)
-        for k, block in enumerate(self.structure.layout.blocks):
-            for where, scale in self.scales:
-                if where == block:
-                    grams[k] = grams[k] + scale.gram
+        for k, _, scale in self.scales:
+            grams[k] = grams[k] + scale.gram
         return grams
 
     def _curvature(self, which: Curvature) -> list[RowCurvature]:
@@ -85,12 +87,12 @@ class DecoderPrior:
         """Negative log density up to its partition, and g."""
         total = sum(bound.value() for bound in self._bound)
         total += 0.5 * float(np.vdot(self.beta, self.apply_grams(self.beta)))
-        return total + sum(scale.value() for _, scale in self.scales)
+        return total + sum(scale.value() for _, _, scale in self.scales)
 
     def gradient(self) -> Array:
         """Gradient in beta, (M, p)."""
         out = self.apply_grams(self.beta)
-        for where, scale in self.scales:
+        for _, where, scale in self.scales:
             out[where] += scale.gradient()
         for bound in self._bound:
             gradient = bound.penalty.grad_target(bound.target, bound.rho)
@@ -122,7 +124,7 @@ class DecoderPrior:
     def hvp(self, v: Array) -> Array:
         """Exact Hessian times v (M, p)."""
         out = self.apply_grams(v)
-        for where, scale in self.scales:
+        for _, where, scale in self.scales:
             out[where] += scale.hvp(v[where])
         for bound, parts in zip(self._bound, self._curvature("exact"), strict=True):
             product = parts.matvec(bound.penalty.rows(v[bound.where]))
@@ -130,14 +132,15 @@ class DecoderPrior:
         return out
 
     def half_trace_gradients(
-        self, which: Curvature, border_trace: Array, border: Array
+        self, which: Curvature, traces: Sequence[Array], border: Array
     ) -> tuple[Array, Array, float]:
         """Gradients of half the trace of G times the curvature at fixed G.
 
         Parameters
         ----------
         which : "majorizer" or "exact"
-        border_trace : (M, M) border of G, traced over outputs
+        traces : sequence of (M_k, M_k) arrays
+            Border of G at every block of the layout, traced over outputs.
         border : (M p, M p) border of G; read where a dense part is
 
         Returns
@@ -153,23 +156,22 @@ class DecoderPrior:
             grad_beta[bound.where] += 0.5 * pulled.reshape(bound.target.shape)
             grad_rho[bound.term.where] += 0.5 * bound.penalty.curvature_rho(*arguments)
             trace += G.inner(parts)
-        trace += self._scale_trace(which, border_trace, border, grad_beta, grad_rho)
-        for term, where, derivative in self._gram_derivatives():
-            grad_rho[term.where] += 0.5 * np.einsum(
-                "jab,ab->j", derivative, border_trace[where, where])
-        for where, gram in zip(self.structure.layout.blocks, self.grams, strict=True):
-            trace += float(np.vdot(gram, border_trace[where, where]))
+        trace += self._scale_trace(which, traces, border, grad_beta, grad_rho)
+        for term, _, derivative in self._gram_derivatives():
+            grad_rho[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, traces[term.atom])
+        for own, gram in zip(traces, self.grams, strict=True):
+            trace += float(np.vdot(gram, own))
         return grad_beta, grad_rho, trace
 
     def _scale_trace(
-        self, which: Curvature, border_trace: Array, border: Array, grad_beta: Array,
+        self, which: Curvature, traces: Sequence[Array], border: Array, grad_beta: Array,
         grad_rho: Array,
     ) -> float:
         """Trace of G times the curvature of g; half its gradients are added in place."""
         total, p = 0.0, self.beta.shape[1]
-        for where, scale in self.scales:
+        for k, where, scale in self.scales:
             if which == "majorizer":
-                own = border_trace[where, where]
+                own = traces[k]
                 total += float(np.vdot(scale.gram, own))
                 grad_beta[where] += 0.5 * scale.gram_pull(own)
                 along = float(np.vdot(scale.gram_rho(), own))
@@ -209,28 +211,29 @@ class DecoderPrior:
             mixed = bound.penalty.grad_target_rho(bound.target, bound.rho)
             out[bound.term.where] += np.einsum(
                 "jna,na->j", mixed, bound.penalty.rows(u[bound.where]))
-        for where, scale in self.scales:
+        for _, where, scale in self.scales:
             if (phi := self.structure.outer.dispersion) is not None:
                 out[phi] += float(np.vdot(scale.gradient_rho(), u[where]))
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, u[where] @ self.beta[where].T)
         return out
 
-    def precision_gradient(self, border_trace: Array, adjoint: Array) -> Array:
+    def precision_gradient(self, traces: Sequence[Array], adjoint: Array) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise.
 
         Parameters
         ----------
-        border_trace : (M, M) border of G, traced over outputs
+        traces : sequence of (M_k, M_k) arrays
+            Border of G at every block of the layout, traced over outputs.
         adjoint : (M, p) border of the adjoint of `criterion`
         """
         layout, p = self.structure.layout, self.structure.shape[1]
         out = []
-        for where, gram, gaussian in zip(
-                layout.blocks, self.grams, [*self.structure.has_gaussian_decoder, True],
+        for where, gram, trace, gaussian in zip(
+                layout.blocks, self.grams, traces, [*self.structure.has_gaussian_decoder, True],
                 strict=False):
             B = self.beta[where]
-            out.append(0.5 * np.vdot(gram, border_trace[where, where])
+            out.append(0.5 * np.vdot(gram, trace)
                        + np.vdot(gram @ B, 0.5 * B - adjoint[where])
                        - 0.5 * p * len(B) * gaussian)
         own = self.structure.noise.decoder_precisions(len(self.structure.atoms))

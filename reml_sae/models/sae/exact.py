@@ -101,7 +101,7 @@ def exact_matrix(point: SAEState) -> ArrowMatrix:
     for where, prior in zip(point.structure.layout.blocks, point.decoder_prior.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
-    for where, scale in point.decoder_prior.scales:
+    for _, where, scale in point.decoder_prior.scales:
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += scale.dense()
     if point.structure.has_dense_border:
@@ -153,7 +153,7 @@ def exact_trace(point: SAEState) -> DataTrace:
     grad_x -= 0.5 * full.residual_hessian_pullback(score, g_rows)
     grad_x -= full.feature_jacobian_pullback(w)
     grad_x += np.einsum("nao,no->na", jacobian, v)
-    grad_beta = full.coefficient_pullback(t)
+    grad_beta = full.coefficient_pullback(t, point.incidence)
     grad_beta += phi.T @ v - 0.5 * curved.T @ score
     grad_psi = 0.5 * (family.loss_eta_psi(Z, eta, psi, 2) * leverage).sum((1, 2))
     grad_psi += (family.loss_eta_psi(Z, eta, psi, 1) * bend).sum((1, 2))

@@ -36,7 +36,7 @@ class FixedDecoders:
 
     def at(self, theta: Theta, rho: Array) -> FixedPoint:
         """The model at a state and outer parameters."""
-        return FixedPoint(self.model.joint_at(theta, rho))
+        return FixedPoint(SAEPoint(self.model, theta, rho))
 
 
 class FixedPoint:

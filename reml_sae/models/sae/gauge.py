@@ -15,6 +15,8 @@ differentiating its penalties along them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 from scipy.linalg import expm
@@ -137,30 +139,60 @@ class Gauge:
 
     def __init__(self, layout: Layout, symmetries: list[Symmetry], beta: Array, weight: float):
         self.layout, self.symmetries, self.weight = layout, symmetries, weight
-        self.columns: Array = np.zeros((len(symmetries), *beta.shape))
-        """C_a, (c, M, p)."""
-        for column, (k, _, generator) in zip(self.columns, symmetries, strict=True):
-            where = layout.basis_slices[k]
-            column[where] = generator @ beta[where]
+        self._shape = beta.shape
+        self.places = [layout.basis_slices[k] for k, _, _ in symmetries]
+        self.tangents = [generator @ beta[where] for (_, _, generator), where
+                         in zip(symmetries, self.places, strict=True)]
+        """C_a, (M_k, p), in the decoder of its atom."""
 
     def __len__(self) -> int:
         return len(self.symmetries)
 
-    def pull_back(self, columns: Array) -> Array:
-        """Gradient (M, p) in beta of sum_a <W_a, C_a> for fixed W (c, M, p)."""
-        out = np.zeros(self.columns.shape[1:])
-        for column, (k, _, generator) in zip(columns, self.symmetries, strict=True):
-            where = self.layout.basis_slices[k]
-            out[where] += generator.T @ column[where]
+    @cached_property
+    def columns(self) -> Array:
+        """C_a, (c, M, p)."""
+        out = np.zeros((len(self), *self._shape))
+        for column, where, tangent in zip(out, self.places, self.tangents, strict=True):
+            column[where] = tangent
         return out
+
+    def apply(self, v: Array) -> Array:
+        """w C C^T v for v (M, p)."""
+        out = np.zeros(self._shape)
+        for where, tangent in zip(self.places, self.tangents, strict=True):
+            out[where] += self.weight * float(np.vdot(tangent, v[where])) * tangent
+        return out
+
+    def half_trace(self, pulled: Sequence[Array]) -> tuple[Array, float]:
+        """Gradient (M, p) in beta of half the trace of G w C C^T at fixed G, and the trace.
+
+        ``pulled`` are G C_a (M_k, p) in the decoder of its atom.
+        """
+        total = sum(float(np.vdot(tangent, own))
+                    for tangent, own in zip(self.tangents, pulled, strict=True))
+        return self.weight * self._pull_back(pulled), self.weight * total
+
+    def own(self, columns: Array) -> list[Array]:
+        """Of columns (c, M, p), what each has in the decoder of its atom."""
+        return [column[where] for column, where in zip(columns, self.places, strict=True)]
 
     def volume(self) -> tuple[float, Array]:
         """The gauge's part of V and its gradient in beta (M, p)."""
-        if not self.symmetries:
-            return 0.0, self.pull_back(self.columns)
-        flat = self.columns.reshape(len(self), -1)
-        gram = flat @ flat.T + LEAST_ORBIT * np.eye(len(self))
         value = -0.5 * len(self) * np.log(self.weight / (2.0 * np.pi))
-        value -= float(np.linalg.slogdet(gram)[1])
         value -= log_volume(self.layout.atoms, self.symmetries)
-        return value, -2.0 * self.pull_back(np.tensordot(np.linalg.inv(gram), self.columns, 1))
+        pulled: list[Array] = []
+        # tangents of different atoms are orthogonal
+        for _, group in groupby(range(len(self)), key=lambda a: self.symmetries[a][0]):
+            own = np.stack([self.tangents[a] for a in group])
+            flat = own.reshape(len(own), -1)
+            gram = flat @ flat.T + LEAST_ORBIT * np.eye(len(own))
+            value -= float(np.linalg.slogdet(gram)[1])
+            pulled += list(np.tensordot(np.linalg.inv(gram), own, 1))
+        return value, -2.0 * self._pull_back(pulled)
+
+    def _pull_back(self, own: Sequence[Array]) -> Array:
+        """Gradient (M, p) in beta of sum_a <W_a, C_a> for fixed W_a (M_k, p)."""
+        out = np.zeros(self._shape)
+        for where, (_, _, generator), part in zip(self.places, self.symmetries, own, strict=True):
+            out[where] += generator.T @ part
+        return out

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.assignments._base import Amplitudes
+from reml_sae.linalg import Incidence
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
@@ -68,7 +69,7 @@ class Mixture:
     amplitudes : Amplitudes
     coordinates : (N, D)
     active : (N, K) bool, which coordinates a row carries
-    coefficients : (M, r) decoders in span coordinates, B Q
+    coefficients : (M, r) decoders in span coordinates, B Q; (N, M, r) where rows have other ones
     order : int
         Highest derivative of the basis that will be asked for.
     centres : (N, K) bool, optional
@@ -95,9 +96,9 @@ class Mixture:
                                 order)
             if centres is not None:
                 jets[0][:, 0] = 0.0
-            b = coefficients[layout.basis_slices[k]]
+            b = coefficients[..., layout.basis_slices[k], :]
             self.basis_jets.append(jets)
-            self.point_jets.append([jet @ b for jet in jets])
+            self.point_jets.append([_points(jet, b) for jet in jets])
         self.points = np.stack([jets[0] for jets in self.point_jets], axis=1)
         """y, (N, K, r)."""
         self.point_slopes = np.concatenate([jets[1] for jets in self.point_jets], axis=1)
@@ -159,15 +160,16 @@ class Mixture:
             blocks.append(moved[:, [k]] * jets[0] + self.a[:, [k]] * along)
         return self._feature_blocks(blocks, 0.0)
 
-    def coefficient_pullback(self, t: Array) -> Array:
-        """Gradient (M, c) in B of sum_i <T_i, d eta_i / dx> for fixed T (N, K + D, c)."""
+    def coefficient_pullback(self, t: Array, incidence: Incidence) -> Array:
+        """Gradient (.., M, c) in B of sum_i <T_i, d eta_i / dx> for fixed T (N, K + D, c)."""
         pushed = self.amplitudes.push(t[:, : self.n_atoms])
-        out = np.zeros((self.layout.basis_size, t.shape[2]))
+        out = np.zeros((*incidence.shape, self.layout.basis_size, t.shape[2]))
         for k, jets in enumerate(self.basis_jets):
             slopes = self.a[:, [k], None] * t[:, self._own(k)]
-            block = jets[0].T @ pushed[:, k]
-            block += np.tensordot(jets[1], slopes, axes=([0, 1], [0, 1]))
-            out[self.layout.basis_slices[k]] = block
+            block = incidence.sums(jets[0], pushed[:, k])
+            for d in range(slopes.shape[1]):
+                block += incidence.sums(jets[1][:, d], slopes[:, d])
+            out[..., self.layout.basis_slices[k], :] = block
         return out
 
     # --- second order ------------------------------------------------------------------------
@@ -278,6 +280,14 @@ class Mixture:
             mixed[:, :, k] = 2.0 * np.einsum("nld,nd->nl", wzt[:, :, where], ds[:, where])
         grad_z = self.amplitudes.pull_hessian(s, wzz) + self.amplitudes.pull_jacobian(mixed)
         return np.concatenate([grad_z + self.amplitudes.pull(bend), grad_t], axis=1)
+
+
+def _points(jet: Array, b: Array) -> Array:
+    """A jet (N, .., M) of the basis times the decoder (M, r), or every row's own (N, M, r)."""
+    if b.ndim == 2:
+        return jet @ b
+    flat = jet.reshape(len(jet), -1, jet.shape[-1]) @ b
+    return flat.reshape(*jet.shape[:-1], b.shape[2])
 
 
 def _masked_jets(atom: Manifold, t: Array, active: NDArray[np.bool_], order: int) -> list[Array]:

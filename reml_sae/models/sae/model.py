@@ -30,6 +30,8 @@ from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.rows import SAERowSampler, refine_rows, row_objective
+from reml_sae.models.sae.single.kinds import Kind, kinds_of, retract_kinds
+from reml_sae.models.sae.single.point import SinglePoint
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Index, Mask
 
@@ -42,11 +44,14 @@ QUADRATURE_DISPERSION = 1e-4
 nodes grow as the noise falls, and Laplace's error, of the order of that share, is nothing."""
 
 
+AnyPoint = SAEPoint | SinglePoint | QuadraturePoint
+
+
 @dataclass
 class _Last:
     """What was made last: solves, criterion and search ask for the same point one after another."""
 
-    point: SAEPoint | QuadraturePoint | None = None
+    point: AnyPoint | None = None
     rows: RowParts | None = None
 
     def point_is_at(self, theta: Theta, rho: Array) -> bool:
@@ -116,10 +121,18 @@ class SAEManifoldModel(SAEStructure):
         """The identity: outer parameters are logs."""
         return np.eye(len(rho))
 
+    def rho_apart(self) -> Sequence[Index]:
+        """The strengths of every atom, where rows use one atom each; none elsewhere."""
+        if not self.kinds or self.by_quadrature:
+            return ()
+        of_atom = np.array([key.atom for key in self.outer.keys])
+        sets = (np.flatnonzero(of_atom == k) for k in range(len(self.atoms)))
+        return [own for own in sets if len(own)]
+
     def advance_rho(self, point: object, rho: Array) -> Array:
         """Rho with the degrees of freedom of its rows that fit best at a state of the rows."""
         if self.family.equal_weights or not self.family.row_weights or not isinstance(
-                point, SAEPoint):
+                point, SAEPoint | SinglePoint):
             return rho
         rho, squares = rho.copy(), ((self.Z - point.eta) ** 2).sum(axis=1)
         psi = self.outer.psi
@@ -139,7 +152,7 @@ class SAEManifoldModel(SAEStructure):
         """Outer parameters from which the outer loop starts."""
         return self.rho.copy()
 
-    def at(self, theta: Theta, rho: Array) -> SAEPoint | QuadraturePoint:
+    def at(self, theta: Theta, rho: Array) -> AnyPoint:
         """What the inner solve minimises, at a state and outer parameters.
 
         L of the decoders where the rows are integrated out by quadrature, F + g elsewhere.
@@ -149,13 +162,25 @@ class SAEManifoldModel(SAEStructure):
             rho = rho.copy()
             self._last.point = (
                 QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
-                if self.by_quadrature else SAEPoint(self, theta, rho))
+                if self.by_quadrature else self.joint_at(theta, rho))
         assert self._last.point is not None
         return self._last.point
 
-    def joint_at(self, theta: Theta, rho: Array) -> SAEPoint:
-        """The joint objective of rows and decoders at a state and outer parameters."""
-        return SAEPoint(self, theta, np.asarray(rho, float))
+    def joint_at(self, theta: Theta, rho: Array) -> SAEPoint | SinglePoint:
+        """The joint objective of rows and decoders at a state and outer parameters.
+
+        The two points are the same function; where rows use one atom each, the second has less to
+        compute.
+        """
+        rho = np.asarray(rho, float)
+        if self.kinds:
+            return SinglePoint(self, self.kinds, theta, rho)
+        return SAEPoint(self, theta, rho)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of atoms, where rows use one atom each; empty elsewhere."""
+        return kinds_of(self)
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """What the inner solve minimises, alone."""
@@ -164,7 +189,8 @@ class SAEManifoldModel(SAEStructure):
                 return self.at(theta, rho).objective
             except InnerConvergenceError:  # a decoder far out of reach
                 return np.inf
-        return self.joint_objective(theta, rho)
+        # a state that is taken is asked for its derivatives next
+        return self.at(theta, rho).objective if self.kinds else self.joint_objective(theta, rho)
 
     def joint_objective(self, theta: Theta, rho: Array) -> float:
         """F alone, without the work for its derivatives."""
@@ -184,6 +210,12 @@ class SAEManifoldModel(SAEStructure):
         kept = Theta(old.xi, new.beta)
         better = self.row_objective(new, rho) < self.row_objective(kept, rho)
         return Theta(np.where(better[:, None], new.xi, old.xi), new.beta)
+
+    def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:
+        """Move along a step; those of a `SinglePoint` are packed."""
+        if step.xi.shape != theta.xi.shape:
+            return retract_kinds(self.kinds, theta, step, factor)
+        return super().retract(theta, step, factor)
 
     def with_state(self, theta: Theta, rho: Array, active: Mask | None = None) -> SAEManifoldModel:
         """The same model with another start and, where given, another active set."""

@@ -26,6 +26,7 @@ from reml_sae.models.sae.exact import (
 )
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
+from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
 
 
@@ -46,10 +47,10 @@ class SAEPoint(SAEState):
             jacobians = self.restrict(self.weighted_jacobian("majorizer"))
             features = self.features
         else:
-            features = self._scaled_features
+            features = self.scaled_features
             jacobians = np.sqrt(self.row_weight)[:, None, None] * jacobians
-            gram = self.precision * (features.T @ features)
-        grams = self.decoder_prior.curvature_grams()
+            gram = self.data_gram.copy()
+        grams = self.decoder_prior.curvature_grams
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
@@ -77,30 +78,10 @@ class SAEPoint(SAEState):
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
         vx = self.lift(v.xi)
-        along = self.mixture.feature_direction(vx)
-        moved = np.einsum("nar,na->nr", self.jacobian, vx)
-        if self.precision is None:
-            pushed = self.observed * (moved + self.features @ v.beta)
-            border = self.features.T @ pushed
-        else:  # outside the span the border is the Gram matrix alone
-            weight, scaled = self.row_weight[:, None], self._scaled_features
-            pushed = self.precision * weight * (moved + self.features @ (v.beta @ self.span))
-            border = self.precision * (scaled.T @ scaled) @ v.beta
-            border += self.precision * (self.features.T @ (weight * moved)) @ self.span.T
-            if self.tail:
-                within = self.score @ self.span
-                lost = self.tail * (np.einsum("nr,nr->n", within, moved)
-                                    + np.einsum("nm,nm->n", self.features, self.score @ v.beta.T))
-                pushed -= lost[:, None] * within
-                border -= self.features.T @ (lost[:, None] * self.score)
-        rows = np.einsum("nar,nr->na", self.jacobian, pushed)
-        rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
-        rows -= self.mixture.feature_gradient(self.score @ v.beta.T)
-        border -= along.T @ self.score
-        rows, border = rows + self.row_prior.hvp(vx), border + self.decoder_prior.hvp(v.beta)
-        for column in self.gauge.columns:
-            border += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        return Theta(self.restrict(rows) + ~self.structure.carried * v.xi, border)
+        rows, border = self.loss_hvp(vx, v.beta)
+        rows = self.restrict(rows + self.row_prior.hvp(vx))
+        border += self.decoder_prior.hvp(v.beta) + self.gauge.apply(v.beta)
+        return Theta(rows + ~self.structure.carried * v.xi, border)
 
     # --- log-determinant -----------------------------------------------------------------------
 
@@ -117,16 +98,14 @@ class SAEPoint(SAEState):
         rows = self.row_prior.half_trace_gradients(
             curvature, blocks, self.lift_blocks(data.edges), self.lift_columns(data.columns))
         decoders = self.decoder_prior.half_trace_gradients(
-            curvature, data.border_trace, data.border)
+            curvature, self._traces(data.border_trace), data.border)
+        gauge_beta, gauge_trace = self.gauge.half_trace(self.gauge.own(data.gauge_pull))
         grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
-        grad_beta = data.grad_beta + decoders[0] + gauge_gradient
-        grad_beta += self.gauge.weight * self.gauge.pull_back(data.gauge_pull)
+        grad_beta = data.grad_beta + decoders[0] + gauge_gradient + gauge_beta
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         grad_beta -= correction_beta
         grad_rho -= correction_rho
-        penalty_trace = rows[2] + decoders[2]
-        penalty_trace += self.gauge.weight * float(np.vdot(self.gauge.columns, data.gauge_pull))
-        edf = self.structure.n_carried - penalty_trace
+        edf = self.structure.n_carried - rows[2] - decoders[2] - gauge_trace
         if curvature == "majorizer":
             edf += 2.0 * self.remainder.scaling
         # at the weights of its rows, every entry of the data part of H carries 1 / phi
@@ -151,14 +130,12 @@ class SAEPoint(SAEState):
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
         else:
-            t, tau, u, grad_psi = self._row_trace(t, tau, missing)
+            excess = self._missing_scales.data if self.tail else np.zeros((0, 0))
+            t, tau, u, grad_psi = self.row_trace(t, tau, missing, excess)
             if self.tail:
+                grad_psi = grad_psi - self._missing_scales.psi
                 border_trace = border_trace - 2.0 * self._missing_scales.prior
-        grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
-        grad_beta = self.mixture.coefficient_pullback(t) @ self.span.T
-        if u is not None:
-            grad_x += np.einsum("nar,nr->na", self.jacobian, u @ self.span)
-            grad_beta += self.features.T @ u
+        grad_x, grad_beta = self.pulled_back(t, tau, u)
         gauge_pull = np.zeros_like(self.gauge.columns)
         for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
             out[...] = factor.apply_border_inverse(column)
@@ -169,42 +146,14 @@ class SAEPoint(SAEState):
                          inverse.columns, border_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi, by_mean=u)
 
-    def _row_trace(
-        self, t: Array, tau: Array, missing: Array
-    ) -> tuple[Array, Array, Array | None, Array]:
-        """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
-
-        t and tau are for rows that are scaled by its root. Returns as `_weighted_trace`; u is None
-        where the weights are known.
-        """
-        assert self.precision is not None
-        root = np.sqrt(self.row_weight)
-        if self.structure.polar:
-            own = root[:, None, None] * self.restrict(self.jacobian)
-            t = t + self.precision * self.lift(missing @ own)
-        if not self.tail:
-            return t, tau, None, np.zeros(len(self.psi))
-        scales = self._missing_scales
-        tau = tau - 2.0 * self.precision * self._scaled_features @ scales.data
-        t, tau = root[:, None, None] * t, root[:, None] * tau
-        slope = np.einsum("nar,nar->n", t, self.jacobian)
-        slope += np.einsum("nm,nm->n", tau, self.features)
-        slope *= 0.5 / self.row_weight
-        u = (self.tail * slope * self.row_weight)[:, None] * self.score
-        by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
-        return t, tau, u, by_psi @ slope - scales.psi
+    def _traces(self, border_trace: Array) -> list[Array]:
+        """Blocks of a matrix (M, M) of the border, by the layout."""
+        return [border_trace[where, where] for where in self.structure.layout.blocks]
 
     @cached_property
     def _missing_scales(self) -> MissingScales:
-        assert self.precision is not None
-        data = self.precision * (self._scaled_features.T @ self._scaled_features)
-        return MissingScales.of(self.structure, self.psi, data,
-                                block_diag(*self.decoder_prior.curvature_grams()))
-
-    @cached_property
-    def _scaled_features(self) -> Array:
-        """Features (N, M) at the roots of the rows' weights."""
-        return np.asarray(np.sqrt(self.row_weight)[:, None] * self.features)
+        return MissingScales.of(self.structure, self.psi, self.data_gram,
+                                block_diag(*self.decoder_prior.curvature_grams))
 
     def _weighted_trace(
         self, factor: SpanFactor, inverse: SpanSelectedInverse, missing: Array
@@ -246,7 +195,7 @@ class SAEPoint(SAEState):
         """
         where = self.structure.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
-        trace = float(np.vdot(self.decoder_prior.curvature_grams()[k], border_trace[where, where]))
+        trace = float(np.vdot(self.decoder_prior.curvature_grams[k], border_trace[where, where]))
         p = self.structure.shape[1]
         if self.structure.has_dense_border:
             flat = slice(where.start * p, where.stop * p)
@@ -283,17 +232,7 @@ class SAEPoint(SAEState):
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
-        structure, family = self.structure, self.structure.family
-        Z, offset = structure.coloured, np.broadcast_to(structure.offset, self.eta.shape)
-        eta, offset = (structure.noise.colour_rows(part, structure.metrics)
-                       for part in (self.eta, offset))
-        if self.tail:  # rows at the weights that the fit gives them
-            weight = self.row_weight
-            null, left = (float(weight @ ((Z - mean) ** 2).sum(axis=1)) for mean in (offset, eta))
-        else:
-            null = float(family.deviance(Z, offset, self.psi).sum())
-            left = float(family.deviance(Z, eta, self.psi).sum())
-        return 1.0 - left / null if null else 0.0
+        return explained_share(self.structure, self.eta, self.row_weight, self.psi)
 
     @property
     def dispersion_energy(self) -> float:
@@ -320,32 +259,41 @@ class SAEPoint(SAEState):
         ux = self.lift(u.xi)
         out = self.row_prior.gradient_rho_dot(ux) + self.decoder_prior.gradient_rho_dot(u.beta)
         own = self.structure.family.loss_eta_psi(self.structure.Z, self.eta, self.psi, 1)
-        moved = np.einsum("nar,na->nr", self.jacobian, ux) @ self.span.T + self.features @ u.beta
-        out[self.structure.outer.psi] += np.einsum("jno,no->j", own, moved)
+        out[self.structure.outer.psi] += np.einsum("jno,no->j", own, self.moved(ux, u.beta))
         return out
 
     def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
-        assert self.precision is not None
-        moved = np.einsum("nar,na->nr", self.jacobian, self.lift(adjoint.xi)) @ self.span.T
-        moved += self.features @ adjoint.beta
+        moved = self.moved(self.lift(adjoint.xi), adjoint.beta)
         if curvature == "exact":
             bend = exact_trace(self).bend
             assert bend is not None
             moved -= bend
-        out = self.score + self.precision * self.row_weight[:, None] * moved
-        if self.tail:
-            out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
-            out -= self._majorizer_trace().by_mean
-        return np.asarray(out)
+        return self.data_slope(moved, self._majorizer_trace().by_mean if self.tail else None)
 
     def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         trace = (self._selected_inverse if curvature == "majorizer"
                  else exact_trace(self)).border_trace
-        return self.decoder_prior.precision_gradient(trace, adjoint.beta)
+        return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
         rows, decoders = self.row_prior.log_partition(), self.decoder_prior.log_partition()
         return rows[0] + decoders[0] - self.structure.log_multiplicity, rows[1] + decoders[1]
+
+
+def explained_share(structure: SAEStructure, eta: Array, weight: Array, psi: Array) -> float:
+    """Share of the null deviance that predictors eta (N, p) explain; of a Gaussian, of variance.
+
+    Rows of unequal scale are taken at the weights (N,) that the fit gives them.
+    """
+    family = structure.family
+    Z, offset = structure.coloured, np.broadcast_to(structure.offset, eta.shape)
+    eta, offset = (structure.noise.colour_rows(part, structure.metrics) for part in (eta, offset))
+    if family.tail(psi, structure.shape[1]):
+        null, left = (float(weight @ ((Z - mean) ** 2).sum(axis=1)) for mean in (offset, eta))
+    else:
+        null = float(family.deviance(Z, offset, psi).sum())
+        left = float(family.deviance(Z, eta, psi).sum())
+    return 1.0 - left / null if null else 0.0

@@ -39,6 +39,8 @@ def start_psi(structure: SAEStructure, theta: Theta) -> Array:
 
 def row_weights(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     """Weights (N,) of the rows at a state; 1 where rows have no scale of their own."""
+    if not structure.family.has_row_scales:
+        return np.ones(len(structure.Z))
     eta = structure.scaled_basis(theta)[1] @ theta.beta + structure.offset
     return structure.family.row_weight(structure.Z, eta, rho[structure.outer.psi])
 

@@ -6,6 +6,9 @@ entries of a row keeps the border a Kronecker product, reduced to the span, of r
 by the root of w_i; another one has a border that is dense, and the span is then the whole space.
 All row arrays are built in the full local parameters x = (z, t) of `mixture` and then restricted to
 the chart.
+
+Where every row uses one atom the same formulas hold for that atom's decoder and the intercept
+alone, in the span of that decoder (`single`): what a row meets of the decoders is the `incidence`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
+from reml_sae.linalg import Incidence, MeetsAll
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
@@ -41,21 +45,27 @@ class SAEState:
     ----------
     structure : SAEStructure
     theta : Theta
+        Its decoders are (M, p), or (k, M, p) where rows meet one of k blocks.
     rho : (n_rho,) array
-    span : (p, r) array, optional
+    span : (.., p, r) array, optional
         `decoder_span`, where it is known.
+    incidence : Incidence, optional
+        What rows meet of the decoders: all of them by default.
     """
 
     def __init__(
-        self, structure: SAEStructure, theta: Theta, rho: Array, span: Array | None = None
+        self, structure: SAEStructure, theta: Theta, rho: Array, span: Array | None = None,
+        incidence: Incidence | None = None,
     ):
         self.structure, self.theta, self.rho = structure, theta, rho
         self.psi = rho[structure.outer.psi]
+        self.incidence: Incidence = MeetsAll() if incidence is None else incidence
         self._coupled: dict[Curvature, CoupledRows] = {}
         self.span = decoder_span(structure, theta.beta) if span is None else span
-        self.mixture = structure.mixture(theta, theta.beta @ self.span, order=2)
+        self.mixture = structure.mixture(
+            theta, self.incidence.of_rows(theta.beta @ self.span), order=2)
         self.features = self.mixture.features()
-        self.eta = self.features @ theta.beta + structure.offset
+        self.eta = self.incidence.apply(self.features, theta.beta) + structure.offset
         self.score = -structure.family.loss_eta(structure.Z, self.eta, self.psi, 1)
         self.row_prior = RowPrior(structure, theta, rho, self.mixture.amplitudes)
 
@@ -79,27 +89,34 @@ class SAEState:
 
     # --- first derivatives -------------------------------------------------------------------
 
-    @cached_property
-    def _data_gradient(self) -> Theta:
-        rows = -np.einsum("nar,nr->na", self.jacobian, self.score @ self.span)
-        return Theta(self.restrict(rows), -(self.features.T @ self.score))
+    def row_gradient(self) -> Array:
+        """Gradient of F in the rows' own parameters, (N, q)."""
+        rows = self.row_prior.gradient()
+        rows -= np.einsum("nar,nr->na", self.jacobian, self.span_score)
+        return self.restrict(rows)
 
     def gradient(self) -> Theta:
         """Gradient of F in theta."""
-        return self._data_gradient.plus(
-            Theta(self.restrict(self.row_prior.gradient()), self.decoder_prior.gradient()))
+        border = self.decoder_prior.gradient()
+        border -= self.incidence.sums(self.features, self.score)
+        return Theta(self.row_gradient(), border)
 
     @cached_property
     def jacobian(self) -> Array:
         """d eta / dx in span coordinates, (N, K + D, r)."""
         return self.mixture.jacobian()
 
+    @cached_property
+    def span_score(self) -> Array:
+        """The score in span coordinates, (N, r)."""
+        return self.incidence.apply(self.score, self.span)
+
     # --- curvature ---------------------------------------------------------------------------
 
     @cached_property
     def score_hessian(self) -> Array:
         """The score times the second derivative of eta, (N, K + D, K + D)."""
-        return self.mixture.residual_hessian(self.score @ self.span)
+        return self.mixture.residual_hessian(self.span_score)
 
     @cached_property
     def precision(self) -> float | None:
@@ -142,7 +159,7 @@ class SAEState:
         if curvature == "exact":
             blocks -= self.score_hessian
             if self.tail:
-                pulled = np.einsum("nar,nr->na", self.jacobian, self.score @ self.span)
+                pulled = np.einsum("nar,nr->na", self.jacobian, self.span_score)
                 blocks -= self.tail * pulled[:, :, None] * pulled[:, None, :]
         blocks = self.restrict_blocks(blocks + self.row_prior.blocks(curvature))
         index = np.arange(blocks.shape[1])
@@ -170,6 +187,110 @@ class SAEState:
         for column, lifted in zip(columns, full.columns, strict=True):
             column[...] = self.restrict(lifted)
         return replace(full, edges=self.restrict_blocks(full.edges), columns=columns)
+
+    @cached_property
+    def scaled_features(self) -> Array:
+        """Features (N, M) at the roots of the rows' weights."""
+        return np.asarray(np.sqrt(self.row_weight)[:, None] * self.features)
+
+    @cached_property
+    def data_gram(self) -> Array:
+        """The data's part of the border's Gram matrix, (.., M, M); of rows with one weight each."""
+        assert self.precision is not None
+        scaled = self.scaled_features
+        return self.precision * self.incidence.sums(scaled, scaled)
+
+    def moved(self, vx: Array, v: Array) -> Array:
+        """Change of eta (N, p) along (vx, v), in full local parameters and (.., M, p)."""
+        along = np.einsum("nar,na->nr", self.jacobian, vx)
+        out = self.incidence.apply(along, self.span.swapaxes(-1, -2))
+        return out + self.incidence.apply(self.features, v)
+
+    def loss_hvp(self, vx: Array, v: Array) -> tuple[Array, Array]:
+        """Exact Hessian of the loss times (vx, v), in full local parameters and (.., M, p)."""
+        meets, span = self.incidence, self.span
+        along = self.mixture.feature_direction(vx)
+        moved = np.einsum("nar,na->nr", self.jacobian, vx)
+        lever = meets.apply(self.score, v.swapaxes(-1, -2))
+        if self.precision is None:
+            pushed = self.observed * (moved + meets.apply(self.features, v))
+            border = meets.sums(self.features, pushed)
+        else:  # outside the span the border is the Gram matrix alone
+            weight = self.row_weight[:, None]
+            pushed = self.precision * weight * (moved + meets.apply(self.features, v @ span))
+            border = self.data_gram @ v
+            border += self.precision * meets.sums(
+                self.features, weight * moved) @ span.swapaxes(-1, -2)
+            if self.tail:
+                lost = self.tail * (np.einsum("nr,nr->n", self.span_score, moved)
+                                    + np.einsum("nm,nm->n", self.features, lever))
+                pushed -= lost[:, None] * self.span_score
+                border -= meets.sums(self.features, lost[:, None] * self.score)
+        rows = np.einsum("nar,nr->na", self.jacobian, pushed)
+        rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
+        rows -= self.mixture.feature_gradient(lever)
+        return rows, border - meets.sums(along, self.score)
+
+    # --- derivative of the log-determinant -------------------------------------------------------
+
+    def row_trace(
+        self, t: Array, tau: Array, missing: Array, excess: Array
+    ) -> tuple[Array, Array, Array | None, Array]:
+        """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
+
+        With the joint Jacobian calJ_i of a row, T = G calJ goes to the derivative of calJ, and
+        calJ^T T to that of the weights.
+
+        Parameters
+        ----------
+        t : (N, K + D, r) and tau : (N, M) arrays
+            T, of rows that are scaled by the root of their weight.
+        missing : (N, q, q) array
+            What is added to the rows of G.
+        excess : (.., M, M) array
+            Of `MissingScales`, its derivative in the data's Gram matrix.
+
+        Returns
+        -------
+        t, tau, u (N, p) in the means, None where the weights are known, and the gradient in psi
+        """
+        assert self.precision is not None
+        root = np.sqrt(self.row_weight)
+        if self.structure.polar:
+            own = root[:, None, None] * self.restrict(self.jacobian)
+            t = t + self.precision * self.lift(missing @ own)
+        if not self.tail:
+            return t, tau, None, np.zeros(len(self.psi))
+        tau = tau - 2.0 * self.precision * self.incidence.apply(self.scaled_features, excess)
+        t, tau = root[:, None, None] * t, root[:, None] * tau
+        slope = np.einsum("nar,nar->n", t, self.jacobian)
+        slope += np.einsum("nm,nm->n", tau, self.features)
+        slope *= 0.5 / self.row_weight
+        u = (self.tail * slope * self.row_weight)[:, None] * self.score
+        by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)
+        return t, tau, u, by_psi @ slope
+
+    def pulled_back(self, t: Array, tau: Array, u: Array | None) -> tuple[Array, Array]:
+        """Gradients (N, K + D) in x and (.., M, p) in the decoders of <T, calJ> and of <u, eta>."""
+        grad_x = self.mixture.jacobian_pullback(t) + self.mixture.feature_gradient(tau)
+        grad_beta = self.mixture.coefficient_pullback(t, self.incidence)
+        grad_beta = grad_beta @ self.span.swapaxes(-1, -2)
+        if u is not None:
+            grad_x += np.einsum("nar,nr->na", self.jacobian, self.incidence.apply(u, self.span))
+            grad_beta += self.incidence.sums(self.features, u)
+        return grad_x, grad_beta
+
+    def data_slope(self, moved: Array, by_mean: Array | None) -> Array:
+        """Gradient of V in Gaussian rows (N, p), given what the adjoint moves eta by.
+
+        ``by_mean`` is the gradient of the log-determinant in eta, where weights depend on it.
+        """
+        assert self.precision is not None
+        out: Array = self.score + self.precision * self.row_weight[:, None] * moved
+        if by_mean is not None:
+            out -= self.tail * np.einsum("np,np->n", self.score, moved)[:, None] * self.score
+            out -= by_mean
+        return out
 
     # --- chart -----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from reml_sae.assignments import Amplitudes, Assignment, SoftmaxChart
-from reml_sae.engine import Outer, Theta
+from reml_sae.engine import Outer, OuterKey, Theta
 from reml_sae.families import Family, Gaussian
 from reml_sae.families.noise import Isotropic, RowNoise
 from reml_sae.manifolds import Manifold
@@ -65,6 +65,8 @@ class SAEStructure:
     held_counts : ((K,) array, int), optional
         How many rows use each atom, of how many; counted in ``active`` by default. Sets what it
         costs a row to open a gate under a Beta-Bernoulli prior.
+    held : mapping
+        Outer parameters, by key, that are known and not searched.
     row_map : RowMap
         Executes what is computed row by row.
     """
@@ -84,6 +86,7 @@ class SAEStructure:
     unit_weights: Array | None = None
     metrics: Index = None  # type: ignore[assignment]
     held_counts: tuple[Array, int] | None = None
+    held: Mapping[OuterKey, float] = field(default_factory=dict)
     row_map: RowMap = field(default_factory=SerialRows, repr=False)
 
     def __post_init__(self) -> None:
@@ -152,7 +155,7 @@ class SAEStructure:
     @cached_property
     def outer(self) -> Outer:
         """What rho consists of."""
-        return outer_of(self.terms, self.family)
+        return outer_of(self.terms, self.family).holding(self.held)
 
     @property
     def rho_names(self) -> tuple[str, ...]:
@@ -318,12 +321,7 @@ class SAEStructure:
         total = float(sum(self.atoms[k].log_multiplicity for k in used if k not in shaped))
         if any(term.target == "gates" for term in self.terms):  # the prior orders the atoms
             return total
-        kinds = [repr(atom) for atom in self.atoms]
-        for kind in set(kinds):
-            alike = [k for k in range(len(kinds)) if kinds[k] == kind]
-            idle = len(alike) - len(set(alike) & set(used))
-            total += float(gammaln(len(alike) + 1) - gammaln(idle + 1))
-        return total
+        return total + log_permutations(self.atoms, used)
 
     # --- predictor -------------------------------------------------------------------------------
 
@@ -356,6 +354,14 @@ class SAEStructure:
                                      factor * step.xi[:, t], factor * step.beta[b])
         return Theta(xi, beta)
 
+    def move_rows(self, xi: Array, step: Array) -> Array:
+        """Move the rows alone, on the manifolds of their coordinates: (N, q)."""
+        out = xi + step
+        for k, atom in enumerate(self.atoms):
+            t = self.coordinate_columns(k)
+            out[:, t] = atom.retract(xi[:, t], step[:, t])
+        return out
+
     # --- some of the rows ------------------------------------------------------------------------
 
     def rows(self, index: Index) -> Self:
@@ -379,3 +385,13 @@ class SAEStructure:
     def without_rows(self) -> Self:
         """None of the rows: what belongs to the decoders alone."""
         return self.rows(np.zeros(0, np.intp))
+
+
+def log_permutations(atoms: Sequence[Manifold], used: Sequence[int]) -> float:
+    """Log of the number of ways in which atoms of one kind can change places, idle ones alike."""
+    kinds, total = [repr(atom) for atom in atoms], 0.0
+    for kind in set(kinds):
+        alike = [k for k in range(len(kinds)) if kinds[k] == kind]
+        idle = len(alike) - len(set(alike) & set(used))
+        total += float(gammaln(len(alike) + 1) - gammaln(idle + 1))
+    return total

@@ -22,6 +22,7 @@ from reml_sae.manifolds import (
 )
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.priors import with_own_priors
+from reml_sae.models.sae.single.kinds import packed
 from reml_sae.models.sae.start import solve_beta
 
 LOG_PRECISION = 4.0
@@ -153,6 +154,13 @@ def at_mode(name, tol=1e-10, build_model=None):
     return model.with_state(solution.theta, rho)
 
 
+def tangent(model, v):
+    """A vector of theta's shape as the model's point has it."""
+    if model.kinds and not model.by_quadrature:
+        return Theta(packed(model.kinds, v.xi), v.beta)
+    return v
+
+
 def random_direction(model, rng):
     """A direction in theta, tangent to the manifolds of the coordinates."""
     theta = model.initial_theta()
@@ -161,4 +169,4 @@ def random_direction(model, rng):
         if atom.intrinsic_dim < atom.latent_dim:
             t, v = (block[:, model.coordinate_columns(k)] for block in (theta.xi, xi))
             v -= (t * v).sum(axis=1, keepdims=True) * t
-    return Theta(xi, rng.normal(size=theta.beta.shape))
+    return tangent(model, Theta(xi, rng.normal(size=theta.beta.shape)))

@@ -130,10 +130,7 @@ class QuadraturePoint:
         """Hessian of L (plus the gauge terms) times the border of v."""
         flat = v.beta.ravel()
         out = (self.rows.sums.curvature @ flat).reshape(v.beta.shape)
-        out += self.decoder_prior.hvp(v.beta)
-        for column in self.gauge.columns:
-            out += self.gauge.weight * float(np.vdot(column, v.beta)) * column
-        return self._border(out)
+        return self._border(out + self.decoder_prior.hvp(v.beta) + self.gauge.apply(v.beta))
 
     # --- criterion -------------------------------------------------------------------------------
 
@@ -143,16 +140,14 @@ class QuadraturePoint:
         factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
             self._curvature(curvature), shape)
         inverse = factor.inverse()
-        trace = np.einsum("aobo->ab", inverse.reshape(*shape, *shape))
         prior_beta, prior_rho, prior_trace = self.decoder_prior.half_trace_gradients(
-            curvature, trace, inverse)
+            curvature, self._traces(inverse), inverse)
         beta, outer = self.rows.curvature_pullback(inverse)
         volume, volume_beta = self.gauge.volume()
         pulled = (self._orbits @ inverse).reshape(self.gauge.columns.shape)
-        grad_beta = 0.5 * beta + prior_beta + volume_beta
-        grad_beta += self.gauge.weight * self.gauge.pull_back(pulled)
-        rho = prior_rho + 0.5 * outer
-        spent = prior_trace + self.gauge.weight * float(np.vdot(self.gauge.columns, pulled))
+        gauge_beta, gauge_trace = self.gauge.half_trace(self.gauge.own(pulled))
+        grad_beta = 0.5 * beta + prior_beta + volume_beta + gauge_beta
+        rho, spent = prior_rho + 0.5 * outer, prior_trace + gauge_trace
         edf = shape[0] * p - spent + self.rows.sums.edf
         return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf)
 
@@ -179,9 +174,14 @@ class QuadraturePoint:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
             self._curvature(curvature), self.theta.beta.shape)
+        return self.decoder_prior.precision_gradient(
+            self._traces(factor.inverse()), adjoint.beta)
+
+    def _traces(self, inverse: Array) -> list[Array]:
+        """Border of G at every block of the layout, traced over outputs."""
         shape = self.theta.beta.shape
-        trace = np.einsum("aobo->ab", factor.inverse().reshape(*shape, *shape))
-        return self.decoder_prior.precision_gradient(trace, adjoint.beta)
+        trace = np.einsum("aobo->ab", inverse.reshape(*shape, *shape))
+        return [trace[where, where] for where in self.structure.layout.blocks]
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""
