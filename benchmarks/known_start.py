@@ -33,8 +33,10 @@ def fit_from(Z, coordinates, **options):
     ones = np.ones((len(Z), 1))
     start = CodeStart(Candidate(ones > 0.0, ones, np.asarray(coordinates, float)), None)
 
+    shape = getattr(options["topology"], "name", options["topology"])
+
     def starts(problem, *rest):
-        mine = problem.atoms[0].name == options["topology"] and len(problem.Z) == len(Z)
+        mine = problem.atoms[0].name == shape and len(problem.Z) == len(Z)
         return [start] if mine else find_code_starts(problem, *rest)
 
     with patch("reml_sae.discovery.first_fit.find_code_starts", starts):
