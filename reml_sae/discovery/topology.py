@@ -70,10 +70,13 @@ from reml_sae.typing import Array
 logger = logging.getLogger("reml_sae")
 
 AUTO_TOPOLOGIES: tuple[Manifold, ...] = (
-    Euclidean(1, 1), Euclidean(2, 1), Euclidean(3, 1), Circle(2), Interval(8), Euclidean(2, 2),
-    Sphere(2), Torus(1), Cylinder(1, 1), Mobius(1), ProjectivePlane(2),
+    Euclidean(1, 1), Euclidean(2, 1), Euclidean(3, 1), Circle(2), Circle(4), Interval(8),
+    Euclidean(2, 2), Sphere(2), Torus(1), Cylinder(1, 1), Mobius(1), ProjectivePlane(2),
 )
-"""Candidates where the user names none."""
+"""Candidates where the user names none.
+
+A ring of many harmonics is nearer to an interval of eight functions than to a circle of five.
+"""
 
 
 @dataclass(frozen=True)
