@@ -162,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=10**6, help="cases of no more rows")
+    parser.add_argument("--cells", default="heading grid", help="of these only")
     args = parser.parse_args()
     print(f"{'path':10}{'cells':8}{'rows':>5} {'data':7}{'counts':>8}{'gap V':>7}{'CPU s':>7}"
           f"{'roots':>8}{'gap V':>7}{'CPU s':>7}{'conv':>6}{'linear':>8}{'dreimac':>9}{'CPU s':>7}"
@@ -170,8 +171,9 @@ def main() -> None:
         if n > args.rows:
             continue
         agent, position, heading = walk(path, n)
-        for cells, where in ((heading_cells, heading), (grid_cells, position)):
-            for counted in (True, False):
+        for kind, cells, where in (("heading", heading_cells, heading),
+                                   ("grid", grid_cells, position)):
+            for counted in (True, False) if kind in args.cells else ():
                 found, names = [], Counter()
                 for seed in range(args.seeds):
                     np.random.seed(seed)  # noqa: NPY002 (ratinabox draws its cells from it)
@@ -186,7 +188,7 @@ def main() -> None:
                 text = {key: f"{mean.get(key, np.nan):.2f}".replace("nan", "-") for key in
                         ("counts", "counts gap", "counts s", "gaussian", "gaussian gap",
                          "gaussian s", "linear", "dreimac", "dreimac s")}
-                print(f"{path:10}{'heading' if cells is heading_cells else 'grid':8}{n:5d} "
+                print(f"{path:10}{kind:8}{n:5d} "
                       f"{'Poisson' if counted else 'rates':7}{text['counts']:>8}"
                       f"{text['counts gap']:>7}{text['counts s']:>7}{text['gaussian']:>8}"
                       f"{text['gaussian gap']:>7}{text['gaussian s']:>7}"

@@ -17,7 +17,7 @@ from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
-from reml_sae.families.noise import NoiseKind
+from reml_sae.families.noise import Factors, NoiseKind
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
@@ -68,6 +68,10 @@ class Settings:
     def plain(self) -> Settings:
         """The same for noise without a shape."""
         return replace(self, noise="isotropic")
+
+    def of_any_rank(self) -> Settings:
+        """The same with the number of factors by evidence, where it is given for all columns."""
+        return replace(self, noise="factor") if isinstance(self.noise, Factors) else self
 
 
 def working_scale(Z: Array, settings: Settings) -> Array:

@@ -133,7 +133,7 @@ def choose_topology(
     X = np.asarray(X, float)
     if X.ndim != 2 or not np.isfinite(X).all():
         raise InputError(f"X must be a finite matrix, got shape {X.shape}")
-    policy = settings.policy.topology
+    policy, settings = settings.policy.topology, settings.of_any_rank()
     scores = local_scores(X, policy.final_rows, policy, rng)
     flats = [atom for atom in candidates if atom.is_flat]
     if len(scores) < settings.policy.start.least_rows or scores.shape[1] == 0:
