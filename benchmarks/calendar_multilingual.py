@@ -221,6 +221,7 @@ def main() -> None:
     by_noise(name, data, data.centred(), "language means out", ("isotropic", "factor"))
     by_harmonics(name, data, ("isotropic", "factor"))
     each_left_out(name, data, data.Z, "as they are", "auto")
+    each_left_out(name, data, data.Z, "as they are", "isotropic")
     each_left_out(name, data, data.centred(), "language means out", "isotropic")
 
 

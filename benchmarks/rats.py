@@ -46,7 +46,7 @@ CELLS, PERIOD, TURN, PEAK, LEAST = 50, 0.4, 0.1, 20.0, 0.5
 WINDOW, EVERY, STEP = 0.25, 0.4, 0.1
 NOISE_SD = 0.2
 COMPONENTS = (2, 4, 6, 10, 20, CELLS)
-LANDMARKS, SCORES = 200, 6
+LANDMARKS, SCORES = 400, 6
 CASES = (("sargolini", 600), ("sargolini", 1500), ("tanni", 1500))
 MOST_SECONDS = 300.0
 SHAPE = {1: "circle", 2: "torus"}
@@ -54,6 +54,7 @@ SHAPE = {1: "circle", 2: "torus"}
 
 def walk(name: str, n: int) -> tuple[Agent, np.ndarray, np.ndarray]:
     """An agent along the path, and its positions (m) and headings (unit vectors) at n times."""
+    np.random.seed(0)  # noqa: NPY002 (ratinabox jitters a path from it)
     with contextlib.redirect_stdout(io.StringIO()):
         agent = Agent(Environment({"boundary": ROOMS[name]}), {"dt": STEP})
         agent.import_trajectory(dataset=name)
