@@ -19,7 +19,7 @@ import warnings
 from types import SimpleNamespace
 
 import numpy as np
-from coverage import GRID, aligned
+from bands import GRID, aligned
 from criterion import model_at
 
 import reml_sae as rs

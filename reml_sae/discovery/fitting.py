@@ -17,7 +17,7 @@ from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
-from reml_sae.families.noise import NoiseKind
+from reml_sae.families.noise import Factors, NoiseKind, OneOf
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
@@ -68,6 +68,13 @@ class Settings:
     def plain(self) -> Settings:
         """The same for noise without a shape."""
         return replace(self, noise="isotropic")
+
+    def of_scores(self) -> Settings:
+        """The same for scores of the rows: what noise is told of their columns is not theirs."""
+        if isinstance(self.noise, Factors):
+            return replace(self, noise="factor")
+        return replace(self, noise=replace(self.noise, still=())) if isinstance(
+            self.noise, OneOf) else self
 
 
 def working_scale(Z: Array, settings: Settings) -> Array:

@@ -76,7 +76,8 @@ def local_settings(settings: Settings, n_columns: int) -> Settings:
     """Settings for a fit of one atom on its own: Gaussian, default penalties, one start."""
     policy = settings.policy
     return replace(
-        settings, bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
+        settings.of_scores(),
+        bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
         assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
         n_init=1, callbacks=(), max_outer=min(settings.max_outer, policy.move.most_outer),
         tol=max(settings.tol, policy.topology.local_tol), family=Gaussian(),

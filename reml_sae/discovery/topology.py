@@ -70,10 +70,13 @@ from reml_sae.typing import Array
 logger = logging.getLogger("reml_sae")
 
 AUTO_TOPOLOGIES: tuple[Manifold, ...] = (
-    Euclidean(1, 1), Euclidean(2, 1), Euclidean(3, 1), Circle(2), Interval(8), Euclidean(2, 2),
-    Sphere(2), Torus(1), Cylinder(1, 1), Mobius(1), ProjectivePlane(2),
+    Euclidean(1, 1), Euclidean(2, 1), Euclidean(3, 1), Circle(2), Circle(4), Interval(8),
+    Euclidean(2, 2), Sphere(2), Torus(1), Cylinder(1, 1), Mobius(1), ProjectivePlane(2),
 )
-"""Candidates where the user names none."""
+"""Candidates where the user names none.
+
+A ring of many harmonics is nearer to an interval of eight functions than to a circle of five.
+"""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def choose_topology(
     X = np.asarray(X, float)
     if X.ndim != 2 or not np.isfinite(X).all():
         raise InputError(f"X must be a finite matrix, got shape {X.shape}")
-    policy = settings.policy.topology
+    policy, settings = settings.policy.topology, settings.of_scores()
     scores = local_scores(X, policy.final_rows, policy, rng)
     flats = [atom for atom in candidates if atom.is_flat]
     if len(scores) < settings.policy.start.least_rows or scores.shape[1] == 0:

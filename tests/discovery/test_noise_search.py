@@ -123,3 +123,12 @@ def test_isotropic_noise_is_not_passed_over(monkeypatch):
     fit = rs.SAEManifold(n_atoms=1, n_init=1, random_state=0, noise="auto").fit(plant.Z)
     assert misled.done
     assert fit.criterion_ == pytest.approx(plain.criterion_, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_more_factors_than_an_atom_has_leading_scores(seed):
+    rank = SearchPolicy().topology.most_columns + 2
+    plant = planted_manifolds(60, 30, ["circle"], noise_sd=0.1, random_state=seed)
+    Z = with_factors(plant, np.full(rank, 0.5), seed)
+    model = rs.SAEManifold(n_atoms=1, noise={"kind": "factor", "rank": rank}, n_init=1).fit(Z)
+    assert model.noise_.rank == rank

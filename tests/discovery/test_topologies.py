@@ -74,6 +74,19 @@ def test_shape_by_evidence(tmp_path):
     assert rs.load(tmp_path / "fit.safetensors").summary() == model.summary()
 
 
+def tuned_to_angles(seed):
+    rng = np.random.default_rng(seed)
+    gap = rng.uniform(-np.pi, np.pi, 120)[:, None] - 2.0 * np.pi * np.arange(12) / 12
+    return np.exp(4.0 * (np.cos(gap) - 1.0)) + 0.05 * rng.normal(size=gap.shape)
+
+
+def test_a_ring_of_many_harmonics_is_no_interval():
+    for seed in range(2):
+        model = rs.SAEManifold(n_atoms=1, topology="auto", n_init=1,
+                               integration="laplace").fit(tuned_to_angles(seed))
+        assert model.atoms_[0].topology.name == "circle"
+
+
 def test_number_by_evidence():
     data = planted_circles(100, 6, 2, noise_sd=0.05)
     model = rs.SAEManifold(n_atoms="auto", max_atoms=3, n_init=1).fit(data.Z)

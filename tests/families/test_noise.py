@@ -214,6 +214,17 @@ def test_factors_are_looked_for_where_rows_tell_them():
         assert tells_factors(second_moment(slope, 2 * p, seed), 2 * p)
 
 
+def test_columns_that_do_not_vary_in_the_rows_have_no_noise():
+    """What the decoders leave open of them would else shrink from turn to turn, without a bound."""
+    n = 50
+    rows, open_ones = np.diag([2.0, 0.0, 1.0, 0.2]), np.diag([1.0, 0.01, 0.5, 0.1])
+    for kind in ("auto", "diagonal", "factor"):
+        found = best_noise(open_kinds(kind, rows, n), open_ones, n)
+        np.testing.assert_array_equal(found.shape[1, [0, 2, 3]], 0.0)
+        assert found.shape[1, 1] == pytest.approx(1.0) or not isinstance(found, Diagonal)
+    assert best_noise(open_kinds("diagonal", rows, n), open_ones, n).log_variances[1] == 0.0
+
+
 def test_unknown():
     with pytest.raises(InputError, match="noise='coloured' is unknown"):
         best_noise("coloured", np.eye(3), 10)

@@ -55,11 +55,14 @@ def _rivals(
 ) -> list[Manifold]:
     """The closest curved topology of the same dimension, and the closest others.
 
-    Rows that the atom has lost make an arc of a circle; so the first has no limit.
+    Rows that the atom has lost make an arc of a circle; so the first has no limit. Another number
+    of functions is no rival (`Resize`).
     """
     by_label = {atom.label: atom for atom in candidates}
     own = choice.manifold
-    ranked = [by_label[label] for label, _ in choice.table if by_label[label] != own]
+    ranked = [by_label[label] for label, _ in choice.table if label != own.label]
+    if own.size_parameter is not None:
+        ranked = [atom for atom in ranked if atom.name != own.name]
     values = dict(choice.table)
     limit = values.get(own.label, -np.inf) + policy.rival_per_row * n_rows
     akin = [atom for atom in ranked

@@ -35,9 +35,23 @@ class Factors:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The kind among these that has the lowest V."""
+    """The kind among these that has the lowest V.
+
+    Attributes
+    ----------
+    kinds : tuple of str
+    still : tuple of int
+        Columns that do not vary, which have no noise of their own.
+    """
 
     kinds: tuple[str, ...]
+    still: tuple[int, ...] = ()
+
+    def alone(self, second: Array) -> Array:
+        """A second moment (p, p) of the noise without what decoders leave open of still columns."""
+        second, still = second.copy(), list(self.still)
+        second[still] = second[:, still] = 0.0
+        return second
 
 
 NoiseKind = str | Factors | OneOf
@@ -54,14 +68,18 @@ def tells_factors(second: Array, n_rows: int) -> bool:
 
 
 def open_kinds(kind: NoiseKind, second: Array, n_rows: int) -> NoiseKind:
-    """What a search looks for in rows with a second moment (p, p); it makes "auto" definite.
+    """What a search looks for in rows with a second moment (p, p).
 
     Factors are not taken unasked where they cannot be told (`tells_factors`).
     """
-    if kind != "auto":
+    if not isinstance(kind, str) or kind == "isotropic":
         return kind
-    told = tells_factors(second, n_rows)
-    return OneOf(tuple(name for name, cls in NOISES.items.items() if told or cls is not Factor))
+    variances, kinds = np.diag(second), tuple([kind])
+    if kind == "auto":
+        told = tells_factors(second, n_rows)
+        kinds = tuple(name for name, cls in NOISES.items.items() if told or cls is not Factor)
+    still = np.flatnonzero(variances <= LEAST_SHARE * variances.mean())
+    return OneOf(kinds, tuple(still.tolist()))
 
 
 def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
@@ -88,9 +106,10 @@ def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
         return Factor.of_rank(second, kind.rank)
     best: Noise | None = None
     lowest = np.inf
-    if kind == "auto":
-        kind = OneOf(tuple(NOISES.items))
-    for name in kind.kinds if isinstance(kind, OneOf) else (kind,):
+    if isinstance(kind, str):
+        kind = OneOf(tuple(NOISES.items) if kind == "auto" else (kind,))
+    second = kind.alone(second)
+    for name in kind.kinds:
         noise = NOISES.get(name).best(second, n_rows)
         value = charged(noise, second, n_rows)
         if best is None or value < lowest - MARGIN:
