@@ -74,10 +74,11 @@ def open_kinds(kind: NoiseKind, second: Array, n_rows: int) -> NoiseKind:
     """
     if not isinstance(kind, str) or kind == "isotropic":
         return kind
-    variances, kinds = np.diag(second), tuple([kind])
+    kinds: tuple[str, ...] = (kind,)
     if kind == "auto":
         told = tells_factors(second, n_rows)
         kinds = tuple(name for name, cls in NOISES.items.items() if told or cls is not Factor)
+    variances = np.diag(second)
     still = np.flatnonzero(variances <= LEAST_SHARE * variances.mean())
     return OneOf(kinds, tuple(still.tolist()))
 
