@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.engine.crease import crease
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop, logger
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
@@ -69,7 +70,7 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
-            return OuterStatus.STALLED
+            return crease(loop)
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
         if jumped:
@@ -165,7 +166,11 @@ def _polish(loop: Loop, hessian: Array) -> None:
         if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
             return
         trial = loop.outer.clip(rho + frame @ step)
-        value = loop.evaluate(trial, gradient=True)
+        try:
+            value = loop.evaluate(trial, gradient=True)
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.debug("Newton step on the gradient refused: %s", error)
+            return
         if not value.inner.converged or not loop.improves(trial, value, VALUE_ERROR):
             return
         loop.keep(trial, value)
@@ -208,9 +213,15 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
     if whole:
         differenced[:] = rho < loop.outer.bounds[:, 1]
     for j in np.flatnonzero(differenced):
-        step = DIFFERENCE if rho[j] + DIFFERENCE <= loop.outer.bounds[j, 1] else -DIFFERENCE
-        moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient
-        hessian[j, :] = hessian[:, j] = frame.T @ (moved - value.gradient) / step
+        inside = rho[j] + DIFFERENCE <= loop.outer.bounds[j, 1]
+        for step in (DIFFERENCE, -DIFFERENCE) if inside else (-DIFFERENCE,):
+            try:
+                moved = loop.evaluate(rho + step * frame[:, j], gradient=True).gradient
+            except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+                logger.debug("no difference of gradients: %s", error)
+                continue
+            hessian[j, :] = hessian[:, j] = frame.T @ (moved - value.gradient) / step
+            break
     return hessian
 
 

@@ -1,12 +1,13 @@
 """The REML loop: minimise V over rho (DESIGN A5).
 
-Three stages, each shown in the trace: schedules move the weights to their terminal values
+Its stages are shown in the trace: schedules move the weights to their terminal values
 ("anneal"); generalized Fellner-Schall steps (Wood and Fasiolo 2017) set every strength to the value
 at which the explicit part of the gradient vanishes ("fellner-schall"); a trust-region quasi-Newton
-search with the exact adjoint gradient finishes on the fixed final objective ("trust-region").
-Convergence is declared on the last stage alone.
+search with the exact adjoint gradient finishes on the fixed final objective ("trust-region"), and
+where that stalls, V may be least where two smooth pieces of it meet ("crease"). Convergence is
+declared on these two alone.
 
-The last two share one budget of iterations, and time may be limited.
+All but the first share one budget of iterations, and time may be limited.
 
 A strength without a finite optimum is moved to the end of its box once the prior alone sets its
 part of H, and reported in `FitResult.limits`. Where V has lost the digits that tell a better rho,
