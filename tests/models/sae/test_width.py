@@ -1,4 +1,4 @@
-"""Decoders that the rows do not hold: the log-determinant is bounded, smooth, and differentiable."""
+"""Decoders that the rows do not hold: the log-determinant is bounded and differentiable."""
 
 import numpy as np
 import pytest
