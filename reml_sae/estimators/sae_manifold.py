@@ -267,12 +267,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             callbacks=tuple(self.callbacks), deadline=deadline,
         )
         rng = np.random.default_rng(self.random_state)
-        with progress_callback(self.verbose, int(self.max_outer)) as show:
-            if show is not None:
-                settings = replace(settings, callbacks=(*settings.callbacks, show))
-            rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
-            fitted, record = search(rows, structure, settings, rng)
-        self._adopt(FittedSAE.of(fitted, record, units))
+        with deadline.stops_on_interrupt():
+            with progress_callback(self.verbose, int(self.max_outer)) as show:
+                if show is not None:
+                    settings = replace(settings, callbacks=(*settings.callbacks, show))
+                rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
+                fitted, record = search(rows, structure, settings, rng)
+            self._adopt(FittedSAE.of(fitted, record, units))
+        if deadline.interrupt.is_set() and not fitted.result.interrupted:
+            warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
+                          stacklevel=3)
         for message in self._fitted.remarks():
             warnings.warn(message, DataWarning, stacklevel=3)
         if not self.converged_:
