@@ -83,7 +83,7 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
             break
         turned = turn_noise(trial, settings, present.result.criterion)
         before, present = present, lower(present, turned)
-        if present.result.criterion >= before.result.criterion:
+        if before.result.criterion - present.result.criterion < settings.policy.noise.least_gain:
             break
     return present
 

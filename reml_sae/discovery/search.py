@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.families.noise import Factors
+from reml_sae.families.noise import Factors, open_kinds
 from reml_sae.manifolds import Manifold
 
 logger = logging.getLogger("reml_sae")
@@ -56,8 +57,10 @@ def search(
     choices: Sequence[TopologyChoice] = ()
     records: list[MoveRecord] = []
     rival: Fitted | None = None
+    X = working_scale(rows.Z, settings)
+    settings = replace(settings, noise=open_kinds(settings.noise, X.T @ X / len(X), len(X)))
     if structure.topology is None and structure.n_atoms == 1:
-        choices = [choose_topology(working_scale(rows.Z, settings), AUTO_TOPOLOGIES, settings, rng)]
+        choices = [choose_topology(X, AUTO_TOPOLOGIES, settings, rng)]
         fitted = fit_starts(rows, [choices[0].manifold], settings, rng)
     elif structure.n_atoms is None:
         fitted, table = choose_n_atoms(

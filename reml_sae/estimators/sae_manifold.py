@@ -112,7 +112,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
         "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
-    noise : {"isotropic", "diagonal", "factor", "auto"} or dict, default="isotropic"
+    noise : {"isotropic", "diagonal", "factor", "auto"} or dict, default="auto"
         Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence, or given by
@@ -195,7 +195,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         demote: bool = False,
         max_time: float | None = None,
         integration: Integration = "auto",
-        noise: str | Mapping[str, Any] = "isotropic",
+        noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
     ):
         self.n_atoms = n_atoms

@@ -26,6 +26,8 @@ def factors(p, ratios, seed=0):
     return np.eye(p) + (frame * (np.array(ratios) - 1.0)) @ frame.T
 
 
+STILL = Diagonal(np.array([1.0, 0.0, -2.0, 0.5, 0.5, 0.0]), 1.0)
+"""Two columns without a variance of their own."""
 EXAMPLES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
             Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]))]
 
@@ -47,6 +49,24 @@ def test_arrays_are_all_that_there_is(noise):
     again = NOISES.get(noise.kind).of(noise.arrays(), len(noise.shape))
     np.testing.assert_array_equal(again.shape, noise.shape)
     assert again.cost(50) == noise.cost(50)
+
+
+def test_columns_that_do_not_vary():
+    """They have no part in the noise, whose likelihood would have no bound."""
+    n, variances = 60, np.array([0.0, 3.0, 1.0, 1e-14, 0.4])
+    found = Diagonal.best(np.diag(variances), n)
+    own = variances > 1e-10
+    assert (found.log_variances[~own] == 0.0).all()
+    assert found.log_variances.sum() == pytest.approx(0.0, abs=1e-12)
+    expected = np.log(variances[own]) - np.log(variances[own]).mean()
+    np.testing.assert_allclose(found.log_variances[own], expected, rtol=0.1)
+    rng = np.random.default_rng(0)
+    best, second = found.cost(n) + nats(found, np.diag(variances), n), np.diag(variances)
+    for size in (1e-4, 1e-2) * 10:
+        other = found.at(found.parameters() + size * rng.normal(size=4))
+        assert (other.log_variances[~own] == 0.0).all()
+        assert nats(other, second, n) + other.cost(n) >= best - 1e-9
+    assert Diagonal.best(np.diag([1.0, 0.0]), n).spread == 0.0
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "factor"])
@@ -186,7 +206,7 @@ def shapes():
     rng = np.random.default_rng(3)
     U = np.linalg.qr(rng.normal(size=(6, 3)))[0]
     d = rng.normal(size=6)
-    return [Diagonal(d - d.mean(), 0.8), Factor(U, np.array([9.0, 4.0, 1.3])),
+    return [Diagonal(d - d.mean(), 0.8), STILL, Factor(U, np.array([9.0, 4.0, 1.3])),
             Factor(U[:, :1], np.array([30.0])), Factor(U[:, :2], np.array([5.0, 4.9]))]
 
 

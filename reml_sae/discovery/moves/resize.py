@@ -3,7 +3,8 @@
 Wide bases start from narrow ones: their coordinates mean the same, so that the rows keep theirs,
 and the decoder is solved for anew at them, in the metric of the noise that it then leaves. What V
 would be at these codes (`discovery.sizes`) costs next to nothing, and tells which bases are worth a
-fit.
+fit. The way up can lead to a local minimum, a loop that closes early: bases that have become wider
+are started anew as well.
 
 The number is bounded by the rows that use the atom, of which every function needs
 ``rows_per_function``.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_in_own_noise, rough_fit
 from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
@@ -26,6 +28,7 @@ class Resize:
 
     The one for which V is predicted to be lowest is tried first. Predictions at the codes of a wide
     basis are unfair to narrower ones, so once V has fallen the next smaller ones are tried too.
+    Last come starts of their own with the bases that were chosen, where one is wider than before.
     """
 
     kind = "resize"
@@ -37,6 +40,7 @@ class Resize:
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """Bases of every atom that is open."""
+        begun = fitted.model.atoms
         for k in range(len(fitted.model.atoms)):
             if not context.structure.chooses_size(k):
                 continue
@@ -49,6 +53,10 @@ class Resize:
             while (basis := _next_smaller(fitted, k, judged)) is not None:
                 judged.append(basis)
                 fitted = yield _resized(fitted, k, basis, context.settings)
+        wider = [k for k, (own, first) in enumerate(zip(fitted.model.atoms, begun, strict=True))
+                 if own.basis_size > first.basis_size]
+        if wider:
+            yield _begun_anew(fitted, wider[0], context)
 
 
 def _promising(
@@ -100,3 +108,10 @@ def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Pro
 
     return Proposal(k, f"{fitted.model.atoms[k].label} -> {basis.label}",
                     -settings.policy.move.resize_gain, fit)
+
+
+def _begun_anew(fitted: Fitted, k: int, context: Context) -> Proposal:
+    """The present model from starts of its own; atom k is one whose basis has become wider."""
+    atoms, limit = fitted.model.atoms, -context.settings.policy.move.restart_gain
+    return Proposal(k, f"{atoms[k].label} from new starts", limit,
+                    lambda settings: fit_starts(fitted.rows, atoms, settings, context.rng))

@@ -8,7 +8,7 @@ import numpy as np
 
 from reml_sae.discovery.starts._blocks import from_blocks, shells
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
-from reml_sae.families.noise import Factor
+from reml_sae.families.noise import Factor, tells_factors
 from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
 
@@ -17,11 +17,15 @@ class AmidNoiseStart:
     """Square unmixing of the axes that stand out of the noise's floor: the atoms, and the rest."""
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
-        """Starts for atoms whose length varies little, where the noise may have a shape."""
+        """Starts for atoms whose length varies little, where the noise may have a shape.
+
+        None where rows are too few to tell axes that stand out.
+        """
         Z, dims = problem.Z, problem.dims
-        if not all(shells(problem.atoms, dims)):
+        second = Z.T @ Z / len(Z)
+        if not (all(shells(problem.atoms, dims)) and tells_factors(second, len(Z))):
             return []
-        n_noise = Factor.best(Z.T @ Z / len(Z), len(Z)).rank - sum(dims)
+        n_noise = Factor.best(second, len(Z)).rank - sum(dims)
         if n_noise < 0 or (not n_noise and len(dims) == 1):
             return []
         n_active = 1 if problem.assignment.is_mixture else problem.assignment.most_active

@@ -22,7 +22,10 @@ from reml_sae.families.noise._registry import (
     NOISES,
     Factors,
     NoiseKind,
+    OneOf,
     best_noise,
+    open_kinds,
+    tells_factors,
 )
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor, most_rank
@@ -39,10 +42,13 @@ __all__ = [
     "Isotropic",
     "Noise",
     "NoiseKind",
+    "OneOf",
     "PerAtom",
     "RowNoise",
     "best_noise",
     "charged",
     "most_rank",
     "nats",
+    "open_kinds",
+    "tells_factors",
 ]

@@ -17,6 +17,9 @@ from reml_sae.typing import Array
 MARGIN = 3.0
 """Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
 that V chooses is positive half of the time where there is none."""
+ROWS_PER_COLUMN, ROWS_PER_FACTOR = 2, 10
+"""Counts of rows: with fewer for every column, what factors hold may be what curves would explain,
+and with fewer for every factor the spectrum of the rows has no end that told them from a floor."""
 NOISES: Registry[type[Noise]] = Registry(
     "noise", {cls.kind: cls for cls in (Isotropic, Diagonal, Factor)})
 """From the simplest to the one that needs most."""
@@ -30,15 +33,44 @@ class Factors:
     rank: int
 
 
-NoiseKind = str | Factors
+@dataclass(frozen=True)
+class OneOf:
+    """The kind among these that has the lowest V."""
+
+    kinds: tuple[str, ...]
+
+
+NoiseKind = str | Factors | OneOf
+
+
+def tells_factors(second: Array, n_rows: int) -> bool:
+    """Whether factors of the noise can be told in rows with a second moment (p, p).
+
+    There are `ROWS_PER_COLUMN` rows to a column or, by their own spectrum, `ROWS_PER_FACTOR` to a
+    factor.
+    """
+    return (n_rows >= ROWS_PER_COLUMN * len(second)
+            or n_rows >= ROWS_PER_FACTOR * Factor.best(second, n_rows).rank)
+
+
+def open_kinds(kind: NoiseKind, second: Array, n_rows: int) -> NoiseKind:
+    """What a search looks for in rows with a second moment (p, p); it makes "auto" definite.
+
+    Factors are not taken unasked where they cannot be told (`tells_factors`).
+    """
+    if kind != "auto":
+        return kind
+    told = tells_factors(second, n_rows)
+    return OneOf(tuple(name for name, cls in NOISES.items.items() if told or cls is not Factor))
 
 
 def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
-    """The noise of a kind that fits a second moment best; of all kinds where it is "auto".
+    """The noise of a kind that fits a second moment best; of several kinds, each by a margin.
 
     Parameters
     ----------
-    kind : str or Factors
+    kind : str, Factors or OneOf
+        "auto" is one of all kinds.
     second : (p, p) array
         Second moment of the noise, what is uncertain about the mean included.
     n_rows : int
@@ -48,7 +80,7 @@ def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
     InputError
         Where the kind is unknown.
     """
-    if not isinstance(kind, Factors) and kind not in KINDS:
+    if isinstance(kind, str) and kind not in KINDS:
         raise InputError(f"noise={kind!r} is unknown; allowed: {', '.join(KINDS)}")
     if not np.trace(second) > TINY / LEAST_SHARE:
         return Isotropic(len(second))
@@ -56,11 +88,12 @@ def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:
         return Factor.of_rank(second, kind.rank)
     best: Noise | None = None
     lowest = np.inf
-    for name, cls in NOISES.items.items():
-        if kind in (name, "auto"):
-            noise = cls.best(second, n_rows)
-            value = charged(noise, second, n_rows)
-            if best is None or value < lowest - MARGIN:
-                best, lowest = noise, value
+    if kind == "auto":
+        kind = OneOf(tuple(NOISES.items))
+    for name in kind.kinds if isinstance(kind, OneOf) else (kind,):
+        noise = NOISES.get(name).best(second, n_rows)
+        value = charged(noise, second, n_rows)
+        if best is None or value < lowest - MARGIN:
+            best, lowest = noise, value
     assert best is not None
     return best

@@ -1,7 +1,8 @@
 """Noise with a variance for each column.
 
 Omega = diag(exp(d)), d ~ N(0, s^2) on sum(d) = 0, the spread s chosen by V. The information about d
-is n / 2 in every direction.
+is n / 2 in every direction. A column that does not vary would have the lowest V without any noise:
+it has no variance of its own, but the geometric mean of the others, d = 0.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from reml_sae.families.noise._base import TINY, Noise, charged, floored
+from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise, charged
 from reml_sae.families.noise.isotropic import Isotropic
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Mask
 
 LARGEST_SPREAD, LARGEST_LOG = 10.0, 50.0
 """Of log variances of columns, as a standard deviation, and of one in size."""
@@ -28,7 +29,7 @@ class Diagonal(Noise):
     Attributes
     ----------
     log_variances : (p,) array
-        d, of sum zero.
+        d, of sum zero; exactly zero of a column without a variance of its own.
     spread : float
         Prior standard deviation s of d; 0 where all are zero.
     """
@@ -40,12 +41,16 @@ class Diagonal(Noise):
     @classmethod
     def best(cls, second: Array, n_rows: int) -> Diagonal:
         """By the spread that V chooses."""
-        second = floored(second)
-        logs = np.log(np.maximum(np.diag(second), TINY))
+        variances = np.diag(second)
+        own = variances > LEAST_SHARE * variances.mean()
+        if own.sum() < 2:
+            return Diagonal(np.zeros(len(second)), 0.0)
+        logs = np.log(np.maximum(variances[own], TINY))
 
         def at(log_spread: float) -> Diagonal:
-            spread = float(np.exp(log_spread))
-            return Diagonal(_shrunk(logs, n_rows, spread), spread)
+            spread, d = float(np.exp(log_spread)), np.zeros(len(second))
+            d[own] = _shrunk(logs, n_rows * len(second) / own.sum(), spread)
+            return Diagonal(d, spread)
 
         def value(log_spread: float) -> float:
             return charged(at(log_spread), second, n_rows)
@@ -85,36 +90,43 @@ class Diagonal(Noise):
         """Columns times their own scale."""
         return np.asarray(Z * np.exp(0.5 * self.log_variances))
 
+    @property
+    def _own(self) -> Mask:
+        """Columns (p,) that have a variance of their own."""
+        return np.asarray(self.log_variances != 0.0)
+
     def parameters(self) -> Array:
-        """d, whose mean is of no account, and log s: (p + 1,); d alone where s is zero."""
-        return np.append(self.log_variances, np.log(self.spread) if self.spread else [])
+        """d of the columns that have their own, whose mean is of no account, and log s."""
+        if not self.spread:
+            return np.zeros(0)
+        return np.append(self.log_variances[self._own], np.log(self.spread))
 
     def at(self, parameters: Array) -> Self:
         """The noise of other d and log s."""
         if not self.spread:
             return self
-        d = parameters[:-1]
         log_spread = np.clip(parameters[-1], -LARGEST_LOG, np.log(LARGEST_SPREAD))
-        d = np.clip(d - d.mean(), -LARGEST_LOG, LARGEST_LOG)
+        d = np.zeros_like(self.log_variances)
+        d[self._own] = np.clip(parameters[:-1] - parameters[:-1].mean(), -LARGEST_LOG, LARGEST_LOG)
         return type(self)(d, float(np.exp(log_spread)))
 
     def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`."""
         if not self.spread:
-            return np.zeros(len(self.log_variances))
-        square, free = self.spread**2, len(self.log_variances) - 1
-        along = -0.5 * np.exp(-0.5 * self.log_variances) * np.diag(slope)
-        along += self.log_variances / square
+            return np.zeros(0)
+        square, own = self.spread**2, self._own
+        d, free = self.log_variances[own], int(own.sum()) - 1
+        along = -0.5 * np.exp(-0.5 * d) * np.diag(slope)[own] + d / square
         information = 0.5 * n_rows * square
         spread = free * information / (1.0 + information)
-        spread -= float(self.log_variances @ self.log_variances) / square
+        spread -= float(d @ d) / square
         return np.append(along - along.mean(), spread)
 
     def cost(self, n_rows: int) -> float:
         """Prior and Laplace's term of d."""
         if self.spread == 0.0:
             return 0.0
-        square, free = self.spread**2, len(self.log_variances) - 1
+        square, free = self.spread**2, int(self._own.sum()) - 1
         return float(0.5 * (self.log_variances @ self.log_variances) / square
                      + 0.5 * free * np.log1p(0.5 * n_rows * square))
 

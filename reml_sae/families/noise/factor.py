@@ -18,8 +18,8 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from reml_sae.families._special import LOG_2PI
-from reml_sae.families.noise._base import TINY, Noise, charged, floored
-from reml_sae.families.noise._bingham import log_share, log_share_slope
+from reml_sae.families.noise._base import TINY, Noise, floored
+from reml_sae.families.noise._bingham import log_share_slopes, log_shares
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.typing import Array
 
@@ -58,26 +58,25 @@ class Factor(Noise):
     @classmethod
     def best(cls, second: Array, n_rows: int) -> Factor:
         """By the rank that V chooses, of the leading directions of the second moment."""
-        axes = _axes(second)
-        best, lowest, since = cls._leading(axes, 0), np.inf, 0
+        values, vectors = _axes(second)
+        best, lowest, since = 0, np.inf, 0
+        saddles = np.zeros(0)
         for r in range(max(most_rank(len(second), n_rows), 0) + 1):
-            noise = cls._leading(axes, r)
-            value = charged(noise, second, n_rows)
-            best, lowest, since = (noise, value, 0) if value < lowest else (best, lowest, since + 1)
+            ratios = _ratios(values, r)
+            cost, saddles = _cost(ratios, len(values), n_rows, saddles)
+            # the best phi of these factors is the floor's variance over the floor of Omega
+            log_phi = np.log(values[r:].mean()) + np.log(ratios).sum() / len(values)
+            value = 0.5 * n_rows * len(values) * log_phi + cost
+            best, lowest, since = (r, value, 0) if value < lowest else (best, lowest, since + 1)
             if since == PATIENCE:
                 break
-        return best
+        return cls(vectors[:, :best], _ratios(values, best))
 
     @classmethod
     def of_rank(cls, second: Array, rank: int) -> Factor:
         """The leading directions of the second moment (p, p) of the noise."""
-        return cls._leading(_axes(second), rank)
-
-    @classmethod
-    def _leading(cls, axes: tuple[Array, Array], rank: int) -> Factor:
-        values, vectors = axes
-        ratios = values[:rank] / values[rank:].mean()
-        return cls(vectors[:, :rank], np.maximum(ratios, LEAST_RATIO))
+        values, vectors = _axes(second)
+        return cls(vectors[:, :rank], _ratios(values, rank))
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
@@ -151,21 +150,14 @@ class Factor(Noise):
         within = axes[:, :r].T @ parameters.reshape(p, r)
         return np.asarray(2.0 * axes @ (turned[:, :r] @ within)).ravel()
 
-    def _information(self, n_rows: int) -> tuple[Array, Array, Array]:
-        """I of direction j towards k, (r, p), and its derivatives in e_j and in e_k."""
-        r = self.rank
-        e = np.append(self.ratios, np.ones(len(self.directions) - r))
-        own = e[:r, None]
-        return (n_rows * (own - e) ** 2 / (own * e), n_rows * (1.0 / e - e / own**2),
-                n_rows * (1.0 / own - own / e**2))
-
     def _cost_ratios(self, n_rows: int) -> Array:
         """Derivative of the cost in the ratios, (r,)."""
         r, e = self.rank, self.ratios
-        information, by_own, by_other = self._information(n_rows)
-        weight = np.zeros_like(information)
-        for j, row in enumerate(information):
-            weight[j, j + 1:] = -0.5 * log_share_slope(0.5 * row[j + 1:])
+        counts, information = _turns(e, len(self.directions), n_rows)
+        others, own = np.append(e, 1.0), e[:, None]
+        by_own = n_rows * (1.0 / others - others / own**2)
+        by_other = n_rows * (1.0 / own - own / others**2)
+        weight = -0.5 * log_share_slopes(0.5 * information, counts)
         near = np.tril(np.exp(-0.25 * information[:, :r]), -1)
         met = 1.0 + np.tril(1.0 - near, -1).sum(axis=1)
         weight[:, :r] -= 0.25 * near / met[:, None]
@@ -177,14 +169,42 @@ class Factor(Noise):
 
     def cost(self, n_rows: int) -> float:
         """Prior and information of directions and ratios; their orders are one model."""
-        p, r = self.directions.shape
-        information = self._information(n_rows)[0]
-        directions = sum(log_share(0.5 * row[j + 1:]) for j, row in enumerate(information))
-        # two factors have two orders where they can be told apart
-        apart = np.tril(-np.expm1(-0.25 * information[:, :r]), -1)
-        orders = np.log1p(apart.sum(axis=1)).sum()
-        log_information = r * np.log(0.5 * n_rows) + np.log1p(-r / p)
-        logs = np.log(self.ratios)
-        above = log_ndtr(logs * np.sqrt(0.5 * n_rows)).sum()  # what of the normal has e > 1
-        return float(logs.sum() + 0.5 * (log_information - r * LOG_2PI)
-                     - directions - orders - above)
+        return _cost(self.ratios, len(self.directions), n_rows, np.zeros(0))[0]
+
+
+def _ratios(values: Array, rank: int) -> Array:
+    """Variances (p,) of the leading directions over the mean of the others, (rank,)."""
+    return np.maximum(values[:rank] / values[rank:].mean(), LEAST_RATIO)
+
+
+def _turns(ratios: Array, p: int, n_rows: int) -> tuple[Array, Array]:
+    """Information about turns of direction j towards k < r and towards the floor, (r, r + 1).
+
+    And how many such turns the integral over direction j has, when those before it are held.
+    """
+    r, others = len(ratios), np.append(ratios, 1.0)
+    own = ratios[:, None]
+    counts = np.triu(np.ones((r, r + 1)), 1)
+    counts[:, r] = p - r
+    return counts, n_rows * (own - others) ** 2 / (own * others)
+
+
+def _cost(ratios: Array, p: int, n_rows: int, saddles: Array) -> tuple[float, Array]:
+    """`Factor.cost`, and the saddlepoints (r,) of its integrals.
+
+    Those (r - 1,) of a factor less, or none, are where they are looked for.
+    """
+    r = len(ratios)
+    if not r:
+        return 0.0, saddles
+    counts, information = _turns(ratios, p, n_rows)
+    start = np.concatenate([saddles, np.zeros(r - len(saddles))])
+    shares, saddles = log_shares(0.5 * information, counts, start)
+    # two factors have two orders where they can be told apart
+    apart = np.tril(-np.expm1(-0.25 * information[:, :r]), -1)
+    orders = np.log1p(apart.sum(axis=1)).sum()
+    log_information = r * np.log(0.5 * n_rows) + np.log1p(-r / p)
+    logs = np.log(ratios)
+    above = log_ndtr(logs * np.sqrt(0.5 * n_rows)).sum()  # what of the normal has e > 1
+    return float(logs.sum() + 0.5 * (log_information - r * LOG_2PI) - shares.sum() - orders
+                 - above), saddles
