@@ -11,7 +11,7 @@ from reml_sae.discovery import fitting
 from reml_sae.errors import ConvergenceWarning, InputError
 from reml_sae.estimators import _fitted
 
-Z = planted_circles(60, 5, 2).Z
+Z, Y = planted_circles(60, 5, 2).Z, planted_circles(60, 5, 1).Z
 
 
 def interrupting(monkeypatch, module, name, calls):
@@ -69,15 +69,15 @@ def unchanged(model, action, error):
 
 
 def test_a_failed_refit_leaves_the_fit_as_it_was(monkeypatch):
-    model = rs.SAEManifold(n_atoms=1, n_init=1).fit(Z)
+    model = rs.SAEManifold(n_atoms=1, n_init=1).fit(Y)
     assert unchanged(model, lambda: model.fit(Z[:, :0]), InputError)
     for error in (RuntimeError, MemoryError):
         def fail(row, error=error):
             raise error
 
         model.set_params(callbacks=[fail])
-        assert unchanged(model, lambda: model.fit(2.0 * Z), error)
+        assert unchanged(model, lambda: model.fit(2.0 * Y), error)
     model.set_params(callbacks=[])
     for name in ("diagnose", "remember"):  # a second interrupt is raised where it comes
         interrupting(monkeypatch, _fitted, name, [1])
-    assert unchanged(model, lambda: model.fit(2.0 * Z), KeyboardInterrupt)
+    assert unchanged(model, lambda: model.fit(2.0 * Y), KeyboardInterrupt)
