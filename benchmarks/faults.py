@@ -32,7 +32,7 @@ OPTIONS = {
     "auto shape": {"n_atoms": 1, "topology": "auto"},
     "student_t rows": {"n_atoms": 1, "row_noise": "student_t"},
 }
-MOST_SECONDS = 20.0
+MOST_SECONDS = 10.0
 WORDS = 96
 
 
