@@ -7,7 +7,7 @@ how many converge, the range of the edf over the number of coefficients, bands o
 interrupts: SIGINT at a random moment of a fit: best state, raised, or complete; and whether what
 the estimator held is what it held before, where it was raised.
 
-    python benchmarks/faults.py > benchmarks/results/faults.txt
+    python benchmarks/faults.py --seeds 24 > benchmarks/results/faults.txt
 """
 
 import argparse
