@@ -51,6 +51,8 @@ def check_degenerate(
             raise InputError(f"Z: {extreme.message()}")
         warnings.warn(f"Z: {extreme.message()}", DataWarning, stacklevel=4)
     _check_distinct(data, max(sum(atom.basis_size for atom in atoms), most_atoms))
+    if all(atom.is_flat and atom.latent_dim > 0 for atom in atoms):
+        return  # a line on a line is right, at the floor of the noise
     _check_line(data if extreme is None else np.delete(data, extreme.index, axis=0))
 
 
@@ -85,4 +87,5 @@ def _check_line(data: Array) -> None:
             "all rows lie on one straight line")
         raise InputError(
             f"Z varies in one direction alone ({where}): a flat explains it without noise, and the "
-            "likelihood has no bound. There is no curve to find; drop columns that say the same")
+            "likelihood has no bound. There is no curve to find; drop columns that say the same, "
+            "or use topology='linear'")
