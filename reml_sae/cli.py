@@ -92,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count_or_auto(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number of atoms, or auto, got {text!r}")
     return text if text == "auto" else int(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import entry_points
@@ -72,6 +73,15 @@ class Registry(Generic[T]):
                                 f"known: {', '.join(self.names())}")
         name = rest.pop(key)
         factory: Any = self.get(name)
+        known = inspect.signature(factory).parameters
+        unknown = [key for key in rest if key not in known]
+        if unknown and not any(item.kind is item.VAR_KEYWORD for item in known.values()):
+            raise RegistryError(f"{self.noun} {name!r} has no parameter {unknown[0]!r}; it has "
+                                f"{', '.join(known) or 'none'}")
+        missing = [key for key, item in known.items() if item.default is item.empty
+                   and item.kind is item.POSITIONAL_OR_KEYWORD and key not in rest]
+        if missing:
+            raise RegistryError(f"{self.noun} {name!r} needs {', '.join(missing)}")
         try:
             return factory(**rest)
         except TypeError as error:

@@ -25,7 +25,7 @@ def test_make_calls_with_the_rest_of_the_configuration():
     registry = Registry("thing", {"complex": complex})
     assert registry.make("complex", "thing") == 0.0
     assert registry.make({"thing": "complex", "real": 1.0, "imag": 2.0}, "thing") == 1.0 + 2.0j
-    with pytest.raises(RegistryError, match=r"thing 'complex': .*size"):
+    with pytest.raises(RegistryError, match="'complex' has no parameter 'size'; it has real, imag"):
         registry.make({"thing": "complex", "size": 1.0}, "thing")
     assert registry.names() == ("complex",)
 

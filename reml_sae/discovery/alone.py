@@ -109,7 +109,7 @@ def rise_alone(
         part = _part(fitted, k, each, coordinates, known, settings)
         try:
             found = fit_reml(part, tol=settings.policy.move.alone_tol, valleys=False,
-                             max_outer=settings.max_outer, max_time=settings.deadline.left)
+                             max_outer=settings.max_outer, max_time=settings.deadline)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("%s alone was given up: %s", each.label, error)
             return None

@@ -37,6 +37,8 @@ IMPROVEMENT = 1e-6
 """Relative decrease of the evidence that is more than rounding."""
 SAME_CODE = 1e-7
 """Assignments, and radians or prior standard deviations, within which two codes are the same."""
+SAME_ROW = 1e-12
+"""Distance, relative to its length, within which a row is a training row."""
 TOGETHER_TOL = 1e-8
 UNSOUND = 1e6
 """Added to the evidence of a row whose active set is not, within a factor, the one that its state
@@ -85,7 +87,7 @@ def squared_speeds(
 
 @dataclass(frozen=True)
 class Remembered:
-    """Training rows whose codes a search from nothing does not find.
+    """Training rows whose codes a search from nothing does not find; they keep them.
 
     Attributes
     ----------
@@ -100,11 +102,12 @@ class Remembered:
     xi: Array
     active: Mask
 
-    def start(self, Z: Array) -> tuple[Array, Mask]:
-        """Codes of the nearest remembered row of each row."""
-        nearest = NearestNeighbors(n_neighbors=1).fit(self.Z).kneighbors(
-            Z, return_distance=False)[:, 0]
-        return self.xi[nearest], self.active[nearest]
+    def start(self, Z: Array) -> tuple[Array, Mask, Mask]:
+        """Codes of the nearest remembered row of each row, and whether it is that row."""
+        apart, nearest = (found[:, 0] for found in NearestNeighbors(n_neighbors=1).fit(
+            self.Z).kneighbors(Z))
+        same = apart <= SAME_ROW * np.linalg.norm(Z, axis=1)
+        return self.xi[nearest], self.active[nearest], same
 
 
 def remember(
@@ -168,7 +171,10 @@ def encode(
                                found.coordinates], axis=1), found.support)
               for found in find(model, theta, rho, policy)]
     if remembered is not None and len(remembered.Z):
-        starts.insert(0, remembered.start(model.in_metric(0).Z))
+        xi, support, kept = remembered.start(model.in_metric(0).Z)
+        starts.insert(0, (xi, support))
+        # a fit may end where another code of a row has come to be better
+        best_value[kept], best_xi[kept], best_active[kept] = -np.inf, xi[kept], support[kept]
     for xi, support in starts:
         rough = model.with_state(Theta(xi, theta.beta), rho, support)
         xi = rough.refine_rows(Theta(xi, theta.beta), rho, policy.screen_sweeps).xi

@@ -152,4 +152,4 @@ def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:
     """Why nothing more is to be tried after this fit; None where it may be."""
     if fitted.result.interrupted:
         return fitted.result.status
-    return OuterStatus.OUT_OF_TIME if settings.deadline.passed else None
+    return settings.deadline.status if settings.deadline.passed else None

@@ -114,7 +114,7 @@ def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted 
     model = decided(model, settings)
     try:
         result = fit_reml(model, **rough_options(settings.policy.settle),
-                          max_outer=settings.max_outer, max_time=settings.deadline.left,
+                          max_outer=settings.max_outer, max_time=settings.deadline,
                           callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)

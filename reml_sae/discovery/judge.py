@@ -31,7 +31,7 @@ class MoveRecord:
     Attributes
     ----------
     kind : str
-        "restart", "demote", "flat twin", "reshape", "resize", "merge" or "remove".
+        "restart", "demote", "flat twin", "no atom", "reshape", "resize", "merge" or "remove".
     atom : int
         Number of the atom in the model that was changed.
     before, after : float

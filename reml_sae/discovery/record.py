@@ -52,11 +52,20 @@ class SearchRecord:
         """Curved atoms, as they were asked for, that are no better than a flat."""
         return [move for move in self.moves if move.kind == "flat twin"]
 
+    @property
+    def no_atom(self) -> list[MoveRecord]:
+        """The rows' mean, where that is better than the atoms as they were asked for."""
+        return [move for move in self.moves if move.kind == "no atom"]
+
     def checks(self) -> list[Check]:
         """What a reader must know of the atoms beside the checks of the fit."""
-        return [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
-                      f"nats by which V falls with {move.detail}: its curve is not needed")
-                for move in self.flat_twins]
+        nothing = [Check("atoms against none", "warn", move.before - move.after,
+                         f"nats by which V falls with {move.detail} in their place: they explain "
+                         "nothing") for move in self.no_atom]
+        flats = [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
+                       f"nats by which V falls with {move.detail}: its curve is not needed")
+                 for move in self.flat_twins]
+        return nothing + flats
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""
@@ -81,6 +90,6 @@ class SearchRecord:
 
 
 def _outcome(move: MoveRecord) -> str:
-    if move.kind == "flat twin":
+    if move.kind in ("flat twin", "no atom"):
         return "kept as asked"
     return "done" if move.accepted else "refused"

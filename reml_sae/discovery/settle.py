@@ -53,7 +53,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
     halt: OuterStatus | None = None
     for number in range(policy.most_rough_rounds + policy.most_rounds):
         if settings.deadline.passed:
-            halt = OuterStatus.OUT_OF_TIME
+            halt = settings.deadline.status
             break
         before = model.active
         model, moved = reassign(model, theta, rho, settings.policy.encode)
@@ -134,7 +134,7 @@ def _fit(
     options: dict[str, Any],
 ) -> FitResult:
     """A REML fit of one stage, within what is left of the budgets."""
-    return fit_reml(model, **options, max_outer=left, max_time=settings.deadline.left,
+    return fit_reml(model, **options, max_outer=left, max_time=settings.deadline,
                     callbacks=settings.callbacks, trace=trace)
 
 

@@ -21,9 +21,9 @@ that the curve must also win by V is not counted, nor that it was the best of se
 Contract. `choose_topology` never raises for rows that are few, repeated, noiseless or of low rank:
 rows without a shape get the best flat, or the first candidate where none is flat. It raises
 InputError for no candidates and for rows that are no finite matrix. All that is random comes from
-``rng``. Custom penalties of the model do not enter; roughness of the decoder does. An interrupt
-by the user is raised as KeyboardInterrupt; where time runs out, the best rough fit so far wins,
-without a check on permuted rows.
+``rng``. Custom penalties of the model do not enter; roughness of the decoder does. Where
+the deadline passes, the best rough fit so far wins, without a check on permuted rows; an interrupt
+that is no deadline is raised as KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from reml_sae.discovery.local import (
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.strengths import known_of
-from reml_sae.engine import OutOfTime
+from reml_sae.engine import Stopped
 from reml_sae.errors import InnerConvergenceError, InputError
 from reml_sae.families.noise import best_noise
 from reml_sae.manifolds import (
@@ -148,7 +148,7 @@ def choose_topology(
             own = settings
             _screen(sample, hidden, own, rng, screened)
         return _judged(scores, sample, screened, own, rng)
-    except OutOfTime:
+    except Stopped:
         values = {atom: fitted.result.criterion for atom, fitted in screened.items()}
         best = min(values, key=lambda atom: values[atom], default=(flats or list(candidates))[0])
         return TopologyChoice(best, _table(values), np.nan, np.nan)

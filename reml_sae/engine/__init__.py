@@ -1,7 +1,7 @@
 """What fits any arrow model: the protocol, the inner solve, the criterion and the REML loop."""
 
 from reml_sae.engine.criterion import CriterionValue, criterion, criterion_at
-from reml_sae.engine.deadline import Deadline, OutOfTime, reason
+from reml_sae.engine.deadline import Deadline, Stopped, reason
 from reml_sae.engine.inner import InnerSolution, InnerStatus, solve_inner
 from reml_sae.engine.outer import Outer, OuterKey, OuterPart
 from reml_sae.engine.pcg import PCGResult, preconditioned_cg
@@ -31,7 +31,6 @@ __all__ = [
     "InnerStatus",
     "LogDeterminant",
     "ModelPoint",
-    "OutOfTime",
     "Outer",
     "OuterKey",
     "OuterPart",
@@ -39,6 +38,7 @@ __all__ = [
     "PCGResult",
     "REMLTrace",
     "RowSampler",
+    "Stopped",
     "Theta",
     "TraceRow",
     "criterion",

@@ -1,33 +1,56 @@
 """When a fit must end: `Deadline`, and what is raised once it has passed.
 
-A step in progress is finished; time is looked at between steps.
+A step in progress is finished; time is looked at between steps. So is Ctrl-C while
+`stops_on_interrupt` lasts: Python would raise it at any place, and what a search holds there would
+be lost.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
 
 from reml_sae.engine.status import OuterStatus
 
 
-class OutOfTime(KeyboardInterrupt):
-    """``max_time`` ran out: what keeps the best state when the user interrupts keeps it here."""
+class Stopped(KeyboardInterrupt):
+    """A deadline has passed: what keeps the best state at an interrupt keeps it here.
 
-    def __init__(self) -> None:
-        super().__init__(OuterStatus.OUT_OF_TIME.value)
+    Attributes
+    ----------
+    status : OuterStatus
+        ``OUT_OF_TIME`` or ``INTERRUPTED``.
+    """
+
+    def __init__(self, status: OuterStatus) -> None:
+        super().__init__(status.value)
+        self.status = status
 
 
 def reason(stop: KeyboardInterrupt) -> OuterStatus:
     """Why a loop was stopped."""
-    return OuterStatus.OUT_OF_TIME if isinstance(stop, OutOfTime) else OuterStatus.INTERRUPTED
+    return stop.status if isinstance(stop, Stopped) else OuterStatus.INTERRUPTED
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on the clock of `time.monotonic`; None where there is no limit."""
+    """A moment on the clock of `time.monotonic`, or that of an interrupt.
+
+    Attributes
+    ----------
+    at : float or None
+        None where there is no limit.
+    interrupt : threading.Event
+        Set once the user has asked for an end.
+    """
 
     at: float | None = None
+    interrupt: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def within(cls, seconds: float | None) -> Deadline:
@@ -35,16 +58,38 @@ class Deadline:
         return cls(None if seconds is None else time.monotonic() + seconds)
 
     @property
-    def left(self) -> float | None:
-        """Seconds that are left, at least 0; None where there is no limit."""
-        return None if self.at is None else max(self.at - time.monotonic(), 0.0)
-
-    @property
     def passed(self) -> bool:
         """Whether no time is left."""
-        return self.left == 0.0
+        return self.interrupt.is_set() or (self.at is not None and time.monotonic() >= self.at)
+
+    @property
+    def status(self) -> OuterStatus:
+        """How what ends at it ends."""
+        return OuterStatus.INTERRUPTED if self.interrupt.is_set() else OuterStatus.OUT_OF_TIME
 
     def check(self) -> None:
-        """Raise `OutOfTime` where no time is left."""
+        """Raise `Stopped` where no time is left."""
         if self.passed:
-            raise OutOfTime
+            raise Stopped(self.status)
+
+    @contextmanager
+    def stops_on_interrupt(self) -> Iterator[None]:
+        """Take a first Ctrl-C for the end of time; a second one is raised where it comes.
+
+        Only in the main thread, where Python handles signals, and where no other handler is set.
+        """
+        if (threading.current_thread() is not threading.main_thread()
+                or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.interrupt.is_set():
+                signal.default_int_handler(number, frame)
+            self.interrupt.set()
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -27,6 +27,11 @@ Point = TypeVar("Point", bound=InnerPoint)
 MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
 FOLLOW_SWEEPS = 4
+ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
+"""Lengths of steps away from a saddle: near where a mode forks its branches are close."""
+LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
+"""Decrement of a damped step below which negative curvature is looked for, and the relative
+residual of the solve that does."""
 
 
 class InnerStatus(Enum):
@@ -113,11 +118,11 @@ def solve_inner(
                 return ended(InnerStatus.CONVERGED)
             if iteration == max_iter:
                 break
-            if descent.downhill is not None and near:
+            if descent.downhill is not None and (near or damping > 0.0):
                 moved = _escape(model, point, rho, descent.downhill)
-                if moved is None:
+                if moved is None and near:
                     return ended(InnerStatus.SADDLE)
-            else:
+            if moved is None:
                 moved = _accept(model, point, rho, descent)
         if moved is None:
             if damping >= MAX_DAMPING:
@@ -159,6 +164,9 @@ class _Descent:
 def _descent(point: InnerPoint, damping: float) -> _Descent:
     """The Newton step; under damping that of H + damping * diag(H).
 
+    Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
+    leaves no gradient: one is looked for.
+
     Raises
     ------
     NotPositiveDefiniteError
@@ -174,6 +182,11 @@ def _descent(point: InnerPoint, damping: float) -> _Descent:
             point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
         )
         step, downhill = result.x, result.negative_curvature
+    elif decrement <= LOOK_AROUND:
+        rng = np.random.default_rng(0)
+        anywhere = Theta(*(rng.normal(size=part.shape) for part in (gradient.xi, gradient.beta)))
+        downhill = preconditioned_cg(
+            point.hvp, factor, anywhere, rtol=LOOKED_FOR, max_iter=60).negative_curvature
     return _Descent(step, -0.5 * gradient.dot(step), decrement, downhill, bool(gradient.xi.any()))
 
 
@@ -201,10 +214,10 @@ def _escape(
     model: InnerModel[Point], point: Point, rho: np.ndarray, downhill: Theta
 ) -> Theta | None:
     """The best state along a direction of negative curvature; None if F does not fall."""
-    size = downhill.max_abs()
+    largest = downhill.max_abs()
     best, best_value = None, point.objective - 1e-13 * (1.0 + abs(point.objective))
-    for length in (0.5, -0.5, 0.1, -0.1, 0.02, -0.02):
-        trial = model.retract(point.theta, downhill, length / size)
+    for length in (sign * size for size in ESCAPES for sign in (1.0, -1.0)):
+        trial = model.retract(point.theta, downhill, length / largest)
         value = model.objective(trial, rho)
         if value < best_value:
             best, best_value = trial, value

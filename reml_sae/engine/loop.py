@@ -46,7 +46,7 @@ class Loop:
         return self.best
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
-        """V at rho; raises `OutOfTime` once there is a state to keep and no time is left."""
+        """V at rho; raises `Stopped` once there is a state to keep and no time is left."""
         if self.best is not None:
             self.deadline.check()
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,

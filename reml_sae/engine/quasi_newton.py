@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.engine.crease import crease
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop, logger
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
@@ -71,7 +72,7 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
-            return OuterStatus.STALLED
+            return crease(loop)
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
         if jumped:
@@ -167,7 +168,11 @@ def _polish(loop: Loop, hessian: Array) -> None:
         if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
             return
         trial = loop.outer.clip(rho + frame @ step)
-        value = loop.evaluate(trial, gradient=True)
+        try:
+            value = loop.evaluate(trial, gradient=True)
+        except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+            logger.debug("Newton step on the gradient refused: %s", error)
+            return
         if not value.inner.converged or not loop.improves(trial, value, VALUE_ERROR):
             return
         loop.keep(trial, value)
@@ -210,12 +215,21 @@ def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Ar
     if whole:
         differenced[:] = rho < loop.outer.bounds[:, 1]
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
-    step = np.where(rho + DIFFERENCE <= loop.outer.bounds[:, 1], DIFFERENCE, -DIFFERENCE)
+    back = np.full(len(rho), -DIFFERENCE)
+    ahead = np.where(rho + DIFFERENCE <= loop.outer.bounds[:, 1], DIFFERENCE, back)
     for group in _groups(loop.model.rho_apart(), differenced):
-        together = frame[:, [j for j, _ in group]] @ step[[j for j, _ in group]]
-        change = loop.evaluate(rho + together, gradient=True).gradient - value.gradient
-        for j, rows in group:
-            hessian[j, rows] = hessian[rows, j] = (frame.T @ change)[rows] / step[j]
+        chosen = [j for j, _ in group]
+        for step in (ahead, back) if (ahead[chosen] > 0.0).any() else (back,):
+            together = frame[:, chosen] @ step[chosen]
+            try:
+                moved = loop.evaluate(rho + together, gradient=True).gradient
+            except (InnerConvergenceError, NotPositiveDefiniteError) as error:
+                logger.debug("no difference of gradients: %s", error)
+                continue
+            change = frame.T @ (moved - value.gradient)
+            for j, rows in group:
+                hessian[j, rows] = hessian[rows, j] = change[rows] / step[j]
+            break
     return hessian
 
 

@@ -1,12 +1,13 @@
 """The REML loop: minimise V over rho (DESIGN A5).
 
-Three stages, each shown in the trace: schedules move the weights to their terminal values
+Its stages are shown in the trace: schedules move the weights to their terminal values
 ("anneal"); generalized Fellner-Schall steps (Wood and Fasiolo 2017) set every strength to the value
 at which the explicit part of the gradient vanishes ("fellner-schall"); a trust-region quasi-Newton
-search with the exact adjoint gradient finishes on the fixed final objective ("trust-region").
-Convergence is declared on the last stage alone.
+search with the exact adjoint gradient finishes on the fixed final objective ("trust-region"), and
+where that stalls, V may be least where two smooth pieces of it meet ("crease"). Convergence is
+declared on these two alone.
 
-The last two share one budget of iterations, and time may be limited.
+All but the first share one budget of iterations, and time may be limited.
 
 A strength without a finite optimum is moved to the end of its box once the prior alone sets its
 part of H, and reported in `FitResult.limits`. Where V has lost the digits that tell a better rho,
@@ -105,7 +106,7 @@ def fit_reml(
     max_outer: int = 200,
     max_fellner_schall: int = 8,
     rough: bool = False,
-    max_time: float | None = None,
+    max_time: float | Deadline | None = None,
     tol: float = 1e-6,
     inner_tol: float = 1e-8,
     valleys: bool = True,
@@ -125,9 +126,9 @@ def fit_reml(
         How many of them may be Fellner-Schall steps, which come first.
     rough : bool
         Whether the fit ends with these; it is then not converged.
-    max_time : float, optional
-        Seconds after which no step is begun. The step in progress is finished, and one is always
-        made, so that there is a state to return.
+    max_time : float or Deadline, optional
+        Seconds, or the moment, after which no step is begun. The step in progress is finished, and
+        one is always made, so that there is a state to return.
     tol : float
         The projected gradient of V must fall below ``tol`` times the number of entries of the data
         (V is of that order, up to a constant that depends on their units), of 5000 at most: in a
@@ -159,10 +160,12 @@ def fit_reml(
         raise InputError(f"max_outer must be at least {least}, got {max_outer}")
     if max_fellner_schall < least:
         raise InputError(f"max_fellner_schall must be at least {least}, got {max_fellner_schall}")
-    if max_time is not None and not max_time >= 0.0:
-        raise InputError(f"max_time must be None or a number of seconds, got {max_time!r}")
+    if not isinstance(max_time, Deadline):
+        if max_time is not None and not max_time >= 0.0:
+            raise InputError(f"max_time must be None or a number of seconds, got {max_time!r}")
+        max_time = Deadline.within(max_time)
     loop = Loop(model, curvature, tol, inner_tol, callbacks,
-                REMLTrace() if trace is None else trace, max_outer, Deadline.within(max_time))
+                REMLTrace() if trace is None else trace, max_outer, max_time)
     begun = len(loop.trace)
     flat, failure = None, ""
     try:

@@ -13,6 +13,8 @@ class OuterStatus(Enum):
 
     STATIONARY = "the gradient of the criterion is below tolerance"
     FLAT = f"the criterion can fall by less than {NEGLIGIBLE:g} nats"
+    CREASE = ("the criterion is least at a crease, where the data cease to hold an atom: it can "
+              f"fall by less than {NEGLIGIBLE:g} nats")
     ROUGH = "the fit is rough: it ends with its Fellner-Schall steps"
     SPENT = "the outer iteration budget ran out; raise max_outer"
     STALLED = "the outer search stalled: V fell no further, but its gradient has not vanished"
@@ -25,7 +27,7 @@ class OuterStatus(Enum):
     @property
     def converged(self) -> bool:
         """Whether it ended at an optimum."""
-        return self in (OuterStatus.STATIONARY, OuterStatus.FLAT)
+        return self in (OuterStatus.STATIONARY, OuterStatus.FLAT, OuterStatus.CREASE)
 
     @property
     def interrupted(self) -> bool:

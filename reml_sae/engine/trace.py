@@ -22,7 +22,7 @@ class TraceRow:
     ----------
     iteration : int
     stage : str
-        "anneal", "fellner-schall" or "trust-region".
+        "anneal", "fellner-schall", "trust-region" or "crease".
     criterion : float
         V in nats.
     parts : mapping

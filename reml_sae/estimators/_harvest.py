@@ -22,7 +22,8 @@ def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
         assignments=model.assignment.amplitudes(model.logits(theta), model.is_open).a,
         coordinates=[theta.xi[:, model.coordinate_columns(k)].copy()
                      for k in range(len(model.atoms))],
-        gates=model.active.copy(),
+        gates=model.active | (model.assignment.is_mixture & np.array(
+            [atom.latent_dim == 0 for atom in model.atoms])),
         objective=model.row_objective(theta, rho),
         converged=row_decrements(model, theta, rho) < ROW_TOLERANCE,
         weights=row_weights(model, theta, rho),

@@ -28,7 +28,7 @@ class Codes:
         Where each row sits on each atom; meaningful where ``gates`` is true.
     gates : (N, K) bool
         Which atoms' coordinates a row carries; elsewhere the coordinate is integrated out with
-        its prior, and the reconstruction uses the atom's mean.
+        its prior, and the reconstruction uses the atom's mean. True of points, which have none.
     objective : (N,) array
         Each row's part of the penalised negative log density, in nats.
     converged : (N,) bool

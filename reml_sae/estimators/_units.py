@@ -16,8 +16,8 @@ from reml_sae.typing import Array
 
 LARGEST, SMALLEST = 1e140, 1e-140
 """Entries and scales of data whose squares, and sums of them, float64 can hold."""
-CONSTANT = 1e-12
-"""Variation, relative to the mean, that is rounding."""
+COARSE = 1e-13
+"""Variation, relative to the mean, that keeps too few digits beside it."""
 OFFSET_STEPS = 20
 
 
@@ -115,12 +115,16 @@ def _centre_and_scale(data: Array) -> tuple[Array, float]:
     spread = float(np.ldexp(1.0, np.frexp(np.abs(centred).max())[1]))
     unit = spread * float(np.sqrt(np.mean((centred / spread) ** 2))) if centred.any() else 0.0
     size = float(np.abs(mean).max(initial=0.0))
-    if not unit > CONSTANT * size:
+    if not np.ptp(data, axis=0).any():
         warnings.warn(
             "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
             DataWarning, stacklevel=5,
         )
         return mean, max(size, 1.0)
+    if unit < COARSE * size:
+        raise InputError(
+            f"Z varies by about {unit:.3g} about column means of up to {size:.3g}, beside which "
+            "float64 keeps too few digits of it; take the means off before Z is rounded")
     if unit < SMALLEST:
         raise InputError(
             f"Z varies by about {unit:.3g} about its column means, below {SMALLEST:g}: squares in "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,17 +11,15 @@ import numpy as np
 
 from reml_sae import penalties as pen
 from reml_sae.assignments import Assignment
-from reml_sae.errors import DataWarning, InputError, located
+from reml_sae.errors import InputError, located
 from reml_sae.families import Family, get_family, with_row_noise
 from reml_sae.families.noise import KINDS, Factors, NoiseKind, most_rank
-from reml_sae.io import extreme_rows
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm, bind_penalty
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.priors import check_terms, with_null_priors, with_own_priors
 from reml_sae.models.sae.terms import check_priors, check_rows
 from reml_sae.registry import near_names
-from reml_sae.typing import Array
 
 CURVATURES = ("majorizer", "exact")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
@@ -51,13 +48,6 @@ def check_positive(name: str, value: object) -> float:
     return float(value)
 
 
-def warn_extreme(data: Array, family: Family) -> None:
-    """Warn of few Gaussian rows that hold much of the variance."""
-    found = extreme_rows(data) if family.equal_weights else None
-    if found is not None:
-        warnings.warn(f"Z: {found.message()}", DataWarning, stacklevel=4)
-
-
 def check_parameters(model: Any) -> None:
     """Refuse parameters of a `SAEManifold` that are none, but those that are resolved."""
     check_integer("n_active", model.n_active, 1)
@@ -75,6 +65,15 @@ def check_parameters(model: Any) -> None:
     check_positive("tol", model.tol)
     if model.max_time is not None:
         check_positive("max_time", model.max_time)
+    if model.random_state is not None:
+        check_integer("random_state", model.random_state, 0)
+    if not isinstance(model.demote, bool | np.bool_):
+        raise InputError(f"demote must be True or False, got {model.demote!r}")
+    if isinstance(model.callbacks, str) or not isinstance(model.callbacks, Sequence):
+        raise InputError(f"callbacks must be a list of callables, got {model.callbacks!r}")
+    for index, callback in enumerate(model.callbacks):
+        if not callable(callback):
+            raise InputError(f"callbacks[{index}] must be callable, got {callback!r}")
 
 
 def read_noise(noise: Any) -> tuple[NoiseKind, bool]:

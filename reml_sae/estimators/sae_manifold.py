@@ -19,6 +19,7 @@ from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
+from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
@@ -31,7 +32,6 @@ from reml_sae.estimators._validation import (
     resolve_noise,
     resolve_terms,
     resolve_topology,
-    warn_extreme,
 )
 from reml_sae.families import get_family, with_row_noise
 from reml_sae.io import matrix_digest, read_matrix
@@ -258,8 +258,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         atoms = structure.atoms(least)
         check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
-        warn_extreme(data, family)
         units = Units.of(data, family)
+        check_degenerate(data, family, atoms, structure.n_atoms or structure.most_atoms)
         settings = Settings(
             family=family, offset=units.model_offset, bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
@@ -268,12 +268,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             callbacks=tuple(self.callbacks), deadline=deadline,
         )
         rng = np.random.default_rng(self.random_state)
-        with progress_callback(self.verbose, int(self.max_outer)) as show:
-            if show is not None:
-                settings = replace(settings, callbacks=(*settings.callbacks, show))
-            rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
-            fitted, record = search(rows, structure, settings, rng)
-        self._adopt(FittedSAE.of(fitted, record, units))
+        with deadline.stops_on_interrupt():
+            with progress_callback(self.verbose, int(self.max_outer)) as show:
+                if show is not None:
+                    settings = replace(settings, callbacks=(*settings.callbacks, show))
+                rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
+                fitted, record = search(rows, structure, settings, rng)
+            self._adopt(FittedSAE.of(fitted, record, units))
+        if deadline.interrupt.is_set() and not fitted.result.interrupted:
+            warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
+                          stacklevel=3)
         for message in self._fitted.remarks():
             warnings.warn(message, DataWarning, stacklevel=3)
         if not self.converged_:
@@ -341,8 +345,20 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     @single_threaded
     def reconstruct(self, codes: Codes) -> Array:
-        """Mean of the data (N, p) given codes, in their units."""
+        """Mean of the data (N, p) given codes, in their units.
+
+        Raises
+        ------
+        InputError
+            Where ``codes`` are none of this model.
+        """
         self._check_fitted()
+        if not isinstance(codes, Codes):
+            raise InputError(f"codes must be the Codes that transform returns, got "
+                             f"{type(codes).__name__}; of rows, predict(Z) is the reconstruction")
+        if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
+            raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
+                             f"{len(self._fitted.atoms)}; use the codes of its own transform")
         return self._fitted.reconstruct(codes)
 
     @single_threaded

@@ -64,3 +64,9 @@ def test_a_deadline_says_why():
         Deadline.within(0.0).check()
     assert deadline.reason(stop.value) is OuterStatus.OUT_OF_TIME
     assert deadline.reason(KeyboardInterrupt()) is OuterStatus.INTERRUPTED
+    asked = Deadline.within(1e6)
+    asked.check()
+    asked.interrupt.set()
+    with pytest.raises(KeyboardInterrupt) as stop:
+        asked.check()
+    assert deadline.reason(stop.value) is OuterStatus.INTERRUPTED

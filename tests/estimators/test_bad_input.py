@@ -152,10 +152,10 @@ def test_noise_free():
     assert found.score(planted_circles(60, 6, 1).signal) > 1.0 - 1e-6
 
 
-def test_one_column_works_or_says_why():
-    with pytest.warns(ConvergenceWarning, match="did not converge: .*"):
-        found = fit(Z[:24, :1], max_outer=3)
-    assert np.isfinite(found.predict(Z[:24, :1])).all()
+def test_one_column_is_covered_by_every_curve_but_has_clusters():
+    with pytest.raises(InputError, match="n_features = 1: every curve covers one column"):
+        fit(Z[:, :1])
+    assert np.isfinite(fit(Z[:, :1], topology="point").predict(Z[:, :1])).all()
 
 
 def test_score_of_constant_rows(model):

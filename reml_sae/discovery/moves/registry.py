@@ -5,11 +5,11 @@ from __future__ import annotations
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
 from reml_sae.discovery.moves.merge import Merge
 from reml_sae.discovery.moves.protocol import Move
-from reml_sae.discovery.moves.remove import Remove, RemoveLast
+from reml_sae.discovery.moves.remove import NameNoAtom, Remove, RemoveLast
 from reml_sae.discovery.moves.reshape import Reshape
 from reml_sae.discovery.moves.resize import Resize
 from reml_sae.discovery.moves.restart import Restart
 
 MOVES: tuple[Move, ...] = (
     Reshape(), Merge(), Remove(), Restart(), Resize(), Demote(), RemoveLast(),
-    NameFlatTwin())
+    NameNoAtom(), NameFlatTwin())

@@ -9,7 +9,7 @@ from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import amplitudes_of
 from reml_sae.discovery.moves._removal import without_atom
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.strengths import known_without
+from reml_sae.discovery.strengths import known_of
 from reml_sae.manifolds import Point
 
 
@@ -58,11 +58,35 @@ class RemoveLast:
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """The point at the rows' mean."""
-        n = len(fitted.model.active)
-        codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), np.zeros((n, 0)))
+        n, margin = len(fitted.model.active), context.settings.policy.move.margin
+        yield _without_any(
+            fitted, f"{fitted.model.atoms[0].label}, {n} rows: no atom is left", margin)
 
-        def fit(settings: Settings) -> Fitted | None:
-            return refitted(fitted, [Point()], codes, known_without(fitted, 0), settings)
 
-        yield Proposal(0, f"{fitted.model.atoms[0].label}, {n} rows: no atom is left",
-                       context.settings.policy.move.margin, fit)
+class NameNoAtom:
+    """Where V is lower by the margin without any atom, that is named."""
+
+    kind = "no atom"
+    names_only = True
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Where the number of atoms was asked for, and rows share them."""
+        model = fitted.model
+        one = len(model.atoms) == 1 and isinstance(model.atoms[0], Point)
+        return context.structure.n_atoms is not None and model.assignment.is_mixture and not one
+
+    def propose(self, fitted: Fitted, context: Context) -> Proposals:
+        """The point at the rows' mean."""
+        yield _without_any(fitted, "the mean of the rows", -context.settings.policy.move.margin)
+
+
+def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:
+    """One point, at the rows' mean, in the place of all atoms."""
+    n = len(fitted.model.active)
+    codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), np.zeros((n, 0)))
+    known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
+
+    def fit(settings: Settings) -> Fitted | None:
+        return refitted(fitted, [Point()], codes, known, settings)
+
+    return Proposal(0, detail, limit, fit)

@@ -153,7 +153,7 @@ def dense_curvature(point):
         if model.has_gaussian_decoder[k]:
             flat = np.arange(where.start * p, where.stop * p)
             border[flat, flat] += model.decoder_precision
-    for where, scale in point.decoder_prior.scales:
+    for _, where, scale in point.decoder_prior.scales:
         flat = np.arange(where.start * p, where.stop * p)
         border[np.ix_(flat, flat)] += np.kron(scale.gram, np.eye(p))
     chart = model.assignment.basis

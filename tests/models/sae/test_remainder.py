@@ -8,6 +8,7 @@ from scipy.special import i0e
 
 from reml_sae.engine import Theta
 from reml_sae.manifolds import Circle
+from reml_sae.models.sae.point import SAEPoint
 from reml_sae.models.sae.remainder import LARGE, Polar, Remainder, of_angles, of_polar
 from reml_sae.models.sae.rows import row_evidence
 from tests.models.sae.systems import build
@@ -168,6 +169,6 @@ def test_rows_of_gates_have_their_integral(spread):
         resting = np.where(np.arange(theta.xi.shape[1]) < len(model.atoms), 0.0, theta.xi)
         constants = error(Theta(resting, 1e-7 * theta.beta))  # where nothing is missing
         after.append(error(theta) - constants)
-        before.append(after[-1] - laplace.joint_at(theta, rho).remainder.values.sum())
+        before.append(after[-1] - SAEPoint(laplace, theta, rho).remainder.values.sum())
     assert np.abs(before).min() > 3.0
     assert np.abs(after).max() < 1.0

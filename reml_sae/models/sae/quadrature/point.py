@@ -2,8 +2,8 @@
 
     L(beta) = sum_i l_i(beta) + priors of beta,    V = min L + (1/2) log|d2L| + gauge + ..
 
-with l_i, its derivatives and its curvature from `row_parts`. The rows have no parameters; their
-coordinates are carried along as codes.
+with l_i, its derivatives and its curvature from `row_parts`. log|d2L| is bounded by the prior
+(`width`). The rows have no parameters; their coordinates are carried along as codes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from reml_sae.linalg import DenseCholesky
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.quadrature.parts import RowParts
+from reml_sae.models.sae.quadrature.width import HeldByPrior
 from reml_sae.models.sae.row_prior import GatePrior
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
@@ -32,20 +33,16 @@ class DenseBorderFactor:
     """
 
     def __init__(self, matrix: Array, shape: tuple[int, ...]):
-        self._cholesky = DenseCholesky.of(matrix, "the curvature of the decoders")
+        self.cholesky = DenseCholesky.of(matrix, "the curvature of the decoders")
         self.shape = shape
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
         """S x = g_border; rows are zero."""
-        return np.zeros_like(g_rows), self._cholesky.solve(g_border.ravel()).reshape(self.shape)
+        return np.zeros_like(g_rows), self.cholesky.solve(g_border.ravel()).reshape(self.shape)
 
     def logdet(self) -> float:
         """Log-determinant."""
-        return self._cholesky.logdet()
-
-    def inverse(self) -> Array:
-        """S^-1, (M p, M p)."""
-        return self._cholesky.inverse()
+        return self.cholesky.logdet()
 
 
 class QuadraturePoint:
@@ -134,22 +131,38 @@ class QuadraturePoint:
 
     # --- criterion -------------------------------------------------------------------------------
 
+    @cached_property
+    def _held(self) -> HeldByPrior:
+        return HeldByPrior.of(self._factor.cholesky, self._prior("majorizer"))
+
+    def _volume(self, curvature: Curvature) -> HeldByPrior:
+        """The curvature of the log-determinant, and what bounds it."""
+        if curvature == "majorizer":
+            return self._held
+        factor = DenseBorderFactor(self._curvature(curvature), self.theta.beta.shape)
+        return HeldByPrior.of(factor.cholesky, self._prior(curvature))
+
     def half_logdet(self, curvature: Curvature) -> LogDeterminant:
-        """(1/2) log|d2L| with the gauge volume, and its gradients."""
-        shape, p = self.theta.beta.shape, self.structure.shape[1]
-        factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
-            self._curvature(curvature), shape)
-        inverse = factor.inverse()
-        prior_beta, prior_rho, prior_trace = self.decoder_prior.half_trace_gradients(
-            curvature, self._traces(inverse), inverse)
-        beta, outer = self.rows.curvature_pullback(inverse)
+        """(1/2) log|d2L|, bounded, with the gauge volume, and its gradients."""
+        held = self._volume(curvature)
+        prior_beta, prior_rho, _ = self.decoder_prior.half_trace_gradients(
+            curvature, self._traces(held.by_prior), held.by_prior)
+        beta, outer = self.rows.curvature_pullback(held.by_curvature)
         volume, volume_beta = self.gauge.volume()
-        pulled = (self._orbits @ inverse).reshape(self.gauge.columns.shape)
-        gauge_beta, gauge_trace = self.gauge.half_trace(self.gauge.own(pulled))
+        pulled = (self._orbits @ held.by_curvature).reshape(self.gauge.columns.shape)
+        gauge_beta, _ = self.gauge.half_trace(self.gauge.own(pulled))
         grad_beta = 0.5 * beta + prior_beta + volume_beta + gauge_beta
-        rho, spent = prior_rho + 0.5 * outer, prior_trace + gauge_trace
-        edf = shape[0] * p - spent + self.rows.sums.edf
-        return LogDeterminant(0.5 * factor.logdet() + volume, self._border(grad_beta), rho, edf)
+        rho = prior_rho + 0.5 * outer
+        spent = float(np.vdot(held.covariance, self._prior(curvature))) + self.gauge.weight * (
+            float(np.vdot(self._orbits @ held.covariance, self._orbits)))
+        edf = self.theta.beta.size - spent + self.rows.sums.edf
+        return LogDeterminant(held.half_logdet() + volume, self._border(grad_beta), rho, edf)
+
+    def _traces(self, border: Array) -> list[Array]:
+        """A matrix (M p, M p) at every block of the layout, traced over outputs."""
+        shape = self.theta.beta.shape
+        trace = np.einsum("aobo->ab", border.reshape(*shape, *shape))
+        return [trace[where, where] for where in self.structure.layout.blocks]
 
     def objective_rho(self) -> Array:
         """Gradient of L in rho at fixed beta, (n_rho,)."""
@@ -166,22 +179,12 @@ class QuadraturePoint:
 
     def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
-        factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
-            self._curvature(curvature), self.theta.beta.shape)
-        return self.rows.data_gradient(factor.inverse(), adjoint.beta)
+        return self.rows.data_gradient(self._volume(curvature).by_curvature, adjoint.beta)
 
     def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
-        factor = self._factor if curvature == "majorizer" else DenseBorderFactor(
-            self._curvature(curvature), self.theta.beta.shape)
         return self.decoder_prior.precision_gradient(
-            self._traces(factor.inverse()), adjoint.beta)
-
-    def _traces(self, inverse: Array) -> list[Array]:
-        """Border of G at every block of the layout, traced over outputs."""
-        shape = self.theta.beta.shape
-        trace = np.einsum("aobo->ab", inverse.reshape(*shape, *shape))
-        return [trace[where, where] for where in self.structure.layout.blocks]
+            self._traces(self._volume(curvature).by_prior), adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""
@@ -194,9 +197,9 @@ class QuadraturePoint:
         """Effective degrees of freedom of decoder k, and its covariance (p, M_k, M_k)."""
         where, p = self.structure.layout.basis_slices[k], self.structure.shape[1]
         m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
-        inverse = self._factor.inverse()[flat, flat]
-        edf = m * p - float(np.vdot(inverse, self._prior("majorizer")[flat, flat]))
-        return edf, np.einsum("aobo->oab", inverse.reshape(m, p, m, p))
+        own = self._held.covariance[flat, flat]
+        edf = m * p - float(np.vdot(own, self._prior("majorizer")[flat, flat]))
+        return edf, np.einsum("aobo->oab", own.reshape(m, p, m, p))
 
     @property
     def dispersion_energy(self) -> float:
