@@ -27,6 +27,8 @@ Rule = tuple[Array, Array]
 EDGE = 9.0
 """Prior standard deviations at which a Gaussian axis ends; exp(-EDGE^2 / 2) is 1e-18."""
 LEAST_NODES = 8
+MOST_IN_PANEL = 100
+"""Nodes that the spacing asks of one Gauss-Legendre panel at most."""
 EXTRA_NODES = 6
 """Nodes of a Gauss-Legendre panel beyond those that the spacing asks for."""
 SAFETY = 2.0
@@ -50,10 +52,16 @@ def gaussian_rule(spacing: float) -> Rule:
 
 
 def broken_gaussian_rule(spacing: float, breaks: Array) -> Rule:
-    """Gauss-Legendre panels under N(0, 1), from one break to the next and out to the edges."""
-    inside = np.sort(breaks[np.abs(breaks) < EDGE])
+    """Gauss-Legendre panels under N(0, 1), from one break to the next and out to the edges.
+
+    Fine ones are cut: the nodes of one panel are an eigenproblem.
+    """
+    ends = np.concatenate([[-EDGE], np.sort(breaks[np.abs(breaks) < EDGE]), [EDGE]])
+    longest = MOST_IN_PANEL * min(spacing, 0.8) / (0.5 * np.pi)
+    cuts = [np.linspace(low, high, int(np.ceil((high - low) / longest)), endpoint=False)
+            for low, high in pairwise(ends)]
     points, logs = [], []
-    for low, high in pairwise(np.concatenate([[-EDGE], inside, [EDGE]])):
+    for low, high in pairwise(np.append(np.concatenate(cuts), EDGE)):
         n = EXTRA_NODES + int(np.ceil(0.5 * np.pi * (high - low) / min(spacing, 0.8)))
         nodes, weights = _gauss_legendre(n)
         points.append(low + 0.5 * (high - low) * (nodes + 1.0))

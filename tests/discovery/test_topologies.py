@@ -52,7 +52,8 @@ def test_a_flat_is_demoted_where_that_is_asked_for():
     assert any(move.accepted for move in model.search_.moves)
     with pytest.warns(DataWarning, match="no better than a flat"):
         kept = rs.SAEManifold(n_atoms=1).fit(no_ring(1))
-    assert kept.atoms_[0].topology.name == "circle" and kept.criterion_ > model.criterion_
+    assert kept.atoms_[0].topology.name == "circle"
+    assert kept.criterion_ > model.criterion_ - model.search_.policy.move.margin
 
 
 def test_a_circle_is_not_named():

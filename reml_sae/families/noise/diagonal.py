@@ -50,7 +50,7 @@ class Diagonal(Noise):
         def at(log_spread: float) -> Diagonal:
             spread, d = float(np.exp(log_spread)), np.zeros(len(second))
             d[own] = _shrunk(logs, n_rows * len(second) / own.sum(), spread)
-            return Diagonal(d, spread)
+            return Diagonal(d, spread if d.any() else 0.0)
 
         def value(log_spread: float) -> float:
             return charged(at(log_spread), second, n_rows)
