@@ -16,7 +16,14 @@ from collections.abc import Iterator
 
 from reml_sae.discovery.alone import rise_alone
 from reml_sae.discovery.first_fit import fit_starts
-from reml_sae.discovery.fitting import Fitted, Settings, model_in_own_noise, rough_fit
+from reml_sae.discovery.fitting import (
+    Fitted,
+    Settings,
+    model_from_codes,
+    model_in_own_noise,
+    rough_fit,
+)
+from reml_sae.discovery.follow_noise import turn_noise
 from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
 from reml_sae.discovery.sizes import predicted_criteria, ways_gained
@@ -103,13 +110,17 @@ def _next_smaller(fitted: Fitted, k: int, judged: list[Manifold]) -> Manifold | 
 
 
 def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Proposal:
-    """The model with another basis for atom k."""
+    """The model with another basis for atom k, in its own noise or the present one."""
     atoms = [basis if j == k else atom for j, atom in enumerate(fitted.model.atoms)]
 
     def fit(settings: Settings) -> Fitted | None:
-        model = model_in_own_noise(
-            fitted.rows, atoms, settings, codes_of(fitted), known_without(fitted, k))
-        return rough_fit(model, settings, basis.label)
+        codes, known = codes_of(fitted), known_without(fitted, k)
+        models = [model_in_own_noise(fitted.rows, atoms, settings, codes, known)]
+        if settings.noise != "isotropic":
+            models.append(model_from_codes(fitted.rows, atoms, settings, codes, known))
+        found = [turn_noise(trial, settings) for model in models
+                 if (trial := rough_fit(model, settings, basis.label)) is not None]
+        return min(found, key=lambda trial: trial.result.criterion, default=None)
 
     t = fitted.result.theta.xi[fitted.model.active[:, k], fitted.model.coordinate_columns(k)]
     return Proposal(k, f"{fitted.model.atoms[k].label} -> {basis.label}",
