@@ -48,7 +48,7 @@ def choose_topologies(
     choices = []
     codes = codes_of(fitted)
     for k, present in enumerate(fitted.model.atoms):
-        rows, X = local_rows(fitted, k, settings.policy.topology)
+        rows, X = local_rows(fitted, k, settings.policy)
         near = near_rows(fitted, k, rows, X, settings.policy.move.outlying)
         choice = choose_topology(X[near], candidates, settings, rng)
         settings.deadline.check()

@@ -12,7 +12,7 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
 from reml_sae.discovery.metric import MetricRows
-from reml_sae.discovery.policy import TopologyPolicy
+from reml_sae.discovery.policy import SearchPolicy, TopologyPolicy
 from reml_sae.engine import Theta
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
@@ -40,7 +40,7 @@ def codes_of(fitted: Fitted) -> Candidate:
                      fitted.result.theta.xi[:, model.assignment.dim:])
 
 
-def local_rows(fitted: Fitted, k: int, policy: TopologyPolicy) -> tuple[Index, Array]:
+def local_rows(fitted: Fitted, k: int, policy: SearchPolicy) -> tuple[Index, Array]:
     """Rows that use atom k well, and what they look like on it alone.
 
     Returns
@@ -48,14 +48,18 @@ def local_rows(fitted: Fitted, k: int, policy: TopologyPolicy) -> tuple[Index, A
     rows : (n,) int array
     X : (n, p) array
         Working data less what the other atoms explain, with the row's amplitude on atom k taken
-        out; under hard gates the atom's centre is whole whatever the amplitude.
+        out; under hard gates the atom's centre is whole whatever the amplitude. Rows too few to
+        have a shape are left out altogether.
     """
     model = fitted.model
     amplitudes = amplitudes_of(fitted)[:, k]
     used = model.active[:, k]
-    least = policy.least_amplitude * float(np.median(amplitudes[used])) if used.any() else 0.0
-    known = row_weights(model, fitted.result.theta, fitted.result.rho) >= policy.least_weight
+    own = policy.topology
+    least = own.least_amplitude * float(np.median(amplitudes[used])) if used.any() else 0.0
+    known = row_weights(model, fitted.result.theta, fitted.result.rho) >= own.least_weight
     rows = np.flatnonzero(used & known & (amplitudes >= max(least, TINY)))
+    if len(rows) < policy.start.least_rows:
+        return rows[:0], np.zeros((0, model.shape[1]))
     beta, where = fitted.result.theta.beta, model.layout.basis_slices[k]
     part = model.rows(rows)
     features = part.scaled_basis(Theta(fitted.result.theta.xi[rows], beta))[1]

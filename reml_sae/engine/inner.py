@@ -120,7 +120,7 @@ def solve_inner(
                 break
             if descent.downhill is not None and (near or damping > 0.0):
                 moved = _escape(model, point, rho, descent.downhill)
-                if moved is None and near:
+                if moved is None and near and damping == 0.0:
                     return ended(InnerStatus.SADDLE)
             if moved is None:
                 moved = _accept(model, point, rho, descent)

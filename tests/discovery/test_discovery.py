@@ -21,7 +21,7 @@ from reml_sae.discovery.moves.merge import Merge
 from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.moves.reshape import Reshape
-from reml_sae.discovery.policy import TopologyPolicy
+from reml_sae.discovery.policy import SearchPolicy, TopologyPolicy
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.strengths import renumbered
 from reml_sae.discovery.structure import Structure
@@ -139,7 +139,7 @@ def test_an_arc_is_an_interval():
 
 def test_rows_far_from_an_atom_say_nothing_of_its_shape():
     start = fitted(two_circles, "softmax", CIRCLE, CIRCLE)
-    rows, X = local_rows(start, 0, TopologyPolicy())
+    rows, X = local_rows(start, 0, SearchPolicy())
     near = near_rows(start, 0, rows, X, 6.0)
     assert near.mean() > 0.95
     X[:3] *= 3.0
@@ -229,7 +229,7 @@ def test_rows_and_strengths_keep_their_atom():
     found, (move,) = tried(Merge(), start, settings(6))
     left = [k for k in range(3) if k != move.atom]
     for k, other in enumerate(left):
-        old, new = (local_rows(*pair, TopologyPolicy())[0] for pair in ((start, other), (found, k)))
+        old, new = (local_rows(*pair, SearchPolicy())[0] for pair in ((start, other), (found, k)))
         assert len(np.intersect1d(old, new)) > 0.9 * len(old)
     every, own = OuterKey("a", "logits"), [OuterKey("b", "decoder", k, 2) for k in (0, 1, 9, 10)]
     known = dict(zip((every, *own), range(5), strict=True))
@@ -296,7 +296,7 @@ def test_a_rival_shape_is_tried_in_the_joint_model():
 def test_local_rows_leave_out_the_other_atoms_and_the_amplitude(kind):
     found = fitted(two_circles, kind, CIRCLE, CIRCLE)
     model, theta = found.model, found.result.theta
-    rows, X = local_rows(found, 0, TopologyPolicy())
+    rows, X = local_rows(found, 0, SearchPolicy())
     own = CIRCLE.basis(theta.xi[rows][:, model.coordinate_columns(0)])
     left = X - own @ theta.beta[model.layout.basis_slices[0]]
     a = model.assignment.amplitudes(model.logits(theta), model.is_open).a[rows, 0]

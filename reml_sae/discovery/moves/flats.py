@@ -55,11 +55,13 @@ class NameFlatTwin(Demote):
 
 
 def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
-    """The model with a flat for atom k; None where it is one, or needed on its own rows."""
+    """The model with a flat for atom k; None where it is one, needed, or has hardly any rows."""
     atom, settings = fitted.model.atoms[k], context.settings
     if atom.is_flat:
         return None
-    rows, X = local_rows(fitted, k, settings.policy.topology)
+    rows, X = local_rows(fitted, k, settings.policy)
+    if not len(rows):
+        return None
     chosen = sample_index(len(rows), settings.policy.move.flat_rows, context.rng)
     scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
     t = fitted.result.theta.xi[:, fitted.model.coordinate_columns(k)][rows[chosen]]

@@ -58,7 +58,7 @@ def _is_rough(fitted: Fitted, k: int, context: Context) -> bool:
 def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     """The fit with atom k started again; None where too few rows tell its shape."""
     atom, policy = fitted.model.atoms[k], context.settings.policy
-    rows, X = local_rows(fitted, k, policy.topology)
+    rows, X = local_rows(fitted, k, policy)
     if len(rows) < policy.start.least_rows:
         return None
     share = rough_share(fitted, k, policy.move.restart_grid)

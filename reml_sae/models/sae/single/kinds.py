@@ -30,11 +30,16 @@ from reml_sae.typing import Array, Index
 
 
 def uses_one_atom(structure: SAEStructure) -> bool:
-    """Whether every row has the parameters of one atom at most, and the border is a product."""
+    """Whether every row has the parameters of one atom at most, and the border is a product.
+
+    Penalties with data of the rows of one atom are for rows: there must be some.
+    """
     assignment = structure.assignment
+    owned = [term.atom for term in structure.row_terms if term.atom >= 0]
     return (assignment.is_single and assignment.chooses_support and not structure.couples_rows
             and not structure.has_dense_border and len(structure.Z) > 0
-            and bool((structure.active.sum(axis=1) <= 1).all()))
+            and bool((structure.active.sum(axis=1) <= 1).all())
+            and bool(structure.active[:, owned].any(axis=0).all()))
 
 
 @dataclass(frozen=True, eq=False)
