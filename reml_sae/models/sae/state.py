@@ -36,7 +36,26 @@ def decoder_span(structure: SAEStructure, beta: Array) -> Array:
     return np.eye(p) if whole else np.asarray(np.linalg.qr(beta.T)[0], float)
 
 
-class SAEState:
+class DecoderTerms:
+    """What of the joint objective decoders alone decide, at one state, computed when asked for."""
+
+    structure: SAEStructure
+    theta: Theta
+    rho: Array
+
+    @cached_property
+    def decoder_prior(self) -> DecoderPrior:
+        """The prior of the decoders."""
+        return DecoderPrior(self.structure, self.theta.beta, self.rho)
+
+    @cached_property
+    def gauge(self) -> Gauge:
+        """Orbits of the decoders that rows use."""
+        used = used_symmetries(self.structure.symmetries, self.structure.active)
+        return Gauge(self.structure.layout, used, self.theta.beta, float(len(self.structure.Z)))
+
+
+class SAEState(DecoderTerms):
     """The joint objective of rows and decoders at one state.
 
     Pieces are computed when asked for, once.
@@ -68,17 +87,6 @@ class SAEState:
         self.eta = self.incidence.apply(self.features, theta.beta) + structure.offset
         self.score = -structure.family.loss_eta(structure.Z, self.eta, self.psi, 1)
         self.row_prior = RowPrior(structure, theta, rho, self.mixture.amplitudes)
-
-    @cached_property
-    def decoder_prior(self) -> DecoderPrior:
-        """The prior of the decoders."""
-        return DecoderPrior(self.structure, self.theta.beta, self.rho)
-
-    @cached_property
-    def gauge(self) -> Gauge:
-        """Orbits of the decoders that rows use."""
-        used = used_symmetries(self.structure.symmetries, self.structure.active)
-        return Gauge(self.structure.layout, used, self.theta.beta, float(len(self.eta)))
 
     @cached_property
     def objective(self) -> float:

@@ -16,13 +16,11 @@ from scipy.linalg import block_diag
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import BlockInverse, BorderBlocks, NestedFactor
-from reml_sae.models.sae.decoder_prior import DecoderPrior
-from reml_sae.models.sae.gauge import Gauge, used_symmetries
 from reml_sae.models.sae.point import SAEPoint, explained_share
 from reml_sae.models.sae.row_prior import GatePrior
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.single.kinds import Kind, packed, unpacked, width
-from reml_sae.models.sae.state import SAEState
+from reml_sae.models.sae.state import DecoderTerms, SAEState
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
 
@@ -58,7 +56,7 @@ class SingleFactor:
         return self.nested.logdet()
 
 
-class SinglePoint:
+class SinglePoint(DecoderTerms):
     """The joint objective of rows and decoders at one state; tangents are packed.
 
     Parameters
@@ -82,18 +80,6 @@ class SinglePoint:
     @property
     def _parts(self) -> list[tuple[Kind, SAEState]]:
         return list(zip(self.kinds, self.states, strict=True))
-
-    @cached_property
-    def decoder_prior(self) -> DecoderPrior:
-        """The prior of the decoders."""
-        return DecoderPrior(self.structure, self.theta.beta, self.rho)
-
-    @cached_property
-    def gauge(self) -> Gauge:
-        """Orbits of the decoders that rows use."""
-        used = used_symmetries(self.structure.symmetries, self.structure.active)
-        return Gauge(
-            self.structure.layout, used, self.theta.beta, float(len(self.structure.Z)))
 
     def _tangent(self) -> Array:
         """What rows have of a packed tangent, zero as yet: (N, w)."""
