@@ -50,8 +50,8 @@ def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitt
         fall = present.result.criterion - trial.result.criterion
         present = lower(present, trial)
         # falls shrink by a factor that grows along the way: its root is on the safe side
-        rate = min(np.sqrt(max(fall / last, 0.0)), policy.slowest) if last < np.inf else (
-            policy.slowest)
+        shrunk = np.sqrt(max(fall / last, 0.0)) if last < np.inf else policy.slowest
+        rate = min(shrunk, policy.slowest)
         ahead = fall * rate / (1.0 - rate)
         if fall < policy.least_fall or ahead < present.result.criterion - goal:
             break

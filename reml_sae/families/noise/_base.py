@@ -211,8 +211,3 @@ def nats(noise: Noise, second: Array, n_rows: int) -> float:
 def charged(noise: Noise, second: Array, n_rows: int) -> float:
     """The part of V that Omega moves: `nats` and the cost of its own parameters."""
     return nats(noise, second, n_rows) + noise.cost(n_rows)
-
-
-def floored(second: Array) -> Array:
-    """A second moment (p, p) without directions that have hardly any noise."""
-    return second + LEAST_SHARE * np.trace(second) / len(second) * np.eye(len(second))

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from reml_sae.families._special import LOG_2PI
-from reml_sae.families.noise._base import TINY, Noise, floored
+from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise
 from reml_sae.families.noise._bingham import log_share_slopes, log_shares
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.typing import Array
@@ -34,8 +34,12 @@ def most_rank(n_columns: int, n_rows: int) -> int:
 
 
 def _axes(second: Array) -> tuple[Array, Array]:
-    """Variances (p,), the largest first, and their directions (p, p) in columns."""
-    values, vectors = np.linalg.eigh(floored(second))
+    """Variances (p,), the largest first, and their directions (p, p) in columns.
+
+    Directions that have hardly any noise get some.
+    """
+    floor = LEAST_SHARE * np.trace(second) / len(second)
+    values, vectors = np.linalg.eigh(second + floor * np.eye(len(second)))
     return np.maximum(values[::-1], TINY), vectors[:, ::-1]
 
 
