@@ -1,8 +1,8 @@
 """What every row of an SAE-manifold has, and does, on its own at fixed decoders (DESIGN A4).
 
-All of it is computed in chunks of rows (`reml_sae.rows`), which are as wide as one atom where rows
-use one each (`single.kinds`). In a Newton step each row takes the exact row Hessian where it is
-positive definite and the majorized one elsewhere, and accepts or rejects its own step. It is no
+All of it is computed in chunks of rows (`reml_sae.rows`), which under hard gates are as wide as the
+atoms that they use (`single.kinds`). In a Newton step each row takes the exact row Hessian where it
+is positive definite and the majorized one elsewhere, and accepts or rejects its own step. It is no
 `solve_inner` a row: the rows are one batch, in which each has a damping of its own and drops out
 once it has settled.
 """
@@ -117,7 +117,7 @@ def _batches(
             own = kind.theta(theta)
             yield kind, RowBatch(kind.structure, own, rho[kind.outer], kind.spans(own.beta),
                                  kind.incidence,
-                                 kind.is_open * opening[kind.atoms[kind.incidence.block]])
+                                 kind.is_open * opening[kind.atoms].sum(1)[kind.incidence.block])
 
 
 def _over_batch(batch: RowBatch, task: Callable[[RowBatch], RowResult]) -> Array:
