@@ -6,7 +6,8 @@
 gate correlates best with its presence, and scores R^2 of that atom's contribution, centre and all,
 on the rows where it is present; "recovery" is the mean over factors. Arms:
 
-- ours: kinds of the factors given, the rest as it comes.
+- ours: kinds of the factors given, the rest as it comes. A segment is a line: beside an amplitude
+  an interval has one place too many.
 - dictionary: TopK dictionary by orthogonal matching pursuit on scikit-learn's
   MiniBatchDictionaryLearning; as many latents as the factors are wide together.
 - flat blocks: `relaxations.block_dictionary`, frames as wide as the factors.
@@ -32,7 +33,7 @@ from reml_sae.relaxations.dictionary import block_dictionary
 from reml_sae.relaxations.policy import BlockPolicy
 
 SIZES = {"small": (1500, 24, 6, 2), "micro": (3000, 48, 12, 3)}
-ATOMS = {"segment": "interval", "circle": "circle", "disk": "plane", "sphere": "sphere",
+ATOMS = {"segment": "linear", "circle": "circle", "disk": "plane", "sphere": "sphere",
          "torus": "torus", "mobius": "mobius", "swiss_roll": "interval", "helix": "interval"}
 WIDTHS = {"segment": 1, "circle": 2, "disk": 2}
 

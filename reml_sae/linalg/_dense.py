@@ -10,6 +10,8 @@ from scipy.linalg import cho_solve, lapack
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.typing import Array
 
+MIRRORED = 256
+
 
 @dataclass(frozen=True)
 class DenseCholesky:
@@ -64,5 +66,10 @@ class DenseCholesky:
         if self.lower.size == 0:
             return self.lower.copy()
         out, _ = lapack.dpotri(self.lower, lower=True)
-        strict = np.tril(out, -1)
-        return strict + strict.T + np.diag(np.diagonal(out))
+        # blocks: a triangle of a large matrix, transposed at once, misses the cache at every entry
+        for start in range(0, len(out), MIRRORED):
+            stop = start + MIRRORED
+            corner = np.tril(out[start:stop, start:stop])
+            out[start:stop, start:stop] = corner + np.tril(corner, -1).T
+            out[start:stop, stop:] = out[stop:, start:stop].T
+        return np.asarray(out, float)

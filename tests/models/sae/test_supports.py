@@ -1,16 +1,17 @@
 """Rows that use several atoms under hard gates: by kinds of their atoms they are the dense rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from reml_sae.engine import Theta
+from reml_sae.engine import Theta, criterion
+from reml_sae.linalg import _packed, _supports
+from reml_sae.linalg._supports import SupportedRows
 from reml_sae.manifolds import Circle, Euclidean, Sphere
 from reml_sae.models.sae import rows as sae_rows
-from reml_sae.models.sae.rows import (
-    row_decrements,
-    row_evidence,
-    row_objective,
-)
+from reml_sae.models.sae.point import SAEPoint
+from reml_sae.models.sae.rows import row_decrements, row_evidence, row_objective
 from reml_sae.models.sae.single.kinds import kinds_of
 from tests.models.sae.systems import build, random_direction
 
@@ -18,9 +19,9 @@ ATOMS = {"alike": [Circle(1)] * 4, "of kinds": [Circle(2), Sphere(1), Circle(1),
          "with laws of their own": [Euclidean(1, 2), Circle(1), Euclidean(1, 2), Circle(1)]}
 
 
-def several(atoms, n_active, assignment, seed):
+def several(atoms, n_active, assignment, seed, n=50, p=6):
     """A model with random supports, of one size where the assignment asks for it."""
-    model = build(ATOMS[atoms], n=50, p=6, assignment=assignment, apart=True, seed=seed,
+    model = build(ATOMS[atoms], n=n, p=p, assignment=assignment, apart=True, seed=seed,
                   dispersion=0.4, ard="own" in atoms)
     rng = np.random.default_rng(seed)
     order = rng.random(model.active.shape).argsort(axis=1).argsort(axis=1)
@@ -54,3 +55,40 @@ def test_rows_by_kinds_are_the_dense_rows(case, monkeypatch):
     monkeypatch.setattr(sae_rows, "kinds_of", lambda structure: [])
     for mine, dense in zip(own, found(), strict=True):
         np.testing.assert_allclose(mine, dense, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_point_is_that_of_all_features(case, monkeypatch):
+    """V, its gradient and the adjoint's parts, with and without the supports."""
+    monkeypatch.setattr(_supports, "WORTHWHILE", 1.0)
+    model = several(*case)
+    point, whole = (SAEPoint(model, model.theta, model.rho) for _ in range(2))
+    matrix = whole.curvature()
+    whole.__dict__["_factor"] = replace(matrix, met=None).factorize()
+    assert isinstance(point._factor._base._rows, SupportedRows)
+    assert not isinstance(whole._factor._base._rows, SupportedRows)
+    mine, dense = point.half_logdet(), whole.half_logdet()
+    for found, expected in ((mine.value, dense.value), (mine.rho, dense.rho), (mine.edf, dense.edf),
+                            (mine.theta.xi, dense.theta.xi), (mine.theta.beta, dense.theta.beta)):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("s", [2, 3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_criterion_is_that_of_the_dense_engine(s, seed, monkeypatch):
+    def solved():
+        model = several("of kinds", s, "topk", seed, 80, 12)
+        eta = 3.0 * SAEPoint(model, model.theta, model.rho).eta  # a mode that is near and clear
+        noise = np.random.default_rng(seed).normal(size=eta.shape)
+        model = model.with_changes(
+            Z=eta + 0.1 * noise, theta=Theta(model.theta.xi, 3.0 * model.theta.beta))
+        return criterion(model, model.initial_rho(), tol=1e-9)
+
+    monkeypatch.setattr(_supports, "WORTHWHILE", 1.0)
+    found = solved()
+    monkeypatch.setattr(sae_rows, "kinds_of", lambda structure: [])
+    monkeypatch.setattr(_packed, "supports_of", lambda met: [])
+    expected = solved()
+    assert found.inner.converged and expected.inner.converged
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-8)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-6, atol=1e-6)
