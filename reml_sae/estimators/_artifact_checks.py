@@ -68,14 +68,14 @@ def check_fit(fitted: FittedSAE) -> None:
     _typed("units", units, type(units))
     _typed("search", fitted.search, type(fitted.search))
     _typed("diagnostics", fitted.diagnostics, type(fitted.diagnostics))
-    for index, row in enumerate(fitted.trace):
-        _typed(f"trace[{index}]", row, type(row))
+    for index, iteration in enumerate(fitted.trace):
+        _typed(f"trace[{index}]", iteration, type(iteration))
     for index, atom in enumerate(atoms):
         _typed(f"atoms[{index}]", atom, type(atom))
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
@@ -103,22 +103,24 @@ def _typed(place: str, value: Any, expected: Any) -> None:
         for name, item in value.items():
             _typed(f"{place}.{name}", item, inner[1])
     elif is_dataclass(value) and isinstance(expected, type):
+        hints = _hints(type(value))
         for item in fields(value):
-            _typed(f"{place}.{item.name}", getattr(value, item.name),
-                   _hints(type(value))[item.name])
+            _typed(f"{place}.{item.name}", getattr(value, item.name), hints[item.name])
 
 
 def _typed_as_one_of(place: str, value: Any, kinds: tuple[Any, ...]) -> None:
-    if value is None and type(None) in kinds:
-        return
-    last: ArtifactError | None = None
+    failed: list[ArtifactError] = []
     for kind in kinds:
-        if kind is not type(None):
-            try:
-                return _typed(place, value, kind)
-            except ArtifactError as error:
-                last = error
-    raise last or ArtifactError(f"{place} is {value!r:.60}")
+        if kind is type(None) and value is None:
+            return
+        try:
+            _typed(place, value, kind)
+        except ArtifactError as error:
+            failed.append(error)
+        else:
+            if kind is not type(None):
+                return
+    raise failed[0] if failed else ArtifactError(f"{place} must not be None")
 
 
 def _shape(name: str, value: Any, expected: tuple[int, ...]) -> None:
