@@ -6,14 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.diagnostics import summary_text
 from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
@@ -40,7 +43,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.io import check_folder, matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -48,6 +51,9 @@ from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 from reml_sae.typing import Array
+
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint")
+"""Parameters on which the result of a search that comes to its end does not hang."""
 
 
 class SAEManifold(TransformerMixin, BaseEstimator):
@@ -132,6 +138,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
         Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
+    checkpoint : path or None, default=None
+        Folder in which every REML fit of the search is kept once it is made. A fit of the same
+        rows with the same arguments (other than budgets of time) that finds it there, goes on
+        where the last one was stopped, killed or ran out of time, to the same result to the bit.
+        It is removed when the search has come to its end.
 
     Attributes
     ----------
@@ -204,6 +215,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         integration: Integration = "auto",
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
+        checkpoint: str | os.PathLike[str] | None = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -225,6 +237,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.integration = integration
         self.noise = noise
         self.row_noise = row_noise
+        self.checkpoint = checkpoint
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -271,7 +284,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline,
+            callbacks=tuple(self.callbacks), deadline=deadline, journal=self._journal(units),
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
@@ -281,6 +294,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
             self._adopt(FittedSAE.of(fitted, record, units))
+        if not fitted.result.interrupted:
+            settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -308,6 +323,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             n_active = min(n_active, n_atoms)
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
+
+    def _journal(self, units: Units) -> Journal:
+        """Where the search keeps its fits, of these rows and arguments."""
+        if self.checkpoint is None:
+            return Journal()
+        check_folder(self.checkpoint, "checkpoint")
+        arguments = {name: repr(value) for name, value in self.get_params(deep=False).items()
+                     if name not in NOT_OF_THE_SEARCH}
+        return Journal.opened(Path(self.checkpoint), {
+            "the rows": str(units.digest), "the version": __version__, **arguments})
 
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
