@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--n-init", type=int)
     fit.add_argument("--seed", type=int, dest="random_state")
     fit.add_argument("--config", help="TOML or JSON file with the arguments of SAEManifold")
+    fit.add_argument("--labels", help="file with a text a line for every row, for the report")
     fit.add_argument("-o", "--out", required=True, help="folder; it is made")
 
     encode = commands.add_parser("encode", help="write the codes of rows under a fitted model")
@@ -80,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="print the summary and write the HTML report")
     report.add_argument("folder")
-    report.add_argument("--data", help="the rows of the fit, for the figure of the atoms")
+    report.add_argument("--data", help="the rows of the fit, to be shown beside the curves")
+    report.add_argument("--labels", help="file with a text a line for every row")
+    report.add_argument("--force", action="store_true",
+                        help="write without rows over a report that shows them")
 
     compare = commands.add_parser("compare", help="compare fits of the same rows by V")
     compare.add_argument("folders", nargs="+")

@@ -17,14 +17,8 @@ import numpy as np
 import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
-from reml_sae.diagnostics import (
-    align_angles,
-    circular_correlation,
-    plot_atoms,
-    plot_noise,
-    write_html,
-)
-from reml_sae.errors import InputError, MissingDependencyError, require
+from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
+from reml_sae.errors import InputError
 from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
 from reml_sae.penalties._schema import describe, listing, schema
 
@@ -68,11 +62,12 @@ def fit(options: argparse.Namespace) -> None:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
     Z = read_matrix(options.data, "data")
+    labels = _labels(options.labels, len(Z))
     model = rs.SAEManifold(**{"verbose": 1, **arguments}).fit(Z)
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder / FIT_FILE)
-    _write_report(model, folder, Z)
+    _write_report(model, folder, Z, labels, options.data)
     print(model.summary())
     print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
 
@@ -123,33 +118,41 @@ def report(options: argparse.Namespace) -> None:
     if Z is not None:
         check_same_rows({options.folder: model.data_digest_,
                          f"--data={options.data}": matrix_digest(Z)})
+    labels = _labels(options.labels, len(model.codes_))
     print(model.summary())
     print()
     print(model.diagnostics_.summary())
-    _write_report(model, Path(options.folder), Z)
-    print(f"\nwrote {Path(options.folder) / REPORT_FILE}")
+    path = Path(options.folder) / REPORT_FILE
+    if Z is None and not options.force and shows_rows(path):
+        print(f"\nkept {path}, which shows rows of the data and would not without --data; give "
+              "them, or --force", file=sys.stderr)
+        return
+    _write_report(model, Path(options.folder), Z, labels, options.data or "")
+    print(f"\nwrote {path}")
 
 
-def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
+def _labels(name: str | None, n_rows: int) -> list[str] | None:
+    """Texts of the rows, one a line of a file."""
+    if name is None:
+        return None
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"--labels={name!r}: there is no such file")
     try:
-        figures = _figures(model, Z)
-    except MissingDependencyError as error:
-        figures = []
-        print(f"the report has no figures: {error}", file=sys.stderr)
-    text = model.summary()
-    write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
-    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_.checks, figures)
+        labels = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--labels={name!r} is not UTF-8 text: {error}") from error
+    if len(labels) != n_rows:
+        raise InputError(f"--labels={name!r} has {len(labels)} lines, the data have {n_rows} rows; "
+                         "write one line a row")
+    return labels
 
 
-def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:
-    """Figures of a report; not of pyplot, which would keep those of every report of a process."""
-    new = require("matplotlib.figure", "plot", "a figure").Figure
-    figures = [model.trace_.plot(new(figsize=(10, 3.6), layout="constrained").subplots(1, 2))]
-    if model.noise_.kind != "isotropic":
-        figures.append(plot_noise(model, new(layout="constrained")))
-    if Z is not None:
-        figures.append(plot_atoms(model, Z, figure=new(layout="constrained")))
-    return figures
+def _write_report(
+    model: rs.SAEManifold, folder: Path, Z: Any, labels: list[str] | None, source: str
+) -> None:
+    write_bytes_atomically(folder / SUMMARY_FILE, (model.summary() + "\n").encode())
+    model.report(folder / REPORT_FILE, Z, labels, source=source, force=True)
 
 
 def compare(options: argparse.Namespace) -> None:

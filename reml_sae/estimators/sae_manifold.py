@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import summary_text
+from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
@@ -34,7 +34,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.io import check_same_rows, matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -379,6 +379,37 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """Text table of the fit, in the manner of mgcv's summary."""
         self._check_fitted()
         return summary_text(self)
+
+    @single_threaded
+    def report(
+        self, path: str | os.PathLike[str], Z: Any = None, labels: Sequence[str] | None = None,
+        *, source: str = "", force: bool = False,
+    ) -> None:
+        """Write the report of the fit as one self-contained HTML page, atomically.
+
+        Parameters
+        ----------
+        path : path
+        Z : array-like (N, p) or path, optional
+            The training rows, to be shown beside the curves.
+        labels : sequence of N str, optional
+            A text for every row.
+        source : str
+            What the data are called.
+        force : bool
+            Whether a page without rows may take the place of one with rows.
+
+        Raises
+        ------
+        InputError
+            Where Z are not the rows of the fit, there is not one text a row, or a better report
+            would be lost.
+        """
+        self._check_fitted()
+        data = None if Z is None else self._data(Z)
+        if data is not None:
+            check_same_rows({"the fit": self._fitted.units.digest, "Z": matrix_digest(data)})
+        write_report(path, self, data, labels, source, force)
 
     # --- persistence -------------------------------------------------------------------------
 
