@@ -1,4 +1,4 @@
-"""The command line: reml-sae demo | fit | encode | report | compare | penalties."""
+"""The command line: reml-sae demo | fit | encode | report | export | compare | penalties."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--labels", help="file with a text a line for every row")
     report.add_argument("--force", action="store_true",
                         help="write without rows over a report that shows them")
+
+    export = commands.add_parser("export", help="write a fit as a folder with its curves as "
+                                 "directions, in the layout of SAELens")
+    export.add_argument("folder", help="folder that fit wrote")
+    export.add_argument("-o", "--out", required=True, help="folder to make")
+    export.add_argument("--anchors", type=int, default=12, help="directions of a curved atom")
 
     compare = commands.add_parser("compare", help="compare fits of the same rows by V")
     compare.add_argument("folders", nargs="+")

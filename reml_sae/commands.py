@@ -92,7 +92,7 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    model = _load(options.folder)
+    model = rs.load(options.folder)
     codes = model.transform(read_matrix(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
               "objective": codes.objective, "converged": codes.converged,
@@ -113,7 +113,7 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Print the summary and the checks, and write the HTML report."""
-    model = _load(options.folder)
+    model = rs.load(options.folder)
     Z = read_matrix(options.data, "--data") if options.data else None
     if Z is not None:
         check_same_rows({options.folder: model.data_digest_,
@@ -157,7 +157,7 @@ def _write_report(
 
 def compare(options: argparse.Namespace) -> None:
     """Print fits of the same rows in the order of V."""
-    models = {name: _load(name) for name in options.folders}
+    models = {name: rs.load(name) for name in options.folders}
     check_same_rows({name: model.data_digest_ for name, model in models.items()})
     best = min(model.criterion_ for model in models.values())
     print(f"{'fit':<32}{'atoms':>6}{'V':>18}{'above best':>14}{'edf':>10}  status")
@@ -165,6 +165,12 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{name:<32}{len(model.atoms_):>6}{model.criterion_:>18.3f}"
               f"{model.criterion_ - best:>14.3f}{model.edf_:>10.1f}  "
               f"{'converged' if model.converged_ else model.message_}")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a fit as a folder that readers of plain sparse autoencoders take."""
+    rs.load(options.folder).save_folder(options.out, options.anchors)
+    print(f"wrote {options.out}")
 
 
 def penalties(options: argparse.Namespace) -> None:
@@ -179,10 +185,5 @@ def penalties(options: argparse.Namespace) -> None:
         print("\n".join(listing(kind) for kind in kinds))
 
 
-def _load(folder: str) -> rs.SAEManifold:
-    path = Path(folder)
-    return rs.load(path / FIT_FILE if path.is_dir() else path)
-
-
-COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "compare": compare,
-            "penalties": penalties}
+COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "export": export,
+            "compare": compare, "penalties": penalties}

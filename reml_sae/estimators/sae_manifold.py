@@ -21,6 +21,7 @@ from reml_sae.engine import Deadline, TraceRow
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._folder import check_folder, fit_file, write_folder
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
@@ -418,6 +419,24 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._check_fitted()
         write_fit(path, self._fitted, self.get_params(deep=False))
 
+    def save_folder(self, path: str | os.PathLike[str], n_anchors: int = 12) -> None:
+        """Write the fit, and its curves as directions in SAELens' layout, as a new folder.
+
+        Parameters
+        ----------
+        path : path
+            ``cfg.json``, ``sae_weights.safetensors`` and ``fit.safetensors`` are written into it.
+        n_anchors : int
+            About how many points of every curved atom become directions, at least 2.
+
+        Raises
+        ------
+        InputError
+            Where the folder is there already, or the family is not Gaussian.
+        """
+        self._check_fitted()
+        write_folder(path, self._fitted, check_integer("n_anchors", n_anchors, 2), self.save)
+
     # --- helpers -----------------------------------------------------------------------------
 
     def _check_fitted(self) -> None:
@@ -437,14 +456,17 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
 
 def load(path: str | os.PathLike[str]) -> SAEManifold:
-    """Read a fitted `SAEManifold` that its ``save`` wrote.
+    """Read a fitted `SAEManifold` that its ``save``, or ``save_folder``, wrote.
 
     Raises
     ------
     InputError
-        Where the file cannot be read or holds something else.
+        Where the file cannot be read or holds something else, or the files of a folder are not of
+        one fit.
     """
-    fitted, parameters = read_fit(path)
+    fitted, parameters = read_fit(fit_file(path))
+    if os.path.isdir(path):
+        check_folder(path, fitted)
     model = SAEManifold(**parameters)
     model._adopt(fitted)
     return model

@@ -1,6 +1,11 @@
 """Artifacts and matrix sources."""
 
-from reml_sae.io.artifacts import read_artifact, write_artifact, write_bytes_atomically
+from reml_sae.io.artifacts import (
+    new_folder,
+    read_artifact,
+    write_artifact,
+    write_bytes_atomically,
+)
 from reml_sae.io.digest import check_same_rows, matrix_digest
 from reml_sae.io.extreme import ExtremeRows, extreme_rows, named_rows
 from reml_sae.io.sources import read_matrix
@@ -11,6 +16,7 @@ __all__ = [
     "extreme_rows",
     "matrix_digest",
     "named_rows",
+    "new_folder",
     "read_artifact",
     "read_matrix",
     "write_artifact",

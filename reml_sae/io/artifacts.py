@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,37 @@ def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to fill, which takes its place at the end, or is gone where that fails.
+
+    Raises
+    ------
+    InputError
+        Where the folder above does not exist, or there is something at the path.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"path={os.fspath(path)!r}: {str(target.parent)!r} does not exist; create "
+                         "it first")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"path={os.fspath(path)!r} is there already; give a new folder")
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        os.replace(folder, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_artifact(
