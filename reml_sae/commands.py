@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -18,8 +19,17 @@ import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
 from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
+from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError
-from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
+from reml_sae.exit_status import ExitStatus
+from reml_sae.io import (
+    check_folder,
+    check_same_rows,
+    check_writable,
+    matrix_digest,
+    read_matrix,
+    write_bytes_atomically,
+)
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
@@ -47,8 +57,8 @@ def demo(options: argparse.Namespace) -> None:
           f"   ({seconds:.1f} s)")
 
 
-def fit(options: argparse.Namespace) -> None:
-    """Fit a matrix and write the artifact, the summary and a report."""
+def fit(options: argparse.Namespace) -> int:
+    """Fit a matrix and write the artifact, the summary and a report; returns the exit status."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
     for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
                  "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
@@ -61,15 +71,37 @@ def fit(options: argparse.Namespace) -> None:
     if options.topology:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
+    check_folder(options.out, "--out")
     Z = read_matrix(options.data, "data")
     labels = _labels(options.labels, len(Z))
-    model = rs.SAEManifold(**{"verbose": 1, **arguments}).fit(Z)
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save(folder / FIT_FILE)
-    _write_report(model, folder, Z, labels, options.data)
-    print(model.summary())
-    print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    verbose = 0 if options.quiet else 1
+    model = rs.SAEManifold(**{"verbose": verbose, **arguments}).fit(Z)
+    folder = _save(model, Path(options.out))
+    try:
+        _write_report(model, folder, Z, labels, options.data)
+    except KeyboardInterrupt:
+        print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    if not options.quiet:
+        print(model.summary())
+        print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    if model.converged_:
+        return ExitStatus.DONE
+    interrupted = model.message_.startswith(OuterStatus.INTERRUPTED.value)
+    return ExitStatus.INTERRUPTED if interrupted else ExitStatus.NOT_CONVERGED
+
+
+def _save(model: rs.SAEManifold, folder: Path) -> Path:
+    """Save a fit to a folder, or to a temporary one where that one cannot take it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder / FIT_FILE)
+        return folder
+    except (InputError, OSError) as error:
+        kept = Path(tempfile.mkdtemp(prefix="reml-sae-"))
+        model.save(kept / FIT_FILE)
+        print(f"reml-sae: {error}. The fit was kept in {kept}", file=sys.stderr)
+        return kept
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -92,15 +124,16 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
+    path = Path(options.out)
+    if path.suffix != ".npz":
+        raise InputError(f"--out={options.out!r} must end in .npz")
+    check_writable(path, "--out")
     model = rs.load(options.folder)
     codes = model.transform(read_matrix(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
               "objective": codes.objective, "converged": codes.converged,
               "weights": codes.weights}
     arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
-    path = Path(options.out)
-    if path.suffix != ".npz":
-        raise InputError(f"--out={options.out!r} must end in .npz")
     _write_npz(path, arrays)
     print(f"wrote the codes of {len(codes)} rows to {path}")
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from reml_sae._version import __version__
-from reml_sae.errors import InputError
+from reml_sae.errors import ArtifactError, InputError
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.io import new_folder
 from reml_sae.manifolds import Manifold
@@ -70,17 +70,17 @@ def fit_file(path: str | os.PathLike[str]) -> Path:
     """The file of a fit: the path, or that in the folder at the path."""
     place = Path(path)
     if place.is_dir() and not (place / FIT_FILE).is_file():
-        raise InputError(f"path={os.fspath(path)!r} has no {FIT_FILE}: it is no folder of "
-                         "reml_sae, or it is incomplete")
+        raise ArtifactError(f"path={os.fspath(path)!r} has no {FIT_FILE}: it is no folder of "
+                            "reml_sae, or it is incomplete")
     return place / FIT_FILE if place.is_dir() else place
 
 
-def check_folder(path: str | os.PathLike[str], fitted: FittedSAE) -> None:
+def check_export(path: str | os.PathLike[str], fitted: FittedSAE) -> None:
     """Refuse a folder whose files are not of one fit; one with the fit alone is right.
 
     Raises
     ------
-    InputError
+    ArtifactError
         Naming the file, the entry, and what is wrong with it.
     """
     folder = Path(path)
@@ -91,20 +91,20 @@ def check_folder(path: str | os.PathLike[str], fitted: FittedSAE) -> None:
     try:
         found = load_file(weights_file)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{weights_file} cannot be read ({error}); export the fit again"
-                         ) from error
+        raise ArtifactError(f"{weights_file} cannot be read ({error}); export the fit again"
+                            ) from error
     wanted, _ = sae_weights(fitted, config[OWN]["n_anchors"])
     d_sae, d_in = wanted["W_dec"].shape
     for name, value in (("architecture", "standard"), ("d_in", d_in), ("d_sae", d_sae)):
         if config.get(name) != value:
-            raise InputError(f"{config_file}: {name} is {config.get(name)!r}, that of {FIT_FILE} "
-                             f"is {value!r}; export the fit again")
+            raise ArtifactError(f"{config_file}: {name} is {config.get(name)!r}, that of "
+                                f"{FIT_FILE} is {value!r}; export the fit again")
     for name, value in wanted.items():
         if name not in found:
-            raise InputError(f"{weights_file} has no tensor {name!r}; export the fit again")
+            raise ArtifactError(f"{weights_file} has no tensor {name!r}; export the fit again")
         if found[name].shape != value.shape or not np.allclose(found[name], value, rtol=1e-4):
-            raise InputError(f"{weights_file}: {name} is not that of {FIT_FILE}; the files are of "
-                             "different fits, or one was changed. Export the fit again")
+            raise ArtifactError(f"{weights_file}: {name} is not that of {FIT_FILE}; the files are "
+                                "of different fits, or one was changed. Export the fit again")
 
 
 def sae_weights(
@@ -159,10 +159,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); export the fit again") from error
+        raise ArtifactError(f"{path} cannot be read ({error}); export the fit again") from error
     own = config.get(OWN) if isinstance(config, dict) else None
     anchors = own.get("n_anchors") if isinstance(own, dict) else None
     if not isinstance(anchors, int) or anchors < 2:
-        raise InputError(f"{path}: {OWN}.n_anchors is {anchors!r}, and must be the integer that "
-                         "the folder was written with; export the fit again")
+        raise ArtifactError(f"{path}: {OWN}.n_anchors is {anchors!r}, and must be the integer that "
+                            "the folder was written with; export the fit again")
     return dict(config)

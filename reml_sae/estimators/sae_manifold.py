@@ -18,10 +18,16 @@ from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
-from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
+from reml_sae.errors import (
+    ArtifactError,
+    ConvergenceWarning,
+    DataWarning,
+    InputError,
+    NotFittedError,
+)
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
-from reml_sae.estimators._folder import check_folder, fit_file, write_folder
+from reml_sae.estimators._folder import check_export, fit_file, write_folder
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
@@ -460,13 +466,19 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
 
     Raises
     ------
+    ArtifactError
+        Where the file was changed since, is truncated, or holds something else.
     InputError
-        Where the file cannot be read or holds something else, or the files of a folder are not of
-        one fit.
+        Where there is no such file, or the files of a folder are not of one fit.
     """
     fitted, parameters = read_fit(fit_file(path))
     if os.path.isdir(path):
-        check_folder(path, fitted)
-    model = SAEManifold(**parameters)
+        check_export(path, fitted)
+    try:
+        model = SAEManifold(**parameters)
+        model._resolve()
+    except (TypeError, InputError) as error:
+        raise ArtifactError(f"path={os.fspath(path)!r} holds parameters that are none: {error}"
+                            ) from error
     model._adopt(fitted)
     return model
