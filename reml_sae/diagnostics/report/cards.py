@@ -14,6 +14,7 @@ from reml_sae.typing import Array
 
 FULL_CARDS = 50
 """Atoms, the most evident first, with full cards; those of the others have fewer points."""
+FULL_MESH, FEW_LINES = (12, 41), (6, 21)
 POINTS, FEW_POINTS, TOP_ROWS, NEIGHBOURS, BINS = 400, 60, 8, 5, 24
 DIGITS = 4
 
@@ -38,7 +39,9 @@ def card(k: int, rows: RowsOfFit, neighbours: list[dict[str, Any]], full: bool) 
         {"name": name, **_histogram(values, cyclic)}
         for name, values, cyclic in shown_coordinates(shape, t[carried])]
     shown = _spread(carried, POINTS if full else FEW_POINTS)
-    return {**out, **_drawing(k, atom, rows, t[carried], shown)}
+    lines = ([curve(shape, t[carried])] if shape.intrinsic_dim == 1
+             else mesh(shape, *(FULL_MESH if full else FEW_LINES)))
+    return {**out, **_drawing(k, atom, rows, lines, shown)}
 
 
 def co_activation(users: NDArray[np.bool_]) -> list[list[dict[str, Any]]]:
@@ -53,8 +56,9 @@ def co_activation(users: NDArray[np.bool_]) -> list[list[dict[str, Any]]]:
             for k in range(len(cosine))]
 
 
-def _drawing(k: int, atom: Any, rows: RowsOfFit, t: Array, shown: NDArray[np.intp]
-             ) -> dict[str, Any]:
+def _drawing(
+    k: int, atom: Any, rows: RowsOfFit, lines: list[Array], shown: NDArray[np.intp]
+) -> dict[str, Any]:
     """Curve or mesh of an atom on its own axes, and the rows beside it."""
     shape = atom.topology
     frame = Frame.of(atom)
@@ -64,10 +68,9 @@ def _drawing(k: int, atom: Any, rows: RowsOfFit, t: Array, shown: NDArray[np.int
     axes = [f"axis {j + 1}: {share:.1%} of the atom" if share else "residual: across the atom"
             for j, share in enumerate(frame.shares)]
     out: dict[str, Any] = {"axes": axes, "lines": [], "points": [], "at": [], "row": []}
-    drawn = [curve(shape, t)] if shape.intrinsic_dim == 1 else mesh(shape)
     out["residual"] = len(axes) == 2 and not frame.shares[1]
     out["surface"] = shape.intrinsic_dim == 2 and len(frame.axes) == 3
-    out["lines"] = [_plain(frame.project(shape.basis(line) @ atom.coefficients)) for line in drawn]
+    out["lines"] = [_plain(frame.project(shape.basis(line) @ atom.coefficients)) for line in lines]
     if own is not None:
         colour = shown_coordinates(shape, rows.model.codes_.coordinates[k][shown])[0]
         out |= {"points": _plain(frame.project(own)), "at": _plain(colour[1]),

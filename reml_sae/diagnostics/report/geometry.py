@@ -10,7 +10,7 @@ import numpy as np
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
-GRID, CURVE_POINTS, MESH_LINES, MESH_POINTS = 400, 129, 12, 41
+GRID, CURVE_POINTS = 400, 129
 BULK = 2.0
 """Standard deviations of a Gaussian coordinate that a mesh covers."""
 NEGLIGIBLE = 1e-9
@@ -92,8 +92,8 @@ def curve(shape: Manifold, t: Array) -> Array:
     return np.linspace(low, high, CURVE_POINTS)[:, None]
 
 
-def mesh(shape: Manifold) -> list[Array]:
-    """Lines of constant coordinate (m, d) over a surface; none of other shapes."""
+def mesh(shape: Manifold, n_lines: int = 12, n_points: int = 41) -> list[Array]:
+    """Lines of constant coordinate (n_points, d) over a surface; none of other shapes."""
     if shape.intrinsic_dim != 2:
         return []
     ranges = [np.pi if j in shape.angular_axes else BULK for j in range(2)]
@@ -101,9 +101,9 @@ def mesh(shape: Manifold) -> list[Array]:
         ranges = [np.pi, 0.5 * np.pi]
     lines = []
     for j in range(2):
-        along = np.linspace(-ranges[j], ranges[j], MESH_POINTS)
-        for at in np.linspace(-ranges[1 - j], ranges[1 - j], MESH_LINES + 1):
-            pair = np.empty((MESH_POINTS, 2))
+        along = np.linspace(-ranges[j], ranges[j], n_points)
+        for at in np.linspace(-ranges[1 - j], ranges[1 - j], n_lines + 1):
+            pair = np.empty((n_points, 2))
             pair[:, j], pair[:, 1 - j] = along, at
             lines.append(pair if shape.intrinsic_dim == shape.latent_dim else _unit_vectors(pair))
     return lines

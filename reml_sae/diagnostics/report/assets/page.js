@@ -212,8 +212,8 @@ function drawSections() {
   const { iteration, above, strengths, n_strengths } = data.trace;
   const shown = Object.keys(strengths);
   trace.append(
-    lines([{ name: "V above its lowest", points: iteration.map((i, j) => [i, above[j] || 1e-6]) }],
-      { log: true, dots: true, x: "outer iteration", y: "nats; the lowest is drawn at 1e-6" }),
+    lines([{ name: "V above its lowest", points: iteration.map((i, j) => [i, Math.max(above[j], 1e-6)]) }],
+      { log: true, dots: true, x: "outer iteration", y: "nats; what is below 1e-6 is drawn there" }),
     lines(shown.map((name) => ({ name, points: iteration.map((i, j) => [i, strengths[name][j]]) })),
       { x: "outer iteration", y: shown.length < n_strengths
         ? `log strengths, the ${shown.length} of ${n_strengths} that moved most` : "log strengths" }));
