@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import summary_text
+from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
@@ -30,6 +30,7 @@ from reml_sae.errors import (
 )
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._folder import check_export, fit_file, write_folder
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
@@ -43,7 +44,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import check_folder, matrix_digest, read_matrix
+from reml_sae.io import check_folder, check_same_rows, matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -411,12 +412,61 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._check_fitted()
         return summary_text(self)
 
+    @single_threaded
+    def report(
+        self, path: str | os.PathLike[str], Z: Any = None, labels: Sequence[str] | None = None,
+        *, source: str = "", force: bool = False,
+    ) -> None:
+        """Write the report of the fit as one self-contained HTML page, atomically.
+
+        Parameters
+        ----------
+        path : path
+        Z : array-like (N, p) or path, optional
+            The training rows, to be shown beside the curves.
+        labels : sequence of N str, optional
+            A text for every row.
+        source : str
+            What the data are called.
+        force : bool
+            Whether a page without rows may take the place of one with rows.
+
+        Raises
+        ------
+        InputError
+            Where Z are not the rows of the fit, there is not one text a row, or a better report
+            would be lost.
+        """
+        self._check_fitted()
+        data = None if Z is None else self._data(Z)
+        if data is not None:
+            check_same_rows({"the fit": self._fitted.units.digest, "Z": matrix_digest(data)})
+        write_report(path, self, data, labels, source, force)
+
     # --- persistence -------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one .safetensors file, atomically."""
         self._check_fitted()
         write_fit(path, self._fitted, self.get_params(deep=False))
+
+    def save_folder(self, path: str | os.PathLike[str], n_anchors: int = 12) -> None:
+        """Write the fit, and its curves as directions in SAELens' layout, as a new folder.
+
+        Parameters
+        ----------
+        path : path
+            ``cfg.json``, ``sae_weights.safetensors`` and ``fit.safetensors`` are written into it.
+        n_anchors : int
+            About how many points of every curved atom become directions, at least 2.
+
+        Raises
+        ------
+        InputError
+            Where the folder is there already, or the family is not Gaussian.
+        """
+        self._check_fitted()
+        write_folder(path, self._fitted, check_integer("n_anchors", n_anchors, 2), self.save)
 
     # --- helpers -----------------------------------------------------------------------------
 
@@ -437,16 +487,18 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
 
 def load(path: str | os.PathLike[str]) -> SAEManifold:
-    """Read a fitted `SAEManifold` that its ``save`` wrote.
+    """Read a fitted `SAEManifold` that its ``save``, or ``save_folder``, wrote.
 
     Raises
     ------
     ArtifactError
         Where the file was changed since, is truncated, or holds something else.
     InputError
-        Where there is no such file.
+        Where there is no such file, or the files of a folder are not of one fit.
     """
-    fitted, parameters = read_fit(path)
+    fitted, parameters = read_fit(fit_file(path))
+    if os.path.isdir(path):
+        check_export(path, fitted)
     try:
         model = SAEManifold(**parameters)
         model._resolve()
