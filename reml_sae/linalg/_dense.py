@@ -26,7 +26,7 @@ class DenseCholesky:
     lower: Array
 
     @classmethod
-    def of(cls, matrix: Array, name: str) -> DenseCholesky:
+    def of(cls, matrix: Array, name: str, overwrite: bool = False) -> DenseCholesky:
         """Factor a matrix, of which only the lower triangle is read.
 
         Parameters
@@ -34,6 +34,9 @@ class DenseCholesky:
         matrix : (P, P) array
         name : str
             What the matrix is, for the message of the error.
+        overwrite : bool
+            Whether the factor may take the memory of the matrix, which then must have both
+            triangles.
 
         Raises
         ------
@@ -44,7 +47,8 @@ class DenseCholesky:
             return cls(matrix.copy())
         if not np.isfinite(matrix).all():
             raise NotPositiveDefiniteError(f"{name} has entries that are not finite")
-        lower, info = lapack.dpotrf(matrix, lower=True, clean=True)
+        lower, info = (lapack.dpotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
+                       if overwrite else lapack.dpotrf(matrix, lower=True, clean=True))
         if info != 0:
             raise NotPositiveDefiniteError(
                 f"{name} is not positive definite: its leading minor of order {info} fails"

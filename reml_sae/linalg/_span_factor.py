@@ -96,7 +96,7 @@ class SpanSchur:
     ----------
     matrix : SpanBlocks
     coupling : (M, r, M, r) array
-        C^T D^-1 C.
+        C^T D^-1 C; its memory becomes that of the factor.
     """
 
     def __init__(self, matrix: SpanBlocks, coupling: Array):
@@ -106,7 +106,7 @@ class SpanSchur:
         # outside the span the border is G alone; where the span is everything, G may be singular
         self._gram = DenseCholesky.of(matrix.gram if self.outside else np.empty((0, 0)),
                                       "the border's Gram matrix")
-        schur = np.negative(coupling)
+        schur = np.negative(coupling, out=coupling)
         for output in range(self.r):
             schur[:, output, :, output] += matrix.gram
         schur = schur.reshape(self.m * self.r, self.m * self.r)
@@ -118,7 +118,7 @@ class SpanSchur:
                 schur[where, where] += own[:, None] * own
         if matrix.dense_border.size:
             schur += matrix.dense_border
-        self._inside = DenseCholesky.of(schur, "the Schur complement on the border")
+        self._inside = DenseCholesky.of(schur, "the Schur complement on the border", True)
 
     def plus(self, extra: Array) -> SpanSchur:
         """The factor of S + ``extra`` (M, r, M, r)."""
