@@ -6,6 +6,13 @@ the first and adds up the second, always in the order of the chunks: what comes 
 on where they ran.
 """
 
-from reml_sae.rows._map import RowMap, RowResult, SerialRows, gather_rows, row_slices
+from reml_sae.rows._map import (
+    CHUNK_ELEMENTS,
+    RowMap,
+    RowResult,
+    SerialRows,
+    gather_rows,
+    row_slices,
+)
 
-__all__ = ["RowMap", "RowResult", "SerialRows", "gather_rows", "row_slices"]
+__all__ = ["CHUNK_ELEMENTS", "RowMap", "RowResult", "SerialRows", "gather_rows", "row_slices"]
