@@ -25,7 +25,13 @@ from reml_sae.diagnostics import (
     write_html,
 )
 from reml_sae.errors import InputError, MissingDependencyError, require
-from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
+from reml_sae.io import (
+    check_same_rows,
+    matrix_digest,
+    open_rows,
+    read_matrix,
+    write_bytes_atomically,
+)
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
@@ -97,15 +103,15 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    model = _load(options.folder)
-    codes = model.transform(read_matrix(options.data, "data"))
+    path = Path(options.out)
+    if path.suffix != ".npz":
+        raise InputError(f"--out={options.out!r} must end in .npz")
+    model = _load(options.folder).set_params(executor=options.executor)
+    codes = model.transform(open_rows(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
               "objective": codes.objective, "converged": codes.converged,
               "weights": codes.weights}
     arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
-    path = Path(options.out)
-    if path.suffix != ".npz":
-        raise InputError(f"--out={options.out!r} must end in .npz")
     _write_npz(path, arrays)
     print(f"wrote the codes of {len(codes)} rows to {path}")
 

@@ -19,6 +19,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "RegistryError",
     "RemlSaeError",
+    "WorkerError",
     "located",
     "require",
 ]
@@ -60,6 +61,10 @@ class InnerConvergenceError(RemlSaeError, ArithmeticError):
 
 class MissingDependencyError(RemlSaeError, ImportError):
     """An optional dependency is missing; the message says the pip command."""
+
+
+class WorkerError(RemlSaeError, RuntimeError):
+    """A worker process or a cluster was lost; the message names the rows that were not done."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -24,6 +24,15 @@ from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
+from reml_sae.estimators._streaming import (
+    check_memory,
+    codes_of,
+    explained,
+    joined_codes,
+    prediction_of,
+    spread_of,
+    stream,
+)
 from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
     check_integer,
@@ -34,7 +43,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.io import matrix_digest, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -126,6 +135,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
         Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
+    executor : None, int, distributed.Client, str or RowMap, default=None
+        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
+        once. A number of worker processes. A client of a dask cluster, or the address of its
+        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
 
     Attributes
     ----------
@@ -198,6 +211,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         integration: Integration = "auto",
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
+        executor: Any = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -219,6 +233,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.integration = integration
         self.noise = noise
         self.row_noise = row_noise
+        self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -228,7 +243,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, tensor, or path to .npy or .safetensors
+        Z : (N, p) array, memmap, tensor, or path
+            As `reml_sae.io.open_rows` takes it; all of it is read.
         y : ignored
 
         Returns
@@ -242,7 +258,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        data = read_matrix(Z)
+        source = open_rows(Z)
+        check_memory(source)
+        data = read_matrix(source)
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
@@ -328,15 +346,19 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def transform(self, Z: Any) -> Codes:
         """Codes of rows under the fitted decoders.
 
-        A penalty along a sequence takes these rows as a sequence of their own.
+        A penalty along a sequence takes these rows as a sequence of their own. The rows of a file
+        are read, and with an ``executor`` all rows are sent, a chunk at a time.
 
         Raises
         ------
         InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows.
+            Where Z cannot be used, or a penalty holds values for another number of rows, or ties
+            rows of different chunks.
+        WorkerError
+            Where a worker of the ``executor`` died.
         """
-        data = self._data(Z)
-        return self._fitted.encode(self._fitted.units.standardised(data))
+        self._check_fitted()
+        return joined_codes(stream(self._fitted, Z, self.executor, codes_of))
 
     @single_threaded
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
@@ -364,7 +386,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
-        return self.reconstruct(self.transform(Z))
+        self._check_fitted()
+        parts = list(stream(self._fitted, Z, self.executor, prediction_of))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
@@ -372,8 +396,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        data = self._data(Z)
-        return self._fitted.score(data)
+        self._check_fitted()
+        return explained(stream(self._fitted, Z, self.executor, spread_of))
 
     def summary(self) -> str:
         """Text table of the fit, in the manner of mgcv's summary."""

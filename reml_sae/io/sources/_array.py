@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
-from reml_sae.io.sources._base import RowChunk, Rows, check_shape, finite, float_dtype
+from reml_sae.io.sources._base import (
+    RowChunk,
+    Rows,
+    RowSource,
+    check_shape,
+    finite,
+    float_dtype,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +71,11 @@ class ArrayRows:
         """The rows alone, so that no other is sent with them."""
         part = self.array[start - self.first:stop - self.first]
         return RowChunk(ArrayRows(self.name, part, start), start, stop)
+
+
+def is_in_memory(source: RowSource) -> bool:
+    """Whether all rows are in memory anyway."""
+    return isinstance(source, ArrayRows)
 
 
 def _as_array(source: Any, name: str) -> NDArray[Any]:
