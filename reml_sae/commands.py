@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -24,9 +25,13 @@ from reml_sae.diagnostics import (
     plot_noise,
     write_html,
 )
+from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError, MissingDependencyError, require
+from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
+    check_folder,
     check_same_rows,
+    check_writable,
     matrix_digest,
     open_rows,
     read_matrix,
@@ -59,8 +64,8 @@ def demo(options: argparse.Namespace) -> None:
           f"   ({seconds:.1f} s)")
 
 
-def fit(options: argparse.Namespace) -> None:
-    """Fit a matrix and write the artifact, the summary and a report."""
+def fit(options: argparse.Namespace) -> int:
+    """Fit a matrix and write the artifact, the summary and a report; returns the exit status."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
     for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
                  "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
@@ -73,14 +78,36 @@ def fit(options: argparse.Namespace) -> None:
     if options.topology:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
+    check_folder(options.out, "--out")
     Z = read_matrix(options.data, "data")
-    model = rs.SAEManifold(**{"verbose": 1, **arguments}).fit(Z)
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save(folder / FIT_FILE)
-    _write_report(model, folder, Z)
-    print(model.summary())
-    print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    verbose = 0 if options.quiet else 1
+    model = rs.SAEManifold(**{"verbose": verbose, **arguments}).fit(Z)
+    folder = _save(model, Path(options.out))
+    try:
+        _write_report(model, folder, Z)
+    except KeyboardInterrupt:
+        print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    if not options.quiet:
+        print(model.summary())
+        print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    if model.converged_:
+        return ExitStatus.DONE
+    interrupted = model.message_.startswith(OuterStatus.INTERRUPTED.value)
+    return ExitStatus.INTERRUPTED if interrupted else ExitStatus.NOT_CONVERGED
+
+
+def _save(model: rs.SAEManifold, folder: Path) -> Path:
+    """Save a fit to a folder, or to a temporary one where that one cannot take it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder / FIT_FILE)
+        return folder
+    except (InputError, OSError) as error:
+        kept = Path(tempfile.mkdtemp(prefix="reml-sae-"))
+        model.save(kept / FIT_FILE)
+        print(f"reml-sae: {error}. The fit was kept in {kept}", file=sys.stderr)
+        return kept
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -106,6 +133,7 @@ def encode(options: argparse.Namespace) -> None:
     path = Path(options.out)
     if path.suffix != ".npz":
         raise InputError(f"--out={options.out!r} must end in .npz")
+    check_writable(path, "--out")
     model = _load(options.folder).set_params(executor=options.executor)
     codes = model.transform(open_rows(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
