@@ -21,6 +21,7 @@ from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.priors import check_terms, with_null_priors, with_own_priors
 from reml_sae.models.sae.terms import check_priors, check_rows
 from reml_sae.registry import near_names
+from reml_sae.rows import row_map
 
 CURVATURES = ("majorizer", "exact")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
@@ -60,6 +61,7 @@ def check_parameters(model: Any) -> None:
                          f"{family.name!r} needs curvature='majorizer'")
     check_choice("integration", model.integration, INTEGRATIONS)
     read_noise(model.noise)
+    row_map(model.executor)
     check_integer("max_outer", model.max_outer, 1)
     check_integer("n_init", model.n_init, 1)
     check_integer("verbose", model.verbose, 0)

@@ -34,6 +34,15 @@ from reml_sae.estimators._folder import check_export, fit_file, write_folder
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
+from reml_sae.estimators._streaming import (
+    check_memory,
+    codes_of,
+    explained,
+    joined_codes,
+    prediction_of,
+    spread_of,
+    stream,
+)
 from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
     check_integer,
@@ -44,7 +53,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import check_folder, check_same_rows, matrix_digest, read_matrix
+from reml_sae.io import check_folder, check_same_rows, matrix_digest, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -53,7 +62,7 @@ from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 from reml_sae.typing import Array
 
-NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint")
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
 """Parameters on which the result of a search that comes to its end does not hang."""
 
 
@@ -144,6 +153,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         rows with the same arguments (other than budgets of time) that finds it there, goes on
         where the last one was stopped, killed or ran out of time, to the same result to the bit.
         It is removed when the search has come to its end.
+    executor : None, int, distributed.Client, str or RowMap, default=None
+        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
+        once. A number of worker processes. A client of a dask cluster, or the address of its
+        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
 
     Attributes
     ----------
@@ -217,6 +230,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
         checkpoint: str | os.PathLike[str] | None = None,
+        executor: Any = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -239,6 +253,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.noise = noise
         self.row_noise = row_noise
         self.checkpoint = checkpoint
+        self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -248,7 +263,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, tensor, or path to .npy or .safetensors
+        Z : (N, p) array, memmap, tensor, or path
+            As `reml_sae.io.open_rows` takes it; all of it is read.
         y : ignored
 
         Returns
@@ -262,7 +278,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        data = read_matrix(Z)
+        source = open_rows(Z)
+        check_memory(source)
+        data = read_matrix(source)
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
@@ -360,15 +378,19 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def transform(self, Z: Any) -> Codes:
         """Codes of rows under the fitted decoders.
 
-        A penalty along a sequence takes these rows as a sequence of their own.
+        A penalty along a sequence takes these rows as a sequence of their own. The rows of a file
+        are read, and with an ``executor`` all rows are sent, a chunk at a time.
 
         Raises
         ------
         InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows.
+            Where Z cannot be used, or a penalty holds values for another number of rows, or ties
+            rows of different chunks.
+        WorkerError
+            Where a worker of the ``executor`` died.
         """
-        data = self._data(Z)
-        return self._fitted.encode(self._fitted.units.standardised(data))
+        self._check_fitted()
+        return joined_codes(stream(self._fitted, Z, self.executor, codes_of))
 
     @single_threaded
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
@@ -396,7 +418,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
-        return self.reconstruct(self.transform(Z))
+        self._check_fitted()
+        parts = list(stream(self._fitted, Z, self.executor, prediction_of))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
@@ -404,8 +428,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        data = self._data(Z)
-        return self._fitted.score(data)
+        self._check_fitted()
+        return explained(stream(self._fitted, Z, self.executor, spread_of))
 
     def summary(self) -> str:
         """Text table of the fit, in the manner of mgcv's summary."""
