@@ -61,6 +61,11 @@ class PSpline:
         return _basis(x, self.knots) @ self.centring
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Where the knots begin and end, but for those beyond the data."""
+        return float(self.knots[DEGREE]), float(self.knots[-DEGREE - 1])
+
+    @property
     def penalty(self) -> Array:
         """Sum of squared second differences as a matrix, (k - 1, k - 1)."""
         D = np.diff(self.centring, 2, axis=0)

@@ -16,6 +16,7 @@ from reml_sae.families import Binomial, Gaussian
 from reml_sae.models.mixed.arrow import MixedArrow
 from reml_sae.models.mixed.border import unpenalised
 from reml_sae.models.mixed.layout import NewData, RandomLayout
+from reml_sae.models.mixed.plots import plot_fit
 from reml_sae.models.mixed.point import MixedPoint
 from reml_sae.models.mixed.posterior import (
     Prediction,
@@ -199,6 +200,12 @@ class FittedMixedModel:
     def _trials(self) -> Any:
         family = self.model.family
         return family.n_trials if isinstance(family, Binomial) else 1.0
+
+    def plot(self) -> Any:
+        """Draw residuals, their quantiles and smooths with bands; returns the matplotlib figure."""
+        point = self.point
+        return plot_fit(self.model, point.beta, point.whole_inverse(self.curvature).border,
+                        point.eta, pearson_residuals(self.model, point.eta, point.psi))
 
     # --- comparison ------------------------------------------------------------------------------
 

@@ -179,3 +179,13 @@ def test_smooth_test_has_power_and_its_law_at_full_rank():
     term = MixedModel.from_formula("y ~ s(t)", data).fit().summary().smooths[0]
     assert term.p_value < 1e-6
     assert term.edf < term.reference_df < term.n_coefficients
+
+
+def test_plot_has_a_panel_for_every_smooth():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    fit = MixedModel.from_formula("y ~ s(t) + s(x, k=5) + (1 | g)", toy()).fit()
+    figure = fit.plot()
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["t", "x"]
+    low = figure.axes[2].collections[0].get_paths()[0].vertices[:, 1]
+    assert low.min() < figure.axes[2].lines[0].get_ydata().min()
+    pyplot.close(figure)
