@@ -16,7 +16,8 @@ from reml_sae.diagnostics import Diagnostics
 from reml_sae.discovery.encode import Remembered
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
-from reml_sae.errors import InputError
+from reml_sae.errors import ArtifactError
+from reml_sae.estimators._artifact_checks import check_fit
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom, Codes
 from reml_sae.estimators._units import Units
@@ -37,7 +38,7 @@ FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integratio
 def write_fit(
     path: str | os.PathLike[str], fitted: FittedSAE, parameters: dict[str, Any]
 ) -> None:
-    """Write a fit and the parameters of its estimator, callbacks apart, atomically."""
+    """Write a fit and the parameters of its estimator, callbacks and executor apart."""
     codes, units = fitted.codes, fitted.units
     tensors: Tensors = {
         "mean_": units.mean, "offset_": units.offset, "intercept_": fitted.intercept,
@@ -83,12 +84,25 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
 
     Raises
     ------
+    ArtifactError
+        Where the file was changed, or holds something else.
     InputError
-        Where the file cannot be read or holds something else.
+        Where it is not there.
     """
     tensors, metadata = read_artifact(path)
     if metadata.get("kind") != KIND:
-        raise InputError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+        raise ArtifactError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+    try:
+        fitted, parameters = _read(tensors, metadata)
+        check_fit(fitted)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        what = repr(error) if isinstance(error, LookupError) else error
+        raise ArtifactError(f"path={os.fspath(path)!r} does not hold a whole fit: {what}"
+                            ) from error
+    return fitted, parameters
+
+
+def _read(tensors: Tensors, metadata: dict[str, Any]) -> tuple[FittedSAE, dict[str, Any]]:
     parameters = dict(metadata["parameters"])
     assignment = get_assignment(parameters["assignment"], len(metadata["atoms"]),
                                 n_active=parameters["n_active"],
@@ -151,7 +165,8 @@ def _noise(tensors: Tensors, metadata: dict[str, Any]) -> RowNoise:
 def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     """Parameters of an estimator as plain values, what the search chose in place of "auto"."""
     plain = {name: value.item() if isinstance(value, np.generic) else value
-             for name, value in parameters.items() if name != "callbacks"}
+             for name, value in parameters.items()
+             if name not in ("callbacks", "checkpoint", "executor")}
     family: Any = fitted.family  # every family is a dataclass
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"
