@@ -34,6 +34,8 @@ from reml_sae.io import (
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
+CHECKPOINT = "checkpoint"
+"""Folder in that of a fit, while it is made."""
 OPTIONS = tuple(inspect.signature(rs.SAEManifold).parameters)
 
 
@@ -73,10 +75,14 @@ def fit(options: argparse.Namespace) -> int:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
     check_folder(options.out, "--out")
+    checkpoint = Path(options.out) / CHECKPOINT
+    if checkpoint.exists() and not options.resume:
+        raise InputError(f"{str(checkpoint)!r} is of a fit that was stopped; add --resume to go on "
+                         "with it, or remove it")
     Z = read_matrix(options.data, "data")
     labels = _labels(options.labels, len(Z))
     verbose = 0 if options.quiet else 1
-    model = rs.SAEManifold(**{"verbose": verbose, **arguments}).fit(Z)
+    model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(Z)
     folder = _save(model, Path(options.out))
     try:
         _write_report(model, folder, Z, labels, options.data)
