@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import json
 import sys
 import time
@@ -25,6 +24,7 @@ from reml_sae.diagnostics import (
     write_html,
 )
 from reml_sae.errors import InputError, MissingDependencyError, require
+from reml_sae.estimators import check_suffix
 from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
 from reml_sae.penalties._schema import describe, listing, schema
 
@@ -97,23 +97,10 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    model = _load(options.folder)
-    codes = model.transform(read_matrix(options.data, "data"))
-    arrays = {"assignments": codes.assignments, "gates": codes.gates,
-              "objective": codes.objective, "converged": codes.converged,
-              "weights": codes.weights}
-    arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
-    path = Path(options.out)
-    if path.suffix != ".npz":
-        raise InputError(f"--out={options.out!r} must end in .npz")
-    _write_npz(path, arrays)
-    print(f"wrote the codes of {len(codes)} rows to {path}")
-
-
-def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes_atomically(path, buffer.getvalue())
+    check_suffix(options.out, "--out")
+    codes = _load(options.folder).encode(read_matrix(options.data, "data"))
+    codes.save(options.out)
+    print(f"wrote the codes of {len(codes)} rows to {options.out}")
 
 
 def report(options: argparse.Namespace) -> None:

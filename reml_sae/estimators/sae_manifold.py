@@ -5,26 +5,24 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Self
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Self, TypeGuard
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import summary_text
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
-from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
+from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
-from reml_sae.estimators._persistence import read_fit, write_fit
+from reml_sae.estimators._persistence import read_fit
 from reml_sae.estimators._progress import progress_callback
-from reml_sae.estimators._results import Codes
-from reml_sae.estimators._units import Units, check_magnitude
+from reml_sae.estimators._reading import Reading, read_feature_names
+from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (
     check_integer,
     check_parameters,
@@ -34,17 +32,19 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.io import read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
-from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models import PenaltyTerm
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
-from reml_sae.typing import Array
+
+TOPOLOGY = "topology__"
+"""How the names of a manifold's own parameters begin."""
 
 
-class SAEManifold(TransformerMixin, BaseEstimator):
+class SAEManifold(Reading):
     """Sparse-autoencoder manifold fitted by REML.
 
     Explains every row of Z by a sparse mixture of curved atoms,
@@ -163,7 +163,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     intercept_ : (p,) array
-        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
+        What `decode` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
     scale_ : float
         Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
         the Gaussian.
@@ -171,6 +171,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         The covariance of the noise of the rows of atom k is ``dispersion_ *
         exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, whose last factor has determinant 1.
     n_features_in_ : int
+    feature_names_in_ : (p,) array of str
+        Of the columns of a data frame; absent where Z was none.
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
         was saved before it was kept.
@@ -220,6 +222,37 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.noise = noise
         self.row_noise = row_noise
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters, with those of a topology that is an object as ``topology__n_harmonics``."""
+        params: dict[str, Any] = super().get_params(deep=deep)
+        if deep and _has_fields(self.topology):
+            params |= {TOPOLOGY + item.name: getattr(self.topology, item.name)
+                       for item in fields(self.topology)}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; ``topology__n_harmonics=3`` takes a manifold of the same kind instead.
+
+        Raises
+        ------
+        InputError
+            Where the topology is no object, or has no such parameter.
+        """
+        changes = {name.removeprefix(TOPOLOGY): value for name, value in params.items()
+                   if name.startswith(TOPOLOGY)}
+        topology = params.get("topology", self.topology)
+        names = [item.name for item in fields(topology)] if _has_fields(topology) else []
+        for name in changes:
+            if name not in names:
+                raise InputError(f"{TOPOLOGY}{name} is no parameter of topology={topology!r}; "
+                                 + (f"it has {', '.join(names)}" if names else
+                                    "give a manifold object, such as manifolds.Circle()"))
+        super().set_params(**{name: value for name, value in params.items()
+                              if not name.startswith(TOPOLOGY)})
+        if changes:
+            self.topology = replace(topology, **changes)
+        return self
+
     # --- fitting -----------------------------------------------------------------------------
 
     @single_threaded
@@ -228,7 +261,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, tensor, or path to .npy or .safetensors
+        Z : (N, p) array, memmap, data frame, tensor, or path to .npy or .safetensors
         y : ignored
 
         Returns
@@ -242,7 +275,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        data = read_matrix(Z)
+        feature_names, data = read_feature_names(Z), read_matrix(Z)
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
@@ -274,7 +307,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                     settings = replace(settings, callbacks=(*settings.callbacks, show))
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
-            self._adopt(FittedSAE.of(fitted, record, units))
+            self._adopt(FittedSAE.of(fitted, record, units, feature_names))
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -305,104 +338,14 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
-        self.__dict__.update(fitted.attributes(), _fitted=fitted)
+        shown = fitted.attributes()
+        if "feature_names_in_" not in shown:  # which is absent of rows without names
+            self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(shown, _fitted=fitted)
 
-    # --- use ---------------------------------------------------------------------------------
 
-    @single_threaded
-    def build_model(self, Z: Any) -> SAEManifoldModel:
-        """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
-
-        Parameters
-        ----------
-        Z : array-like (N, p)
-            The training rows; other rows, told by ``data_digest_``, are encoded first.
-        """
-        data = self._data(Z)
-        rows = self._fitted.units.standardised(data)
-        if matrix_digest(data) == self._fitted.units.digest:
-            return self._fitted.training_model(rows)
-        return self._fitted.encoded(rows)[0]
-
-    @single_threaded
-    def transform(self, Z: Any) -> Codes:
-        """Codes of rows under the fitted decoders.
-
-        A penalty along a sequence takes these rows as a sequence of their own.
-
-        Raises
-        ------
-        InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows.
-        """
-        data = self._data(Z)
-        return self._fitted.encode(self._fitted.units.standardised(data))
-
-    @single_threaded
-    def fit_transform(self, Z: Any, y: object = None) -> Codes:
-        """Fit and return the codes of the training rows."""
-        return self.fit(Z).codes_
-
-    @single_threaded
-    def reconstruct(self, codes: Codes) -> Array:
-        """Mean of the data (N, p) given codes, in their units.
-
-        Raises
-        ------
-        InputError
-            Where ``codes`` are none of this model.
-        """
-        self._check_fitted()
-        if not isinstance(codes, Codes):
-            raise InputError(f"codes must be the Codes that transform returns, got "
-                             f"{type(codes).__name__}; of rows, predict(Z) is the reconstruction")
-        if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
-            raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
-                             f"{len(self._fitted.atoms)}; use the codes of its own transform")
-        return self._fitted.reconstruct(codes)
-
-    @single_threaded
-    def predict(self, Z: Any) -> Array:
-        """Reconstruction of rows, (N, p)."""
-        return self.reconstruct(self.transform(Z))
-
-    @single_threaded
-    def score(self, Z: Any, y: object = None) -> float:
-        """Fraction of the variance of Z that the reconstruction explains, rows at their weights.
-
-        Of families but the Gaussian, of the deviance from the fitted offset.
-        """
-        data = self._data(Z)
-        return self._fitted.score(data)
-
-    def summary(self) -> str:
-        """Text table of the fit, in the manner of mgcv's summary."""
-        self._check_fitted()
-        return summary_text(self)
-
-    # --- persistence -------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model to one .safetensors file, atomically."""
-        self._check_fitted()
-        write_fit(path, self._fitted, self.get_params(deep=False))
-
-    # --- helpers -----------------------------------------------------------------------------
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "_fitted"):
-            raise NotFittedError("this SAEManifold is not fitted yet; call fit(Z) first")
-
-    def _data(self, Z: Any) -> Array:
-        self._check_fitted()
-        data = read_matrix(Z)
-        expected = len(self._fitted.units.mean)
-        if data.shape[1] != expected:
-            raise InputError(
-                f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{expected} features as input, as it was fitted with")
-        check_magnitude(data, self._fitted.units.scale)
-        return data
+def _has_fields(topology: Any) -> TypeGuard[Any]:
+    return isinstance(topology, Manifold) and is_dataclass(topology)
 
 
 def load(path: str | os.PathLike[str]) -> SAEManifold:

@@ -43,7 +43,7 @@ def certificate(model):
 ENTRY_POINTS = {
     "fit": lambda model: fresh().fit(Z),
     "fit_transform": lambda model: fresh().fit_transform(Z),
-    "transform": lambda model: model.transform(Z),
+    "transform": lambda model: model.encode(Z),
     "predict": lambda model: model.predict(Z),
     "score": lambda model: model.score(Z),
     "reconstruct": lambda model: model.reconstruct(model.codes_),
@@ -110,7 +110,7 @@ def test_the_number_of_threads_is_given_back_after_an_error(fitted):
     with threadpool_limits(2):
         before = pools()
         with pytest.raises(InputError):
-            fitted.transform(Z[:, :2])
+            fitted.encode(Z[:, :2])
         with pytest.raises(InputError):
             fresh().fit(Z[:1])
         assert pools() == before

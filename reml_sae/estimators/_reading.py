@@ -1,0 +1,222 @@
+"""What a fitted `SAEManifold` does with rows: encode, decode, and the table of `transform`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from reml_sae.diagnostics import summary_text
+from reml_sae.errors import InputError, NotFittedError
+from reml_sae.estimators._codes import Codes, column_names, read_columns
+from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._persistence import write_fit
+from reml_sae.estimators._units import check_magnitude
+from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.linalg import single_threaded
+from reml_sae.models import SAEManifoldModel
+from reml_sae.typing import Array
+
+
+class Reading(TransformerMixin, BaseEstimator):
+    """Methods of an estimator that has a `FittedSAE`."""
+
+    _fitted: FittedSAE
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        text: str = super().__repr__(N_CHAR_MAX)
+        return f"<{text}: {self._fitted.status()}>" if hasattr(self, "_fitted") else text
+
+    # --- codes -----------------------------------------------------------------------------------
+
+    @single_threaded
+    def encode(self, Z: Any) -> Codes:
+        """Codes of rows under the fitted decoders.
+
+        A penalty along a sequence takes these rows as a sequence of their own.
+
+        Parameters
+        ----------
+        Z : (N, p) array-like, data frame, tensor or path, as in ``fit``
+
+        Returns
+        -------
+        Codes
+
+        Raises
+        ------
+        InputError
+            Where Z cannot be used, or a penalty holds values for another number of rows.
+        """
+        data = self._data(Z)
+        return self._fitted.encode(self._fitted.units.standardised(data))
+
+    @single_threaded
+    def decode(self, codes: Codes) -> Array:
+        """Mean of the data (N, p) given codes, in their units.
+
+        Raises
+        ------
+        InputError
+            Where ``codes`` are none of this model.
+        """
+        self._check_fitted()
+        if not isinstance(codes, Codes):
+            raise InputError(f"codes must be the Codes that encode returns, got "
+                             f"{type(codes).__name__}; of rows, predict(Z) is the reconstruction, "
+                             "and of what transform returns, inverse_transform(X)")
+        if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
+            raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
+                             f"{len(self._fitted.atoms)}; use the codes of its own encode")
+        return self._fitted.decode(codes.assignments, codes.coordinates, codes.gates)
+
+    def reconstruct(self, codes: Codes) -> Array:
+        """What `decode` returns, under the name that autoencoders have for it."""
+        return self.decode(codes)
+
+    def predict(self, Z: Any) -> Array:
+        """Reconstruction of rows, (N, p)."""
+        return self.decode(self.encode(Z))
+
+    @single_threaded
+    def score(self, Z: Any, y: object = None) -> float:
+        """Fraction of the variance of Z that the reconstruction explains, rows at their weights.
+
+        Of families but the Gaussian, of the deviance from the fitted offset.
+        """
+        data = self._data(Z)
+        return self._fitted.score(data)
+
+    # --- the transformer -------------------------------------------------------------------------
+
+    def transform(self, Z: Any) -> Array:
+        """Codes of rows as a table: each atom's amplitude, and the amplitude times its point.
+
+        The point is that of the manifold in its ambient form: cosine and sine of an angle, x, y, z
+        of a sphere, the coordinate itself of an interval or a flat. All columns of an atom are 0
+        where the row does not use it. `get_feature_names_out` names them; `encode` returns codes as
+        they are.
+
+        Parameters
+        ----------
+        Z : (N, p) array-like, data frame, tensor or path, as in ``fit``
+
+        Returns
+        -------
+        (N, columns) array, or the container that ``set_output`` asked for
+        """
+        return self.encode(Z).to_array()
+
+    def fit_transform(self, Z: Any, y: object = None) -> Array:
+        """Fit and return the table of the training rows, as `transform` does."""
+        codes: Codes = self.fit(Z).codes_
+        return codes.to_array()
+
+    @single_threaded
+    def inverse_transform(self, X: Any) -> Array:
+        """Rows (N, p) of the data that a table of codes stands for.
+
+        Parameters
+        ----------
+        X : (N, columns) array-like
+            As `transform` returns it. A point beside its manifold is moved to the nearest one on
+            it; a row that carries no coordinate of an atom has the atom's mean.
+
+        Raises
+        ------
+        InputError
+            Where X has another width, an amplitude is 0 but its point is not, or a point has no
+            direction, so that no place on the manifold is nearest.
+        """
+        self._check_fitted()
+        table, names = read_matrix(X, "X"), self._column_names
+        if table.shape[1] != len(names):
+            raise InputError(f"X has {table.shape[1]} columns, but the codes of this model have "
+                             f"{len(names)}; get_feature_names_out() names them")
+        topologies = [atom.topology for atom in self._fitted.atoms]
+        return self._fitted.decode(*read_columns(table, topologies, self._fitted.assignment))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Names of the columns of `transform`, such as ``atom0_amplitude``, ``atom0_cos``.
+
+        Parameters
+        ----------
+        input_features : ignored
+            The columns are no longer those of the data.
+        """
+        self._check_fitted()
+        return np.array(self._column_names, object)
+
+    @property
+    def _column_names(self) -> list[str]:
+        return column_names([atom.topology for atom in self._fitted.atoms])
+
+    # --- the model and its file ------------------------------------------------------------------
+
+    @single_threaded
+    def build_model(self, Z: Any) -> SAEManifoldModel:
+        """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
+
+        Parameters
+        ----------
+        Z : array-like (N, p)
+            The training rows; other rows, told by ``data_digest_``, are encoded first.
+        """
+        data = self._data(Z)
+        rows = self._fitted.units.standardised(data)
+        if matrix_digest(data) == self._fitted.units.digest:
+            return self._fitted.training_model(rows)
+        return self._fitted.encoded(rows)[0]
+
+    def summary(self) -> str:
+        """Text table of the fit, in the manner of mgcv's summary."""
+        self._check_fitted()
+        return summary_text(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to one .safetensors file, atomically."""
+        self._check_fitted()
+        write_fit(path, self._fitted, self.get_params(deep=False))
+
+    # --- helpers ---------------------------------------------------------------------------------
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "_fitted"):
+            raise NotFittedError("this SAEManifold is not fitted yet; call fit(Z) first")
+
+    def _data(self, Z: Any) -> Array:
+        self._check_fitted()
+        _compare_names(self, Z)
+        data = read_matrix(Z)
+        expected = len(self._fitted.units.mean)
+        if data.shape[1] != expected:
+            raise InputError(
+                f"Z has {data.shape[1]} features, but SAEManifold is expecting "
+                f"{expected} features as input, as it was fitted with")
+        check_magnitude(data, self._fitted.units.scale)
+        return data
+
+
+def read_feature_names(Z: Any) -> tuple[str, ...] | None:
+    """Names of the columns of a data frame; None of other data.
+
+    Raises
+    ------
+    TypeError
+        Where only some of them are strings.
+    """
+    probe = BaseEstimator()
+    validate_data(probe, Z, skip_check_array=True, ensure_2d=False)
+    return tuple(probe.feature_names_in_) if hasattr(probe, "feature_names_in_") else None
+
+
+def _compare_names(estimator: BaseEstimator, Z: Any) -> None:
+    """Refuse a data frame whose columns are others, or in another order, than those of the fit."""
+    try:
+        validate_data(estimator, Z, reset=False, skip_check_array=True, ensure_2d=False)
+    except ValueError as error:
+        raise InputError(f"Z: {error}") from None
