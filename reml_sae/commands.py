@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -23,9 +24,18 @@ from reml_sae.diagnostics import (
     plot_noise,
     write_html,
 )
+from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError, MissingDependencyError, require
 from reml_sae.estimators import check_suffix
-from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
+from reml_sae.exit_status import ExitStatus
+from reml_sae.io import (
+    check_folder,
+    check_same_rows,
+    check_writable,
+    matrix_digest,
+    read_matrix,
+    write_bytes_atomically,
+)
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
@@ -53,8 +63,8 @@ def demo(options: argparse.Namespace) -> None:
           f"   ({seconds:.1f} s)")
 
 
-def fit(options: argparse.Namespace) -> None:
-    """Fit a matrix and write the artifact, the summary and a report."""
+def fit(options: argparse.Namespace) -> int:
+    """Fit a matrix and write the artifact, the summary and a report; returns the exit status."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
     for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
                  "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
@@ -67,14 +77,36 @@ def fit(options: argparse.Namespace) -> None:
     if options.topology:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
+    check_folder(options.out, "--out")
     Z = read_matrix(options.data, "data")
-    model = rs.SAEManifold(**{"verbose": 1, **arguments}).fit(Z)
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save(folder / FIT_FILE)
-    _write_report(model, folder, Z)
-    print(model.summary())
-    print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    verbose = 0 if options.quiet else 1
+    model = rs.SAEManifold(**{"verbose": verbose, **arguments}).fit(Z)
+    folder = _save(model, Path(options.out))
+    try:
+        _write_report(model, folder, Z)
+    except KeyboardInterrupt:
+        print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    if not options.quiet:
+        print(model.summary())
+        print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    if model.converged_:
+        return ExitStatus.DONE
+    interrupted = model.message_.startswith(OuterStatus.INTERRUPTED.value)
+    return ExitStatus.INTERRUPTED if interrupted else ExitStatus.NOT_CONVERGED
+
+
+def _save(model: rs.SAEManifold, folder: Path) -> Path:
+    """Save a fit to a folder, or to a temporary one where that one cannot take it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder / FIT_FILE)
+        return folder
+    except (InputError, OSError) as error:
+        kept = Path(tempfile.mkdtemp(prefix="reml-sae-"))
+        model.save(kept / FIT_FILE)
+        print(f"reml-sae: {error}. The fit was kept in {kept}", file=sys.stderr)
+        return kept
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -98,6 +130,7 @@ def _config(name: str) -> dict[str, Any]:
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
     check_suffix(options.out, "--out")
+    check_writable(options.out, "--out")
     codes = _load(options.folder).encode(read_matrix(options.data, "data"))
     codes.save(options.out)
     print(f"wrote the codes of {len(codes)} rows to {options.out}")

@@ -10,6 +10,7 @@ from types import ModuleType
 import sklearn.exceptions
 
 __all__ = [
+    "ArtifactError",
     "ConvergenceWarning",
     "DataWarning",
     "InnerConvergenceError",
@@ -30,6 +31,10 @@ class RemlSaeError(Exception):
 
 class InputError(RemlSaeError, ValueError):
     """Data or a parameter is unusable; the message names it, its value and the remedy."""
+
+
+class ArtifactError(InputError):
+    """A file that holds no fit, or one that was changed since it was written."""
 
 
 class RegistryError(InputError):

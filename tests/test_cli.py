@@ -1,7 +1,11 @@
 """The command line, run as a user runs it."""
 
 import json
+import signal
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,8 +203,7 @@ def with_digest(source, target, digest):
 def test_compare_refuses_fits_of_other_rows(folder, others, tmp_path, capsys):
     settings = ["-k", "2", "--n-init", "1", "--max-outer", "3", "--topology", "linear"]
     for name in ("other", "permuted"):
-        assert main(["fit", str(folder / f"{name}.npy"), *settings, "-o",
-                     str(tmp_path / name)]) == 0
+        main(["fit", str(folder / f"{name}.npy"), *settings, "-o", str(tmp_path / name)])
         capsys.readouterr()
         # the one that differs is named wherever it stands
         for order in ((folder / "out", folder / "out", tmp_path / name),
@@ -224,8 +227,64 @@ def test_fits_without_a_digest_are_named(folder, tmp_path, capsys):
 
 def test_max_time(folder, tmp_path, capsys):
     assert main(["fit", str(folder / "Z.npy"), "-k", "2", "--max-time", "1e-6", "-o",
-                 str(tmp_path / "out")]) == 0
+                 str(tmp_path / "out")]) == 3
     said = capsys.readouterr()
     assert "max_time ran out" in said.err and "NOT CONVERGED" in said.out
     model = rs.load(tmp_path / "out" / "fit.safetensors")
     assert model.max_time == 1e-6 and not model.converged_
+
+
+# --- how a command ends ----------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rs.SAEManifold, "fit", lambda *_: pytest.fail("the work was begun"))
+    (tmp_path / "file").write_text("taken")
+    data = str(folder / "Z.npy")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["fit", data, "-k", "1", "-o", str(out)]) == 2
+        assert "is a file" in capsys.readouterr().err
+    monkeypatch.setattr(rs.SAEManifold, "transform", lambda *_: pytest.fail("the work was begun"))
+    for out in ("codes.txt", "nowhere/codes.npz"):
+        assert main(["encode", str(folder / "out"), data, "-o", str(tmp_path / out)]) == 2
+    assert (tmp_path / "file").read_text() == "taken" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_fit_whose_folder_is_lost_is_kept_elsewhere(folder, tmp_path, monkeypatch, capsys):
+    """The folder became a file while the fit went on."""
+    fit, out = rs.SAEManifold.fit, tmp_path / "out"
+
+    def fit_then_lose(model, Z):
+        out.write_text("taken")
+        return fit(model, Z)
+
+    monkeypatch.setattr(rs.SAEManifold, "fit", fit_then_lose)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "-q", "-o", str(out)]) in (0, 3)
+    kept = Path(capsys.readouterr().err.rpartition("The fit was kept in ")[2].strip())
+    assert kept.parent == tmp_path and len(rs.load(kept / "fit.safetensors").atoms_) == 1
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_loudness_is_heard_on_either_side_of_the_command(place, folder, tmp_path, capsys):
+    arguments = ["fit", str(folder / "Z.npy"), "-k", "2", "-o", str(tmp_path / "out")]
+    assert main(["-q", *arguments] if place == "before" else [*arguments, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
+    np.save(tmp_path / "Z.npy", planted_circles(3000, 24, 4, noise_sd=0.3).Z)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "4",
+         "--assignment", "topk", "-o", str(out)], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "V =" in line or "V=" in line or "criterion" in line:
+            break
+    process.send_signal(number)
+    process.stderr.read()
+    assert process.wait() == 130
+    model = rs.load(out / "fit.safetensors")
+    assert not model.converged_ and "interrupted" in model.message_

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
-from reml_sae.errors import InputError, require
+from reml_sae.errors import ArtifactError, InputError, require
 from reml_sae.io import read_artifact, write_artifact, write_bytes_atomically
 from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.typing import Array
@@ -176,7 +176,9 @@ class Codes:
         Raises
         ------
         InputError
-            Where the file cannot be read or holds something else.
+            Where there is no such file, or it is a table.
+        ArtifactError
+            Where it cannot be read or holds something else.
         """
         name = os.fspath(path)
         if check_suffix(path) not in ARRAYS:
@@ -184,7 +186,7 @@ class Codes:
                              f"save the codes to {' or '.join(ARRAYS)} to load them again")
         arrays, about = (read_artifact if name.endswith(".safetensors") else _read_npz)(path)
         if about.get("kind") != KIND:
-            raise InputError(f"path={name!r} does not hold codes; write them with Codes.save")
+            raise ArtifactError(f"path={name!r} does not hold codes; write them with Codes.save")
         topologies = tuple(get_manifold(config) for config in about["topologies"])
         return cls(arrays["assignments"],
                    [arrays[f"coordinates_{k}"] for k in range(len(topologies))],
@@ -260,4 +262,5 @@ def _read_npz(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], Ma
             arrays = {key: handle[key] for key in handle.files}
         return arrays, json.loads(str(arrays.pop("description", "{}")))
     except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise InputError(f"path={name!r} cannot be read ({error}); it may be truncated") from error
+        raise ArtifactError(f"path={name!r} cannot be read ({error}); it may be truncated"
+                            ) from error

@@ -16,7 +16,8 @@ from reml_sae.diagnostics import Diagnostics
 from reml_sae.discovery.encode import Remembered
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
-from reml_sae.errors import InputError
+from reml_sae.errors import ArtifactError
+from reml_sae.estimators._artifact_checks import check_fit
 from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom
@@ -85,12 +86,25 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
 
     Raises
     ------
+    ArtifactError
+        Where the file was changed, or holds something else.
     InputError
-        Where the file cannot be read or holds something else.
+        Where it is not there.
     """
     tensors, metadata = read_artifact(path)
     if metadata.get("kind") != KIND:
-        raise InputError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+        raise ArtifactError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+    try:
+        fitted, parameters = _read(tensors, metadata)
+        check_fit(fitted)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        what = repr(error) if isinstance(error, LookupError) else error
+        raise ArtifactError(f"path={os.fspath(path)!r} does not hold a whole fit: {what}"
+                            ) from error
+    return fitted, parameters
+
+
+def _read(tensors: Tensors, metadata: dict[str, Any]) -> tuple[FittedSAE, dict[str, Any]]:
     parameters = dict(metadata["parameters"])
     assignment = get_assignment(parameters["assignment"], len(metadata["atoms"]),
                                 n_active=parameters["n_active"],

@@ -16,7 +16,7 @@ from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
-from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._persistence import read_fit
@@ -353,10 +353,17 @@ def load(path: str | os.PathLike[str]) -> SAEManifold:
 
     Raises
     ------
+    ArtifactError
+        Where the file was changed since, is truncated, or holds something else.
     InputError
-        Where the file cannot be read or holds something else.
+        Where there is no such file.
     """
     fitted, parameters = read_fit(path)
-    model = SAEManifold(**parameters)
+    try:
+        model = SAEManifold(**parameters)
+        model._resolve()
+    except (TypeError, InputError) as error:
+        raise ArtifactError(f"path={os.fspath(path)!r} holds parameters that are none: {error}"
+                            ) from error
     model._adopt(fitted)
     return model
