@@ -27,6 +27,7 @@ from reml_sae.families import Family, row_degrees
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
+from reml_sae.models.sae.rows import row_rates
 from reml_sae.models.sae.terms import check_rows
 from reml_sae.typing import Array
 
@@ -172,6 +173,27 @@ class FittedSAE:
         model, theta = self.encoded(data)
         return fitted_codes(model, theta, self.rho)
 
+    def encode_with_rates(self, data: Array) -> tuple[Codes, Array]:
+        """Codes of standardised rows, and nats (N,) of their numbers as in `row_rates`."""
+        model, theta = self.encoded(data)
+        return fitted_codes(model, theta, self.rho), row_rates(model, theta, self.rho)
+
+    def decode_codes(self, codes: Codes) -> Array:
+        """`decode` of all that codes hold."""
+        return self.decode(codes.assignments, codes.coordinates, codes.gates)
+
+    def steered(self, data: Array, k: int, step: Array) -> Array:
+        """Rows (N, p), those that use atom k moved along it by a step (d,) of its coordinates."""
+        codes = self.encode(self.units.standardised(data))
+        users = codes.gates[:, k] & (codes.assignments[:, k] != 0.0)
+        rows = codes[users]
+        t, topology = rows.coordinates[k], self.atoms[k].topology
+        moved = topology.retract(t, np.broadcast_to(step, t.shape))
+        there = replace(rows, coordinates=[*rows.coordinates[:k], moved, *rows.coordinates[k + 1:]])
+        out = data.copy()
+        out[users] += self.decode_codes(there) - self.decode_codes(rows)
+        return out
+
     def decode(
         self, assignments: Array, coordinates: Sequence[Array], gates: NDArray[np.bool_]
     ) -> Array:
@@ -191,7 +213,7 @@ class FittedSAE:
             model, theta = self.encoded(data)
             return model.joint_at(theta, self.rho).explained()
         codes = self.encode(self.units.standardised(data))
-        decoded = self.decode(codes.assignments, codes.coordinates, codes.gates)
+        decoded = self.decode_codes(codes)
         weights = codes.weights
         total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
                            for centre in (weights @ data / weights.sum(), decoded))

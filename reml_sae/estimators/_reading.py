@@ -14,8 +14,17 @@ from reml_sae.diagnostics import summary_text
 from reml_sae.errors import InputError, NotFittedError
 from reml_sae.estimators._codes import Codes, column_names, read_columns
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._measures import (
+    LinearComparison,
+    Metrics,
+    TopRows,
+    compare_linear,
+    measure,
+    top_rows,
+)
 from reml_sae.estimators._persistence import write_fit
 from reml_sae.estimators._units import check_magnitude
+from reml_sae.estimators._validation import check_integer
 from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.models import SAEManifoldModel
@@ -26,6 +35,7 @@ class Reading(TransformerMixin, BaseEstimator):
     """Methods of an estimator that has a `FittedSAE`."""
 
     _fitted: FittedSAE
+    random_state: int | None
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         text: str = super().__repr__(N_CHAR_MAX)
@@ -72,7 +82,7 @@ class Reading(TransformerMixin, BaseEstimator):
         if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
             raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
                              f"{len(self._fitted.atoms)}; use the codes of its own encode")
-        return self._fitted.decode(codes.assignments, codes.coordinates, codes.gates)
+        return self._fitted.decode_codes(codes)
 
     def reconstruct(self, codes: Codes) -> Array:
         """What `decode` returns, under the name that autoencoders have for it."""
@@ -155,6 +165,84 @@ class Reading(TransformerMixin, BaseEstimator):
     def _column_names(self) -> list[str]:
         return column_names([atom.topology for atom in self._fitted.atoms])
 
+    # --- what the atoms are for ------------------------------------------------------------------
+
+    @single_threaded
+    def steer(self, Z: Any, atom: int, delta: Any) -> Array:
+        """Rows moved along one atom; what the atoms do not explain of a row stays with it.
+
+        The dose is a change of the coordinate: radians of an angle, prior standard deviations of
+        an interval's or a flat's coordinate, radians of arc along the tangential part of ``delta``
+        on a sphere. What it does to a row is its amplitude times the curve there less the curve
+        here, so that equal doses are not equal lengths in the columns of Z. Of families but the
+        Gaussian it is the mean that moves, and rows may leave the range of the data.
+
+        Parameters
+        ----------
+        Z : (N, p) array-like, data frame, tensor or path, as in ``fit``
+        atom : int
+        delta : float or (d,) array
+            A number where the atom has one coordinate.
+
+        Returns
+        -------
+        (N, p) array
+            Rows that do not use the atom are as they were.
+
+        Raises
+        ------
+        InputError
+            Where there is no such atom, or ``delta`` is none of its coordinates.
+        """
+        data, k = self._data(Z), self._atom(atom)
+        d = self._fitted.atoms[k].topology.latent_dim
+        step = np.asarray(delta, float)
+        if d == 0:
+            raise InputError(f"atom {k} is a point, along which nothing moves; name another atom")
+        if step.shape not in ([(d,), ()] if d == 1 else [(d,)]) or not np.isfinite(step).all():
+            raise InputError(f"delta must be {d} finite number{'s' if d > 1 else ''} for atom {k}, "
+                             f"{self._fitted.atoms[k].topology.label}; got {delta!r}")
+        return self._fitted.steered(data, k, step)
+
+    def top_rows(self, atom: int, n: int = 10) -> TopRows:
+        """Training rows with the largest amplitudes of an atom, with their coordinates.
+
+        Under softmax the amplitude is the row's share.
+
+        Parameters
+        ----------
+        atom : int
+        n : int
+            How many at most; rows that do not carry the atom are left out.
+        """
+        self._check_fitted()
+        return top_rows(self._fitted.codes, self._atom(atom), check_integer("n", n, 1))
+
+    @single_threaded
+    def metrics(self, Z: Any) -> Metrics:
+        """Sparsity, bits a row, explained variance and dead atoms on rows.
+
+        Raises
+        ------
+        InputError
+            Where Z cannot be used, or is constant.
+        """
+        return measure(self._fitted, self._data(Z))
+
+    @single_threaded
+    def compare_linear(self, Z: Any) -> LinearComparison:
+        """Explained variance beside that of a linear TopK dictionary at equal bits and numbers.
+
+        The dictionary has as many vectors as the decoders, and is learned on these very rows, once
+        for each number of atoms a row: of rows that the fit did not see it has the better of it.
+
+        Raises
+        ------
+        InputError
+            Where Z cannot be used, or the family is not the Gaussian.
+        """
+        return compare_linear(self._fitted, self._data(Z), self.random_state)
+
     # --- the model and its file ------------------------------------------------------------------
 
     @single_threaded
@@ -187,6 +275,13 @@ class Reading(TransformerMixin, BaseEstimator):
     def _check_fitted(self) -> None:
         if not hasattr(self, "_fitted"):
             raise NotFittedError("this SAEManifold is not fitted yet; call fit(Z) first")
+
+    def _atom(self, atom: Any) -> int:
+        self._check_fitted()
+        most = len(self._fitted.atoms) - 1
+        if check_integer("atom", atom, 0) > most:
+            raise InputError(f"atom={atom!r}: this model has atoms 0 to {most}")
+        return int(atom)
 
     def _data(self, Z: Any) -> Array:
         self._check_fitted()
