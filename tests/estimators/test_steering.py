@@ -86,7 +86,8 @@ def test_a_curve_earns_its_place_at_equal_bits(model):
     found = model.compare_linear(DATA.Z)
     assert found.n_atoms == 6 and found.bits == model.metrics(DATA.Z).bits_per_row
     assert found.linear_bits[0] == 0.0 and found.linear_explained[0] == 0.0
-    assert (np.diff(found.linear_explained) > 0.0).all() and (np.diff(found.linear_bits) > 0.0).all()
+    assert (np.diff(found.linear_explained) > 0.0).all()
+    assert (np.diff(found.linear_bits) > 0.0).all()
     assert found.linear_explained[1] < found.at_equal_numbers
     assert found.at_equal_numbers == pytest.approx(found.linear_explained[2])
     assert found.explained_variance > found.at_equal_bits + 0.03

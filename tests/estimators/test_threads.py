@@ -50,11 +50,14 @@ ENTRY_POINTS = {
     "score": lambda model: model.score(Z),
     "decode": lambda model: model.decode(model.codes_),
     "reconstruct": lambda model: model.reconstruct(model.codes_),
+    "steer": lambda model: model.steer(Z, 0, 0.1),
+    "metrics": lambda model: model.metrics(Z),
+    "compare_linear": lambda model: model.compare_linear(Z),
     "build_model": lambda model: model.build_model(Z[:-1]),
     "plot_atoms": lambda model: plot_atoms(model, Z),
     "laplace_certificate": certificate,
 }
-NOT_COMPUTING = {"save", "summary", "get_params", "get_feature_names_out"}
+NOT_COMPUTING = {"save", "summary", "get_params", "get_feature_names_out", "top_rows"}
 
 
 def test_every_entry_point_is_here():
