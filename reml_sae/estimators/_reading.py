@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from reml_sae.diagnostics import summary_text
+from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.errors import InputError, NotFittedError
 from reml_sae.estimators._codes import Codes, column_names, read_columns
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._folder import write_folder
 from reml_sae.estimators._measures import (
     LinearComparison,
     Metrics,
@@ -23,12 +25,22 @@ from reml_sae.estimators._measures import (
     top_rows,
 )
 from reml_sae.estimators._persistence import write_fit
+from reml_sae.estimators._streaming import (
+    codes_of,
+    explained,
+    joined_codes,
+    prediction_of,
+    spread_of,
+    stream,
+)
 from reml_sae.estimators._units import check_magnitude
 from reml_sae.estimators._validation import check_integer
-from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.io import check_same_rows, matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
+
+Result = TypeVar("Result")
 
 
 class Reading(TransformerMixin, BaseEstimator):
@@ -36,6 +48,7 @@ class Reading(TransformerMixin, BaseEstimator):
 
     _fitted: FittedSAE
     random_state: int | None
+    executor: Any
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         text: str = super().__repr__(N_CHAR_MAX)
@@ -47,7 +60,8 @@ class Reading(TransformerMixin, BaseEstimator):
     def encode(self, Z: Any) -> Codes:
         """Codes of rows under the fitted decoders.
 
-        A penalty along a sequence takes these rows as a sequence of their own.
+        A penalty along a sequence takes these rows as a sequence of their own. The rows of a file
+        are read, and with an ``executor`` all rows are sent, a chunk at a time.
 
         Parameters
         ----------
@@ -60,10 +74,12 @@ class Reading(TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows.
+            Where Z cannot be used, or a penalty holds values for another number of rows, or ties
+            rows of different chunks.
+        WorkerError
+            Where a worker of the ``executor`` died.
         """
-        data = self._data(Z)
-        return self._fitted.encode(self._fitted.units.standardised(data))
+        return joined_codes(self._stream(Z, codes_of))
 
     @single_threaded
     def decode(self, codes: Codes) -> Array:
@@ -88,9 +104,11 @@ class Reading(TransformerMixin, BaseEstimator):
         """What `decode` returns, under the name that autoencoders have for it."""
         return self.decode(codes)
 
+    @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
-        return self.decode(self.encode(Z))
+        parts = list(self._stream(Z, prediction_of))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
@@ -98,8 +116,7 @@ class Reading(TransformerMixin, BaseEstimator):
 
         Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        data = self._data(Z)
-        return self._fitted.score(data)
+        return explained(self._stream(Z, spread_of))
 
     # --- the transformer -------------------------------------------------------------------------
 
@@ -265,10 +282,59 @@ class Reading(TransformerMixin, BaseEstimator):
         self._check_fitted()
         return summary_text(self)
 
+    @single_threaded
+    def report(
+        self, path: str | os.PathLike[str], Z: Any = None, labels: Sequence[str] | None = None,
+        *, source: str = "", force: bool = False,
+    ) -> None:
+        """Write the report of the fit as one self-contained HTML page, atomically.
+
+        Parameters
+        ----------
+        path : path
+        Z : array-like (N, p) or path, optional
+            The training rows, to be shown beside the curves.
+        labels : sequence of N str, optional
+            A text for every row.
+        source : str
+            What the data are called.
+        force : bool
+            Whether a page without rows may take the place of one with rows.
+
+        Raises
+        ------
+        InputError
+            Where Z are not the rows of the fit, there is not one text a row, or a better report
+            would be lost.
+        """
+        self._check_fitted()
+        data = None if Z is None else self._data(Z)
+        if data is not None:
+            check_same_rows({"the fit": self._fitted.units.digest, "Z": matrix_digest(data)})
+        write_report(path, self, data, labels, source, force)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one .safetensors file, atomically."""
         self._check_fitted()
         write_fit(path, self._fitted, self.get_params(deep=False))
+
+    def save_folder(self, path: str | os.PathLike[str], n_anchors: int = 12) -> None:
+        """Write the fit, and its curves as directions in SAELens' layout, as a new folder.
+
+        Parameters
+        ----------
+        path : path
+            ``cfg.json``, ``sae_weights.safetensors`` and ``fit.safetensors`` are written into it.
+        n_anchors : int
+            About how many points of every curved atom become directions, at least 2.
+
+        Raises
+        ------
+        InputError
+            Where the folder is there already, or the family is not Gaussian.
+        """
+        self._check_fitted()
+        write_folder(path, self._fitted, check_integer("n_anchors", n_anchors, 2), self.save)
 
     # --- helpers ---------------------------------------------------------------------------------
 
@@ -282,6 +348,13 @@ class Reading(TransformerMixin, BaseEstimator):
         if check_integer("atom", atom, 0) > most:
             raise InputError(f"atom={atom!r}: this model has atoms 0 to {most}")
         return int(atom)
+
+    def _stream(
+        self, Z: Any, of_rows: Callable[[FittedSAE, Array], Result]
+    ) -> Iterable[Result]:
+        self._check_fitted()
+        _compare_names(self, Z)
+        return stream(self._fitted, Z, self.executor, of_rows)
 
     def _data(self, Z: Any) -> Array:
         self._check_fitted()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, Self, TypeGuard
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
@@ -19,9 +22,12 @@ from reml_sae.engine import Deadline, TraceRow
 from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._folder import check_export, fit_file
+from reml_sae.estimators._parameters import TopologyParameters
 from reml_sae.estimators._persistence import read_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._reading import Reading, read_feature_names
+from reml_sae.estimators._streaming import check_memory
 from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (
     check_integer,
@@ -32,7 +38,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import read_matrix
+from reml_sae.io import check_folder, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm
@@ -40,11 +46,11 @@ from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 
-TOPOLOGY = "topology__"
-"""How the names of a manifold's own parameters begin."""
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
+"""Parameters on which the result of a search that comes to its end does not hang."""
 
 
-class SAEManifold(Reading):
+class SAEManifold(TopologyParameters, Reading):
     """Sparse-autoencoder manifold fitted by REML.
 
     Explains every row of Z by a sparse mixture of curved atoms,
@@ -126,6 +132,15 @@ class SAEManifold(Reading):
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
         Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
+    checkpoint : path or None, default=None
+        Folder in which every REML fit of the search is kept once it is made. A fit of the same
+        rows with the same arguments (other than budgets of time) that finds it there, goes on
+        where the last one was stopped, killed or ran out of time, to the same result to the bit.
+        It is removed when the search has come to its end.
+    executor : None, int, distributed.Client, str or RowMap, default=None
+        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
+        once. A number of worker processes. A client of a dask cluster, or the address of its
+        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
 
     Attributes
     ----------
@@ -200,6 +215,8 @@ class SAEManifold(Reading):
         integration: Integration = "auto",
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
+        checkpoint: str | os.PathLike[str] | None = None,
+        executor: Any = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -221,37 +238,8 @@ class SAEManifold(Reading):
         self.integration = integration
         self.noise = noise
         self.row_noise = row_noise
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters, with those of a topology that is an object as ``topology__n_harmonics``."""
-        params: dict[str, Any] = super().get_params(deep=deep)
-        if deep and _has_fields(self.topology):
-            params |= {TOPOLOGY + item.name: getattr(self.topology, item.name)
-                       for item in fields(self.topology)}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; ``topology__n_harmonics=3`` takes a manifold of the same kind instead.
-
-        Raises
-        ------
-        InputError
-            Where the topology is no object, or has no such parameter.
-        """
-        changes = {name.removeprefix(TOPOLOGY): value for name, value in params.items()
-                   if name.startswith(TOPOLOGY)}
-        topology = params.get("topology", self.topology)
-        names = [item.name for item in fields(topology)] if _has_fields(topology) else []
-        for name in changes:
-            if name not in names:
-                raise InputError(f"{TOPOLOGY}{name} is no parameter of topology={topology!r}; "
-                                 + (f"it has {', '.join(names)}" if names else
-                                    "give a manifold object, such as manifolds.Circle()"))
-        super().set_params(**{name: value for name, value in params.items()
-                              if not name.startswith(TOPOLOGY)})
-        if changes:
-            self.topology = replace(topology, **changes)
-        return self
+        self.checkpoint = checkpoint
+        self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -261,7 +249,8 @@ class SAEManifold(Reading):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, data frame, tensor, or path to .npy or .safetensors
+        Z : (N, p) array, memmap, data frame, tensor, or path
+            As `reml_sae.io.open_rows` takes it; all of it is read.
         y : ignored
 
         Returns
@@ -275,7 +264,9 @@ class SAEManifold(Reading):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        feature_names, data = read_feature_names(Z), read_matrix(Z)
+        feature_names, source = read_feature_names(Z), open_rows(Z)
+        check_memory(source)
+        data = read_matrix(source)
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
@@ -298,7 +289,7 @@ class SAEManifold(Reading):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline,
+            callbacks=tuple(self.callbacks), deadline=deadline, journal=self._journal(units),
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
@@ -308,6 +299,8 @@ class SAEManifold(Reading):
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
             self._adopt(FittedSAE.of(fitted, record, units, feature_names))
+        if not fitted.result.interrupted:
+            settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -336,6 +329,16 @@ class SAEManifold(Reading):
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
+    def _journal(self, units: Units) -> Journal:
+        """Where the search keeps its fits, of these rows and arguments."""
+        if self.checkpoint is None:
+            return Journal()
+        check_folder(self.checkpoint, "checkpoint")
+        arguments = {name: repr(value) for name, value in self.get_params(deep=False).items()
+                     if name not in NOT_OF_THE_SEARCH}
+        return Journal.opened(Path(self.checkpoint), {
+            "the rows": str(units.digest), "the version": __version__, **arguments})
+
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
         shown = fitted.attributes()
@@ -344,21 +347,19 @@ class SAEManifold(Reading):
         self.__dict__.update(shown, _fitted=fitted)
 
 
-def _has_fields(topology: Any) -> TypeGuard[Any]:
-    return isinstance(topology, Manifold) and is_dataclass(topology)
-
-
 def load(path: str | os.PathLike[str]) -> SAEManifold:
-    """Read a fitted `SAEManifold` that its ``save`` wrote.
+    """Read a fitted `SAEManifold` that its ``save``, or ``save_folder``, wrote.
 
     Raises
     ------
     ArtifactError
         Where the file was changed since, is truncated, or holds something else.
     InputError
-        Where there is no such file.
+        Where there is no such file, or the files of a folder are not of one fit.
     """
-    fitted, parameters = read_fit(path)
+    fitted, parameters = read_fit(fit_file(path))
+    if os.path.isdir(path):
+        check_export(path, fitted)
     try:
         model = SAEManifold(**parameters)
         model._resolve()
