@@ -118,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     encode = command("encode", "write the codes of rows under a fitted model")
     encode.add_argument("folder", help="folder that fit wrote")
     encode.add_argument("data", help="as of fit; read a chunk at a time")
-    encode.add_argument("-o", "--out", required=True, help="file.npz to write")
+    encode.add_argument("-o", "--out", required=True,
+                        help="file to write: .npz, .safetensors, .csv or .parquet")
     where = encode.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, dest="executor", metavar="N",
                        help="worker processes on this machine")

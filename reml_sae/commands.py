@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from reml_sae import penalties as pen
 from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError
+from reml_sae.estimators import check_suffix
 from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
     check_folder,
@@ -131,24 +131,12 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    path = Path(options.out)
-    if path.suffix != ".npz":
-        raise InputError(f"--out={options.out!r} must end in .npz")
-    check_writable(path, "--out")
+    check_suffix(options.out, "--out")
+    check_writable(options.out, "--out")
     model = rs.load(options.folder).set_params(executor=options.executor)
-    codes = model.transform(open_rows(options.data, "data"))
-    arrays = {"assignments": codes.assignments, "gates": codes.gates,
-              "objective": codes.objective, "converged": codes.converged,
-              "weights": codes.weights}
-    arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
-    _write_npz(path, arrays)
-    print(f"wrote the codes of {len(codes)} rows to {path}")
-
-
-def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes_atomically(path, buffer.getvalue())
+    codes = model.encode(open_rows(options.data, "data"))
+    codes.save(options.out)
+    print(f"wrote the codes of {len(codes)} rows to {options.out}")
 
 
 def report(options: argparse.Namespace) -> None:

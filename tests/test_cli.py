@@ -87,7 +87,7 @@ def test_encode_shards_by_workers(folder, tmp_path):
     target = tmp_path / "codes.npz"
     assert main(["encode", str(folder / "out"), str(tmp_path / "shards"), "-o", str(target),
                  "--workers", "2"]) == 0
-    expected = rs.load(folder / "out" / "fit.safetensors").transform(DATA.Z)
+    expected = rs.load(folder / "out" / "fit.safetensors").encode(DATA.Z)
     with np.load(target) as codes:
         np.testing.assert_array_equal(codes["assignments"], expected.assignments)
 
