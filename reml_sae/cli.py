@@ -111,11 +111,15 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--config", help="TOML or JSON file with the arguments of SAEManifold")
     fit.add_argument("--labels", help="file with a text a line for every row, for the report")
     fit.add_argument("-o", "--out", required=True, help="folder; it is made")
+    fit.add_argument("--resume", action="store_true",
+                     help="go on with a fit to the same folder that was stopped or killed, to the "
+                     "same result to the bit")
 
     encode = command("encode", "write the codes of rows under a fitted model")
     encode.add_argument("folder", help="folder that fit wrote")
     encode.add_argument("data", help="as of fit; read a chunk at a time")
-    encode.add_argument("-o", "--out", required=True, help="file.npz to write")
+    encode.add_argument("-o", "--out", required=True,
+                        help="file to write: .npz, .safetensors, .csv or .parquet")
     where = encode.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, dest="executor", metavar="N",
                        help="worker processes on this machine")

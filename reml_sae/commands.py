@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from reml_sae import penalties as pen
 from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError
+from reml_sae.estimators import check_suffix
 from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
     check_folder,
@@ -34,6 +34,8 @@ from reml_sae.io import (
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
+CHECKPOINT = "checkpoint"
+"""Folder in that of a fit, while it is made."""
 OPTIONS = tuple(inspect.signature(rs.SAEManifold).parameters)
 
 
@@ -73,10 +75,14 @@ def fit(options: argparse.Namespace) -> int:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
     check_folder(options.out, "--out")
+    checkpoint = Path(options.out) / CHECKPOINT
+    if checkpoint.exists() and not options.resume:
+        raise InputError(f"{str(checkpoint)!r} is of a fit that was stopped; add --resume to go on "
+                         "with it, or remove it")
     Z = read_matrix(options.data, "data")
     labels = _labels(options.labels, len(Z))
     verbose = 0 if options.quiet else 1
-    model = rs.SAEManifold(**{"verbose": verbose, **arguments}).fit(Z)
+    model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(Z)
     folder = _save(model, Path(options.out))
     try:
         _write_report(model, folder, Z, labels, options.data)
@@ -125,24 +131,12 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    path = Path(options.out)
-    if path.suffix != ".npz":
-        raise InputError(f"--out={options.out!r} must end in .npz")
-    check_writable(path, "--out")
+    check_suffix(options.out, "--out")
+    check_writable(options.out, "--out")
     model = rs.load(options.folder).set_params(executor=options.executor)
-    codes = model.transform(open_rows(options.data, "data"))
-    arrays = {"assignments": codes.assignments, "gates": codes.gates,
-              "objective": codes.objective, "converged": codes.converged,
-              "weights": codes.weights}
-    arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
-    _write_npz(path, arrays)
-    print(f"wrote the codes of {len(codes)} rows to {path}")
-
-
-def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes_atomically(path, buffer.getvalue())
+    codes = model.encode(open_rows(options.data, "data"))
+    codes.save(options.out)
+    print(f"wrote the codes of {len(codes)} rows to {options.out}")
 
 
 def report(options: argparse.Namespace) -> None:

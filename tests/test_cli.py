@@ -87,7 +87,7 @@ def test_encode_shards_by_workers(folder, tmp_path):
     target = tmp_path / "codes.npz"
     assert main(["encode", str(folder / "out"), str(tmp_path / "shards"), "-o", str(target),
                  "--workers", "2"]) == 0
-    expected = rs.load(folder / "out" / "fit.safetensors").transform(DATA.Z)
+    expected = rs.load(folder / "out" / "fit.safetensors").encode(DATA.Z)
     with np.load(target) as codes:
         np.testing.assert_array_equal(codes["assignments"], expected.assignments)
 
@@ -270,8 +270,10 @@ def test_a_fit_whose_folder_is_lost_is_kept_elsewhere(folder, tmp_path, monkeypa
     fit, out = rs.SAEManifold.fit, tmp_path / "out"
 
     def fit_then_lose(model, Z):
+        fitted = fit(model, Z)
+        shutil.rmtree(out, ignore_errors=True)
         out.write_text("taken")
-        return fit(model, Z)
+        return fitted
 
     monkeypatch.setattr(rs.SAEManifold, "fit", fit_then_lose)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -303,3 +305,18 @@ def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
     assert process.wait() == 130
     model = rs.load(out / "fit.safetensors")
     assert not model.converged_ and "interrupted" in model.message_
+    assert (out / "checkpoint").is_dir()
+
+
+def test_a_fit_goes_on_where_it_was_stopped(folder, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    again = ["fit", str(folder / "Z.npy"), "-k", "2", "-o", out]
+    assert main([*again, "--max-time", "1e-6"]) == 3
+    assert main(again) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([*again, "--resume", "-k", "3"]) == 2
+    assert "differs in n_atoms" in capsys.readouterr().err
+    assert main([*again, "--resume"]) == 0
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    whole = rs.load(folder / "out" / "fit.safetensors")
+    assert rs.load(tmp_path / "out" / "fit.safetensors").criterion_ == whole.criterion_

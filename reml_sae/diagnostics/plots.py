@@ -45,7 +45,7 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) ->
     lines = -(-len(order) // columns)
     figure.set_size_inches(3.4 * columns, 3.4 * lines)
     axes = figure.subplots(lines, columns, squeeze=False)
-    codes = model.transform(Z)
+    codes = model.encode(Z)
     residual = None if model.assignment_.is_mixture else (
         np.asarray(Z, float) - model.reconstruct(codes))
     for axis, k in zip(axes.flat, order, strict=False):

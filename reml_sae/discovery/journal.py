@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,15 @@ from reml_sae.engine import (
     fit_reml,
 )
 from reml_sae.engine.protocol import ModelPoint
-from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
+from reml_sae.errors import (
+    DataWarning,
+    InnerConvergenceError,
+    InputError,
+    NotPositiveDefiniteError,
+)
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.models import SAEManifoldModel
+from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
@@ -87,11 +94,20 @@ class Journal:
         try:
             result = fit_reml(model, **options)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
-            write_artifact(path, {}, {"key": key, "raised": [type(error).__name__, str(error)]})
+            self._keep(path, {}, {"key": key, "raised": [type(error).__name__, str(error)]})
             raise
         if not result.interrupted:
-            _write(path, key, result, list(result.trace)[before:])
+            self._keep(path, *_content(key, result, list(result.trace)[before:]))
         return result
+
+    def _keep(self, path: Path, tensors: dict[str, Array], metadata: dict[str, Any]) -> None:
+        try:
+            write_artifact(path, tensors, metadata)
+        except InputError as error:
+            # a fit is worth more than what it could go on from
+            self._folder = None
+            warnings.warn(f"the fit goes on without its checkpoint: {error}", DataWarning,
+                          stacklevel=2)
 
     def close(self) -> None:
         """Remove what was kept, of a search that has ended."""
@@ -113,10 +129,12 @@ def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, key: str, result: FitResult, rows: Sequence[TraceRow]) -> None:
+def _content(
+    key: str, result: FitResult, rows: Sequence[TraceRow]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """What is kept of a fit."""
     inner = result.value.inner
-    write_artifact(
-        path,
+    return (
         {"xi": result.theta.xi, "beta": result.theta.beta, "rho": result.rho,
          "gradient": result.gradient},
         {"key": key, "criterion": result.criterion, "edf": result.edf,

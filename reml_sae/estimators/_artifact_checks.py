@@ -39,6 +39,8 @@ def check_fit(fitted: FittedSAE) -> None:
         _finite(f"coefficients.{index}", atom.coefficients)
     _shape("offset_", units.offset, (p,))
     _shape("intercept_", fitted.intercept, (p,))
+    if fitted.feature_names is not None:
+        _shape("feature_names", fitted.feature_names, (p,))
     if not np.isfinite(units.noise.whiten_rows(np.ones((1, p)), np.zeros(1, np.intp))).all():
         raise ArtifactError("the noise is none of the columns")
     _shape("rho_", fitted.rho, (len(fitted.rho_names),))

@@ -9,7 +9,7 @@ the anchors D of an atom, its feature j is
 
 1 at its own anchor and 0 at the others of its atom unless one of them shadows it. The directions
 are those of the fit; the encoder is the nearest that such a reader has, and no substitute for
-`SAEManifold.transform`.
+`SAEManifold.encode`.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
 from reml_sae.errors import ArtifactError
 from reml_sae.estimators._artifact_checks import check_fit
+from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
-from reml_sae.estimators._results import Atom, Codes
+from reml_sae.estimators._results import Atom
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, StudentTRows, get_family, with_row_noise
 from reml_sae.families.noise import NOISES, Noise, PerAtom, RowNoise
@@ -66,6 +67,7 @@ def write_fit(
         "noise": {"kind": noise.kind, "kinds": [own.kind for own in noise.noises]
                   if isinstance(noise, PerAtom) else []},
         "rho_names": list(fitted.rho_names),
+        "feature_names": None if fitted.feature_names is None else list(fitted.feature_names),
         "strengths": fitted.strengths,
         "limits": [list(item) for item in fitted.limits],
         "atoms": [{"topology": atom.topology.to_config(), "edf": atom.edf,
@@ -120,8 +122,10 @@ def _fitted(
     # the two are not in a file that was written before they were kept
     scalars = {"data_digest_": None, "integration_": "laplace", **metadata["scalars"]}
     trace = REMLTrace([TraceRow(**row) for row in metadata["trace"]])
+    names = metadata.get("feature_names")
+    topologies = tuple(get_manifold(item["topology"]) for item in metadata["atoms"])
     return FittedSAE(
-        atoms=[Atom(get_manifold(item["topology"]), tensors[f"coefficients.{k}"], item["edf"],
+        atoms=[Atom(topologies[k], tensors[f"coefficients.{k}"], item["edf"],
                     item["evidence"], item["share"], tensors[f"covariance.{k}"])
                for k, item in enumerate(metadata["atoms"])],
         assignment=assignment,
@@ -140,7 +144,8 @@ def _fitted(
                     [tensors[f"coordinates.{k}"] for k in range(len(metadata["atoms"]))],
                     tensors["gates"].astype(bool), tensors["row_objective"],
                     tensors["row_converged"].astype(bool),
-                    tensors.get("row_weights", np.ones(len(tensors["assignments"])))),
+                    tensors.get("row_weights", np.ones(len(tensors["assignments"]))),
+                    topologies),
         remembered=Remembered(tensors["remembered.Z"], tensors["remembered.xi"],
                               tensors["remembered.active"].astype(bool)),
         strengths=metadata["strengths"],
@@ -149,6 +154,7 @@ def _fitted(
         trace=trace,
         diagnostics=Diagnostics.from_dict(metadata["diagnostics"], trace),
         search=SearchRecord.from_dict(metadata["search"]),
+        feature_names=None if names is None else tuple(names),
         **{name: scalars[f"{name}_"] for name in FIGURES},
     )
 

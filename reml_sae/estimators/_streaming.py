@@ -17,9 +17,10 @@ import numpy as np
 from reml_sae.discovery.pursuit import atom_grid
 from reml_sae.engine import REMLTrace
 from reml_sae.errors import InputError
+from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._harvest import fitted_codes
-from reml_sae.estimators._results import Codes, reconstruct
+from reml_sae.estimators._results import reconstruct
 from reml_sae.estimators._units import check_magnitude
 from reml_sae.io import RowChunk, RowSource, available_bytes, is_in_memory, open_rows
 from reml_sae.linalg import single_threaded
@@ -105,19 +106,16 @@ def joined_codes(parts: Iterable[Codes]) -> Codes:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    return Codes(**{item.name: _joined([getattr(part, item.name) for part in parts])
-                    for item in fields(Codes)})
-
-
-def _joined(values: list[Any]) -> Any:
-    if isinstance(values[0], list):
-        return [np.concatenate(part) for part in zip(*values, strict=True)]
-    return np.concatenate(values)
+    joined: dict[str, Any] = {
+        item.name: np.concatenate([getattr(part, item.name) for part in parts])
+        for item in fields(Codes) if item.name not in ("coordinates", "topologies")}
+    return replace(parts[0], **joined, coordinates=[
+        np.concatenate(t) for t in zip(*(part.coordinates for part in parts), strict=True)])
 
 
 def prediction_of(fitted: FittedSAE, data: Array) -> Array:
     """Reconstruction of data (n, p)."""
-    return fitted.reconstruct(codes_of(fitted, data))
+    return fitted.decode_codes(codes_of(fitted, data))
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,10 @@ def spread_of(fitted: FittedSAE, data: Array) -> Spread:
         weights = codes.weights
         mean = weights @ data / weights.sum()
         total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
-                           for centre in (mean, fitted.reconstruct(codes)))
+                           for centre in (mean, fitted.decode_codes(codes)))
         return Spread(float(weights.sum()), mean, total, residual)
-    eta = reconstruct(codes, fitted.atoms, fitted.intercept, fitted.assignment)
+    eta = reconstruct(codes.assignments, codes.coordinates, codes.gates, fitted.atoms,
+                      fitted.intercept, fitted.assignment)
     psi = fitted.rho[model.outer.psi]
     total, residual = (float(fitted.family.deviance(data, at, psi).sum())
                        for at in (np.broadcast_to(fitted.units.offset, eta.shape), eta))
@@ -206,13 +205,6 @@ def _width(fitted: FittedSAE) -> int:
 
 def _lean(fitted: FittedSAE) -> FittedSAE:
     """A fit without what it keeps of its training rows and its history: what workers are sent."""
-    codes = fitted.codes
     return replace(
-        fitted, zeta=fitted.zeta[:0], trace=REMLTrace([]),
-        codes=Codes(**{item.name: _first(getattr(codes, item.name)) for item in fields(Codes)}),
+        fitted, zeta=fitted.zeta[:0], trace=REMLTrace([]), codes=fitted.codes[:0],
         atoms=[replace(atom, covariance=atom.covariance[:0]) for atom in fitted.atoms])
-
-
-def _first(values: Any) -> Any:
-    """None of the rows."""
-    return [part[:0] for part in values] if isinstance(values, list) else values[:0]

@@ -10,40 +10,25 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
-from reml_sae.errors import (
-    ArtifactError,
-    ConvergenceWarning,
-    DataWarning,
-    InputError,
-    NotFittedError,
-)
+from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
-from reml_sae.estimators._folder import check_export, fit_file, write_folder
-from reml_sae.estimators._persistence import read_fit, write_fit
+from reml_sae.estimators._folder import check_export, fit_file
+from reml_sae.estimators._parameters import TopologyParameters
+from reml_sae.estimators._persistence import read_fit
 from reml_sae.estimators._progress import progress_callback
-from reml_sae.estimators._results import Codes
-from reml_sae.estimators._streaming import (
-    check_memory,
-    codes_of,
-    explained,
-    joined_codes,
-    prediction_of,
-    spread_of,
-    stream,
-)
-from reml_sae.estimators._units import Units, check_magnitude
+from reml_sae.estimators._reading import Reading, read_feature_names
+from reml_sae.estimators._streaming import check_memory
+from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (
     check_integer,
     check_parameters,
@@ -53,20 +38,19 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import check_folder, check_same_rows, matrix_digest, open_rows, read_matrix
+from reml_sae.io import check_folder, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
-from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models import PenaltyTerm
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
-from reml_sae.typing import Array
 
 NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
 """Parameters on which the result of a search that comes to its end does not hang."""
 
 
-class SAEManifold(TransformerMixin, BaseEstimator):
+class SAEManifold(TopologyParameters, Reading):
     """Sparse-autoencoder manifold fitted by REML.
 
     Explains every row of Z by a sparse mixture of curved atoms,
@@ -194,7 +178,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     intercept_ : (p,) array
-        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
+        What `decode` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
     scale_ : float
         Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
         the Gaussian.
@@ -202,6 +186,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         The covariance of the noise of the rows of atom k is ``dispersion_ *
         exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, whose last factor has determinant 1.
     n_features_in_ : int
+    feature_names_in_ : (p,) array of str
+        Of the columns of a data frame; absent where Z was none.
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
         was saved before it was kept.
@@ -263,7 +249,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, tensor, or path
+        Z : (N, p) array, memmap, data frame, tensor, or path
             As `reml_sae.io.open_rows` takes it; all of it is read.
         y : ignored
 
@@ -278,7 +264,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        source = open_rows(Z)
+        feature_names, source = read_feature_names(Z), open_rows(Z)
         check_memory(source)
         data = read_matrix(source)
         n, p = data.shape
@@ -312,7 +298,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                     settings = replace(settings, callbacks=(*settings.callbacks, show))
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
-            self._adopt(FittedSAE.of(fitted, record, units))
+            self._adopt(FittedSAE.of(fitted, record, units, feature_names))
         if not fitted.result.interrupted:
             settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
@@ -355,159 +341,10 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
-        self.__dict__.update(fitted.attributes(), _fitted=fitted)
-
-    # --- use ---------------------------------------------------------------------------------
-
-    @single_threaded
-    def build_model(self, Z: Any) -> SAEManifoldModel:
-        """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
-
-        Parameters
-        ----------
-        Z : array-like (N, p)
-            The training rows; other rows, told by ``data_digest_``, are encoded first.
-        """
-        data = self._data(Z)
-        rows = self._fitted.units.standardised(data)
-        if matrix_digest(data) == self._fitted.units.digest:
-            return self._fitted.training_model(rows)
-        return self._fitted.encoded(rows)[0]
-
-    @single_threaded
-    def transform(self, Z: Any) -> Codes:
-        """Codes of rows under the fitted decoders.
-
-        A penalty along a sequence takes these rows as a sequence of their own. The rows of a file
-        are read, and with an ``executor`` all rows are sent, a chunk at a time.
-
-        Raises
-        ------
-        InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows, or ties
-            rows of different chunks.
-        WorkerError
-            Where a worker of the ``executor`` died.
-        """
-        self._check_fitted()
-        return joined_codes(stream(self._fitted, Z, self.executor, codes_of))
-
-    @single_threaded
-    def fit_transform(self, Z: Any, y: object = None) -> Codes:
-        """Fit and return the codes of the training rows."""
-        return self.fit(Z).codes_
-
-    @single_threaded
-    def reconstruct(self, codes: Codes) -> Array:
-        """Mean of the data (N, p) given codes, in their units.
-
-        Raises
-        ------
-        InputError
-            Where ``codes`` are none of this model.
-        """
-        self._check_fitted()
-        if not isinstance(codes, Codes):
-            raise InputError(f"codes must be the Codes that transform returns, got "
-                             f"{type(codes).__name__}; of rows, predict(Z) is the reconstruction")
-        if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
-            raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
-                             f"{len(self._fitted.atoms)}; use the codes of its own transform")
-        return self._fitted.reconstruct(codes)
-
-    @single_threaded
-    def predict(self, Z: Any) -> Array:
-        """Reconstruction of rows, (N, p)."""
-        self._check_fitted()
-        parts = list(stream(self._fitted, Z, self.executor, prediction_of))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    @single_threaded
-    def score(self, Z: Any, y: object = None) -> float:
-        """Fraction of the variance of Z that the reconstruction explains, rows at their weights.
-
-        Of families but the Gaussian, of the deviance from the fitted offset.
-        """
-        self._check_fitted()
-        return explained(stream(self._fitted, Z, self.executor, spread_of))
-
-    def summary(self) -> str:
-        """Text table of the fit, in the manner of mgcv's summary."""
-        self._check_fitted()
-        return summary_text(self)
-
-    @single_threaded
-    def report(
-        self, path: str | os.PathLike[str], Z: Any = None, labels: Sequence[str] | None = None,
-        *, source: str = "", force: bool = False,
-    ) -> None:
-        """Write the report of the fit as one self-contained HTML page, atomically.
-
-        Parameters
-        ----------
-        path : path
-        Z : array-like (N, p) or path, optional
-            The training rows, to be shown beside the curves.
-        labels : sequence of N str, optional
-            A text for every row.
-        source : str
-            What the data are called.
-        force : bool
-            Whether a page without rows may take the place of one with rows.
-
-        Raises
-        ------
-        InputError
-            Where Z are not the rows of the fit, there is not one text a row, or a better report
-            would be lost.
-        """
-        self._check_fitted()
-        data = None if Z is None else self._data(Z)
-        if data is not None:
-            check_same_rows({"the fit": self._fitted.units.digest, "Z": matrix_digest(data)})
-        write_report(path, self, data, labels, source, force)
-
-    # --- persistence -------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model to one .safetensors file, atomically."""
-        self._check_fitted()
-        write_fit(path, self._fitted, self.get_params(deep=False))
-
-    def save_folder(self, path: str | os.PathLike[str], n_anchors: int = 12) -> None:
-        """Write the fit, and its curves as directions in SAELens' layout, as a new folder.
-
-        Parameters
-        ----------
-        path : path
-            ``cfg.json``, ``sae_weights.safetensors`` and ``fit.safetensors`` are written into it.
-        n_anchors : int
-            About how many points of every curved atom become directions, at least 2.
-
-        Raises
-        ------
-        InputError
-            Where the folder is there already, or the family is not Gaussian.
-        """
-        self._check_fitted()
-        write_folder(path, self._fitted, check_integer("n_anchors", n_anchors, 2), self.save)
-
-    # --- helpers -----------------------------------------------------------------------------
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "_fitted"):
-            raise NotFittedError("this SAEManifold is not fitted yet; call fit(Z) first")
-
-    def _data(self, Z: Any) -> Array:
-        self._check_fitted()
-        data = read_matrix(Z)
-        expected = len(self._fitted.units.mean)
-        if data.shape[1] != expected:
-            raise InputError(
-                f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{expected} features as input, as it was fitted with")
-        check_magnitude(data, self._fitted.units.scale)
-        return data
+        shown = fitted.attributes()
+        if "feature_names_in_" not in shown:  # which is absent of rows without names
+            self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(shown, _fitted=fitted)
 
 
 def load(path: str | os.PathLike[str]) -> SAEManifold:

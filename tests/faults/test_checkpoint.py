@@ -13,7 +13,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.discovery import journal
-from reml_sae.errors import ConvergenceWarning, InputError
+from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 
 Z = planted_circles(150, 8, 2, noise_sd=0.1).Z
 CASES = {
@@ -106,3 +106,18 @@ def test_another_search_is_refused_and_left_as_it_is(tmp_path):
         rs.SAEManifold(n_atoms=2, checkpoint=tmp_path / "other" / "thesis.tex").fit(Z)
     with pytest.raises(InputError, match="checkpoint must be a path"):
         rs.SAEManifold(n_atoms=2, checkpoint=3).fit(Z)
+
+
+def test_a_disk_that_fills_ends_the_checkpoint_and_not_the_fit(tmp_path, monkeypatch):
+    whole, write, written = fitted(n_atoms=2), journal.write_artifact, []
+
+    def fills(path, tensors, metadata):
+        written.append(path)
+        if len(written) > 2:
+            raise InputError("no space left")
+        write(path, tensors, metadata)
+
+    monkeypatch.setattr(journal, "write_artifact", fills)
+    with pytest.warns(DataWarning, match="goes on without its checkpoint: no space left"):
+        model = rs.SAEManifold(n_init=2, n_atoms=2, checkpoint=tmp_path / "search").fit(Z)
+    assert same(whole, model) and len(written) == 3

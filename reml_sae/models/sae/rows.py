@@ -165,6 +165,27 @@ def _evidence(batch: RowBatch) -> RowResult:
     return RowResult((value + point.row_prior.log_partitions(),))
 
 
+def row_rates(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
+    """Nats (N,) to write a row's own parameters at the resolution of their posterior.
+
+    The Kullback-Leibler divergence of the row's Laplace posterior at fixed decoders from its prior,
+    that one to second order. Which gates are open is not counted.
+    """
+    return np.maximum(over_rows(structure, theta, rho, _rates), 0.0)
+
+
+def _rates(batch: RowBatch) -> RowResult:
+    structure, point = batch.structure, batch.state()
+    prior, blocks = point.row_prior, point.row_hessian("majorizer")
+    value = prior.values() + prior.log_partitions() + prior.shared_partition()
+    value -= structure.is_open @ structure.opening_costs(batch.rho)
+    value -= structure.assignment.log_patterns()
+    value += 0.5 * np.linalg.slogdet(blocks)[1]
+    value -= 0.5 * np.log(2.0 * np.pi * np.e) * structure.carried.sum(axis=1)
+    own = point.restrict_blocks(prior.blocks("majorizer"))
+    return RowResult((value + 0.5 * np.einsum("naa->n", np.linalg.solve(blocks, own)),))
+
+
 def refine_rows(structure: SAEStructure, theta: Theta, rho: Array, n_sweeps: int) -> Theta:
     """Newton steps of every row on its own at fixed beta; no row's objective increases.
 
