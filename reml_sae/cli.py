@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     fit = command("fit", "fit a matrix and write the artifact and a report",
                   epilog="exit status: 0 converged, 2 input that cannot be used, 3 not converged "
                   "(the best state is written), 130 interrupted")
-    fit.add_argument("data", help="file.npy, file.safetensors or file.safetensors::TENSOR")
+    fit.add_argument("data", help="file.npy, file.safetensors, a folder or glob of shards, .zarr, "
+                     ".arrow; PATH::NAME names a tensor or a column")
     fit.add_argument("-k", "--n-atoms", type=_count_or_auto, help="number of atoms, or auto")
     fit.add_argument("--topology", nargs="+",
                      help="one name for all atoms, K names, or auto; V chooses the number of basis "
@@ -113,8 +114,13 @@ def _parser() -> argparse.ArgumentParser:
 
     encode = command("encode", "write the codes of rows under a fitted model")
     encode.add_argument("folder", help="folder that fit wrote")
-    encode.add_argument("data")
+    encode.add_argument("data", help="as of fit; read a chunk at a time")
     encode.add_argument("-o", "--out", required=True, help="file.npz to write")
+    where = encode.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, dest="executor", metavar="N",
+                       help="worker processes on this machine")
+    where.add_argument("--dask", dest="executor", metavar="ADDRESS",
+                       help="scheduler of a dask cluster, whose workers see the same paths")
 
     report = command("report", "print the summary and write the HTML report")
     report.add_argument("folder")

@@ -27,6 +27,7 @@ from reml_sae.io import (
     check_same_rows,
     check_writable,
     matrix_digest,
+    open_rows,
     read_matrix,
     write_bytes_atomically,
 )
@@ -128,8 +129,8 @@ def encode(options: argparse.Namespace) -> None:
     if path.suffix != ".npz":
         raise InputError(f"--out={options.out!r} must end in .npz")
     check_writable(path, "--out")
-    model = rs.load(options.folder)
-    codes = model.transform(read_matrix(options.data, "data"))
+    model = rs.load(options.folder).set_params(executor=options.executor)
+    codes = model.transform(open_rows(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
               "objective": codes.objective, "converged": codes.converged,
               "weights": codes.weights}

@@ -20,6 +20,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "RegistryError",
     "RemlSaeError",
+    "WorkerError",
     "located",
     "require",
 ]
@@ -65,6 +66,10 @@ class InnerConvergenceError(RemlSaeError, ArithmeticError):
 
 class MissingDependencyError(RemlSaeError, ImportError):
     """An optional dependency is missing; the message says the pip command."""
+
+
+class WorkerError(RemlSaeError, RuntimeError):
+    """A worker process or a cluster was lost; the message names the rows that were not done."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -80,6 +80,18 @@ def test_encode(folder, capsys):
         assert codes["coordinates_1"].shape == (120, 1)
 
 
+def test_encode_shards_by_workers(folder, tmp_path):
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        np.save(tmp_path / "shards" / f"{number}.npy", DATA.Z[60 * number:60 * (number + 1)])
+    target = tmp_path / "codes.npz"
+    assert main(["encode", str(folder / "out"), str(tmp_path / "shards"), "-o", str(target),
+                 "--workers", "2"]) == 0
+    expected = rs.load(folder / "out" / "fit.safetensors").transform(DATA.Z)
+    with np.load(target) as codes:
+        np.testing.assert_array_equal(codes["assignments"], expected.assignments)
+
+
 def test_config_file_and_compare(folder, capsys):
     (folder / "fit.toml").write_text('n_atoms = 2\ntopology = ["circle", "linear"]\nn_init = 2\n')
     assert main(["fit", str(folder / "Z.npy"), "--config", str(folder / "fit.toml"),
@@ -129,6 +141,7 @@ def test_penalties_as_json(capsys):
     (["fit", "Z.npy", "--labels", "none.txt", "-o", "out"], "no such file"),
     (["penalties", "adr"], "'ard'"),
     (["encode", "out", "Z.npy", "-o", "codes.txt"], ".npz"),
+    (["encode", "out", "Z.npy", "-o", "codes.npz", "--workers", "0"], "at least 1 worker"),
 ])
 def test_bad_input_is_named_and_nothing_is_written(
     arguments, message, folder, tmp_path, monkeypatch, capsys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -75,7 +75,7 @@ def check_fit(fitted: FittedSAE) -> None:
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
@@ -103,7 +103,7 @@ def _typed(place: str, value: Any, expected: Any) -> None:
         for name, item in value.items():
             _typed(f"{place}.{name}", item, inner[1])
     elif is_dataclass(value) and isinstance(expected, type):
-        hints = _hints(type(value))
+        hints = _hints(value.__class__)
         for item in fields(value):
             _typed(f"{place}.{item.name}", getattr(value, item.name), hints[item.name])
 

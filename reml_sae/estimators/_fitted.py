@@ -16,7 +16,6 @@ from reml_sae.discovery.fitting import Fitted
 from reml_sae.discovery.metric import posterior_moments
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, Theta
-from reml_sae.errors import InputError
 from reml_sae.estimators._harvest import data_decoders, fitted_atoms, fitted_codes
 from reml_sae.estimators._results import Atom, Codes, reconstruct
 from reml_sae.estimators._units import Units
@@ -156,25 +155,6 @@ class FittedSAE:
     def reconstruct(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""
         return self.family.mean(reconstruct(codes, self.atoms, self.intercept, self.assignment))
-
-    def score(self, data: Array) -> float:
-        """Share of the variance of data (N, p) at their weights, or of their deviance.
-
-        Raises
-        ------
-        InputError
-            Where the data have no variance.
-        """
-        if not self.family.has_dispersion:
-            model, theta = self.encoded(data)
-            return model.joint_at(theta, self.rho).explained()
-        codes = self.encode(self.units.standardised(data))
-        weights = codes.weights
-        total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
-                           for centre in (weights @ data / weights.sum(), self.reconstruct(codes)))
-        if total == 0.0:
-            raise InputError("Z is constant, so there is no variance to explain; score more rows")
-        return 1.0 - residual / total
 
     def remarks(self) -> list[str]:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""

@@ -38,7 +38,7 @@ FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integratio
 def write_fit(
     path: str | os.PathLike[str], fitted: FittedSAE, parameters: dict[str, Any]
 ) -> None:
-    """Write a fit and the parameters of its estimator, callbacks apart, atomically."""
+    """Write a fit and the parameters of its estimator, callbacks and executor apart."""
     codes, units = fitted.codes, fitted.units
     tensors: Tensors = {
         "mean_": units.mean, "offset_": units.offset, "intercept_": fitted.intercept,
@@ -165,7 +165,8 @@ def _noise(tensors: Tensors, metadata: dict[str, Any]) -> RowNoise:
 def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     """Parameters of an estimator as plain values, what the search chose in place of "auto"."""
     plain = {name: value.item() if isinstance(value, np.generic) else value
-             for name, value in parameters.items() if name != "callbacks"}
+             for name, value in parameters.items()
+             if name not in ("callbacks", "checkpoint", "executor")}
     family: Any = fitted.family  # every family is a dataclass
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"

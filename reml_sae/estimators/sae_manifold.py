@@ -6,14 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
@@ -31,6 +34,15 @@ from reml_sae.estimators._folder import check_export, fit_file, write_folder
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
+from reml_sae.estimators._streaming import (
+    check_memory,
+    codes_of,
+    explained,
+    joined_codes,
+    prediction_of,
+    spread_of,
+    stream,
+)
 from reml_sae.estimators._units import Units, check_magnitude
 from reml_sae.estimators._validation import (
     check_integer,
@@ -41,7 +53,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import check_same_rows, matrix_digest, read_matrix
+from reml_sae.io import check_folder, check_same_rows, matrix_digest, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -49,6 +61,9 @@ from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 from reml_sae.typing import Array
+
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
+"""Parameters on which the result of a search that comes to its end does not hang."""
 
 
 class SAEManifold(TransformerMixin, BaseEstimator):
@@ -133,6 +148,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
         Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
+    checkpoint : path or None, default=None
+        Folder in which every REML fit of the search is kept once it is made. A fit of the same
+        rows with the same arguments (other than budgets of time) that finds it there, goes on
+        where the last one was stopped, killed or ran out of time, to the same result to the bit.
+        It is removed when the search has come to its end.
+    executor : None, int, distributed.Client, str or RowMap, default=None
+        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
+        once. A number of worker processes. A client of a dask cluster, or the address of its
+        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
 
     Attributes
     ----------
@@ -205,6 +229,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         integration: Integration = "auto",
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
+        checkpoint: str | os.PathLike[str] | None = None,
+        executor: Any = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -226,6 +252,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.integration = integration
         self.noise = noise
         self.row_noise = row_noise
+        self.checkpoint = checkpoint
+        self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -235,7 +263,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, tensor, or path to .npy or .safetensors
+        Z : (N, p) array, memmap, tensor, or path
+            As `reml_sae.io.open_rows` takes it; all of it is read.
         y : ignored
 
         Returns
@@ -249,7 +278,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        data = read_matrix(Z)
+        source = open_rows(Z)
+        check_memory(source)
+        data = read_matrix(source)
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
@@ -272,7 +303,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline,
+            callbacks=tuple(self.callbacks), deadline=deadline, journal=self._journal(units),
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
@@ -282,6 +313,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
             self._adopt(FittedSAE.of(fitted, record, units))
+        if not fitted.result.interrupted:
+            settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -310,6 +343,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
+    def _journal(self, units: Units) -> Journal:
+        """Where the search keeps its fits, of these rows and arguments."""
+        if self.checkpoint is None:
+            return Journal()
+        check_folder(self.checkpoint, "checkpoint")
+        arguments = {name: repr(value) for name, value in self.get_params(deep=False).items()
+                     if name not in NOT_OF_THE_SEARCH}
+        return Journal.opened(Path(self.checkpoint), {
+            "the rows": str(units.digest), "the version": __version__, **arguments})
+
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
         self.__dict__.update(fitted.attributes(), _fitted=fitted)
@@ -335,15 +378,19 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     def transform(self, Z: Any) -> Codes:
         """Codes of rows under the fitted decoders.
 
-        A penalty along a sequence takes these rows as a sequence of their own.
+        A penalty along a sequence takes these rows as a sequence of their own. The rows of a file
+        are read, and with an ``executor`` all rows are sent, a chunk at a time.
 
         Raises
         ------
         InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows.
+            Where Z cannot be used, or a penalty holds values for another number of rows, or ties
+            rows of different chunks.
+        WorkerError
+            Where a worker of the ``executor`` died.
         """
-        data = self._data(Z)
-        return self._fitted.encode(self._fitted.units.standardised(data))
+        self._check_fitted()
+        return joined_codes(stream(self._fitted, Z, self.executor, codes_of))
 
     @single_threaded
     def fit_transform(self, Z: Any, y: object = None) -> Codes:
@@ -371,7 +418,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
-        return self.reconstruct(self.transform(Z))
+        self._check_fitted()
+        parts = list(stream(self._fitted, Z, self.executor, prediction_of))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
@@ -379,8 +428,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Of families but the Gaussian, of the deviance from the fitted offset.
         """
-        data = self._data(Z)
-        return self._fitted.score(data)
+        self._check_fitted()
+        return explained(stream(self._fitted, Z, self.executor, spread_of))
 
     def summary(self) -> str:
         """Text table of the fit, in the manner of mgcv's summary."""
