@@ -1,4 +1,4 @@
-"""The command line: reml-sae demo | fit | encode | report | compare | penalties.
+"""The command line: reml-sae demo | fit | encode | report | export | compare | penalties.
 
 Exit status: 0 done and converged, 2 input that cannot be used, 3 the fit did not converge (its best
 state is written), 130 interrupted (the best state is written where there is one).
@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--n-init", type=int)
     fit.add_argument("--seed", type=int, dest="random_state")
     fit.add_argument("--config", help="TOML or JSON file with the arguments of SAEManifold")
+    fit.add_argument("--labels", help="file with a text a line for every row, for the report")
     fit.add_argument("-o", "--out", required=True, help="folder; it is made")
 
     encode = command("encode", "write the codes of rows under a fitted model")
@@ -123,7 +124,16 @@ def _parser() -> argparse.ArgumentParser:
 
     report = command("report", "print the summary and write the HTML report")
     report.add_argument("folder")
-    report.add_argument("--data", help="the rows of the fit, for the figure of the atoms")
+    report.add_argument("--data", help="the rows of the fit, to be shown beside the curves")
+    report.add_argument("--labels", help="file with a text a line for every row")
+    report.add_argument("--force", action="store_true",
+                        help="write without rows over a report that shows them")
+
+    export = command("export", "write a fit as a folder with its curves as directions, in the "
+                     "layout of SAELens")
+    export.add_argument("folder", help="folder that fit wrote")
+    export.add_argument("-o", "--out", required=True, help="folder to make")
+    export.add_argument("--anchors", type=int, default=12, help="directions of a curved atom")
 
     compare = command("compare", "compare fits of the same rows by V")
     compare.add_argument("folders", nargs="+")

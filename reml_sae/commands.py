@@ -18,15 +18,9 @@ import numpy as np
 import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
-from reml_sae.diagnostics import (
-    align_angles,
-    circular_correlation,
-    plot_atoms,
-    plot_noise,
-    write_html,
-)
+from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
 from reml_sae.engine import OuterStatus
-from reml_sae.errors import InputError, MissingDependencyError, require
+from reml_sae.errors import InputError
 from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
     check_folder,
@@ -80,11 +74,12 @@ def fit(options: argparse.Namespace) -> int:
                                  else options.topology)
     check_folder(options.out, "--out")
     Z = read_matrix(options.data, "data")
+    labels = _labels(options.labels, len(Z))
     verbose = 0 if options.quiet else 1
     model = rs.SAEManifold(**{"verbose": verbose, **arguments}).fit(Z)
     folder = _save(model, Path(options.out))
     try:
-        _write_report(model, folder, Z)
+        _write_report(model, folder, Z, labels, options.data)
     except KeyboardInterrupt:
         print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
         return ExitStatus.INTERRUPTED
@@ -134,7 +129,7 @@ def encode(options: argparse.Namespace) -> None:
     if path.suffix != ".npz":
         raise InputError(f"--out={options.out!r} must end in .npz")
     check_writable(path, "--out")
-    model = _load(options.folder).set_params(executor=options.executor)
+    model = rs.load(options.folder).set_params(executor=options.executor)
     codes = model.transform(open_rows(options.data, "data"))
     arrays = {"assignments": codes.assignments, "gates": codes.gates,
               "objective": codes.objective, "converged": codes.converged,
@@ -152,43 +147,51 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Print the summary and the checks, and write the HTML report."""
-    model = _load(options.folder)
+    model = rs.load(options.folder)
     Z = read_matrix(options.data, "--data") if options.data else None
     if Z is not None:
         check_same_rows({options.folder: model.data_digest_,
                          f"--data={options.data}": matrix_digest(Z)})
+    labels = _labels(options.labels, len(model.codes_))
     print(model.summary())
     print()
     print(model.diagnostics_.summary())
-    _write_report(model, Path(options.folder), Z)
-    print(f"\nwrote {Path(options.folder) / REPORT_FILE}")
+    path = Path(options.folder) / REPORT_FILE
+    if Z is None and not options.force and shows_rows(path):
+        print(f"\nkept {path}, which shows rows of the data and would not without --data; give "
+              "them, or --force", file=sys.stderr)
+        return
+    _write_report(model, Path(options.folder), Z, labels, options.data or "")
+    print(f"\nwrote {path}")
 
 
-def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
+def _labels(name: str | None, n_rows: int) -> list[str] | None:
+    """Texts of the rows, one a line of a file."""
+    if name is None:
+        return None
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"--labels={name!r}: there is no such file")
     try:
-        figures = _figures(model, Z)
-    except MissingDependencyError as error:
-        figures = []
-        print(f"the report has no figures: {error}", file=sys.stderr)
-    text = model.summary()
-    write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
-    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_.checks, figures)
+        labels = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--labels={name!r} is not UTF-8 text: {error}") from error
+    if len(labels) != n_rows:
+        raise InputError(f"--labels={name!r} has {len(labels)} lines, the data have {n_rows} rows; "
+                         "write one line a row")
+    return labels
 
 
-def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:
-    """Figures of a report; not of pyplot, which would keep those of every report of a process."""
-    new = require("matplotlib.figure", "plot", "a figure").Figure
-    figures = [model.trace_.plot(new(figsize=(10, 3.6), layout="constrained").subplots(1, 2))]
-    if model.noise_.kind != "isotropic":
-        figures.append(plot_noise(model, new(layout="constrained")))
-    if Z is not None:
-        figures.append(plot_atoms(model, Z, figure=new(layout="constrained")))
-    return figures
+def _write_report(
+    model: rs.SAEManifold, folder: Path, Z: Any, labels: list[str] | None, source: str
+) -> None:
+    write_bytes_atomically(folder / SUMMARY_FILE, (model.summary() + "\n").encode())
+    model.report(folder / REPORT_FILE, Z, labels, source=source, force=True)
 
 
 def compare(options: argparse.Namespace) -> None:
     """Print fits of the same rows in the order of V."""
-    models = {name: _load(name) for name in options.folders}
+    models = {name: rs.load(name) for name in options.folders}
     check_same_rows({name: model.data_digest_ for name, model in models.items()})
     best = min(model.criterion_ for model in models.values())
     print(f"{'fit':<32}{'atoms':>6}{'V':>18}{'above best':>14}{'edf':>10}  status")
@@ -196,6 +199,12 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{name:<32}{len(model.atoms_):>6}{model.criterion_:>18.3f}"
               f"{model.criterion_ - best:>14.3f}{model.edf_:>10.1f}  "
               f"{'converged' if model.converged_ else model.message_}")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a fit as a folder that readers of plain sparse autoencoders take."""
+    rs.load(options.folder).save_folder(options.out, options.anchors)
+    print(f"wrote {options.out}")
 
 
 def penalties(options: argparse.Namespace) -> None:
@@ -210,10 +219,5 @@ def penalties(options: argparse.Namespace) -> None:
         print("\n".join(listing(kind) for kind in kinds))
 
 
-def _load(folder: str) -> rs.SAEManifold:
-    path = Path(folder)
-    return rs.load(path / FIT_FILE if path.is_dir() else path)
-
-
-COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "compare": compare,
-            "penalties": penalties}
+COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "export": export,
+            "compare": compare, "penalties": penalties}

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.cli import main
 from reml_sae.datasets import planted_circles
+from reml_sae.diagnostics import shows_rows
 
 DATA = planted_circles(120, 8, 2, noise_sd=0.05)
 
@@ -36,30 +38,27 @@ def test_fit_writes_what_load_reads(folder):
         "fit.safetensors", "summary.txt", "report.html"}
     model = rs.load(folder / "out" / "fit.safetensors")
     assert model.converged_ and len(model.atoms_) == 2
-    assert "data:image/png" in (folder / "out" / "report.html").read_text()
+    assert shows_rows(folder / "out" / "report.html")
 
 
 def test_report(folder, capsys):
-    assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
+    (folder / "labels.txt").write_text("".join(f"row {i} <&>\n" for i in range(120)))
+    assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy"),
+                 "--labels", str(folder / "labels.txt")]) == 0
     assert "outer convergence" in capsys.readouterr().out
+    page = (folder / "out" / "report.html").read_text()
+    assert str(folder / "Z.npy") in page and " &lt;&amp;&gt;</td>" in page
 
 
-def test_reports_leave_no_figures_open(folder, capsys):
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    pyplot.figure()
-    before = pyplot.get_fignums()
-    for _ in range(2):
-        assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
-    assert (folder / "out" / "report.html").read_text().count("data:image/png") == 2
-    assert pyplot.get_fignums() == before, "the reports' own are gone, and the caller's is not"
-
-
-def test_a_report_without_matplotlib_has_no_figures(folder, tmp_path, monkeypatch, capsys):
-    bare = with_digest(folder / "out", tmp_path / "bare", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main(["report", bare]) == 0
-    assert "pip install 'reml-sae[plot]'" in capsys.readouterr().err
-    assert "data:image/png" not in (tmp_path / "bare" / "report.html").read_text()
+def test_a_report_without_rows_does_not_replace_one_with_rows(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder / "out", tmp_path / "copy")
+    before = (copy / "report.html").read_bytes()
+    assert main(["report", str(copy)]) == 0
+    said = capsys.readouterr()
+    assert "outer convergence" in said.out and "--force" in said.err
+    assert (copy / "report.html").read_bytes() == before
+    assert main(["report", str(copy), "--force"]) == 0
+    assert not shows_rows(copy / "report.html")
 
 
 def test_rows_of_extreme_norm_are_named(tmp_path, capsys):
@@ -138,6 +137,8 @@ def test_penalties_as_json(capsys):
     (["fit", "Z.npy", "--config", "bad.json", "-o", "out"], "unknown name 'atoms'"),
     (["fit", "Z.npy", "--config", "none.toml", "-o", "out"], "no such file"),
     (["report", "nowhere"], "no such file"),
+    (["fit", "Z.npy", "--labels", "short.txt", "-o", "out"], "has 1 lines"),
+    (["fit", "Z.npy", "--labels", "none.txt", "-o", "out"], "no such file"),
     (["penalties", "adr"], "'ard'"),
     (["encode", "out", "Z.npy", "-o", "codes.txt"], ".npz"),
     (["encode", "out", "Z.npy", "-o", "codes.npz", "--workers", "0"], "at least 1 worker"),
@@ -148,6 +149,7 @@ def test_bad_input_is_named_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     np.save("Z.npy", DATA.Z)
     (tmp_path / "bad.json").write_text(json.dumps({"atoms": 3}))
+    (tmp_path / "short.txt").write_text("one line\n")
     if arguments[0] == "encode":
         arguments = [arguments[0], str(folder / "out"), *arguments[2:]]
     before = sorted(tmp_path.iterdir())

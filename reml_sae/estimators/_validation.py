@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -67,6 +68,8 @@ def check_parameters(model: Any) -> None:
     check_positive("tol", model.tol)
     if model.max_time is not None:
         check_positive("max_time", model.max_time)
+    if model.checkpoint is not None and not isinstance(model.checkpoint, str | os.PathLike):
+        raise InputError(f"checkpoint must be a path of a folder, got {model.checkpoint!r}")
     if model.random_state is not None:
         check_integer("random_state", model.random_state, 0)
     if not isinstance(model.demote, bool | np.bool_):

@@ -6,14 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import summary_text
+from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
@@ -27,6 +30,7 @@ from reml_sae.errors import (
 )
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._folder import check_export, fit_file, write_folder
 from reml_sae.estimators._persistence import read_fit, write_fit
 from reml_sae.estimators._progress import progress_callback
 from reml_sae.estimators._results import Codes
@@ -49,7 +53,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import matrix_digest, open_rows, read_matrix
+from reml_sae.io import check_folder, check_same_rows, matrix_digest, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
@@ -57,6 +61,9 @@ from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 from reml_sae.typing import Array
+
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "executor", "max_time", "checkpoint")
+"""Parameters on which the result of a search that comes to its end does not hang."""
 
 
 class SAEManifold(TransformerMixin, BaseEstimator):
@@ -145,6 +152,11 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
         once. A number of worker processes. A client of a dask cluster, or the address of its
         scheduler. The bits are the same for all but None with rows in memory. It is not saved.
+    checkpoint : path or None, default=None
+        Folder in which every REML fit of the search is kept once it is made. A fit of the same
+        rows with the same arguments (other than budgets of time) that finds it there, goes on
+        where the last one was stopped, killed or ran out of time, to the same result to the bit.
+        It is removed when the search has come to its end.
 
     Attributes
     ----------
@@ -218,6 +230,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
         executor: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -240,6 +253,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.noise = noise
         self.row_noise = row_noise
         self.executor = executor
+        self.checkpoint = checkpoint
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -289,7 +303,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline,
+            callbacks=tuple(self.callbacks), deadline=deadline, journal=self._journal(units),
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
@@ -299,6 +313,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
             self._adopt(FittedSAE.of(fitted, record, units))
+        if not fitted.result.interrupted:
+            settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -326,6 +342,16 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             n_active = min(n_active, n_atoms)
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
+
+    def _journal(self, units: Units) -> Journal:
+        """Where the search keeps its fits, of these rows and arguments."""
+        if self.checkpoint is None:
+            return Journal()
+        check_folder(self.checkpoint, "checkpoint")
+        arguments = {name: repr(value) for name, value in self.get_params(deep=False).items()
+                     if name not in NOT_OF_THE_SEARCH}
+        return Journal.opened(Path(self.checkpoint), {
+            "the rows": str(units.digest), "the version": __version__, **arguments})
 
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
@@ -410,12 +436,61 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self._check_fitted()
         return summary_text(self)
 
+    @single_threaded
+    def report(
+        self, path: str | os.PathLike[str], Z: Any = None, labels: Sequence[str] | None = None,
+        *, source: str = "", force: bool = False,
+    ) -> None:
+        """Write the report of the fit as one self-contained HTML page, atomically.
+
+        Parameters
+        ----------
+        path : path
+        Z : array-like (N, p) or path, optional
+            The training rows, to be shown beside the curves.
+        labels : sequence of N str, optional
+            A text for every row.
+        source : str
+            What the data are called.
+        force : bool
+            Whether a page without rows may take the place of one with rows.
+
+        Raises
+        ------
+        InputError
+            Where Z are not the rows of the fit, there is not one text a row, or a better report
+            would be lost.
+        """
+        self._check_fitted()
+        data = None if Z is None else self._data(Z)
+        if data is not None:
+            check_same_rows({"the fit": self._fitted.units.digest, "Z": matrix_digest(data)})
+        write_report(path, self, data, labels, source, force)
+
     # --- persistence -------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one .safetensors file, atomically."""
         self._check_fitted()
         write_fit(path, self._fitted, self.get_params(deep=False))
+
+    def save_folder(self, path: str | os.PathLike[str], n_anchors: int = 12) -> None:
+        """Write the fit, and its curves as directions in SAELens' layout, as a new folder.
+
+        Parameters
+        ----------
+        path : path
+            ``cfg.json``, ``sae_weights.safetensors`` and ``fit.safetensors`` are written into it.
+        n_anchors : int
+            About how many points of every curved atom become directions, at least 2.
+
+        Raises
+        ------
+        InputError
+            Where the folder is there already, or the family is not Gaussian.
+        """
+        self._check_fitted()
+        write_folder(path, self._fitted, check_integer("n_anchors", n_anchors, 2), self.save)
 
     # --- helpers -----------------------------------------------------------------------------
 
@@ -436,16 +511,18 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
 
 def load(path: str | os.PathLike[str]) -> SAEManifold:
-    """Read a fitted `SAEManifold` that its ``save`` wrote.
+    """Read a fitted `SAEManifold` that its ``save``, or ``save_folder``, wrote.
 
     Raises
     ------
     ArtifactError
         Where the file was changed since, is truncated, or holds something else.
     InputError
-        Where there is no such file.
+        Where there is no such file, or the files of a folder are not of one fit.
     """
-    fitted, parameters = read_fit(path)
+    fitted, parameters = read_fit(fit_file(path))
+    if os.path.isdir(path):
+        check_export(path, fitted)
     try:
         model = SAEManifold(**parameters)
         model._resolve()

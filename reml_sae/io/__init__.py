@@ -3,7 +3,7 @@
 from reml_sae.io.artifacts import read_artifact, write_artifact
 from reml_sae.io.digest import check_same_rows, matrix_digest
 from reml_sae.io.extreme import ExtremeRows, extreme_rows, named_rows
-from reml_sae.io.files import check_folder, check_writable, write_bytes_atomically
+from reml_sae.io.files import check_folder, check_writable, new_folder, write_bytes_atomically
 from reml_sae.io.memory import available_bytes
 from reml_sae.io.sources import RowChunk, RowSource, is_in_memory, open_rows, read_matrix
 
@@ -19,6 +19,7 @@ __all__ = [
     "is_in_memory",
     "matrix_digest",
     "named_rows",
+    "new_folder",
     "open_rows",
     "read_artifact",
     "read_matrix",

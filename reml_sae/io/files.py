@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from reml_sae.errors import InputError
@@ -59,7 +62,7 @@ def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None
     target = Path(path)
     check_writable(target)
     _remove_remains(target)
-    part = target.with_name(f".{target.name}.{_owner(os.getpid())}.{secrets.token_hex(4)}{SUFFIX}")
+    part = _part(target)
     try:
         # with the rights that the user's umask gives, which those of tempfile ignore
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as handle:
@@ -73,6 +76,36 @@ def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None
             raise InputError(f"path={os.fspath(path)!r} cannot be written ({error.strerror}); what "
                              "was there before is as it was") from error
         raise
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to fill, which takes its place when it is full, or is gone where that fails.
+
+    Raises
+    ------
+    InputError
+        Where there is something at the path, or no folder can be made there.
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"path={os.fspath(path)!r} is there already; give a new folder")
+    if not target.is_dir():
+        check_writable(target)
+    _remove_remains(target)
+    part = _part(target)
+    part.mkdir()
+    try:
+        yield part
+        os.replace(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _part(target: Path) -> Path:
+    """Where what becomes ``target`` is written first."""
+    return target.with_name(f".{target.name}.{_owner(os.getpid())}.{secrets.token_hex(4)}{SUFFIX}")
 
 
 def _owner(process: int) -> str:
@@ -89,7 +122,11 @@ def _remove_remains(target: Path) -> None:
         process = name[len(begun):].split(".")[0].rpartition("-")[2]
         ours = name.startswith(begun + _owner(0)[:-1]) and process.isdecimal()
         if ours and not _is_alive(int(process)):
-            target.with_name(name).unlink(missing_ok=True)
+            remains = target.with_name(name)
+            if remains.is_dir():
+                shutil.rmtree(remains, ignore_errors=True)
+            else:
+                remains.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
