@@ -26,6 +26,7 @@ from reml_sae.engine import (
     criterion_at,
     fit_reml,
 )
+from reml_sae.engine.protocol import ModelPoint
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.models import SAEManifoldModel
@@ -144,8 +145,8 @@ def _read(
     theta, rho = Theta(tensors["xi"], tensors["beta"]), tensors["rho"]
     model = model.settled()
     status, n_iter, decrement, damping = kept["inner"]
-    inner = InnerSolution(theta, model.at(theta, rho), InnerStatus[status], n_iter, decrement,
-                          damping)
+    point: ModelPoint = model.at(theta, rho)
+    inner = InnerSolution(theta, point, InnerStatus[status], n_iter, decrement, damping)
     value = criterion_at(model, inner, curvature=options.get("curvature", "majorizer"),
                          gradient=bool(np.isfinite(tensors["gradient"]).all()))
     trace = options.get("trace")

@@ -103,7 +103,7 @@ def _typed(place: str, value: Any, expected: Any) -> None:
         for name, item in value.items():
             _typed(f"{place}.{name}", item, inner[1])
     elif is_dataclass(value) and isinstance(expected, type):
-        hints = _hints(type(value))
+        hints = _hints(value.__class__)
         for item in fields(value):
             _typed(f"{place}.{item.name}", getattr(value, item.name), hints[item.name])
 

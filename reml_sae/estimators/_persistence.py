@@ -166,7 +166,7 @@ def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     """Parameters of an estimator as plain values, what the search chose in place of "auto"."""
     plain = {name: value.item() if isinstance(value, np.generic) else value
              for name, value in parameters.items()
-             if name not in ("callbacks", "executor", "checkpoint")}
+             if name not in ("callbacks", "checkpoint", "executor")}
     family: Any = fitted.family  # every family is a dataclass
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"

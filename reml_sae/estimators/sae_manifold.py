@@ -62,7 +62,7 @@ from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 from reml_sae.typing import Array
 
-NOT_OF_THE_SEARCH = ("verbose", "callbacks", "executor", "max_time", "checkpoint")
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
 """Parameters on which the result of a search that comes to its end does not hang."""
 
 
@@ -148,15 +148,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
         Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
-    executor : None, int, distributed.Client, str or RowMap, default=None
-        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
-        once. A number of worker processes. A client of a dask cluster, or the address of its
-        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
     checkpoint : path or None, default=None
         Folder in which every REML fit of the search is kept once it is made. A fit of the same
         rows with the same arguments (other than budgets of time) that finds it there, goes on
         where the last one was stopped, killed or ran out of time, to the same result to the bit.
         It is removed when the search has come to its end.
+    executor : None, int, distributed.Client, str or RowMap, default=None
+        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
+        once. A number of worker processes. A client of a dask cluster, or the address of its
+        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
 
     Attributes
     ----------
@@ -229,8 +229,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         integration: Integration = "auto",
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
-        executor: Any = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        executor: Any = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -252,8 +252,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.integration = integration
         self.noise = noise
         self.row_noise = row_noise
-        self.executor = executor
         self.checkpoint = checkpoint
+        self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
 
