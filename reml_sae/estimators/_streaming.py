@@ -110,10 +110,9 @@ def joined_codes(parts: Iterable[Codes]) -> Codes:
 
 
 def _joined(values: list[Any]) -> Any:
-    """Arrays, and lists of them, one below the other; of what is of no rows, the first."""
     if isinstance(values[0], list):
         return [np.concatenate(part) for part in zip(*values, strict=True)]
-    return np.concatenate(values) if isinstance(values[0], np.ndarray) else values[0]
+    return np.concatenate(values)
 
 
 def prediction_of(fitted: FittedSAE, data: Array) -> Array:
@@ -210,12 +209,10 @@ def _lean(fitted: FittedSAE) -> FittedSAE:
     codes = fitted.codes
     return replace(
         fitted, zeta=fitted.zeta[:0], trace=REMLTrace([]),
-        codes=Codes(**{item.name: _none(getattr(codes, item.name)) for item in fields(Codes)}),
+        codes=Codes(**{item.name: _first(getattr(codes, item.name)) for item in fields(Codes)}),
         atoms=[replace(atom, covariance=atom.covariance[:0]) for atom in fitted.atoms])
 
 
-def _none(values: Any) -> Any:
+def _first(values: Any) -> Any:
     """None of the rows."""
-    if isinstance(values, list):
-        return [part[:0] for part in values]
-    return values[:0] if isinstance(values, np.ndarray) else values
+    return [part[:0] for part in values] if isinstance(values, list) else values[:0]
