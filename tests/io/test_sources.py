@@ -158,6 +158,18 @@ def test_a_chunk_is_sent_as_little_as_it_needs(write, tmp_path):
     assert str(again).startswith("rows 9 to 11 of Z")
 
 
+def test_of_an_array_its_rows_alone_are_sent():
+    assert len(pickle.dumps(open_rows(np.zeros((10_000, 5))).chunk(9, 12))) < 1000
+
+
+def test_of_shards_those_that_hold_its_rows_are_sent(tmp_path):
+    source = open_rows(npy_shards(tmp_path))
+    for start, stop, n_parts in ((0, 10, 1), (10, 11, 1), (9, 11, 2), (9, 12, 3), (11, 37, 1)):
+        chunk = source.chunk(start, stop)
+        assert len(chunk.source.parts) == n_parts
+        np.testing.assert_array_equal(chunk.read(), Z[start:stop])
+
+
 def test_halves(tmp_path):
     write_bf16(tmp_path / "b.safetensors", Z)
     save_file({"acts": Z.astype(np.float16)}, tmp_path / "h.safetensors")
@@ -216,6 +228,21 @@ def test_a_file_that_changes_after_it_was_opened(write, tmp_path):
         path.unlink()
         with pytest.raises(InputError, match=path.name):
             source.rows(0, 37)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_record_batches_that_are_gone(stream, tmp_path):
+    path, batches = tmp_path / "z.arrow", [fixed_lists(part) for part in shards()]
+    arrow_batches(path, batches, stream)
+    source = open_rows(path)
+    arrow_batches(path, batches[:2], stream)
+    with pytest.raises(InputError, match=r"z\.arrow' ends in row 11 of 37"):
+        source.rows(5, 37)
+    arrow_batches(path, batches[::-1], stream)
+    with pytest.raises(InputError, match="another record batch at row 0"):
+        source.rows(5, 37)
+    path.write_bytes(path.read_bytes()[:-8])
+    refuse(path, "z.arrow", "truncated")
 
 
 def header_of(path, entry, size=8):

@@ -23,7 +23,7 @@ def head(rows: RowsOfFit, source: str, version: str) -> list[tuple[str, str]]:
     defaults = {name: item.default for name, item in
                 inspect.signature(type(model)).parameters.items()}
     given = {name: value for name, value in model.get_params(deep=False).items()
-             if name not in ("topology", "random_state", "callbacks", "verbose")
+             if name not in ("topology", "random_state", "callbacks", "executor", "verbose")
              and repr(value) != repr(defaults[name])}
     family = get_family(model.family)
     noise = (noise_lines(model.noise_, model.dispersion_, model.diagnostics_.noise, k)

@@ -19,6 +19,8 @@ from reml_sae.errors import InputError, require
 from reml_sae.io.sources._base import FileRows, Rows, check_shape, finite, float_dtype
 
 FILE_MAGIC = b"ARROW1"
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""Last bytes of a stream; one that was cut between two batches reads as if it were whole."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,16 @@ class ArrowRows(FileRows):
         width, found = 0, ""
         with _batches(path, name) as batches:
             for batch in batches:
+                first = ends[-1] if ends else 0
                 found = found or _column(batch.schema, column, name)
-                values = _matrix(batch, found, name, ends[-1] if ends else 0)
+                values = _matrix(batch, found, name, first)
+                ends.append(first + len(values))
                 if not len(values):
                     continue
                 if width and values.shape[1] != width:
-                    raise InputError(f"{name}: row {ends[-1]} has {values.shape[1]} numbers, those "
+                    raise InputError(f"{name}: row {first} has {values.shape[1]} numbers, those "
                                      f"before it have {width}; write rows of one width")
                 width, dtype = values.shape[1], float_dtype(values.dtype, name)
-                ends.append((ends[-1] if ends else 0) + len(values))
         check_shape((ends[-1] if ends else 0, width), name)
         return cls(name, path, found, tuple(ends), width, dtype)
 
@@ -79,16 +82,19 @@ class ArrowRows(FileRows):
         out = np.empty((stop - start, self.width), self.dtype)
         first = 0
         with _batches(self.path, self.name) as batches:
-            for batch in batches:
-                if first >= stop:
-                    break
-                count = batch.num_rows and len(_matrix(batch, self.column, self.name, first))
-                low, high = max(start, first), min(stop, first + count)
+            for end, batch in zip(self.ends, batches, strict=False):
+                low, high = max(start, first), min(stop, end)
                 if low < high:
                     values = _matrix(batch, self.column, self.name, first)
+                    if values.shape != (end - first, self.width):
+                        raise InputError(
+                            f"{self.name} has another record batch at row {first} than when it was "
+                            "opened; do not write to it meanwhile")
                     out[low - start:high - start] = values[low - first:high - first]
-                first += count
-        if first < stop and first < self.shape[0]:
+                first = end
+                if first >= stop:
+                    break
+        if first < stop:
             raise InputError(f"{self.name} ends in row {first} of {self.shape[0]}: it was cut off "
                              "after it was opened; write it again")
         return finite(out, start, self.name)
@@ -100,14 +106,18 @@ def _batches(path: Path, name: str) -> Iterator[Iterator[Any]]:
     pa = require("pyarrow", "arrow", f"{name}, an Arrow file,")
     ipc = require("pyarrow.ipc", "arrow", f"{name}, an Arrow file,")
     try:
-        # not a memory map: a file that shrinks while it is mapped ends the process
-        with pa.OSFile(str(path), "rb") as handle:
+        # of batches that are not asked for, the metadata alone are read
+        with pa.memory_map(str(path), "rb") as handle:
             in_file = handle.read(len(FILE_MAGIC)) == FILE_MAGIC
             handle.seek(0)
             if in_file:
                 reader = ipc.open_file(handle)
                 yield (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
+                handle.seek(max(0, handle.size() - len(STREAM_END)))
+                if handle.read() != STREAM_END:
+                    raise pa.ArrowInvalid("the stream has no end")
+                handle.seek(0)
                 yield iter(ipc.open_stream(handle))
     except (pa.ArrowException, OSError, EOFError) as error:
         raise InputError(f"{name} cannot be read as Arrow ({error}); it may be truncated: write or "

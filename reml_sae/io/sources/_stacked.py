@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from reml_sae.errors import InputError
-from reml_sae.io.sources._base import FileRows, Rows, RowSource
+from reml_sae.io.sources._base import RowChunk, Rows, RowSource
 
 
 @dataclass(frozen=True)
-class StackedRows(FileRows):
+class StackedRows:
     """The rows of the first part, those of the second, and so on.
 
     Attributes
@@ -24,7 +24,7 @@ class StackedRows(FileRows):
     parts : tuple of RowSource
         All of one width and dtype.
     ends : tuple of int
-        Rows up to the end of each part.
+        Rows up to the end of each part, those before the first one included.
     """
 
     name: str
@@ -71,3 +71,8 @@ class StackedRows(FileRows):
             out[at - start:until - start] = part.rows(at - before, until - before)
             at, number = until, number + 1
         return out
+
+    def chunk(self, start: int, stop: int) -> RowChunk:
+        """The rows, not read yet, with the parts that have them alone."""
+        held = slice(bisect_right(self.ends, start), bisect_left(self.ends, stop) + 1)
+        return RowChunk(StackedRows(self.name, self.parts[held], self.ends[held]), start, stop)
