@@ -115,7 +115,7 @@ def sweep(
                   for own in _slices(len(Z), CHUNK_ROWS)) ** 0.5
     tables = make_tables(state, backend, fineness or Fineness(), longest)
     kernel = _Kernel(tables, backend, Z, shift, candidates, min(n_candidates, state.n_atoms))
-    rows = max(CHUNK_ROWS, min(backend.elements // (16 * state.n_atoms), 8 * CHUNK_ROWS))
+    rows = max(CHUNK_ROWS, min(backend.elements // state.n_atoms, 16 * CHUNK_ROWS))
     found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
                         _slices(len(Z), rows))
     value, square, needs, amplitude, *parts = map(backend.numpy, found.sums)
