@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
 from reml_sae.relaxations.policy import PursuitPolicy, RelaxationPolicy
-from reml_sae.sweeps.policy import SweepPolicy
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,6 @@ class StartPolicy:
     """Shares of the rows that are neighbours in a graph along a loop: loops wind little or much."""
     extra_axes: int = 4
     """Count of leading axes beyond an atom's own, which rough functions may use."""
-    swept: int = 8
-    """Count of atoms, one a row, from which sweeps are the start."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
     same: float = 0.01
@@ -247,7 +244,6 @@ class SearchPolicy:
     encode: EncodePolicy = field(default_factory=EncodePolicy)
     start: StartPolicy = field(default_factory=StartPolicy)
     relaxation: RelaxationPolicy = field(default_factory=RelaxationPolicy)
-    sweeps: SweepPolicy = field(default_factory=SweepPolicy)
     settle: SettlePolicy = field(default_factory=SettlePolicy)
     noise: NoisePolicy = field(default_factory=NoisePolicy)
     move: MovePolicy = field(default_factory=MovePolicy)

@@ -2,12 +2,12 @@
 
 from reml_sae.sweeps.backend import Backend, get_backend
 from reml_sae.sweeps.loop import SweepFit, fit_sweeps
-from reml_sae.sweeps.nodes import Fineness, has_nodes
+from reml_sae.sweeps.nodes import Fineness
 from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.rows import RowCodes, SweepSums, sweep
 from reml_sae.sweeps.state import SweepKind, SweepState
 
 __all__ = [
     "Backend", "Fineness", "RowCodes", "SweepFit", "SweepKind", "SweepPolicy", "SweepState",
-    "SweepSums", "fit_sweeps", "get_backend", "has_nodes", "sweep",
+    "SweepSums", "fit_sweeps", "get_backend", "sweep",
 ]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
 from reml_sae.sweeps.backend import Backend, DeviceArray
-from reml_sae.sweeps.nodes import check_nodes
 from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.rows import RowCodes, SweepSums, sweep
 from reml_sae.sweeps.seeds import Near, nearest_flats, seed_flats
@@ -66,11 +66,13 @@ def fit_sweeps(
     Raises
     ------
     InputError
-        Where the coordinates of an atom have no nodes.
+        Where an atom is no ring: seeds do not find others reliably.
     """
     policy = policy or SweepPolicy()
     for atom in dict.fromkeys(atoms):
-        check_nodes(atom)
+        if atom.relaxation != "ring":
+            raise InputError(f"sweeps find rings alone, such as circles, got {atom!r}; fit other "
+                             "atoms by SAEManifold")
     size = min(len(Z), policy.seed_rows * len(atoms))
     chosen = np.sort(rng.choice(len(Z), size, replace=False))
     few = backend.array(Z[chosen])

@@ -49,11 +49,6 @@ class Fineness:
         return self.coarse ** min(manifold.intrinsic_dim, 2)
 
 
-def has_nodes(manifold: Manifold) -> bool:
-    """Whether sweeps can integrate the coordinates of rows."""
-    return manifold.has_rule and len(manifold.linear_axes) <= 1
-
-
 def check_nodes(manifold: Manifold) -> None:
     """Refuse a manifold whose rows sweeps cannot integrate.
 
@@ -62,7 +57,7 @@ def check_nodes(manifold: Manifold) -> None:
     InputError
         Naming it.
     """
-    if not has_nodes(manifold):
+    if not manifold.has_rule or len(manifold.linear_axes) > 1:
         raise InputError(f"sweeps have no quadrature of the coordinates of {manifold!r}; use atoms "
                          "of one coordinate, or closed surfaces")
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from reml_sae.sweeps.backend import Backend, DeviceArray
-from reml_sae.sweeps.nodes import Fineness, amplitude_rule, coordinate_rule, sharp_spacing
+from reml_sae.sweeps.nodes import (
+    Fineness,
+    amplitude_rule,
+    check_nodes,
+    coordinate_rule,
+    sharp_spacing,
+)
 from reml_sae.sweeps.state import SweepKind, SweepState
 from reml_sae.typing import Array, Index
 
@@ -76,7 +82,15 @@ class SweepTables:
 def make_tables(
     state: SweepState, backend: Backend, fineness: Fineness, longest: float
 ) -> SweepTables:
-    """Tables of a state, for rows of at most this length."""
+    """Tables of a state, for rows of at most this length.
+
+    Raises
+    ------
+    InputError
+        Where the coordinates of an atom have no nodes.
+    """
+    for kind in state.kinds:
+        check_nodes(kind.manifold)
     kind_of, place_of = np.zeros((2, state.n_atoms), np.int64)
     kinds, most, least = [], 0.0, np.inf
     for number, kind in enumerate(state.kinds):

@@ -17,7 +17,6 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.manifolds import Manifold
-from reml_sae.sweeps import has_nodes
 from reml_sae.typing import Array
 
 
@@ -79,13 +78,6 @@ class StartProblem:
     def dims(self) -> list[int]:
         """Dimension of the subspace that holds most of each atom."""
         return [atom.linear_dim for atom in self.atoms]
-
-    @property
-    def has_sweeps(self) -> bool:
-        """Whether sweeps find the start: every row uses one of many atoms, and all have nodes."""
-        return (self.assignment.chooses_support and self.assignment.is_single and self.is_exact
-                and len(self.atoms) >= self.policy.start.swept
-                and all(has_nodes(atom) for atom in self.atoms))
 
     @property
     def can_be_unmixed(self) -> bool:

@@ -13,7 +13,6 @@ from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.loop import LoopStart
 from reml_sae.discovery.starts.partition import PartitionStart
 from reml_sae.discovery.starts.protocol import CodeStart, Start, StartProblem
-from reml_sae.discovery.starts.sweeps import SweepStart
 from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
 
@@ -26,13 +25,7 @@ AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
 def find_code_starts(
     problem: StartProblem, rng: np.random.Generator, kinds: Sequence[Start] = STARTS
 ) -> list[CodeStart]:
-    """Starts of some kinds; of all ``STARTS``, at least one.
-
-    Sweeps, where they have one, are the only start: of many atoms the others cost more than the
-    rest of the fit, and have found no lower V.
-    """
-    if problem.has_sweeps and kinds is STARTS:
-        return SweepStart().propose(problem, rng)
+    """Starts of some kinds; of all ``STARTS``, at least one."""
     found = [start for kind in kinds for start in kind.propose(problem, rng)]
     if problem.assignment.is_mixture:
         return [_with_shares(start, problem.policy.encode.hard_share) for start in found]
