@@ -61,7 +61,7 @@ def dates():
         begun = time.perf_counter()
         model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(h)).fit(train)
         seconds = time.perf_counter() - begun
-        angles = model.transform(test).coordinates[0][:, 0]
+        angles = model.encode(test).coordinates[0][:, 0]
         pca = {c: PCA(c).fit(train) for c in {1, 2, 2 * h}}
         held_out = {c: explained(test, fit.inverse_transform(fit.transform(test)), mean)
                     for c, fit in pca.items()}

@@ -158,7 +158,7 @@ class Fold:
     def said(self, model: rs.SAEManifold, seconds: float) -> tuple[str, float]:
         """Columns about a fit, and its phase error."""
         angles = align_angles(model.codes_.coordinates[0][:, 0], self.phase)
-        held = align_angles(model.transform(self.test).coordinates[0][:, 0], self.held_phase)
+        held = align_angles(model.encode(self.test).coordinates[0][:, 0], self.held_phase)
         miss = error(held, self.held_phase)
         return (f"{getattr(model.noise_, 'rank', 0):5d} "
                 f"{getattr(model.atoms_[0].topology, 'n_harmonics', 0):2d} "

@@ -60,7 +60,7 @@ def ours(train, test, plan):
     begun = time.perf_counter()
     model = ours_model(plan).fit(train)
     fitted = time.perf_counter()
-    codes = model.transform(test)
+    codes = model.encode(test)
     encoded = time.perf_counter()
     names = [atom.topology.name for atom in model.atoms_]
     packs = [packed(name, t) for name, t in zip(names, codes.coordinates, strict=True)]

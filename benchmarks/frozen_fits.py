@@ -32,7 +32,7 @@ def sae(Z: np.ndarray, **options: object) -> Answer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = rs.SAEManifold(**options).fit(Z)
-        again = model.transform(Z)
+        again = model.encode(Z)
     codes = [model.codes_.assignments, *model.codes_.coordinates]
     return {
         "V": np.array(model.criterion_), "rho": model.rho_,

@@ -133,7 +133,7 @@ def fitted(rows, true, held, unit, family="gaussian"):
                "max_time": MOST_SECONDS}
     model, seconds = fit(rows[~held], **options)
     truth = fit_from(rows[~held], true[~held], **options)[0]
-    missed = gap(model.transform(rows[held]).coordinates[0], true[held])
+    missed = gap(model.encode(rows[held]).coordinates[0], true[held])
     return distance(missed, unit), model.criterion_ - truth.criterion_, seconds, model.converged_
 
 

@@ -20,7 +20,6 @@ import numpy as np
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles, recovery_scores
-from reml_sae.estimators import Codes
 
 K, P, NOISE_SD = 3, 16, 0.1
 CASES = [(n, assignment, kind, times)
@@ -58,10 +57,8 @@ def run(case, seed):
     model, seconds = fit(spoil(data.Z, rows, kind, times, rng), assignment)
     clean = fit(data.Z[others], assignment)[1]
     codes = model.codes_
-    kept = Codes(codes.assignments[others], [t[others] for t in codes.coordinates],
-                    codes.gates[others], codes.objective[others], codes.converged[others],
-                    codes.weights[others])
-    scores = recovery_scores(data.rows(others), kept, [atom.topology for atom in model.atoms_])
+    scores = recovery_scores(data.rows(others), codes[others],
+                             [atom.topology for atom in model.atoms_])
     named = next(check.rows for check in model.diagnostics_.checks
                  if check.name == "rows not described")
     return (model.converged_, scores.assignment_accuracy, sorted(named) == sorted(rows.tolist()),

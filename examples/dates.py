@@ -8,7 +8,7 @@ from reml_sae.diagnostics import align_angles, circular_correlation
 
 dates = load_dates()
 model = rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Circle(n_harmonics=6), verbose=1)
-codes = model.fit_transform(dates.Z)
+codes = model.fit(dates.Z).codes_
 print(model.summary())
 angles = align_angles(codes.coordinates[0][:, 0], dates.phase)
 print(f"\ncircular correlation with the calendar: {circular_correlation(angles, dates.phase):.3f}")

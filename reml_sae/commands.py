@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import json
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -17,18 +17,25 @@ import numpy as np
 import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
-from reml_sae.diagnostics import (
-    align_angles,
-    circular_correlation,
-    plot_atoms,
-    plot_noise,
-    write_html,
+from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
+from reml_sae.engine import OuterStatus
+from reml_sae.errors import InputError
+from reml_sae.estimators import check_suffix
+from reml_sae.exit_status import ExitStatus
+from reml_sae.io import (
+    check_folder,
+    check_same_rows,
+    check_writable,
+    matrix_digest,
+    open_rows,
+    read_matrix,
+    write_bytes_atomically,
 )
-from reml_sae.errors import InputError, MissingDependencyError, require
-from reml_sae.io import check_same_rows, matrix_digest, read_matrix, write_bytes_atomically
 from reml_sae.penalties._schema import describe, listing, schema
 
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
+CHECKPOINT = "checkpoint"
+"""Folder in that of a fit, while it is made."""
 OPTIONS = tuple(inspect.signature(rs.SAEManifold).parameters)
 
 
@@ -53,8 +60,8 @@ def demo(options: argparse.Namespace) -> None:
           f"   ({seconds:.1f} s)")
 
 
-def fit(options: argparse.Namespace) -> None:
-    """Fit a matrix and write the artifact, the summary and a report."""
+def fit(options: argparse.Namespace) -> int:
+    """Fit a matrix and write the artifact, the summary and a report; returns the exit status."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
     for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
                  "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
@@ -67,14 +74,41 @@ def fit(options: argparse.Namespace) -> None:
     if options.topology:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
+    check_folder(options.out, "--out")
+    checkpoint = Path(options.out) / CHECKPOINT
+    if checkpoint.exists() and not options.resume:
+        raise InputError(f"{str(checkpoint)!r} is of a fit that was stopped; add --resume to go on "
+                         "with it, or remove it")
     Z = read_matrix(options.data, "data")
-    model = rs.SAEManifold(**{"verbose": 1, **arguments}).fit(Z)
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save(folder / FIT_FILE)
-    _write_report(model, folder, Z)
-    print(model.summary())
-    print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    labels = _labels(options.labels, len(Z))
+    verbose = 0 if options.quiet else 1
+    model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(Z)
+    folder = _save(model, Path(options.out))
+    try:
+        _write_report(model, folder, Z, labels, options.data)
+    except KeyboardInterrupt:
+        print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    if not options.quiet:
+        print(model.summary())
+        print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    if model.converged_:
+        return ExitStatus.DONE
+    interrupted = model.message_.startswith(OuterStatus.INTERRUPTED.value)
+    return ExitStatus.INTERRUPTED if interrupted else ExitStatus.NOT_CONVERGED
+
+
+def _save(model: rs.SAEManifold, folder: Path) -> Path:
+    """Save a fit to a folder, or to a temporary one where that one cannot take it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder / FIT_FILE)
+        return folder
+    except (InputError, OSError) as error:
+        kept = Path(tempfile.mkdtemp(prefix="reml-sae-"))
+        model.save(kept / FIT_FILE)
+        print(f"reml-sae: {error}. The fit was kept in {kept}", file=sys.stderr)
+        return kept
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -97,64 +131,61 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    model = _load(options.folder)
-    codes = model.transform(read_matrix(options.data, "data"))
-    arrays = {"assignments": codes.assignments, "gates": codes.gates,
-              "objective": codes.objective, "converged": codes.converged,
-              "weights": codes.weights}
-    arrays.update({f"coordinates_{k}": t for k, t in enumerate(codes.coordinates)})
-    path = Path(options.out)
-    if path.suffix != ".npz":
-        raise InputError(f"--out={options.out!r} must end in .npz")
-    _write_npz(path, arrays)
-    print(f"wrote the codes of {len(codes)} rows to {path}")
-
-
-def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes_atomically(path, buffer.getvalue())
+    check_suffix(options.out, "--out")
+    check_writable(options.out, "--out")
+    model = rs.load(options.folder).set_params(executor=options.executor)
+    codes = model.encode(open_rows(options.data, "data"))
+    codes.save(options.out)
+    print(f"wrote the codes of {len(codes)} rows to {options.out}")
 
 
 def report(options: argparse.Namespace) -> None:
     """Print the summary and the checks, and write the HTML report."""
-    model = _load(options.folder)
+    model = rs.load(options.folder)
     Z = read_matrix(options.data, "--data") if options.data else None
     if Z is not None:
         check_same_rows({options.folder: model.data_digest_,
                          f"--data={options.data}": matrix_digest(Z)})
+    labels = _labels(options.labels, len(model.codes_))
     print(model.summary())
     print()
     print(model.diagnostics_.summary())
-    _write_report(model, Path(options.folder), Z)
-    print(f"\nwrote {Path(options.folder) / REPORT_FILE}")
+    path = Path(options.folder) / REPORT_FILE
+    if Z is None and not options.force and shows_rows(path):
+        print(f"\nkept {path}, which shows rows of the data and would not without --data; give "
+              "them, or --force", file=sys.stderr)
+        return
+    _write_report(model, Path(options.folder), Z, labels, options.data or "")
+    print(f"\nwrote {path}")
 
 
-def _write_report(model: rs.SAEManifold, folder: Path, Z: Any) -> None:
+def _labels(name: str | None, n_rows: int) -> list[str] | None:
+    """Texts of the rows, one a line of a file."""
+    if name is None:
+        return None
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"--labels={name!r}: there is no such file")
     try:
-        figures = _figures(model, Z)
-    except MissingDependencyError as error:
-        figures = []
-        print(f"the report has no figures: {error}", file=sys.stderr)
-    text = model.summary()
-    write_bytes_atomically(folder / SUMMARY_FILE, (text + "\n").encode())
-    write_html(folder / REPORT_FILE, "SAE-manifold fit", text, model.diagnostics_.checks, figures)
+        labels = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--labels={name!r} is not UTF-8 text: {error}") from error
+    if len(labels) != n_rows:
+        raise InputError(f"--labels={name!r} has {len(labels)} lines, the data have {n_rows} rows; "
+                         "write one line a row")
+    return labels
 
 
-def _figures(model: rs.SAEManifold, Z: Any) -> list[Any]:
-    """Figures of a report; not of pyplot, which would keep those of every report of a process."""
-    new = require("matplotlib.figure", "plot", "a figure").Figure
-    figures = [model.trace_.plot(new(figsize=(10, 3.6), layout="constrained").subplots(1, 2))]
-    if model.noise_.kind != "isotropic":
-        figures.append(plot_noise(model, new(layout="constrained")))
-    if Z is not None:
-        figures.append(plot_atoms(model, Z, figure=new(layout="constrained")))
-    return figures
+def _write_report(
+    model: rs.SAEManifold, folder: Path, Z: Any, labels: list[str] | None, source: str
+) -> None:
+    write_bytes_atomically(folder / SUMMARY_FILE, (model.summary() + "\n").encode())
+    model.report(folder / REPORT_FILE, Z, labels, source=source, force=True)
 
 
 def compare(options: argparse.Namespace) -> None:
     """Print fits of the same rows in the order of V."""
-    models = {name: _load(name) for name in options.folders}
+    models = {name: rs.load(name) for name in options.folders}
     check_same_rows({name: model.data_digest_ for name, model in models.items()})
     best = min(model.criterion_ for model in models.values())
     print(f"{'fit':<32}{'atoms':>6}{'V':>18}{'above best':>14}{'edf':>10}  status")
@@ -162,6 +193,12 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{name:<32}{len(model.atoms_):>6}{model.criterion_:>18.3f}"
               f"{model.criterion_ - best:>14.3f}{model.edf_:>10.1f}  "
               f"{'converged' if model.converged_ else model.message_}")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a fit as a folder that readers of plain sparse autoencoders take."""
+    rs.load(options.folder).save_folder(options.out, options.anchors)
+    print(f"wrote {options.out}")
 
 
 def penalties(options: argparse.Namespace) -> None:
@@ -176,10 +213,5 @@ def penalties(options: argparse.Namespace) -> None:
         print("\n".join(listing(kind) for kind in kinds))
 
 
-def _load(folder: str) -> rs.SAEManifold:
-    path = Path(folder)
-    return rs.load(path / FIT_FILE if path.is_dir() else path)
-
-
-COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "compare": compare,
-            "penalties": penalties}
+COMMANDS = {"demo": demo, "fit": fit, "encode": encode, "report": report, "export": export,
+            "compare": compare, "penalties": penalties}

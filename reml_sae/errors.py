@@ -10,6 +10,7 @@ from types import ModuleType
 import sklearn.exceptions
 
 __all__ = [
+    "ArtifactError",
     "ConvergenceWarning",
     "DataWarning",
     "InnerConvergenceError",
@@ -19,6 +20,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "RegistryError",
     "RemlSaeError",
+    "WorkerError",
     "located",
     "require",
 ]
@@ -30,6 +32,10 @@ class RemlSaeError(Exception):
 
 class InputError(RemlSaeError, ValueError):
     """Data or a parameter is unusable; the message names it, its value and the remedy."""
+
+
+class ArtifactError(InputError):
+    """A file that holds no fit, or one that was changed since it was written."""
 
 
 class RegistryError(InputError):
@@ -60,6 +66,10 @@ class InnerConvergenceError(RemlSaeError, ArithmeticError):
 
 class MissingDependencyError(RemlSaeError, ImportError):
     """An optional dependency is missing; the message says the pip command."""
+
+
+class WorkerError(RemlSaeError, RuntimeError):
+    """A worker process or a cluster was lost; the message names the rows that were not done."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -1,7 +1,12 @@
 """The command line, run as a user runs it."""
 
 import json
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.cli import main
 from reml_sae.datasets import planted_circles
+from reml_sae.diagnostics import shows_rows
 
 DATA = planted_circles(120, 8, 2, noise_sd=0.05)
 
@@ -32,30 +38,27 @@ def test_fit_writes_what_load_reads(folder):
         "fit.safetensors", "summary.txt", "report.html"}
     model = rs.load(folder / "out" / "fit.safetensors")
     assert model.converged_ and len(model.atoms_) == 2
-    assert "data:image/png" in (folder / "out" / "report.html").read_text()
+    assert shows_rows(folder / "out" / "report.html")
 
 
 def test_report(folder, capsys):
-    assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
+    (folder / "labels.txt").write_text("".join(f"row {i} <&>\n" for i in range(120)))
+    assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy"),
+                 "--labels", str(folder / "labels.txt")]) == 0
     assert "outer convergence" in capsys.readouterr().out
+    page = (folder / "out" / "report.html").read_text()
+    assert str(folder / "Z.npy") in page and " &lt;&amp;&gt;</td>" in page
 
 
-def test_reports_leave_no_figures_open(folder, capsys):
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    pyplot.figure()
-    before = pyplot.get_fignums()
-    for _ in range(2):
-        assert main(["report", str(folder / "out"), "--data", str(folder / "Z.npy")]) == 0
-    assert (folder / "out" / "report.html").read_text().count("data:image/png") == 2
-    assert pyplot.get_fignums() == before, "the reports' own are gone, and the caller's is not"
-
-
-def test_a_report_without_matplotlib_has_no_figures(folder, tmp_path, monkeypatch, capsys):
-    bare = with_digest(folder / "out", tmp_path / "bare", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main(["report", bare]) == 0
-    assert "pip install 'reml-sae[plot]'" in capsys.readouterr().err
-    assert "data:image/png" not in (tmp_path / "bare" / "report.html").read_text()
+def test_a_report_without_rows_does_not_replace_one_with_rows(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder / "out", tmp_path / "copy")
+    before = (copy / "report.html").read_bytes()
+    assert main(["report", str(copy)]) == 0
+    said = capsys.readouterr()
+    assert "outer convergence" in said.out and "--force" in said.err
+    assert (copy / "report.html").read_bytes() == before
+    assert main(["report", str(copy), "--force"]) == 0
+    assert not shows_rows(copy / "report.html")
 
 
 def test_rows_of_extreme_norm_are_named(tmp_path, capsys):
@@ -75,6 +78,18 @@ def test_encode(folder, capsys):
     with np.load(target) as codes:
         assert codes["assignments"].shape == (120, 2)
         assert codes["coordinates_1"].shape == (120, 1)
+
+
+def test_encode_shards_by_workers(folder, tmp_path):
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        np.save(tmp_path / "shards" / f"{number}.npy", DATA.Z[60 * number:60 * (number + 1)])
+    target = tmp_path / "codes.npz"
+    assert main(["encode", str(folder / "out"), str(tmp_path / "shards"), "-o", str(target),
+                 "--workers", "2"]) == 0
+    expected = rs.load(folder / "out" / "fit.safetensors").encode(DATA.Z)
+    with np.load(target) as codes:
+        np.testing.assert_array_equal(codes["assignments"], expected.assignments)
 
 
 def test_config_file_and_compare(folder, capsys):
@@ -122,8 +137,11 @@ def test_penalties_as_json(capsys):
     (["fit", "Z.npy", "--config", "bad.json", "-o", "out"], "unknown name 'atoms'"),
     (["fit", "Z.npy", "--config", "none.toml", "-o", "out"], "no such file"),
     (["report", "nowhere"], "no such file"),
+    (["fit", "Z.npy", "--labels", "short.txt", "-o", "out"], "has 1 lines"),
+    (["fit", "Z.npy", "--labels", "none.txt", "-o", "out"], "no such file"),
     (["penalties", "adr"], "'ard'"),
     (["encode", "out", "Z.npy", "-o", "codes.txt"], ".npz"),
+    (["encode", "out", "Z.npy", "-o", "codes.npz", "--workers", "0"], "at least 1 worker"),
 ])
 def test_bad_input_is_named_and_nothing_is_written(
     arguments, message, folder, tmp_path, monkeypatch, capsys
@@ -131,6 +149,7 @@ def test_bad_input_is_named_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     np.save("Z.npy", DATA.Z)
     (tmp_path / "bad.json").write_text(json.dumps({"atoms": 3}))
+    (tmp_path / "short.txt").write_text("one line\n")
     if arguments[0] == "encode":
         arguments = [arguments[0], str(folder / "out"), *arguments[2:]]
     before = sorted(tmp_path.iterdir())
@@ -199,8 +218,7 @@ def with_digest(source, target, digest):
 def test_compare_refuses_fits_of_other_rows(folder, others, tmp_path, capsys):
     settings = ["-k", "2", "--n-init", "1", "--max-outer", "3", "--topology", "linear"]
     for name in ("other", "permuted"):
-        assert main(["fit", str(folder / f"{name}.npy"), *settings, "-o",
-                     str(tmp_path / name)]) == 0
+        main(["fit", str(folder / f"{name}.npy"), *settings, "-o", str(tmp_path / name)])
         capsys.readouterr()
         # the one that differs is named wherever it stands
         for order in ((folder / "out", folder / "out", tmp_path / name),
@@ -224,8 +242,81 @@ def test_fits_without_a_digest_are_named(folder, tmp_path, capsys):
 
 def test_max_time(folder, tmp_path, capsys):
     assert main(["fit", str(folder / "Z.npy"), "-k", "2", "--max-time", "1e-6", "-o",
-                 str(tmp_path / "out")]) == 0
+                 str(tmp_path / "out")]) == 3
     said = capsys.readouterr()
     assert "max_time ran out" in said.err and "NOT CONVERGED" in said.out
     model = rs.load(tmp_path / "out" / "fit.safetensors")
     assert model.max_time == 1e-6 and not model.converged_
+
+
+# --- how a command ends ----------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rs.SAEManifold, "fit", lambda *_: pytest.fail("the work was begun"))
+    (tmp_path / "file").write_text("taken")
+    data = str(folder / "Z.npy")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["fit", data, "-k", "1", "-o", str(out)]) == 2
+        assert "is a file" in capsys.readouterr().err
+    monkeypatch.setattr(rs.SAEManifold, "transform", lambda *_: pytest.fail("the work was begun"))
+    for out in ("codes.txt", "nowhere/codes.npz"):
+        assert main(["encode", str(folder / "out"), data, "-o", str(tmp_path / out)]) == 2
+    assert (tmp_path / "file").read_text() == "taken" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_fit_whose_folder_is_lost_is_kept_elsewhere(folder, tmp_path, monkeypatch, capsys):
+    """The folder became a file while the fit went on."""
+    fit, out = rs.SAEManifold.fit, tmp_path / "out"
+
+    def fit_then_lose(model, Z):
+        fitted = fit(model, Z)
+        shutil.rmtree(out, ignore_errors=True)
+        out.write_text("taken")
+        return fitted
+
+    monkeypatch.setattr(rs.SAEManifold, "fit", fit_then_lose)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "-q", "-o", str(out)]) in (0, 3)
+    kept = Path(capsys.readouterr().err.rpartition("The fit was kept in ")[2].strip())
+    assert kept.parent == tmp_path and len(rs.load(kept / "fit.safetensors").atoms_) == 1
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_loudness_is_heard_on_either_side_of_the_command(place, folder, tmp_path, capsys):
+    arguments = ["fit", str(folder / "Z.npy"), "-k", "2", "-o", str(tmp_path / "out")]
+    assert main(["-q", *arguments] if place == "before" else [*arguments, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
+    np.save(tmp_path / "Z.npy", planted_circles(3000, 24, 4, noise_sd=0.3).Z)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "4",
+         "--assignment", "topk", "-o", str(out)], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "V =" in line or "V=" in line or "criterion" in line:
+            break
+    process.send_signal(number)
+    process.stderr.read()
+    assert process.wait() == 130
+    model = rs.load(out / "fit.safetensors")
+    assert not model.converged_ and "interrupted" in model.message_
+    assert (out / "checkpoint").is_dir()
+
+
+def test_a_fit_goes_on_where_it_was_stopped(folder, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    again = ["fit", str(folder / "Z.npy"), "-k", "2", "-o", out]
+    assert main([*again, "--max-time", "1e-6"]) == 3
+    assert main(again) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([*again, "--resume", "-k", "3"]) == 2
+    assert "differs in n_atoms" in capsys.readouterr().err
+    assert main([*again, "--resume"]) == 0
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    whole = rs.load(folder / "out" / "fit.safetensors")
+    assert rs.load(tmp_path / "out" / "fit.safetensors").criterion_ == whole.criterion_

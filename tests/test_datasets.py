@@ -13,8 +13,10 @@ from reml_sae.datasets import (
     planted_manifolds,
     planted_mixed_rows,
     planted_mixture,
+    superposed_manifolds,
 )
 from reml_sae.datasets._shapes import SHAPES
+from reml_sae.datasets.superposition import _DRAW
 from reml_sae.errors import InputError
 
 AMBIENT = {"sphere": 3, "projective_plane": 3, "plane": 2, "torus": 2, "donut": 2, "cylinder": 2,
@@ -179,3 +181,46 @@ def test_weekdays_and_dates_together():
     assert (raw.Z[~raw.is_weekday] == year.Z).all()
     for group in range(21):
         np.testing.assert_allclose(both.Z[both.groups == group].mean(axis=0), 0.0, atol=1e-6)
+
+
+def test_superposed_factors_add_up():
+    data = superposed_manifolds(900, 40, 16, 3, random_state=1)
+    assert data.kinds[:8] == ("segment",) * 8 and data.kinds[8] == data.kinds[15] == "circle"
+    assert (data.support.sum(axis=1) == 3).all()
+    assert np.ptp(data.support.sum(axis=0)) < 0.4 * data.support.sum(axis=0).mean()
+    total = np.zeros_like(data.Z)
+    for mine, part in zip(data.support.T, data.contributions, strict=True):
+        total[mine] += part
+    np.testing.assert_allclose(total, data.Z, atol=1e-12)
+    widths = [np.linalg.matrix_rank(part, tol=1e-6) for part in data.contributions]
+    assert widths == [1] * 8 + [2, 2] + [3] * 5 + [2]
+
+
+def test_superposed_factors_are_centred_and_of_one_size():
+    for part in superposed_manifolds(20_000, 8, 14, 14).contributions:
+        assert np.linalg.norm(part.mean(axis=0)) < 0.03
+        assert (part**2).sum(axis=1).mean() == pytest.approx(1.0, abs=0.03)
+
+
+def test_superposed_shapes_by_their_equations():
+    rng = np.random.default_rng(0)
+    points = {kind: draw(rng, 1000) for kind, draw in _DRAW.items()}
+    x, y, z = points["torus"].T
+    np.testing.assert_allclose((np.hypot(x, y) - 1.0) ** 2 + z**2, 0.4**2)
+    x, y, z = points["mobius"].T
+    half = np.arctan2(y, x) % (2.0 * np.pi) / 2.0
+    np.testing.assert_allclose((np.hypot(x, y) - 1.0) * np.sin(half), z * np.cos(half), atol=1e-12)
+    x, y, z = points["helix"].T
+    np.testing.assert_allclose(np.column_stack([np.cos(4.0 * z), np.sin(4.0 * z)]),
+                               np.column_stack([x, y]), atol=1e-12)
+    x, y, z = points["swiss_roll"].T
+    turn = np.hypot(x, y)
+    np.testing.assert_allclose(turn * np.cos(turn), x, atol=1e-9)
+    assert turn.min() > 1.5 * np.pi and turn.max() < 4.5 * np.pi and np.abs(z).max() <= 1.0
+    assert (points["disk"] ** 2).sum(axis=1).mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("sizes", [(10, 5, 3, 4), (10, 5, 3, 0), (10, 2, 12, 2)])
+def test_superposition_refuses(sizes):
+    with pytest.raises(InputError):
+        superposed_manifolds(*sizes)

@@ -16,12 +16,14 @@ from reml_sae.datasets.planted import (
     planted_mixture,
 )
 from reml_sae.datasets.recovery import RecoveryScores, recovery_scores
+from reml_sae.datasets.superposition import Superposition, superposed_manifolds
 
 __all__ = [
     "WEEKDAYS",
     "Calendar",
     "Planted",
     "RecoveryScores",
+    "Superposition",
     "calendar_mixed",
     "gaussian_control",
     "load_dates",
@@ -31,4 +33,5 @@ __all__ = [
     "planted_mixed_rows",
     "planted_mixture",
     "recovery_scores",
+    "superposed_manifolds",
 ]

@@ -6,7 +6,7 @@ from reml_sae.diagnostics.checks import Diagnostics, diagnose
 from reml_sae.diagnostics.circular import align_angles, circular_correlation
 from reml_sae.diagnostics.noise import NoiseAccount, looks_at_shape
 from reml_sae.diagnostics.plots import plot_atoms, plot_noise
-from reml_sae.diagnostics.report import write_html
+from reml_sae.diagnostics.report import shows_rows, write_report
 from reml_sae.diagnostics.summary import summary_text
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "pareto_shape",
     "plot_atoms",
     "plot_noise",
+    "shows_rows",
     "summary_text",
-    "write_html",
+    "write_report",
 ]

@@ -17,7 +17,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import TRUSTED_K, laplace_certificate
 from reml_sae.diagnostics.check import Check
 from reml_sae.diagnostics.noise import NoiseAccount, extreme_check, undescribed_check
-from reml_sae.diagnostics.report import write_html
+from reml_sae.diagnostics.report import write_checks
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
@@ -77,7 +77,7 @@ class Diagnostics:
 
     def to_html(self, path: Any) -> None:
         """Write the checks as one self-contained HTML page, atomically."""
-        write_html(path, "Diagnostics", self.summary(), self.checks)
+        write_checks(path, self.summary(), self.checks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""

@@ -45,7 +45,7 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) ->
     lines = -(-len(order) // columns)
     figure.set_size_inches(3.4 * columns, 3.4 * lines)
     axes = figure.subplots(lines, columns, squeeze=False)
-    codes = model.transform(Z)
+    codes = model.encode(Z)
     residual = None if model.assignment_.is_mixture else (
         np.asarray(Z, float) - model.reconstruct(codes))
     for axis, k in zip(axes.flat, order, strict=False):
@@ -56,9 +56,9 @@ def plot_atoms(model: Any, Z: Array, max_atoms: int = 12, figure: Any = None) ->
         points = (own - centre) @ plane.T
         if atom.topology.latent_dim == 1:
             t = codes.coordinates[k][rows, 0]
-            axis.scatter(*points.T, c=t, s=6, cmap="twilight", linewidths=0)
             lowest, highest = ((-np.pi, np.pi) if atom.topology.relaxation == "ring"
                                else (t.min(initial=0.0), t.max(initial=0.0)))
+            axis.scatter(*points.T, c=_colours(t, lowest, highest), s=6, linewidths=0)
             curve = atom.curve(np.linspace(lowest, highest, CURVE_POINTS))
             axis.plot(*((curve - centre) @ plane.T).T, "k-", lw=1.2)
         else:
@@ -121,6 +121,13 @@ def _draw_shape(axis: Any, noise: Noise, sd: float, whose: str, colour: str, res
                   color=colour, label=f"{whose}factors")
         sd *= float(np.sqrt(noise.floor))
     axis.axhline(sd, color=rest, lw=0.8, ls=":", label=f"{whose}all other directions")
+
+
+def _colours(t: Array, lowest: float, highest: float) -> Array:
+    """Colours (n, 3) that go around from end to end, no part of them near white."""
+    angle = 2.0 * np.pi * (t - lowest) / max(highest - lowest, np.finfo(float).tiny)
+    thirds = 2.0 * np.pi * np.arange(3) / 3.0
+    return np.array([1.0, 0.85, 1.0]) * (0.46 + 0.36 * np.cos(angle[:, None] - thirds))
 
 
 def _own_rows(

@@ -22,7 +22,7 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.metric import TINY, MetricRows
 from reml_sae.discovery.sizes import ways_gained
-from reml_sae.engine import OuterKey, Theta, fit_reml
+from reml_sae.engine import OuterKey, Theta
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
 from reml_sae.families.noise import Noise
 from reml_sae.manifolds import Manifold
@@ -108,8 +108,9 @@ def rise_alone(
     for each, coordinates in ((model.atoms[k], own), (atom, t)):
         part = _part(fitted, k, each, coordinates, known, settings)
         try:
-            found = fit_reml(part, tol=settings.policy.move.alone_tol, valleys=False,
-                             max_outer=settings.max_outer, max_time=settings.deadline)
+            found = settings.journal.fit(
+                part, tol=settings.policy.move.alone_tol, valleys=False,
+                max_outer=settings.max_outer, max_time=settings.deadline)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("%s alone was given up: %s", each.label, error)
             return None

@@ -12,9 +12,10 @@ import numpy as np
 from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
+from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows, central_weights, start_noise
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
-from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow, fit_reml
+from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
 from reml_sae.families.noise import Factors, NoiseKind, OneOf
@@ -63,6 +64,8 @@ class Settings:
     per_atom: bool = False
     """Whether atoms may have noises of their own; every row uses one."""
     deadline: Deadline = field(default_factory=Deadline)
+    journal: Journal = field(default_factory=Journal)
+    """Of the REML fits that are made."""
     policy: SearchPolicy = field(default_factory=SearchPolicy)
 
     def plain(self) -> Settings:
@@ -113,9 +116,9 @@ def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted 
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     model = decided(model, settings)
     try:
-        result = fit_reml(model, **rough_options(settings.policy.settle),
-                          max_outer=settings.max_outer, max_time=settings.deadline,
-                          callbacks=settings.callbacks)
+        result = settings.journal.fit(
+            model, **rough_options(settings.policy.settle), max_outer=settings.max_outer,
+            max_time=settings.deadline, callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)
         return None

@@ -24,7 +24,7 @@ from reml_sae.discovery.fitting import (
     rough_options,
     stopped,
 )
-from reml_sae.engine import FitResult, OuterStatus, REMLTrace, criterion_at, fit_reml
+from reml_sae.engine import FitResult, OuterStatus, REMLTrace, criterion_at
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.models import SAEManifoldModel
 
@@ -134,8 +134,8 @@ def _fit(
     options: dict[str, Any],
 ) -> FitResult:
     """A REML fit of one stage, within what is left of the budgets."""
-    return fit_reml(model, **options, max_outer=left, max_time=settings.deadline,
-                    callbacks=settings.callbacks, trace=trace)
+    return settings.journal.fit(model, **options, max_outer=left, max_time=settings.deadline,
+                                callbacks=settings.callbacks, trace=trace)
 
 
 def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:

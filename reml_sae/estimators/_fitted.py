@@ -5,9 +5,11 @@ The state is in the units of the engine, what the user reads in those of the dat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
 from reml_sae.diagnostics import Diagnostics, diagnose, looks_at_shape
@@ -16,22 +18,24 @@ from reml_sae.discovery.fitting import Fitted
 from reml_sae.discovery.metric import posterior_moments
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, Theta
-from reml_sae.errors import InputError
+from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._harvest import data_decoders, fitted_atoms, fitted_codes
-from reml_sae.estimators._results import Atom, Codes, reconstruct
+from reml_sae.estimators._results import Atom, reconstruct
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, row_degrees
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
+from reml_sae.models.sae.rows import row_rates
 from reml_sae.models.sae.terms import check_rows
 from reml_sae.typing import Array
 
-HIDDEN = ("beta", "zeta", "gate_counts", "family", "remembered", "units")
+HIDDEN = ("beta", "zeta", "gate_counts", "family", "remembered", "units",
+          "feature_names")
 """Fields that the estimator does not show as they are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FittedSAE:
     """A fitted SAE-manifold; `SAEManifold` documents what it shows of it.
 
@@ -47,6 +51,8 @@ class FittedSAE:
     units : Units
     remembered : Remembered
         Codes from which other rows are encoded.
+    feature_names : tuple of str, or None
+        Of the columns of the training rows, where these were a data frame.
     """
 
     atoms: list[Atom]
@@ -74,9 +80,11 @@ class FittedSAE:
     trace: REMLTrace
     diagnostics: Diagnostics
     search: SearchRecord
+    feature_names: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, fitted: Fitted, search: SearchRecord, units: Units) -> FittedSAE:
+    def of(cls, fitted: Fitted, search: SearchRecord, units: Units,
+           feature_names: tuple[str, ...] | None) -> FittedSAE:
         """What the user reads and what encoding needs of the model that the search ended with."""
         model, result = fitted.model, fitted.result
         units = units.of_model(model)
@@ -102,14 +110,25 @@ class FittedSAE:
             limits=result.limits, converged=result.converged, message=result.message,
             trace=result.trace,
             diagnostics=replace(found, checks=(*found.checks, *search.checks())),
-            search=search,
+            search=search, feature_names=feature_names,
         )
+
+    def __repr__(self) -> str:
+        return (f"<FittedSAE of {len(self.codes)} rows, {len(self.atoms)} atoms: "
+                f"{self.status()}>")
+
+    def status(self) -> str:
+        """V, and whether the fit converged, on one line."""
+        state = "converged" if self.converged else f"NOT CONVERGED ({self.message})"
+        return f"V = {self.criterion:.4f} nats, {state}"
 
     def attributes(self) -> dict[str, object]:
         """What the estimator shows, by the names that it shows it under."""
         shown = {f"{item.name}_": getattr(self, item.name) for item in fields(self)
                  if item.name not in HIDDEN}
         units = self.units
+        if self.feature_names is not None:
+            shown["feature_names_in_"] = np.array(self.feature_names, object)
         return {**shown, "mean_": units.mean, "offset_": units.offset, "scale_": units.scale,
                 "noise_": units.noise, "df_": row_degrees(self.family, self.rho),
                 "data_digest_": units.digest, "n_features_in_": len(units.mean),
@@ -153,28 +172,33 @@ class FittedSAE:
         model, theta = self.encoded(data)
         return fitted_codes(model, theta, self.rho)
 
-    def reconstruct(self, codes: Codes) -> Array:
-        """Mean of the data (N, p) given codes, in their units."""
-        return self.family.mean(reconstruct(codes, self.atoms, self.intercept, self.assignment))
+    def encode_with_rates(self, data: Array) -> tuple[Codes, Array]:
+        """Codes of standardised rows, and nats (N,) of their numbers as in `row_rates`."""
+        model, theta = self.encoded(data)
+        return fitted_codes(model, theta, self.rho), row_rates(model, theta, self.rho)
 
-    def score(self, data: Array) -> float:
-        """Share of the variance of data (N, p) at their weights, or of their deviance.
+    def decode_codes(self, codes: Codes) -> Array:
+        """`decode` of all that codes hold."""
+        return self.decode(codes.assignments, codes.coordinates, codes.gates)
 
-        Raises
-        ------
-        InputError
-            Where the data have no variance.
-        """
-        if not self.family.has_dispersion:
-            model, theta = self.encoded(data)
-            return model.joint_at(theta, self.rho).explained()
+    def steered(self, data: Array, k: int, step: Array) -> Array:
+        """Rows (N, p), those that use atom k moved along it by a step (d,) of its coordinates."""
         codes = self.encode(self.units.standardised(data))
-        weights = codes.weights
-        total, residual = (float(weights @ ((data - centre) ** 2).sum(axis=1))
-                           for centre in (weights @ data / weights.sum(), self.reconstruct(codes)))
-        if total == 0.0:
-            raise InputError("Z is constant, so there is no variance to explain; score more rows")
-        return 1.0 - residual / total
+        users = codes.gates[:, k] & (codes.assignments[:, k] != 0.0)
+        rows = codes[users]
+        t, topology = rows.coordinates[k], self.atoms[k].topology
+        moved = topology.retract(t, np.broadcast_to(step, t.shape))
+        there = replace(rows, coordinates=[*rows.coordinates[:k], moved, *rows.coordinates[k + 1:]])
+        out = data.copy()
+        out[users] += self.decode_codes(there) - self.decode_codes(rows)
+        return out
+
+    def decode(
+        self, assignments: Array, coordinates: Sequence[Array], gates: NDArray[np.bool_]
+    ) -> Array:
+        """Mean of the data (N, p) given what codes hold, in their units."""
+        return self.family.mean(reconstruct(assignments, coordinates, gates, self.atoms,
+                                            self.intercept, self.assignment))
 
     def remarks(self) -> list[str]:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""

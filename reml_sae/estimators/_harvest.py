@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from reml_sae.engine import FitResult, Theta
-from reml_sae.estimators._results import Atom, Codes
+from reml_sae.estimators._codes import Codes
+from reml_sae.estimators._results import Atom
 from reml_sae.estimators._units import Units
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.rows import row_decrements, row_evidence
@@ -27,6 +28,7 @@ def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
         objective=model.row_objective(theta, rho),
         converged=row_decrements(model, theta, rho) < ROW_TOLERANCE,
         weights=row_weights(model, theta, rho),
+        topologies=tuple(model.atoms),
     )
 
 

@@ -16,9 +16,11 @@ from reml_sae.diagnostics import Diagnostics
 from reml_sae.discovery.encode import Remembered
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
-from reml_sae.errors import InputError
+from reml_sae.errors import ArtifactError
+from reml_sae.estimators._artifact_checks import check_fit
+from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
-from reml_sae.estimators._results import Atom, Codes
+from reml_sae.estimators._results import Atom
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, StudentTRows, get_family, with_row_noise
 from reml_sae.families.noise import NOISES, Noise, PerAtom, RowNoise
@@ -37,7 +39,7 @@ FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integratio
 def write_fit(
     path: str | os.PathLike[str], fitted: FittedSAE, parameters: dict[str, Any]
 ) -> None:
-    """Write a fit and the parameters of its estimator, callbacks apart, atomically."""
+    """Write a fit and the parameters of its estimator, callbacks and executor apart."""
     codes, units = fitted.codes, fitted.units
     tensors: Tensors = {
         "mean_": units.mean, "offset_": units.offset, "intercept_": fitted.intercept,
@@ -65,6 +67,7 @@ def write_fit(
         "noise": {"kind": noise.kind, "kinds": [own.kind for own in noise.noises]
                   if isinstance(noise, PerAtom) else []},
         "rho_names": list(fitted.rho_names),
+        "feature_names": None if fitted.feature_names is None else list(fitted.feature_names),
         "strengths": fitted.strengths,
         "limits": [list(item) for item in fitted.limits],
         "atoms": [{"topology": atom.topology.to_config(), "edf": atom.edf,
@@ -83,12 +86,25 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
 
     Raises
     ------
+    ArtifactError
+        Where the file was changed, or holds something else.
     InputError
-        Where the file cannot be read or holds something else.
+        Where it is not there.
     """
     tensors, metadata = read_artifact(path)
     if metadata.get("kind") != KIND:
-        raise InputError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+        raise ArtifactError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+    try:
+        fitted, parameters = _read(tensors, metadata)
+        check_fit(fitted)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        what = repr(error) if isinstance(error, LookupError) else error
+        raise ArtifactError(f"path={os.fspath(path)!r} does not hold a whole fit: {what}"
+                            ) from error
+    return fitted, parameters
+
+
+def _read(tensors: Tensors, metadata: dict[str, Any]) -> tuple[FittedSAE, dict[str, Any]]:
     parameters = dict(metadata["parameters"])
     assignment = get_assignment(parameters["assignment"], len(metadata["atoms"]),
                                 n_active=parameters["n_active"],
@@ -106,8 +122,10 @@ def _fitted(
     # the two are not in a file that was written before they were kept
     scalars = {"data_digest_": None, "integration_": "laplace", **metadata["scalars"]}
     trace = REMLTrace([TraceRow(**row) for row in metadata["trace"]])
+    names = metadata.get("feature_names")
+    topologies = tuple(get_manifold(item["topology"]) for item in metadata["atoms"])
     return FittedSAE(
-        atoms=[Atom(get_manifold(item["topology"]), tensors[f"coefficients.{k}"], item["edf"],
+        atoms=[Atom(topologies[k], tensors[f"coefficients.{k}"], item["edf"],
                     item["evidence"], item["share"], tensors[f"covariance.{k}"])
                for k, item in enumerate(metadata["atoms"])],
         assignment=assignment,
@@ -126,7 +144,8 @@ def _fitted(
                     [tensors[f"coordinates.{k}"] for k in range(len(metadata["atoms"]))],
                     tensors["gates"].astype(bool), tensors["row_objective"],
                     tensors["row_converged"].astype(bool),
-                    tensors.get("row_weights", np.ones(len(tensors["assignments"])))),
+                    tensors.get("row_weights", np.ones(len(tensors["assignments"]))),
+                    topologies),
         remembered=Remembered(tensors["remembered.Z"], tensors["remembered.xi"],
                               tensors["remembered.active"].astype(bool)),
         strengths=metadata["strengths"],
@@ -135,6 +154,7 @@ def _fitted(
         trace=trace,
         diagnostics=Diagnostics.from_dict(metadata["diagnostics"], trace),
         search=SearchRecord.from_dict(metadata["search"]),
+        feature_names=None if names is None else tuple(names),
         **{name: scalars[f"{name}_"] for name in FIGURES},
     )
 
@@ -151,7 +171,8 @@ def _noise(tensors: Tensors, metadata: dict[str, Any]) -> RowNoise:
 def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     """Parameters of an estimator as plain values, what the search chose in place of "auto"."""
     plain = {name: value.item() if isinstance(value, np.generic) else value
-             for name, value in parameters.items() if name != "callbacks"}
+             for name, value in parameters.items()
+             if name not in ("callbacks", "checkpoint", "executor")}
     family: Any = fitted.family  # every family is a dataclass
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"

@@ -1,9 +1,9 @@
-"""What a fit hands to the user: codes and atoms."""
+"""Atoms, and the predictor that they and codes make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,41 +15,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
 
-@dataclass(frozen=True)
-class Codes:
-    """Local parameters of rows.
-
-    Attributes
-    ----------
-    assignments : (N, K) array
-        Amplitudes a_ik; under softmax the rows sum to 1, under gates atoms that a row does not
-        use have 0.
-    coordinates : list of K arrays (N, d_k)
-        Where each row sits on each atom; meaningful where ``gates`` is true.
-    gates : (N, K) bool
-        Which atoms' coordinates a row carries; elsewhere the coordinate is integrated out with
-        its prior, and the reconstruction uses the atom's mean. True of points, which have none.
-    objective : (N,) array
-        Each row's part of the penalised negative log density, in nats.
-    converged : (N,) bool
-        Whether the row is at a minimum of its objective.
-    weights : (N,) array
-        How much the row counts in the fit beside one that it describes well: near 0 for rows that
-        it does not describe. 1 where ``row_noise`` is "gaussian".
-    """
-
-    assignments: Array
-    coordinates: list[Array]
-    gates: NDArray[np.bool_]
-    objective: Array
-    converged: NDArray[np.bool_]
-    weights: Array
-
-    def __len__(self) -> int:
-        return len(self.assignments)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Atom:
     """One fitted curved atom, in the units of the data.
 
@@ -75,7 +41,11 @@ class Atom:
     edf: float
     evidence: float
     share: float
-    covariance: Array = field(repr=False)
+    covariance: Array
+
+    def __repr__(self) -> str:
+        return (f"<Atom {self.topology.label}: share {self.share:.3g}, edf {self.edf:.4g}, "
+                f"evidence {self.evidence:.4g} nats>")
 
     def curve(self, t: Array) -> Array:
         """Points (n, p) of the atom at coordinates (n, d), or (n,) where d = 1."""
@@ -112,14 +82,16 @@ class Atom:
 
 
 def reconstruct(
-    codes: Codes, atoms: Sequence[Atom], intercept: Array, assignment: Assignment
+    assignments: Array, coordinates: Sequence[Array], gates: NDArray[np.bool_],
+    atoms: Sequence[Atom], intercept: Array, assignment: Assignment,
 ) -> Array:
     """Predictor of codes, (N, p), as in `models.sae.mixture`."""
-    total, centres = np.repeat(intercept[None], len(codes), axis=0), assignment.centres(codes.gates)
+    total = np.repeat(intercept[None], len(assignments), axis=0)
+    centres = assignment.centres(gates)
     for k, atom in enumerate(atoms):
-        basis = np.where(codes.gates[:, [k]], atom.topology.basis(codes.coordinates[k]),
+        basis = np.where(gates[:, [k]], atom.topology.basis(coordinates[k]),
                          atom.topology.prior_mean_basis())
-        features = codes.assignments[:, [k]] * basis
+        features = assignments[:, [k]] * basis
         if centres is not None:
             features[:, 0] = centres[:, k]
         total += features @ atom.coefficients

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -20,6 +21,7 @@ from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.priors import check_terms, with_null_priors, with_own_priors
 from reml_sae.models.sae.terms import check_priors, check_rows
 from reml_sae.registry import near_names
+from reml_sae.rows import row_map
 
 CURVATURES = ("majorizer", "exact")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
@@ -59,12 +61,15 @@ def check_parameters(model: Any) -> None:
                          f"{family.name!r} needs curvature='majorizer'")
     check_choice("integration", model.integration, INTEGRATIONS)
     read_noise(model.noise)
+    row_map(model.executor)
     check_integer("max_outer", model.max_outer, 1)
     check_integer("n_init", model.n_init, 1)
     check_integer("verbose", model.verbose, 0)
     check_positive("tol", model.tol)
     if model.max_time is not None:
         check_positive("max_time", model.max_time)
+    if model.checkpoint is not None and not isinstance(model.checkpoint, str | os.PathLike):
+        raise InputError(f"checkpoint must be a path of a folder, got {model.checkpoint!r}")
     if model.random_state is not None:
         check_integer("random_state", model.random_state, 0)
     if not isinstance(model.demote, bool | np.bool_):

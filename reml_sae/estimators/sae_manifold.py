@@ -6,25 +6,29 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
+from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
-from reml_sae.diagnostics import summary_text
 from reml_sae.discovery.fitting import Settings
+from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, TraceRow
-from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
+from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
-from reml_sae.estimators._persistence import read_fit, write_fit
+from reml_sae.estimators._folder import check_export, fit_file
+from reml_sae.estimators._parameters import TopologyParameters
+from reml_sae.estimators._persistence import read_fit
 from reml_sae.estimators._progress import progress_callback
-from reml_sae.estimators._results import Codes
-from reml_sae.estimators._units import Units, check_magnitude
+from reml_sae.estimators._reading import Reading, read_feature_names
+from reml_sae.estimators._streaming import check_memory
+from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (
     check_integer,
     check_parameters,
@@ -34,17 +38,19 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.families import get_family, with_row_noise
-from reml_sae.io import matrix_digest, read_matrix
+from reml_sae.io import check_folder, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
-from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models import PenaltyTerm
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
-from reml_sae.typing import Array
+
+NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
+"""Parameters on which the result of a search that comes to its end does not hang."""
 
 
-class SAEManifold(TransformerMixin, BaseEstimator):
+class SAEManifold(TopologyParameters, Reading):
     """Sparse-autoencoder manifold fitted by REML.
 
     Explains every row of Z by a sparse mixture of curved atoms,
@@ -126,6 +132,15 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         multivariate t, whose degrees of freedom V chooses, or ``{"row_noise": "student_t",
         "df": 4}`` sets. Rows far from all curves then hardly count, see ``codes_.weights``.
         Gaussian family and ``curvature="majorizer"`` only, with any ``noise`` that atoms share.
+    checkpoint : path or None, default=None
+        Folder in which every REML fit of the search is kept once it is made. A fit of the same
+        rows with the same arguments (other than budgets of time) that finds it there, goes on
+        where the last one was stopped, killed or ran out of time, to the same result to the bit.
+        It is removed when the search has come to its end.
+    executor : None, int, distributed.Client, str or RowMap, default=None
+        Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
+        once. A number of worker processes. A client of a dask cluster, or the address of its
+        scheduler. The bits are the same for all but None with rows in memory. It is not saved.
 
     Attributes
     ----------
@@ -163,7 +178,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
     offset_ : (p,) array
         What the predictor adds to the atoms: the column means, on the scale of the link.
     intercept_ : (p,) array
-        What `reconstruct` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
+        What `decode` adds to the atoms' curves: 0 on the simplex, where the atoms hold it.
     scale_ : float
         Root mean square of the centred data in the metric of ``noise_``; 1 for families other than
         the Gaussian.
@@ -171,6 +186,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         The covariance of the noise of the rows of atom k is ``dispersion_ *
         exp(noise_.log_size(k)) * noise_.of_atom(k).shape``, whose last factor has determinant 1.
     n_features_in_ : int
+    feature_names_in_ : (p,) array of str
+        Of the columns of a data frame; absent where Z was none.
     data_digest_ : str or None
         SHA-256 of the training rows, by which other rows are told from them; None where the fit
         was saved before it was kept.
@@ -198,6 +215,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         integration: Integration = "auto",
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
+        checkpoint: str | os.PathLike[str] | None = None,
+        executor: Any = None,
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -219,6 +238,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         self.integration = integration
         self.noise = noise
         self.row_noise = row_noise
+        self.checkpoint = checkpoint
+        self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -228,7 +249,8 @@ class SAEManifold(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        Z : (N, p) array, memmap, tensor, or path to .npy or .safetensors
+        Z : (N, p) array, memmap, data frame, tensor, or path
+            As `reml_sae.io.open_rows` takes it; all of it is read.
         y : ignored
 
         Returns
@@ -242,7 +264,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         """
         structure, penalties = self._resolve()
         deadline = Deadline.within(self.max_time)
-        data = read_matrix(Z)
+        feature_names, source = read_feature_names(Z), open_rows(Z)
+        check_memory(source)
+        data = read_matrix(source)
         n, p = data.shape
         least = structure.n_atoms or 1
         if n <= least:
@@ -265,7 +289,7 @@ class SAEManifold(TransformerMixin, BaseEstimator):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline,
+            callbacks=tuple(self.callbacks), deadline=deadline, journal=self._journal(units),
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
@@ -274,7 +298,9 @@ class SAEManifold(TransformerMixin, BaseEstimator):
                     settings = replace(settings, callbacks=(*settings.callbacks, show))
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
-            self._adopt(FittedSAE.of(fitted, record, units))
+            self._adopt(FittedSAE.of(fitted, record, units, feature_names))
+        if not fitted.result.interrupted:
+            settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -303,117 +329,42 @@ class SAEManifold(TransformerMixin, BaseEstimator):
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
+    def _journal(self, units: Units) -> Journal:
+        """Where the search keeps its fits, of these rows and arguments."""
+        if self.checkpoint is None:
+            return Journal()
+        check_folder(self.checkpoint, "checkpoint")
+        arguments = {name: repr(value) for name, value in self.get_params(deep=False).items()
+                     if name not in NOT_OF_THE_SEARCH}
+        return Journal.opened(Path(self.checkpoint), {
+            "the rows": str(units.digest), "the version": __version__, **arguments})
+
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""
-        self.__dict__.update(fitted.attributes(), _fitted=fitted)
-
-    # --- use ---------------------------------------------------------------------------------
-
-    @single_threaded
-    def build_model(self, Z: Any) -> SAEManifoldModel:
-        """Arrow model at the fitted structure and state, for `reml_sae.criterion`.
-
-        Parameters
-        ----------
-        Z : array-like (N, p)
-            The training rows; other rows, told by ``data_digest_``, are encoded first.
-        """
-        data = self._data(Z)
-        rows = self._fitted.units.standardised(data)
-        if matrix_digest(data) == self._fitted.units.digest:
-            return self._fitted.training_model(rows)
-        return self._fitted.encoded(rows)[0]
-
-    @single_threaded
-    def transform(self, Z: Any) -> Codes:
-        """Codes of rows under the fitted decoders.
-
-        A penalty along a sequence takes these rows as a sequence of their own.
-
-        Raises
-        ------
-        InputError
-            Where Z cannot be used, or a penalty holds values for another number of rows.
-        """
-        data = self._data(Z)
-        return self._fitted.encode(self._fitted.units.standardised(data))
-
-    @single_threaded
-    def fit_transform(self, Z: Any, y: object = None) -> Codes:
-        """Fit and return the codes of the training rows."""
-        return self.fit(Z).codes_
-
-    @single_threaded
-    def reconstruct(self, codes: Codes) -> Array:
-        """Mean of the data (N, p) given codes, in their units.
-
-        Raises
-        ------
-        InputError
-            Where ``codes`` are none of this model.
-        """
-        self._check_fitted()
-        if not isinstance(codes, Codes):
-            raise InputError(f"codes must be the Codes that transform returns, got "
-                             f"{type(codes).__name__}; of rows, predict(Z) is the reconstruction")
-        if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
-            raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
-                             f"{len(self._fitted.atoms)}; use the codes of its own transform")
-        return self._fitted.reconstruct(codes)
-
-    @single_threaded
-    def predict(self, Z: Any) -> Array:
-        """Reconstruction of rows, (N, p)."""
-        return self.reconstruct(self.transform(Z))
-
-    @single_threaded
-    def score(self, Z: Any, y: object = None) -> float:
-        """Fraction of the variance of Z that the reconstruction explains, rows at their weights.
-
-        Of families but the Gaussian, of the deviance from the fitted offset.
-        """
-        data = self._data(Z)
-        return self._fitted.score(data)
-
-    def summary(self) -> str:
-        """Text table of the fit, in the manner of mgcv's summary."""
-        self._check_fitted()
-        return summary_text(self)
-
-    # --- persistence -------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model to one .safetensors file, atomically."""
-        self._check_fitted()
-        write_fit(path, self._fitted, self.get_params(deep=False))
-
-    # --- helpers -----------------------------------------------------------------------------
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "_fitted"):
-            raise NotFittedError("this SAEManifold is not fitted yet; call fit(Z) first")
-
-    def _data(self, Z: Any) -> Array:
-        self._check_fitted()
-        data = read_matrix(Z)
-        expected = len(self._fitted.units.mean)
-        if data.shape[1] != expected:
-            raise InputError(
-                f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{expected} features as input, as it was fitted with")
-        check_magnitude(data, self._fitted.units.scale)
-        return data
+        shown = fitted.attributes()
+        if "feature_names_in_" not in shown:  # which is absent of rows without names
+            self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(shown, _fitted=fitted)
 
 
 def load(path: str | os.PathLike[str]) -> SAEManifold:
-    """Read a fitted `SAEManifold` that its ``save`` wrote.
+    """Read a fitted `SAEManifold` that its ``save``, or ``save_folder``, wrote.
 
     Raises
     ------
+    ArtifactError
+        Where the file was changed since, is truncated, or holds something else.
     InputError
-        Where the file cannot be read or holds something else.
+        Where there is no such file, or the files of a folder are not of one fit.
     """
-    fitted, parameters = read_fit(path)
-    model = SAEManifold(**parameters)
+    fitted, parameters = read_fit(fit_file(path))
+    if os.path.isdir(path):
+        check_export(path, fitted)
+    try:
+        model = SAEManifold(**parameters)
+        model._resolve()
+    except (TypeError, InputError) as error:
+        raise ArtifactError(f"path={os.fspath(path)!r} holds parameters that are none: {error}"
+                            ) from error
     model._adopt(fitted)
     return model

@@ -4,7 +4,7 @@ from reml_sae.families._base import GAUSSIAN_STEP, Family, ScaledFamily
 from reml_sae.families._registry import get_family, registered_families, with_row_noise
 from reml_sae.families.binomial import Binomial
 from reml_sae.families.gamma import Gamma
-from reml_sae.families.gaussian import Gaussian
+from reml_sae.families.gaussian import Gaussian, WeightedGaussian
 from reml_sae.families.negative_binomial import NegativeBinomial
 from reml_sae.families.poisson import Poisson
 from reml_sae.families.student_t import StudentT
@@ -23,6 +23,7 @@ __all__ = [
     "StudentT",
     "StudentTRows",
     "Tweedie",
+    "WeightedGaussian",
     "get_family",
     "registered_families",
     "row_degrees",

@@ -1,17 +1,19 @@
 """The Gaussian family with identity link and one variance phi = exp(psi[0]).
 
-Its deviance is (z - eta)^2 and its saturated loss (1/2) log(2 pi phi).
+Its deviance is (z - eta)^2 and its saturated loss (1/2) log(2 pi phi). With known weights w the
+variances are phi / w: the deviance is w (z - eta)^2, the saturated loss (1/2) log(2 pi phi / w).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae.families._base import Array, ScaledFamily
-from reml_sae.families._checks import check_finite, check_order
+from reml_sae.families._checks import check_finite, check_order, refuse
 from reml_sae.families._special import LOG_2PI
 
 
@@ -85,3 +87,59 @@ class Gaussian(ScaledFamily):
     def initial_eta(self, z: Array) -> Array:
         """The data."""
         return np.array(z, float)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedGaussian(Gaussian):
+    """Normal entries whose variances are phi over known weights; see `Family`.
+
+    Parameters
+    ----------
+    weights : array of positive numbers that broadcasts to the data
+    """
+
+    weights: Any = 1.0
+
+    equal_weights: ClassVar[bool] = False
+    row_weights: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        weights = np.array(self.weights, float)
+        refuse(~(np.isfinite(weights) & (weights > 0.0)), weights, "weights must be positive",
+               name="weights")
+        object.__setattr__(self, "weights", weights)
+
+    def restrict(self, rows: NDArray[np.intp], shape: tuple[int, ...]) -> Self:
+        """The family with the weights of the given rows."""
+        return type(self)(np.broadcast_to(self.weights, shape)[rows])
+
+    def initial_psi(self, z: Array) -> Array:
+        """Log of the weighted mean square about the weighted mean."""
+        weights = np.broadcast_to(self.weights, np.shape(z))
+        centre = np.average(z, axis=0, weights=weights)
+        square = float(np.mean(weights * (z - centre) ** 2))
+        return np.clip(np.log([max(square, np.finfo(float).tiny)]), *self.psi_bounds()[0])
+
+    def saturated_loss(self, z: Array, psi: Array) -> Array:
+        """(1/2) log(2 pi phi / w)."""
+        return np.broadcast_to(0.5 * (LOG_2PI + psi[0] - np.log(self.weights)), np.shape(z))
+
+    def deviance(self, z: Array, eta: Array, psi: Array) -> Array:
+        """W (z - eta)^2."""
+        return self.weights * np.square(z - eta)
+
+    def loss_eta(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """W (eta - z) / phi, then w / phi, then 0."""
+        return self.weights * super().loss_eta(z, eta, psi, order)
+
+    def weight(self, z: Array, eta: Array, psi: Array, order: int) -> Array:
+        """W / phi, and its derivative 0."""
+        return self.weights * super().weight(z, eta, psi, order)
+
+    def variance(self, eta: Array, psi: Array) -> Array:
+        """Phi / w."""
+        return np.broadcast_to(self.dispersion(psi) / self.weights, np.shape(eta))
+
+    def sample(self, rng: np.random.Generator, eta: Array, psi: Array) -> Array:
+        """Normal draws."""
+        return rng.normal(eta, np.sqrt(self.variance(eta, psi)))

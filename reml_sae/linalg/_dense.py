@@ -10,6 +10,8 @@ from scipy.linalg import cho_solve, lapack
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.typing import Array
 
+MIRRORED = 256
+
 
 @dataclass(frozen=True)
 class DenseCholesky:
@@ -24,7 +26,7 @@ class DenseCholesky:
     lower: Array
 
     @classmethod
-    def of(cls, matrix: Array, name: str) -> DenseCholesky:
+    def of(cls, matrix: Array, name: str, overwrite: bool = False) -> DenseCholesky:
         """Factor a matrix, of which only the lower triangle is read.
 
         Parameters
@@ -32,6 +34,9 @@ class DenseCholesky:
         matrix : (P, P) array
         name : str
             What the matrix is, for the message of the error.
+        overwrite : bool
+            Whether the factor may take the memory of the matrix, which then must have both
+            triangles.
 
         Raises
         ------
@@ -42,7 +47,8 @@ class DenseCholesky:
             return cls(matrix.copy())
         if not np.isfinite(matrix).all():
             raise NotPositiveDefiniteError(f"{name} has entries that are not finite")
-        lower, info = lapack.dpotrf(matrix, lower=True, clean=True)
+        lower, info = (lapack.dpotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
+                       if overwrite else lapack.dpotrf(matrix, lower=True, clean=True))
         if info != 0:
             raise NotPositiveDefiniteError(
                 f"{name} is not positive definite: its leading minor of order {info} fails"
@@ -64,5 +70,10 @@ class DenseCholesky:
         if self.lower.size == 0:
             return self.lower.copy()
         out, _ = lapack.dpotri(self.lower, lower=True)
-        strict = np.tril(out, -1)
-        return strict + strict.T + np.diag(np.diagonal(out))
+        # blocks: a triangle of a large matrix, transposed at once, misses the cache at every entry
+        for start in range(0, len(out), MIRRORED):
+            stop = start + MIRRORED
+            corner = np.tril(out[start:stop, start:stop])
+            out[start:stop, start:stop] = corner + np.tril(corner, -1).T
+            out[start:stop, stop:] = out[stop:, start:stop].T
+        return np.asarray(out, float)

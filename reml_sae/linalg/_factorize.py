@@ -2,7 +2,8 @@
 
     what couples or empties the rows          factor              cost of the rows
     edges between them                        SparseSpanFactor    one sparse Cholesky, Y = D^-1 C
-    none, and no row carries everything       PackedFactor        blocks of the largest row's size
+    none, and no row carries everything       PackedFactor        blocks of the largest row's size;
+                                                                  products by the rows' supports
     none                                      SpanArrowFactor     batched blocks (q, q)
     a low-rank part U K U^T as well           LowRankUpdate       c more solves, over any of these
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanSelectedInverse
+from reml_sae.linalg._supports import supports_of
 from reml_sae.typing import Array, Mask
 
 
@@ -91,10 +92,11 @@ class PackedFactor:
 
     def __init__(self, matrix: SpanBlocks, packed: PackedRows, chunk_rows: int | None = None):
         self.matrix, self._packed = matrix, packed
+        supports = [] if matrix.met is None else supports_of(matrix.met)
         self._base = SpanArrowFactor(replace(
             matrix, rows=packed.pack_blocks(matrix.rows), jacobians=packed.pack(matrix.jacobians),
             edges=np.zeros((0, packed.width, packed.width)), columns=np.zeros((0, 0, 0)),
-            core=np.zeros((0, 0)), carried=None), chunk_rows)
+            core=np.zeros((0, 0)), carried=None, met=None), chunk_rows, supports)
 
     @property
     def backend(self) -> str | None:

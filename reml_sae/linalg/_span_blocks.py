@@ -38,6 +38,9 @@ class SpanBlocks:
     core : (c, c) K
     carried : (N, q) bool, optional
         The parameters that a row has; the others have a unit block and no coupling. All by default.
+    met : (N, M) bool, optional
+        The rows of the border whose features a row can have; the others are zero whatever its
+        parameters are. All by default.
     """
 
     rows: Array
@@ -54,6 +57,7 @@ class SpanBlocks:
     columns: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
     core: Array = field(default_factory=lambda: np.zeros((0, 0)))
     carried: Mask | None = None
+    met: Mask | None = None
 
     def __post_init__(self) -> None:
         (n, q, _), m, (p, r) = self.rows.shape, self.features.shape[1], self.span.shape
@@ -64,6 +68,8 @@ class SpanBlocks:
                     "columns": (c, n, q) if c else self.columns.shape, "core": (c, c)}
         if self.carried is not None:
             expected["carried"] = (n, q)
+        if self.met is not None:
+            expected["met"] = (n, m)
         if self.dense_border.size:
             expected["dense_border"] = (m * p, m * p)
             if r != p or not np.array_equal(self.span, np.eye(p)):

@@ -13,7 +13,7 @@ rows are eliminated one by one (`_rows`): `SpanArrowFactor`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -25,6 +25,7 @@ from reml_sae.linalg._factor import Factor
 from reml_sae.linalg._incidence import MeetsAll
 from reml_sae.linalg._rows import EliminatedRows
 from reml_sae.linalg._span_blocks import SpanBlocks
+from reml_sae.linalg._supports import Support, SupportedRows
 from reml_sae.typing import Array
 
 
@@ -95,7 +96,7 @@ class SpanSchur:
     ----------
     matrix : SpanBlocks
     coupling : (M, r, M, r) array
-        C^T D^-1 C.
+        C^T D^-1 C; its memory becomes that of the factor.
     """
 
     def __init__(self, matrix: SpanBlocks, coupling: Array):
@@ -105,13 +106,19 @@ class SpanSchur:
         # outside the span the border is G alone; where the span is everything, G may be singular
         self._gram = DenseCholesky.of(matrix.gram if self.outside else np.empty((0, 0)),
                                       "the border's Gram matrix")
-        schur = np.einsum("ab,rs->arbs", matrix.gram, np.eye(self.r)) - coupling
+        schur = np.negative(coupling, out=coupling)
+        for output in range(self.r):
+            schur[:, output, :, output] += matrix.gram
         schur = schur.reshape(self.m * self.r, self.m * self.r)
-        flat = matrix.border_columns.reshape(len(matrix.border_columns), self.m * self.r)
-        schur += flat.T @ flat
+        for column in matrix.border_columns:  # of one atom each, most rows are zero
+            used = np.flatnonzero(column.any(axis=1))
+            if used.size:
+                where = slice(used[0] * self.r, (used[-1] + 1) * self.r)
+                own = column.ravel()[where]
+                schur[where, where] += own[:, None] * own
         if matrix.dense_border.size:
             schur += matrix.dense_border
-        self._inside = DenseCholesky.of(schur, "the Schur complement on the border")
+        self._inside = DenseCholesky.of(schur, "the Schur complement on the border", True)
 
     def plus(self, extra: Array) -> SpanSchur:
         """The factor of S + ``extra`` (M, r, M, r)."""
@@ -208,12 +215,14 @@ class BorderedFactor(ABC):
 
 
 class SpanArrowFactor(BorderedFactor):
-    """Factor of a `SpanArrowMatrix` whose rows do not couple."""
+    """Factor of a `SpanArrowMatrix` whose rows do not couple; by their supports where given."""
 
-    def __init__(self, matrix: SpanBlocks, chunk_rows: int | None = None):
+    def __init__(self, matrix: SpanBlocks, chunk_rows: int | None = None,
+                 supports: Sequence[Support] = ()):
         self.matrix = matrix
-        self._rows = EliminatedRows(matrix.rows, matrix.features, matrix.jacobians, matrix.scale,
-                                    MeetsAll(), chunk_rows)
+        parts = matrix.rows, matrix.features, matrix.jacobians, matrix.scale
+        self._rows = (SupportedRows(*parts, supports, chunk_rows) if supports
+                      else EliminatedRows(*parts, MeetsAll(), chunk_rows))
         self.schur = SpanSchur(matrix, self._rows.coupling())
 
     def solve_rows(self, g: Array) -> Array:

@@ -123,6 +123,19 @@ class UnitVectors(Manifold):
         ratio = np.sinc(np.where(inside, length, 0.0) / np.pi)
         return np.where(inside, np.log(ratio) - 0.5 * radial**2, -np.inf)
 
+    @property
+    def ambient_names(self) -> tuple[str, ...]:
+        """x, y, z."""
+        return ("x", "y", "z")
+
+    def ambient(self, t: Array) -> Array:
+        """The unit vectors themselves."""
+        return _unit(t)
+
+    def from_ambient(self, x: Array) -> Array:
+        """Vectors over their length; NaN of the origin."""
+        return np.where((x == 0.0).all(axis=1, keepdims=True), np.nan, _unit(x))
+
     def to_config(self) -> dict[str, Any]:
         """Name and degree."""
         return {"topology": self.name, "degree": int(self.degree)}

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from reml_sae.errors import InputError
+from reml_sae.manifolds._fourier import wrap_angle
 from reml_sae.manifolds._rules import Rule
 from reml_sae.typing import Array
 
@@ -242,6 +243,46 @@ class Manifold(ABC):
 
         They are even in the coordinates: a mean under the prior weighs them by exp(-prior).
         """
+
+    # --- points as columns of a table ----------------------------------------------------------
+
+    @property
+    def ambient_names(self) -> tuple[str, ...]:
+        """Names of the columns of `ambient`."""
+        own: list[str] = []
+        for axis in range(self.latent_dim):
+            number = str(axis) if self.latent_dim > 1 else ""
+            own += ([f"cos{number}", f"sin{number}"] if axis in self.angular_axes
+                    else [f"t{number}"])
+        return tuple(own)
+
+    def ambient(self, t: Array) -> Array:
+        """Points (n, m) in a space where the manifold closes on itself, of coordinates (n, d).
+
+        Cosine and sine of angles; other coordinates as they are.
+        """
+        columns: list[Array] = []
+        for axis in range(self.latent_dim):
+            own = t[:, axis]
+            columns += [np.cos(own), np.sin(own)] if axis in self.angular_axes else [own]
+        return np.column_stack(columns) if columns else np.zeros((len(t), 0))
+
+    def from_ambient(self, x: Array) -> Array:
+        """Coordinates (n, d) of the points of the manifold nearest to x (n, m).
+
+        NaN where x has no direction that would tell one.
+        """
+        columns, at = [], 0
+        for axis in range(self.latent_dim):
+            if axis in self.angular_axes:
+                cos, sin = x[:, at], x[:, at + 1]
+                angle = wrap_angle(np.arctan2(sin, cos))
+                columns.append(np.where((cos == 0.0) & (sin == 0.0), np.nan, angle))
+                at += 2
+            else:
+                columns.append(x[:, at])
+                at += 1
+        return np.column_stack(columns) if columns else np.zeros((len(x), 0))
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:

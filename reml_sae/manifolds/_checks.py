@@ -6,10 +6,12 @@ import numpy as np
 
 from reml_sae.errors import InputError
 
+MOST = 10_000
+"""Above all numbers of functions that rows could tell; what they take is bounded before it is."""
 
-def check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
+
+def check_integer(name: str, value: object, low: int, high: int = MOST) -> None:
     """Raise InputError unless low <= value <= high is an integer."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
-        span = f">= {low}" if high is None else f"from {low} to {high}"
-        raise InputError(f"{name} must be an integer {span}, got {value!r}")
+    if not whole or not low <= value <= high:  # type: ignore[operator]
+        raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")

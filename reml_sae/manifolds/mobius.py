@@ -17,6 +17,7 @@ from reml_sae.manifolds._fourier import (
     harmonic_frequencies,
     harmonic_rotation,
     rotation_generator,
+    wrap_angle,
 )
 from reml_sae.manifolds._product import product_jet
 from reml_sae.typing import Array
@@ -115,3 +116,21 @@ class Mobius(Band):
     def to_config(self) -> dict[str, Any]:
         """Name and H."""
         return {"topology": self.name, "n_harmonics": int(self.n_harmonics)}
+
+    @property
+    def ambient_names(self) -> tuple[str, ...]:
+        """Cosine and sine of t, and the height times those of t / 2."""
+        return ("cos", "sin", "height_cos_half", "height_sin_half")
+
+    def ambient(self, t: Array) -> Array:
+        """The strip in R^4, where (t + 2 pi, w) is (t, -w)."""
+        angle, height = t.T
+        return np.column_stack([np.cos(angle), np.sin(angle), height * np.cos(0.5 * angle),
+                                height * np.sin(0.5 * angle)])
+
+    def from_ambient(self, x: Array) -> Array:
+        """Angle of the first two, and the height along the direction of half of it."""
+        angle = wrap_angle(np.arctan2(x[:, 1], x[:, 0]))
+        angle[(x[:, 0] == 0.0) & (x[:, 1] == 0.0)] = np.nan
+        height = x[:, 2] * np.cos(0.5 * angle) + x[:, 3] * np.sin(0.5 * angle)
+        return np.column_stack([angle, height])

@@ -11,6 +11,9 @@ from reml_sae.errors import InputError
 from reml_sae.manifolds._ambient import UnitVectors, arc, spiral
 from reml_sae.typing import Array
 
+FIRST, SECOND = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]
+"""Factors of the products that `ProjectivePlane.ambient` has."""
+
 
 @dataclass(frozen=True)
 class ProjectivePlane(UnitVectors):
@@ -62,3 +65,20 @@ class ProjectivePlane(UnitVectors):
     def grid(self, n: int) -> Array:
         """Fibonacci spiral on a half sphere: equal areas."""
         return spiral(1.0 - (np.arange(n) + 0.5) / n)
+
+    @property
+    def ambient_names(self) -> tuple[str, ...]:
+        """Products of x, y, z."""
+        return ("xx", "yy", "zz", "xy", "xz", "yz")
+
+    def ambient(self, t: Array) -> Array:
+        """Products of the coordinates of a unit vector, the same for its opposite."""
+        unit = super().ambient(t)
+        return unit[:, FIRST] * unit[:, SECOND]
+
+    def from_ambient(self, x: Array) -> Array:
+        """Leading axis of the symmetric matrix of products; NaN of zero."""
+        matrix = np.empty((len(x), 3, 3))
+        matrix[:, FIRST, SECOND] = matrix[:, SECOND, FIRST] = x
+        axis = np.linalg.eigh(matrix)[1][:, :, 2]
+        return np.where((x == 0.0).all(axis=1, keepdims=True), np.nan, axis)

@@ -1,6 +1,8 @@
 """What the engine fits: the SAE-manifold model and the mixed models."""
 
 from reml_sae.models.mixed import (
+    FittedMixedModel,
+    LikelihoodRatio,
     MixedModel,
     MixedSummary,
     Prediction,
@@ -17,7 +19,9 @@ from reml_sae.models.sae import FixedDecoders, PenaltyTerm, SAEManifoldModel, bi
 
 __all__ = [
     "Curve",
+    "FittedMixedModel",
     "FixedDecoders",
+    "LikelihoodRatio",
     "MixedModel",
     "MixedSummary",
     "NonlinearMixedModel",

@@ -92,9 +92,9 @@ def partition(name: str, groups: Any) -> tuple[tuple[int, ...], ...]:
                 )
             seen[item] = g
         out.append(members)
-    missing = sorted(set(range(max(seen) + 1)) - set(seen))
-    if missing:
-        raise InputError(f"{name} must cover every index from 0 on; {missing[0]} is in no group")
+    missing = next((index for index in range(len(seen)) if index not in seen), None)
+    if missing is not None:
+        raise InputError(f"{name} must cover every index from 0 on; {missing} is in no group")
     return tuple(out)
 
 

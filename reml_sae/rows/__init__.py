@@ -6,6 +6,17 @@ the first and adds up the second, always in the order of the chunks: what comes 
 on where they ran.
 """
 
-from reml_sae.rows._map import RowMap, RowResult, SerialRows, gather_rows, row_slices
+from reml_sae.rows._choose import row_map
+from reml_sae.rows._dask import DaskRows
+from reml_sae.rows._map import (
+    CHUNK_ELEMENTS,
+    RowMap,
+    RowResult,
+    SerialRows,
+    gather_rows,
+    row_slices,
+)
+from reml_sae.rows._processes import ProcessRows
 
-__all__ = ["RowMap", "RowResult", "SerialRows", "gather_rows", "row_slices"]
+__all__ = ["CHUNK_ELEMENTS", "DaskRows", "ProcessRows", "RowMap", "RowResult", "SerialRows",
+           "gather_rows", "row_map", "row_slices"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +13,7 @@ from reml_sae.typing import Array
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
+Done = TypeVar("Done", covariant=True)
 
 CHUNK_ELEMENTS = 1_000_000
 """Numbers in the widest array of a chunk, 8 MB."""
@@ -47,6 +49,33 @@ class SerialRows:
     ) -> Iterable[Result]:
         """Results of all chunks, in their order."""
         return map(task, chunks)
+
+
+class Pending(Protocol[Done]):
+    """A result to come: the futures of `concurrent.futures` and of `distributed` are such."""
+
+    def result(self) -> Done:
+        """Wait for it."""
+
+    def cancel(self) -> Any:
+        """Do without it."""
+
+
+def in_order(
+    submit: Callable[[Chunk], Pending[Result]], chunks: Iterable[Chunk], ahead: int
+) -> Iterator[tuple[Chunk, Pending[Result]]]:
+    """Every chunk with its result to come, in order, at most ``ahead`` of them under way."""
+    waiting: deque[tuple[Chunk, Pending[Result]]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append((chunk, submit(chunk)))
+            if len(waiting) == ahead:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for _, pending in waiting:
+            pending.cancel()
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,6 @@ def test_every_row_of_a_fit_uses_n_active_atoms():
     model = rs.SAEManifold(n_atoms=6, topology=Circle(1), assignment="topk", n_active=n_active,
                            n_init=1, max_outer=1).fit(data.Z)
     assert model.assignment_.n_active == n_active
-    for codes in (model.codes_, model.transform(data.Z[:7])):
+    for codes in (model.codes_, model.encode(data.Z[:7])):
         assert (codes.gates.sum(axis=1) == n_active).all()
         assert ((codes.assignments > 0.0).sum(axis=1) == n_active).all()

@@ -163,7 +163,7 @@ def test_an_artifact_keeps_the_policy_and_may_lack_it(tmp_path):
     del metadata["search"]["policy"]
     write_artifact(path, tensors, metadata)
     old = rs.load(path)
-    assert old.search_.policy == SearchPolicy() and len(old.transform(data.Z)) == 80
+    assert old.search_.policy == SearchPolicy() and len(old.encode(data.Z)) == 80
 
 
 def test_relaxations_hear_of_the_policy():

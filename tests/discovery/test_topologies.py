@@ -23,7 +23,7 @@ def test_planted_shape(name):
     assert np.sqrt(model.dispersion_) == pytest.approx(0.05, rel=0.1)
     assert model.score(data.Z) == pytest.approx(data.explained_variance, abs=0.01)
     assert recovery_scores(data, model.codes_).coordinate_error[0] < 0.35
-    codes = model.transform(data.Z)
+    codes = model.encode(data.Z)
     apart = model.atoms_[0].topology.distance(codes.coordinates[0], model.codes_.coordinates[0])
     assert apart.max() < 1e-6
 

@@ -94,7 +94,7 @@ def test_wrong_parameters(parameters, message):
 
 def test_feature_mismatch(model):
     with pytest.raises(InputError, match="3 features, but SAEManifold is expecting 6"):
-        model.transform(Z[:, :3])
+        model.encode(Z[:, :3])
 
 
 @pytest.mark.parametrize("call", ["transform", "predict", "score", "summary", "save"])

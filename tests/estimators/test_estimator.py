@@ -30,12 +30,13 @@ def test_codes(model):
     np.testing.assert_allclose(codes.assignments.sum(axis=1), 1.0, rtol=1e-12)
     assert [t.shape for t in codes.coordinates] == [(100, 1), (100, 1)]
     assert codes.gates.shape == (100, 2) and codes.objective.shape == (100,)
-    assert len(model.transform(DATA.Z[:1])) == 1
+    assert len(model.encode(DATA.Z[:1])) == 1
 
 
-def test_fit_transform_is_fit_then_codes(model):
-    codes = rs.SAEManifold(n_atoms=2).fit_transform(DATA.Z)
-    assert (codes.assignments == model.codes_.assignments).all()
+def test_fit_transform_is_fit_then_the_table_of_the_codes(model):
+    table = rs.SAEManifold(n_atoms=2).fit_transform(DATA.Z)
+    np.testing.assert_array_equal(table, model.codes_.to_array())
+    np.testing.assert_allclose(model.transform(DATA.Z), table, atol=1e-6)
 
 
 def test_curve_and_band(model):
@@ -122,7 +123,7 @@ def test_build_model_encodes_other_rows_of_the_same_number(model):
     other = np.roll(DATA.Z, 1, axis=0)
     arrow = model.build_model(other)
     xi = arrow.initial_theta().xi
-    for k, coordinates in enumerate(model.transform(other).coordinates):
+    for k, coordinates in enumerate(model.encode(other).coordinates):
         np.testing.assert_allclose(xi[:, arrow.coordinate_columns(k)], coordinates)
     assert not np.allclose(xi, model.build_model(DATA.Z).initial_theta().xi)
 

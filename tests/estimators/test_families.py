@@ -49,7 +49,7 @@ def test_a_planted_circle(fitted):
 
 def test_codes_mean_and_file(fitted, tmp_path):
     family, _, (_, _, eta, Z), model = fitted
-    codes = model.transform(Z)
+    codes = model.encode(Z)
     same = np.abs(np.angle(np.exp(1j * (codes.coordinates[0] - model.codes_.coordinates[0]))))
     assert np.mean(same < 1e-6) > 0.95  # a row of small counts can have two equal places
     mean = model.predict(Z)

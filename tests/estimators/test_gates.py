@@ -25,7 +25,7 @@ def test_one_active(one_active):
 
 
 def test_transform_gives_the_fitted_codes(one_active):
-    codes, fitted = one_active.transform(TWO.Z), one_active.codes_
+    codes, fitted = one_active.encode(TWO.Z), one_active.codes_
     assert (codes.gates == fitted.gates).all()
     assert np.abs(codes.assignments - fitted.assignments).max() < 1e-6
     assert np.abs(codes.objective - fitted.objective).max() < 1e-6

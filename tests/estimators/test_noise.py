@@ -97,7 +97,7 @@ def test_save_load_encode_and_solve_again(kind, tmp_path):
     again = rs.load(tmp_path / "fit.safetensors")
     np.testing.assert_array_equal(again.noise_.shape, model.noise_.shape)
     np.testing.assert_array_equal(again.predict(Z[:20]), model.predict(Z[:20]))
-    np.testing.assert_allclose(model.transform(Z).coordinates[0], model.codes_.coordinates[0],
+    np.testing.assert_allclose(model.encode(Z).coordinates[0], model.codes_.coordinates[0],
                                atol=1e-6)
     arrow = again.build_model(Z)
     assert rs.criterion(arrow, arrow.initial_rho()).value == pytest.approx(

@@ -84,7 +84,7 @@ def use(kind, family, assignment, work):
             assert kind.config["kind"] in str(error)
             return str(error)
         assert work
-        codes = model.transform(Z)
+        codes = model.encode(Z)
         # which is `predict`, whose codes are those
         assert np.isfinite(model.reconstruct(codes)).all() and np.isfinite(codes.objective).all()
         assert np.isfinite(model.criterion_) and np.isfinite(model.score(Z))

@@ -34,7 +34,7 @@ def fit(kind, data=Z, **changes):
 def test_the_fit_converges_and_encodes_its_own_rows(kind):
     model = fit(kind)
     assert model.converged_, model.message_
-    codes = model.transform(Z)
+    codes = model.encode(Z)
     if kind.atoms[0] == Euclidean(2, 1):  # on a bent atom a row may have a second, equal place
         for found, fitted in zip(codes.coordinates, model.codes_.coordinates, strict=True):
             np.testing.assert_allclose(found, fitted, atol=1e-6)
@@ -82,14 +82,14 @@ def test_the_summary_says_what_ran_and_what_was_held():
 
 def test_codes_of_new_rows_under_a_coupling_penalty():
     model = rs.SAEManifold(n_atoms=1, topology="linear", penalties=[TV]).fit(STEPS)
-    part = model.transform(STEPS[:30])  # a sequence of its own
+    part = model.encode(STEPS[:30])  # a sequence of its own
     assert np.corrcoef(part.coordinates[0][:, 0], PATH[:30])[0, 1] > 0.98
     edges = [[i, i + 1] for i in range(len(PATH) - 1)]
     graph = {**TV, "difference": "graph_edges", "edges": edges}
     bound = rs.SAEManifold(n_atoms=1, topology="linear", penalties=[graph]).fit(STEPS)
     assert bound.criterion_ == pytest.approx(model.criterion_, abs=1e-4)
     with pytest.raises(InputError, match="values for 60 rows but the data have 30"):
-        bound.transform(STEPS[:30])
+        bound.encode(STEPS[:30])
 
 
 def test_a_composite_is_its_parts():
@@ -105,8 +105,8 @@ def test_save_and_load(tmp_path):
     model = rs.SAEManifold(n_atoms=1, topology="linear", penalties=[TV]).fit(STEPS)
     model.save(tmp_path / "fit.safetensors")
     again = rs.load(tmp_path / "fit.safetensors")
-    np.testing.assert_array_equal(again.transform(STEPS).coordinates[0],
-                                  model.transform(STEPS).coordinates[0])
+    np.testing.assert_array_equal(again.encode(STEPS).coordinates[0],
+                                  model.encode(STEPS).coordinates[0])
     assert again.summary() == model.summary()
 
 

@@ -95,10 +95,10 @@ def test_save_load_encode_and_solve_again(tmp_path):
     assert again.noise == {"kind": "isotropic", "per_atom": True}
     np.testing.assert_array_equal(sds(again), sds(model))
     np.testing.assert_array_equal(again.predict(Z[:20]), model.predict(Z[:20]))
-    codes = model.transform(Z)
+    codes = model.encode(Z)
     np.testing.assert_array_equal(codes.gates, model.codes_.gates)
     np.testing.assert_allclose(codes.objective, model.codes_.objective, atol=1e-8)
-    np.testing.assert_allclose(model.transform(Z[::-1]).objective[::-1], codes.objective, atol=1e-8)
+    np.testing.assert_allclose(model.encode(Z[::-1]).objective[::-1], codes.objective, atol=1e-8)
     arrow = again.build_model(Z)
     assert rs.criterion(arrow, arrow.initial_rho()).value == pytest.approx(
         model.criterion_, abs=1e-6)

@@ -50,7 +50,7 @@ def test_two_circles(seed):
     assert model.converged_
     assert accuracy(model, data) >= 0.99
     assert model.score(data.Z) >= data.explained_variance - 0.005
-    codes = model.transform(data.Z)
+    codes = model.encode(data.Z)
     assert np.abs(codes.assignments - model.codes_.assignments).max() < 1e-6
     assert (codes.gates == model.codes_.gates).all()
     for k in range(2):
@@ -76,7 +76,7 @@ def test_rows_that_mix_two_circles():
     assert model.dispersion_ == pytest.approx(0.05**2, rel=0.4)
     found = model.codes_.assignments[:, 0]
     assert abs(np.corrcoef(found, a)[0, 1]) > 0.98
-    again = model.transform(Z).assignments
+    again = model.encode(Z).assignments
     assert (np.abs(again - model.codes_.assignments).max(axis=1) < 1e-6).mean() > 0.95
 
 

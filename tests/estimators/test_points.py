@@ -78,7 +78,7 @@ def test_points_are_clusters_and_v_counts_them():
         assert len(model.atoms_) == 3
         assert len(model._fitted.remembered.Z) == 0
         assert all(atom.evidence == 0.0 for atom in model.atoms_)
-        for codes in (model.codes_, model.transform(Z)):
+        for codes in (model.codes_, model.encode(Z)):
             assert adjusted_rand_score(labels, codes.assignments.argmax(axis=1)) == 1.0
 
 
@@ -94,7 +94,7 @@ def test_a_cluster_beside_a_circle(tmp_path):
     assert not [check for check in model.diagnostics_.checks if check.status == "fail"]
     model.save(tmp_path / "fit.safetensors")
     again = rs.load(tmp_path / "fit.safetensors")
-    np.testing.assert_array_equal(again.transform(Z).assignments, model.transform(Z).assignments)
+    np.testing.assert_array_equal(again.encode(Z).assignments, model.encode(Z).assignments)
     assert "point" in again.summary()
 
 

@@ -90,7 +90,7 @@ def test_save_load_encode_and_solve_again(tmp_path):
     assert again.summary() == model.summary()
     assert again.get_params()["row_noise"] == "student_t" and again.df_ == model.df_
     np.testing.assert_array_equal(again.codes_.weights, model.codes_.weights)
-    codes = again.transform(Z)
+    codes = again.encode(Z)
     np.testing.assert_allclose(codes.weights, model.codes_.weights, rtol=1e-6)
     value = rs.criterion(again.build_model(Z), again.rho_, gradient=False).value
     assert value == pytest.approx(model.criterion_, abs=1e-6)

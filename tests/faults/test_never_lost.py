@@ -34,7 +34,7 @@ def test_between_the_iterations(monkeypatch, call):
     with pytest.warns(ConvergenceWarning, match="interrupted by the user; the best state"):
         model = rs.SAEManifold(n_atoms=2).fit(Z)
     assert not model.converged_ and len(made) <= call + 2
-    assert np.isfinite(model.predict(Z)).all() and len(model.transform(Z)) == len(Z)
+    assert np.isfinite(model.predict(Z)).all() and len(model.encode(Z)) == len(Z)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

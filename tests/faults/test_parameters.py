@@ -85,7 +85,7 @@ def test_reconstruct_takes_codes_alone():
     model = fit()
     assert model.reconstruct(model.codes_).shape == Z.shape
     for other in (Z, None, model.codes_.assignments):
-        with pytest.raises(InputError, match="Codes that transform returns"):
+        with pytest.raises(InputError, match="Codes that encode returns"):
             model.reconstruct(other)
     with pytest.raises(InputError, match="of 2 atoms, this model has 1"):
         model.reconstruct(fit(n_atoms=2, topology="point").codes_)

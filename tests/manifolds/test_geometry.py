@@ -126,3 +126,36 @@ def test_grid_covers(manifold, n):
                                                else manifold.latent_dim]
     first, second = np.triu_indices(len(grid), 1)
     assert manifold.distance(grid[first], grid[second]).min() > 1e-5
+
+
+@every
+def test_ambient_points_tell_coordinates(manifold):
+    t = draws(manifold, 200)
+    x = manifold.ambient(t)
+    assert x.shape == (200, len(manifold.ambient_names))
+    back = manifold.from_ambient(x)
+    np.testing.assert_allclose(manifold.distance(back, t), 0.0, atol=1e-7)
+    assert on_manifold(manifold, back)
+    near = manifold.ambient(manifold.retract(t, 1e-6 * tangents(manifold, t)))
+    assert np.linalg.norm(near - x, axis=1).max() < 1e-5  # no jump, where an angle wraps either
+
+
+@pytest.mark.parametrize("manifold", [m for m in MANIFOLDS if m.name == "mobius"], ids=str)
+def test_ambient_points_are_the_same_across_the_seam(manifold):
+    seam = np.array([[np.pi - 1e-9, 0.7], [-np.pi + 1e-9, -0.7]])
+    first, second = manifold.ambient(seam)
+    np.testing.assert_allclose(first, second, atol=1e-8)
+
+
+@pytest.mark.parametrize("manifold", [m for m in MANIFOLDS if m.name == "projective_plane"],
+                         ids=str)
+def test_ambient_points_of_a_line_have_no_sign(manifold):
+    t = draws(manifold, 20)
+    np.testing.assert_array_equal(manifold.ambient(t), manifold.ambient(-t))
+
+
+@every
+def test_ambient_zero_has_no_direction(manifold):
+    origin = manifold.from_ambient(np.zeros((1, len(manifold.ambient_names))))
+    curved = manifold.name in BALLS or "a" in axes(manifold)
+    assert np.isnan(origin).any() == curved

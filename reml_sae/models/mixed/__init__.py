@@ -1,5 +1,6 @@
 """Mixed models: groups are the rows of the arrow, fixed effects and smooths its border."""
 
+from reml_sae.models.mixed.fitted import FittedMixedModel, LikelihoodRatio
 from reml_sae.models.mixed.model import MixedModel
 from reml_sae.models.mixed.posterior import (
     Prediction,
@@ -9,10 +10,13 @@ from reml_sae.models.mixed.posterior import (
     predict,
     random_effects,
 )
-from reml_sae.models.mixed.results import MixedSummary, mixed_summary
+from reml_sae.models.mixed.results import mixed_summary
 from reml_sae.models.mixed.smooths import Smooth
+from reml_sae.models.mixed.summary import MixedSummary
 
 __all__ = [
+    "FittedMixedModel",
+    "LikelihoodRatio",
     "MixedModel",
     "MixedSummary",
     "Prediction",

@@ -21,6 +21,7 @@ from reml_sae.families import Family
 from reml_sae.linalg import ArrowFactor, ArrowMatrix, batched_cholesky
 from reml_sae.models.mixed.border import Border
 from reml_sae.models.mixed.covariance import REACH, Covariance, EffectsPrior, term_slices
+from reml_sae.models.mixed.layout import Layout
 from reml_sae.typing import Array, Curvature, Index
 
 LEAST_STEP = 1e-8
@@ -82,6 +83,8 @@ class GroupedModel(GroupedStructure):
     The start is found when it is first asked for, unless it is given.
     """
 
+    layout: Layout | None = None
+    """Where its arrays came from, if from a formula."""
     _theta: Theta | None = None
     _rho: Array | None = None
 

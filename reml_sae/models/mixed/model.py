@@ -1,49 +1,20 @@
-"""Mixed models, additive models and their generalisations, as arrow models whose rows are groups.
-
-    y_i ~ family(eta_i),   eta = offset + X beta + Z b_g,   b_g ~ N(0, Psi(rho)),
-    beta_s ~ N(0, S_lambda(rho)^-) for every smooth s, flat on the null space of S_lambda
-
-Three criteria, which differ in what of beta the Laplace approximation integrates:
-
-    "REML"     all of beta and b. For Gaussian data the exact restricted likelihood (Patterson and
-               Thompson 1971; Wood 2011).
-    "ML"       b and the penalised directions of beta; the others are at the joint mode. Exact
-               maximum likelihood for Gaussian data; for other families the criterion of one joint
-               PIRLS (nAGQ = 0 in lme4).
-    "Laplace"  as "ML", but the unpenalised directions of beta are outer parameters, at the optimum
-               of the Laplace approximation itself (nAGQ = 1 in lme4). The same as "ML" for Gaussian
-               data.
-
-Crossed random effects go on the border: indicator columns in X with a `Smooth` whose matrix is the
-identity, whose variance is 1 / lambda.
-"""
+"""The mixed model as a statistician meets it: from arrays or from a formula, and fitted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
-
-from reml_sae.engine import Theta
+from reml_sae.engine import fit_reml
 from reml_sae.errors import InputError
-from reml_sae.families import Binomial, Family, get_family
-from reml_sae.models.mixed.border import Border, check_rank, unpenalised, unpenalised_names
-from reml_sae.models.mixed.covariance import Covariance, term_slices
-from reml_sae.models.mixed.design import make_design
-from reml_sae.models.mixed.grouped import GroupedModel
-from reml_sae.models.mixed.moments import typical_eta
-from reml_sae.models.mixed.point import MixedPoint
-from reml_sae.models.mixed.separation import separating_columns, separation_message
-from reml_sae.models.mixed.smooths import Smooth, bind_smooths
-from reml_sae.models.mixed.start import best_psi, first_theta, joint_coefficients
-from reml_sae.models.mixed.structure import MixedStructure
-from reml_sae.typing import Array
-
-METHODS = ("REML", "ML", "Laplace")
+from reml_sae.families import Binomial, Family, Gaussian, WeightedGaussian, get_family
+from reml_sae.models.mixed.arrow import MixedArrow
+from reml_sae.models.mixed.fitted import FittedMixedModel
+from reml_sae.models.mixed.formula import parse_formula
+from reml_sae.models.mixed.layout import Layout, column_or
+from reml_sae.typing import Curvature
 
 
-class MixedModel(GroupedModel, MixedStructure):
+class MixedModel(MixedArrow):
     """Arrow model of grouped observations.
 
     Parameters
@@ -69,173 +40,83 @@ class MixedModel(GroupedModel, MixedStructure):
     Examples
     --------
     >>> import numpy as np
-    >>> from reml_sae import fit_reml
     >>> rng = np.random.default_rng(0)
     >>> g = np.repeat(np.arange(20), 5)
     >>> y = 1.0 + rng.normal(size=20)[g] + 0.5 * rng.normal(size=100)
     >>> model = MixedModel(y, np.ones(100), groups=g, Z=np.ones(100))
-    >>> fit_reml(model).converged
+    >>> model.fit().converged
     True
     """
 
-    def __init__(
-        self,
-        y: Any,
-        X: Any,
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: Any,
         *,
-        groups: Any = None,
-        Z: Any = None,
         family: str | Family = "gaussian",
-        covariance: str | Sequence[str] = "diagonal",
-        penalties: Sequence[Smooth] = (),
         method: str = "REML",
-        n_trials: Any = None,
+        weights: Any = None,
         offset: Any = None,
-        x_names: Sequence[str] | None = None,
-        z_names: Sequence[str] | None = None,
-    ):
-        if method not in METHODS:
-            raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-        x_names = getattr(X, "columns", None) if x_names is None else x_names
-        data, sizes = make_design(y, X, groups, Z, offset)
-        chosen = _family(family, n_trials, len(data.y))
-        chosen.check(data.y)
-        p = data.X.shape[1]
-        names, smooths = _names(x_names, p, "x"), bind_smooths(penalties, p)
-        check_rank(data.X, smooths, names)
-        eta_scale = typical_eta(chosen, data, data.X @ unpenalised(smooths, p))
-        scales = eta_scale / np.sqrt(np.mean(data.Z**2, axis=0))
-        super().__init__(
-            family=chosen, method=method, x_names=names,
-            terms=_terms(covariance, sizes, z_names, scales),
-            border=(Border.split(smooths, data.X, eta_scale) if method == "Laplace"
-                    else Border.whole(smooths, p)),
-            data=data, all_smooths=smooths, eta_scale=eta_scale)
+    ) -> Self:
+        """The model of a formula in the notation of lme4 and mgcv.
 
-    # --- protocol: structure ---------------------------------------------------------------------
+        Parameters
+        ----------
+        formula : str
+            ``y ~ x + s(t, k=12) + (x | g)``: fixed effects as formulaic reads them, P-splines
+            ``s(t)``, and random effects ``(1 | g)``, ``(x | g)``, ``(x || g)``, ``(1 | a:b)`` or
+            ``(1 | a/b)``, crossed or nested, of which one factor's may be correlated. Successes and
+            failures are ``cbind(successes, failures)``.
+        data : pandas.DataFrame
+        family : str or Family
+        method : "REML", "ML" or "Laplace"
+        weights : str or (n,) array, optional
+            Of Gaussian observations, whose variances are the dispersion over these: a column, an
+            expression of columns, or numbers.
+        offset : str, float or (n,) array, optional
+            Predictions for new data need a column or an expression.
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, 1)."""
-        return len(self.data.y), 1
-
-    @property
-    def effective_dim(self) -> int:
-        """Number of integrated parameters: effects, and the integrated directions of beta."""
-        integrated = self.integrated(self.smooth_prior(np.zeros(len(self.outer))))
-        return self.data.n_groups * self.data.Z.shape[1] + int(integrated.sum())
-
-    def objection(self, limits: Sequence[tuple[str, str]]) -> str:
-        """Separation of the data by columns that no prior holds, or binary groups of one.
-
-        See `models.separation`. A smooth all of whose strengths ran to zero holds nothing.
+        Raises
+        ------
+        MissingDependencyError
+            Without formulaic.
+        InputError
+            Naming the term that cannot be read, or the variable and row that are missing.
         """
-        binary = isinstance(self.family, Binomial) and bool((self.family.n_trials == 1).all())
-        if binary and self.data.n_groups == len(self.data.y):
-            return (f"{', '.join(self.outer.names[self.outer['covariance']])}: one binary "
-                    "observation a group says nothing of the variance between groups; leave the "
-                    "random effects out, or use groups that repeat")
-        gone = {name for name, limit in limits if limit == "zero"}
-        held = tuple(s for s in self.all_smooths if not gone.issuperset(s.labels))
-        return separation_message(separating_columns(
-            self.data.X @ unpenalised(held, len(self.x_names)),
-            self.family.open_side(self.data.y), unpenalised_names(held, self.x_names)))
+        parsed = parse_formula(formula)
+        layout = Layout.of(parsed, data, offset)
+        arrays = layout.evaluate(data)
+        y, trials = layout.response(data)
+        family = get_family(family)
+        if trials is not None:
+            if not isinstance(family, Binomial):
+                raise InputError("cbind(successes, failures) is the response of the binomial "
+                                 f"family, got {family.name}")
+            family = Binomial(n_trials=trials)
+        if weights is not None:
+            if not isinstance(family, Gaussian):
+                raise InputError("weights are for the gaussian family; write numbers of trials as "
+                                 "cbind(successes, failures), and exposures as an offset")
+            family = WeightedGaussian(column_or(weights, data))
+        model = cls(
+            y, arrays.X, groups=arrays.groups, Z=arrays.Z, family=family,
+            covariance=["full" if t.correlated and len(t.names) > 1 else "diagonal"
+                        for t in layout.rows],
+            penalties=layout.penalties, method=method,
+            offset=offset if arrays.offset is None else arrays.offset,
+            x_names=layout.x_names, z_names=layout.z_names)
+        model.layout = layout
+        return model
 
-    def strengths(self, rho: Array) -> dict[str, float]:
-        """Precisions and strengths of the quadratic priors, by name."""
-        parts = (self.outer["covariance"], self.outer["smooths"])
-        return {name: float(np.exp(value)) for part in parts
-                for name, value in zip(self.outer.names[part], rho[part], strict=True)
-                if name.startswith("log_")}
+    def fit(self, *, curvature: Curvature = "majorizer", **options: Any) -> FittedMixedModel:
+        """Fit by `reml_sae.fit_reml`.
 
-    # --- starts ----------------------------------------------------------------------------------
-
-    def initial_rho(self) -> Array:
-        """Outer parameters from which the outer loop starts."""
-        if self._rho is None:
-            rho = self.first.without_fixed(self.outer)
-            if self.outer_X.shape[1]:
-                start = first_theta(self.joint, self.joint_rho(rho))
-                rho[self.outer["fixed"]] = self._joint_fixed(start, rho)
-            self._rho = rho
-        return self._rho.copy()
-
-    def advance_rho(self, point: MixedPoint, rho: Array) -> Array:
-        """Full covariances by a Fellner-Schall step, then the family, then fixed effects.
-
-        The family's parameters go to their best values at eta, unless they are a dispersion with
-        a step of its own; the fixed effects of "Laplace" to the joint mode.
+        Parameters
+        ----------
+        curvature : "majorizer" or "exact"
+            Expected weights, as lme4 has them, or observed ones, as mgcv and TMB do.
+        **options
+            Of `reml_sae.fit_reml`.
         """
-        moved = rho.copy()
-        if self.family.n_psi and not self.family.has_dispersion:
-            moved[self.outer.psi] = best_psi(self.family, self.data.y, point.eta, point.psi)
-        slices = term_slices(self.terms, self.outer["covariance"].start)
-        full = [term.kind == "full" for term in self.terms]
-        if any(full):
-            factors = point.stepped_factors()
-            for term, own, factor in zip(self.terms, slices, factors, strict=True):
-                if term.kind == "full":
-                    moved[own] = term.parameters(factor)
-        if self.outer_X.shape[1]:
-            start = Theta(point.theta.xi, self.coefficients(point.theta, point.rho)[:, None])
-            moved[self.outer["fixed"]] = self._joint_fixed(start, moved)
-        return moved
-
-    def _joint_fixed(self, start: Theta, rho: Array) -> Array:
-        coefficients = joint_coefficients(self.joint, start, self.joint_rho(rho))
-        return self.border.outer_of(coefficients)
-
-    def initial_theta(self) -> Theta:
-        """State from which an inner solve starts."""
-        if self._theta is None:
-            self._theta = first_theta(self, self.initial_rho())
-        return self._theta
-
-    # --- protocol: the inner problem -------------------------------------------------------------
-
-    def at(self, theta: Theta, rho: Array) -> MixedPoint:
-        """The model at a state and outer parameters."""
-        return MixedPoint(self, theta, np.asarray(rho, float))
-
-    def refine_rows(self, theta: Theta, rho: Array, n_sweeps: int = 1) -> Theta:
-        """The state itself: eta is linear in theta, so that joint steps need no refinement."""
-        return theta
-
-
-def _terms(
-    covariance: str | Sequence[str], sizes: list[int], z_names: Sequence[str] | None, scales: Array
-) -> tuple[Covariance, ...]:
-    """Covariances of terms with these numbers of columns; ``scales`` (q,) are of all columns."""
-    kinds = [covariance] * len(sizes) if isinstance(covariance, str) else list(covariance)
-    if len(kinds) != len(sizes):
-        raise InputError(f"covariance must be one name, or one for each of the {len(sizes)} "
-                         f"terms of Z, got {covariance!r}")
-    names = _names(z_names, sum(sizes), "z")
-    terms, begin = [], 0
-    for kind, size in zip(kinds, sizes, strict=True):
-        own = slice(begin, begin + size)
-        terms.append(Covariance(kind, names[own], scales[own]))
-        begin += size
-    return tuple(terms)
-
-
-def _names(names: Sequence[str] | None, count: int, letter: str) -> tuple[str, ...]:
-    if names is None:
-        return tuple(f"{letter}{j}" for j in range(count))
-    out = tuple(str(name) for name in names)
-    if len(out) != count or len(set(out)) != count:
-        raise InputError(f"{letter}_names must be {count} distinct names, got {list(out)}")
-    return out
-
-
-def _family(family: str | Family, n_trials: Any, n: int) -> Family:
-    if n_trials is None:
-        return get_family(family)
-    if family != "binomial":
-        raise InputError("n_trials belongs to family='binomial'; a Binomial object has its own, "
-                         f"and {family!r} has none")
-    trials = np.asarray(n_trials)
-    if trials.shape not in ((), (n,)):
-        raise InputError(f"n_trials must be one number, or one for each of the {n} observations, "
-                         f"got shape {trials.shape}")
-    return Binomial(n_trials=n_trials)
+        return FittedMixedModel(self, fit_reml(self, curvature=curvature, **options), curvature)

@@ -27,8 +27,8 @@ from scipy.linalg import cholesky
 from reml_sae.engine.protocol import Theta
 from reml_sae.errors import InputError
 from reml_sae.families import Binomial
+from reml_sae.models.mixed.arrow import MixedArrow
 from reml_sae.models.mixed.design import finite, matrix
-from reml_sae.models.mixed.model import MixedModel
 from reml_sae.models.mixed.point import MixedPoint
 from reml_sae.typing import Array, Curvature
 
@@ -108,7 +108,7 @@ class RandomEffects:
         Names of the q effects.
     values : (G, q) array
     conditional_sds : (G, q) array
-        Given the coefficients, as lme4 reports them.
+        Given the fixed effects and smooths, as lme4 reports them.
     sds : (G, q) array
         With the uncertainty of the coefficients.
     """
@@ -132,24 +132,28 @@ class Prediction:
         Its posterior standard deviation.
     mean : (n,) array
         Expected response; of one trial where the family is binomial.
+    lower, upper : (n,) arrays or None
+        Ends of the interval that was asked for, on the scale of the response.
     """
 
     eta: Array
     se: Array
     mean: Array
+    lower: Array | None = None
+    upper: Array | None = None
 
     def band(self, z: float = 1.959963984540054) -> tuple[Array, Array]:
         """Lower and upper end of eta +- z se, (n,) each."""
         return self.eta - z * self.se, self.eta + z * self.se
 
 
-def joint_point(model: MixedModel, fit: Fit) -> MixedPoint:
+def joint_point(model: MixedArrow, fit: Fit) -> MixedPoint:
     """The joint problem at a fit: all coefficients are inner parameters."""
     return model.at(fit.theta, fit.rho).joint()
 
 
 def posterior_covariance(
-    model: MixedModel, fit: Fit, *, effects: bool = False, curvature: Curvature = "majorizer"
+    model: MixedArrow, fit: Fit, *, effects: bool = False, curvature: Curvature = "majorizer"
 ) -> Array:
     """Posterior covariance at fixed rho.
 
@@ -191,19 +195,29 @@ def posterior_covariance(
 
 
 def random_effects(
-    model: MixedModel, fit: Fit, *, curvature: Curvature = "majorizer"
+    model: MixedArrow, fit: Fit, *, curvature: Curvature = "majorizer"
 ) -> RandomEffects:
-    """Conditional modes of the random effects with their standard deviations."""
+    """Conditional modes of the random effects of the groups with their standard deviations."""
     point = joint_point(model, fit)
-    given = point.inverse_blocks(curvature, np.zeros(len(point.beta), bool))
+    given = point.inverse_blocks(curvature, crossed_columns(model))
     sds = [np.sqrt(np.einsum("gqq->gq", blocks.rows))
            for blocks in (given, point.whole_inverse(curvature))]
     names = tuple(name for term in model.terms for name in term.names)
     return RandomEffects(model.data.labels, names, point.theta.xi.copy(), *sds)
 
 
+def crossed_columns(model: MixedArrow) -> NDArray[np.bool_]:
+    """Which columns of X are random effects that a formula put there, (P,)."""
+    names = set() if model.layout is None else {
+        name for term in model.layout.crossed for name in term.smooth_names()}
+    mask = np.zeros(len(model.x_names), bool)
+    for smooth in model.all_smooths:
+        mask[smooth.columns] = smooth.name in names
+    return mask
+
+
 def predict(
-    model: MixedModel,
+    model: MixedArrow,
     fit: Fit,
     X: Any,
     *,
@@ -263,7 +277,7 @@ def _check_linear(model: Any, what: str) -> None:
                          f"{type(model).__name__}; its `predictor` gives eta at a state")
 
 
-def _known_groups(model: MixedModel, groups: Any, n: int) -> NDArray[np.intp]:
+def _known_groups(model: MixedArrow, groups: Any, n: int) -> NDArray[np.intp]:
     """Number of each observation's group in the fit, -1 for a new one."""
     if groups is None:
         return np.full(n, -1, np.intp)
@@ -278,7 +292,7 @@ def _known_groups(model: MixedModel, groups: Any, n: int) -> NDArray[np.intp]:
 
 
 def corrected_covariance(
-    model: MixedModel,
+    model: MixedArrow,
     fit: Fit,
     differences: Differences,
     *,
@@ -301,10 +315,7 @@ def corrected_covariance(
     curvature : "majorizer" or "exact"
     """
     _check_linear(model, "corrected_covariance")
-    values, vectors = np.linalg.eigh(differences.hessian)
-    steep = values > FLAT * max(float(values[-1]), 1e-300)
-    # along a flat direction (a strength at its limit) the coefficients do not move either
-    inverse = vectors[:, steep] / values[steep] @ vectors[:, steep].T
+    inverse = steep_inverse(differences.hessian)
     points = [(a.inner.point, b.inner.point)
               for a, b in zip(differences.above, differences.below, strict=True)]
     width = 2.0 * differences.step
@@ -315,12 +326,23 @@ def corrected_covariance(
     K = _upper_root(model.at(fit.theta, fit.rho), curvature)
     out = inner @ K @ K.T @ inner.T + J @ inverse @ J.T
     if second_order:
+        values, vectors = np.linalg.eigh(differences.hessian)
         bounded = vectors / (np.maximum(values, 0.0) + RHO_PRECISION) @ vectors.T
         slopes = [inner @ (_upper_root(a, curvature) - _upper_root(b, curvature)) / width
                   for a, b in points]
         for k, D in enumerate(slopes):
             out += D @ sum(bounded[k, l] * other.T for l, other in enumerate(slopes))
     return 0.5 * (out + out.T)
+
+
+def steep_inverse(hessian: Array) -> Array:
+    """Covariance of rho by the Hessian of V, without the directions in which V is flat.
+
+    Along these (a strength at its limit) the coefficients do not move either.
+    """
+    values, vectors = np.linalg.eigh(hessian)
+    steep = values > FLAT * values.max(initial=1e-300)
+    return np.asarray(vectors[:, steep] / values[steep] @ vectors[:, steep].T, float)
 
 
 def _upper_root(point: MixedPoint, curvature: Curvature) -> Array:

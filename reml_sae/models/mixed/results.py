@@ -7,16 +7,21 @@ those of G groups' effects are G q - sum_g tr(G_gg Psi^-1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import t as t_law
 
-from reml_sae.models.mixed.model import MixedModel
-from reml_sae.models.mixed.point import InverseBlocks, MixedPoint
+from reml_sae.families import Gaussian, ScaledFamily
+from reml_sae.models.mixed.arrow import MixedArrow
+from reml_sae.models.mixed.border import unpenalised
+from reml_sae.models.mixed.grouped import InverseBlocks
+from reml_sae.models.mixed.layout import RandomLayout
+from reml_sae.models.mixed.point import MixedPoint
 from reml_sae.models.mixed.posterior import Fit, joint_point
+from reml_sae.models.mixed.summary import MixedSummary, SmoothTerm, VarianceComponent
+from reml_sae.models.mixed.wald import satterthwaite, smooth_tests
 from reml_sae.typing import Array, Curvature
 
 ZERO_SD = 1e-2
@@ -47,156 +52,8 @@ class FittedModel(Fit, Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class VarianceComponent:
-    """One random-effect term.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Its q effects.
-    sds : (q,) array
-        0 where the variance ran to its limit.
-    correlations : (q, q) array
-    covariance : "diagonal" or "full"
-    edf : float
-    """
-
-    names: tuple[str, ...]
-    sds: Array
-    correlations: Array
-    covariance: str
-    edf: float
-
-
-@dataclass(frozen=True)
-class SmoothTerm:
-    """One smooth, or the crossed effects that it stands for.
-
-    Attributes
-    ----------
-    name : str
-    n_coefficients : int
-    null_dim : int
-        Unpenalised directions.
-    edf : float
-    strengths : tuple of float
-        lambda_j.
-    """
-
-    name: str
-    n_coefficients: int
-    null_dim: int
-    edf: float
-    strengths: tuple[float, ...]
-
-    @property
-    def sd(self) -> float | None:
-        """lambda^-1/2, the sd of crossed effects; None with several strengths."""
-        return self.strengths[0] ** -0.5 if len(self.strengths) == 1 else None
-
-
-@dataclass(frozen=True, eq=False)
-class MixedSummary:
-    """Estimates of a mixed model; ``print`` shows the table.
-
-    Attributes
-    ----------
-    method, family, link : str
-    n_observations, n_groups : int
-    deviance : float
-        2 V, with all constants: minus twice the (restricted) log-likelihood.
-    names : tuple of str
-        Columns of X.
-    coefficients, standard_errors : (P,) arrays
-    parametric : (P,) bool array
-        Columns that no smooth owns.
-    variance_components : tuple of VarianceComponent
-    smooths : tuple of SmoothTerm
-    family_parameters : mapping
-        Outer parameters of the family, by name, on their natural scale.
-    dispersion : float
-        Residual variance of a Gaussian, dispersion of a scaled family, 1 for the others.
-    edf : float
-        Total.
-    limits : tuple of (name, str)
-    converged : bool
-    message : str
-    """
-
-    method: str
-    family: str
-    link: str
-    n_observations: int
-    n_groups: int
-    deviance: float
-    names: tuple[str, ...]
-    coefficients: Array
-    standard_errors: Array
-    parametric: NDArray[np.bool_]
-    variance_components: tuple[VarianceComponent, ...]
-    smooths: tuple[SmoothTerm, ...]
-    family_parameters: Mapping[str, float]
-    dispersion: float
-    edf: float
-    limits: tuple[tuple[str, str], ...]
-    converged: bool
-    message: str
-
-    def __str__(self) -> str:
-        return "\n".join([*self._head(), *self._random(), *self._smooths(), *self._fixed(),
-                          *self._tail()])
-
-    def _head(self) -> list[str]:
-        groups = f", {self.n_groups} groups" if self.n_groups else ""
-        return [f"Mixed model by {self.method}: {self.family} family, {self.link} link",
-                f"{self.n_observations} observations{groups}; 2 V = {self.deviance:.4f}, "
-                f"edf = {self.edf:.2f}"]
-
-    def _random(self) -> list[str]:
-        lines = ["", "Random effects", f"  {'':16s}{'sd':>12s}  correlations"]
-        for term in self.variance_components:
-            for j, (name, sd) in enumerate(zip(term.names, term.sds, strict=True)):
-                row = "".join(f"{r:8.3f}" for r in term.correlations[j, :j]) \
-                    if term.covariance == "full" else ""
-                lines.append(f"  {name:16s}{sd:12.5g}  {row}".rstrip())
-        if self.family == "gaussian":
-            lines.append(f"  {'residual':16s}{np.sqrt(self.dispersion):12.5g}")
-        return lines if len(lines) > 3 else []
-
-    def _smooths(self) -> list[str]:
-        if not self.smooths:
-            return []
-        lines = ["", "Smooths", f"  {'':16s}{'k':>6s}{'edf':>10s}{'sd':>12s}  lambda"]
-        for term in self.smooths:
-            sd = "" if term.sd is None else f"{term.sd:.5g}"
-            strengths = ", ".join(f"{strength:.5g}" for strength in term.strengths)
-            lines.append(f"  {term.name:16s}{term.n_coefficients:6d}{term.edf:10.3f}{sd:>12s}  "
-                         f"{strengths}")
-        return lines
-
-    def _fixed(self) -> list[str]:
-        if not self.parametric.any():
-            return []
-        lines = ["", "Fixed effects", f"  {'':16s}{'estimate':>12s}{'se':>12s}{'ratio':>10s}"]
-        for j in np.flatnonzero(self.parametric):
-            estimate, se = self.coefficients[j], self.standard_errors[j]
-            lines.append(f"  {self.names[j]:16s}{estimate:12.5g}{se:12.5g}{estimate / se:10.3f}")
-        return lines
-
-    def _tail(self) -> list[str]:
-        lines = []
-        if self.family != "gaussian" and self.family_parameters:
-            pairs = (f"{name} = {value:.5g}" for name, value in self.family_parameters.items())
-            lines += ["", "Family: " + ", ".join(pairs)]
-        lines += [f"{name} ran to its limit ({limit})" for name, limit in self.limits]
-        if not self.converged:
-            lines += ["", f"NOT CONVERGED: {self.message}"]
-        return lines
-
-
 def mixed_summary(
-    model: MixedModel, fit: FittedModel, *, curvature: Curvature = "majorizer"
+    model: MixedArrow, fit: FittedModel, *, curvature: Curvature = "majorizer"
 ) -> MixedSummary:
     """Estimates of a fitted mixed model.
 
@@ -211,23 +68,62 @@ def mixed_summary(
     point = joint_point(model, fit)
     blocks = point.whole_inverse(curvature)
     owned = np.concatenate([np.zeros(0, np.intp), *(s.columns for s in model.all_smooths)])
+    variances = np.diagonal(blocks.border).copy()
+    df = np.full(len(variances), np.inf)
+    if isinstance(model.family, Gaussian) and fit.converged:
+        df = satterthwaite(model, fit, variances, curvature)
+    errors, edf = np.sqrt(variances), point.edf(curvature)
+    crossed = () if model.layout is None else model.layout.crossed
     return MixedSummary(
+        formula="" if model.layout is None else model.layout.formula.text,
         method=model.method, family=model.family.name, link=model.family.link,
         n_observations=len(model.data.y), n_groups=model.data.n_groups,
-        deviance=2.0 * fit.criterion, names=model.x_names, coefficients=point.beta.copy(),
-        standard_errors=np.sqrt(np.diagonal(blocks.border)),
+        group_sizes=group_sizes(model), deviance=2.0 * fit.criterion,
+        n_parameters=n_parameters(model), names=model.x_names, coefficients=point.beta.copy(),
+        standard_errors=errors, degrees_of_freedom=df,
+        p_values=2.0 * t_law.sf(np.abs(point.beta) / errors, df),
         parametric=~np.isin(np.arange(len(point.beta)), owned),
-        variance_components=_components(model, fit, point, blocks),
-        smooths=_smooth_terms(model, point, blocks),
+        variance_components=(*_components(model, fit, point, blocks),
+                             *_crossed(model, fit, crossed, point, blocks)),
+        smooths=_smooth_terms(model, crossed, point, blocks, len(model.data.y) - edf),
         family_parameters={name.removeprefix("log_"): float(np.exp(value)) for name, value
                            in zip(model.family.psi_names, point.psi, strict=True)},
-        dispersion=model.family.dispersion(point.psi), edf=point.edf(curvature),
-        limits=tuple(fit.limits), converged=fit.converged, message=fit.message,
+        dispersion=model.family.dispersion(point.psi),
+        scaled_residuals=np.quantile(
+            pearson_residuals(model, point.eta, point.psi), np.linspace(0.0, 1.0, 5)),
+        edf=edf, limits=tuple(fit.limits), converged=fit.converged, message=fit.message,
     )
 
 
+def pearson_residuals(model: MixedArrow, eta: Array, psi: Array) -> Array:
+    """Residuals over the sds of the responses, (n,)."""
+    family = model.family
+    return np.asarray((model.data.y - family.mean(eta)) / np.sqrt(family.variance(eta, psi)))
+
+
+def group_sizes(model: MixedArrow) -> dict[str, int]:
+    """Number of levels of every grouping factor, by its name."""
+    sizes = {}
+    if model.data.n_groups:
+        sizes[_row_factor(model)] = model.data.n_groups
+    if model.layout is not None:
+        sizes |= {term.group: len(term.levels) for term in model.layout.crossed}
+    return sizes
+
+
+def n_parameters(model: MixedArrow) -> int:
+    """Number of unpenalised coefficients and of outer parameters."""
+    free = unpenalised(model.all_smooths, len(model.x_names)).shape[1]
+    fixed = model.outer["fixed"]
+    return free + len(model.outer) - (fixed.stop - fixed.start)
+
+
+def _row_factor(model: MixedArrow) -> str:
+    return "groups" if model.layout is None else model.layout.rows[0].group
+
+
 def _components(
-    model: MixedModel, fit: FittedModel, point: MixedPoint, blocks: InverseBlocks
+    model: MixedArrow, fit: FittedModel, point: MixedPoint, blocks: InverseBlocks
 ) -> tuple[VarianceComponent, ...]:
     rho = point.rho[point.structure.outer["covariance"]]
     infinite = {name for name, limit in fit.limits if limit == "infinite"}
@@ -242,18 +138,44 @@ def _components(
         at_limit = np.array([label in infinite for label in term.labels[: term.size]])
         sds = np.where(at_limit & (sds < ZERO_SD * term.scales), 0.0, sds)
         edf = model.data.n_groups * term.size - shrunk[column : column + term.size].sum()
-        out.append(VarianceComponent(term.names, sds, correlations, term.kind, float(edf)))
+        out.append(VarianceComponent(term.names, sds, correlations, term.kind, float(edf),
+                                     _row_factor(model)))
         column, parameter = column + term.size, parameter + len(term.labels)
     return tuple(out)
 
 
+def _crossed(
+    model: MixedArrow, fit: FittedModel, crossed: Sequence[RandomLayout], point: MixedPoint,
+    blocks: InverseBlocks,
+) -> list[VarianceComponent]:
+    """The random effects on the border, whose variances are 1 / lambda."""
+    infinite = {name for name, limit in fit.limits if limit == "infinite"}
+    shrunk = point.smooths.traces(blocks.graded_border)
+    smooths = {s.name: s for s in model.all_smooths}
+    out = []
+    for term in crossed:
+        own = [smooths[name] for name in term.smooth_names()]
+        sds = np.array([0.0 if s.labels[0] in infinite
+                        else point.smooths.strengths[s.where][0] ** -0.5 for s in own])
+        edf = sum(len(s.columns) - float(shrunk[s.where].sum()) for s in own)
+        out.append(VarianceComponent(term.names, sds, np.eye(len(own)), "diagonal", edf,
+                                     term.group))
+    return out
+
+
 def _smooth_terms(
-    model: MixedModel, point: MixedPoint, blocks: InverseBlocks
+    model: MixedArrow, crossed: Sequence[RandomLayout], point: MixedPoint, blocks: InverseBlocks,
+    residual_df: float,
 ) -> tuple[SmoothTerm, ...]:
+    random = {name for term in crossed for name in term.smooth_names()}
+    smooths = tuple(s for s in model.all_smooths if s.name not in random)
     penalised = point.smooths.traces(blocks.graded_border)
+    scaled = isinstance(model.family, ScaledFamily)
+    tests = smooth_tests(point, blocks, smooths, residual_df if scaled else None)
     return tuple(
         SmoothTerm(s.name, len(s.columns), s.null_basis.shape[1],
                    len(s.columns) - float(penalised[s.where].sum()),
-                   tuple(point.smooths.strengths[s.where].tolist()))
-        for s in model.all_smooths
+                   tuple(point.smooths.strengths[s.where].tolist()),
+                   test.reference_df, test.statistic, test.p_value)
+        for s, test in zip(smooths, tests, strict=True)
     )

@@ -30,7 +30,7 @@ from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.point import QuadraturePoint
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.rows import SAERowSampler, refine_rows, row_objective
-from reml_sae.models.sae.single.kinds import Kind, kinds_of, retract_kinds
+from reml_sae.models.sae.single.kinds import Kind, kinds_of, retract_kinds, uses_one_atom
 from reml_sae.models.sae.single.point import SinglePoint
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Index, Mask
@@ -180,7 +180,11 @@ class SAEManifoldModel(SAEStructure):
     @property
     def kinds(self) -> list[Kind]:
         """The kinds of atoms, where rows use one atom each; empty elsewhere."""
-        return kinds_of(self)
+        return kinds_of(self) if self._uses_one_atom else []
+
+    @cached_property
+    def _uses_one_atom(self) -> bool:
+        return uses_one_atom(self)
 
     def objective(self, theta: Theta, rho: Array) -> float:
         """What the inner solve minimises, alone."""

@@ -27,7 +27,7 @@ from reml_sae.models.sae.exact import (
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure
-from reml_sae.typing import Array, Curvature
+from reml_sae.typing import Array, Curvature, Mask
 
 
 class SAEPoint(SAEState):
@@ -65,6 +65,7 @@ class SAEPoint(SAEState):
             scale=1.0 if self.precision is None else self.precision,
             heads=coupled.heads, tails=coupled.tails, edges=coupled.edges, dense_border=border,
             columns=coupled.columns, core=coupled.core, carried=self.structure.carried,
+            met=_met(self.structure),
         )
 
     def factorize(self, damping: float = 0.0) -> SpanFactor:
@@ -281,6 +282,14 @@ class SAEPoint(SAEState):
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
         rows, decoders = self.row_prior.log_partition(), self.decoder_prior.log_partition()
         return rows[0] + decoders[0] - self.structure.log_multiplicity, rows[1] + decoders[1]
+
+
+def _met(structure: SAEStructure) -> Mask | None:
+    """Which rows of the decoders (N, M) a row can meet under hard gates; None elsewhere."""
+    if not structure.assignment.chooses_support:
+        return None
+    own = np.repeat(structure.is_open, [atom.basis_size for atom in structure.atoms], axis=1)
+    return np.column_stack([own, *[np.ones(len(own), bool)] * structure.layout.has_intercept])
 
 
 def explained_share(structure: SAEStructure, eta: Array, weight: Array, psi: Array) -> float:

@@ -162,6 +162,10 @@ class RowPrior:
                 np.add.at(out, share.rows, share.each())
         return out
 
+    def shared_partition(self) -> float:
+        """What a row has of it beside `log_partitions`: the part that all rows share alike."""
+        return sum(share.total for share in self._shares() if share.rows is None) / max(self.n, 1)
+
     def _shares(self) -> Iterator[_Share]:
         structure, assignment = self.structure, self.structure.assignment
         gain = assignment.shut_gain(structure.active)

@@ -1,8 +1,8 @@
 """What every row of an SAE-manifold has, and does, on its own at fixed decoders (DESIGN A4).
 
-All of it is computed in chunks of rows (`reml_sae.rows`), which are as wide as one atom where rows
-use one each (`single.kinds`). In a Newton step each row takes the exact row Hessian where it is
-positive definite and the majorized one elsewhere, and accepts or rejects its own step. It is no
+All of it is computed in chunks of rows (`reml_sae.rows`), which under hard gates are as wide as the
+atoms that they use (`single.kinds`). In a Newton step each row takes the exact row Hessian where it
+is positive definite and the majorized one elsewhere, and accepts or rejects its own step. It is no
 `solve_inner` a row: the rows are one batch, in which each has a damping of its own and drops out
 once it has settled.
 """
@@ -117,7 +117,7 @@ def _batches(
             own = kind.theta(theta)
             yield kind, RowBatch(kind.structure, own, rho[kind.outer], kind.spans(own.beta),
                                  kind.incidence,
-                                 kind.is_open * opening[kind.atoms[kind.incidence.block]])
+                                 kind.is_open * opening[kind.atoms].sum(1)[kind.incidence.block])
 
 
 def _over_batch(batch: RowBatch, task: Callable[[RowBatch], RowResult]) -> Array:
@@ -163,6 +163,27 @@ def _evidence(batch: RowBatch) -> RowResult:
     value[sign > 0] += point.remainder.values[sign > 0]
     value -= missing_rows(structure, point.psi)[0]
     return RowResult((value + point.row_prior.log_partitions(),))
+
+
+def row_rates(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
+    """Nats (N,) to write a row's own parameters at the resolution of their posterior.
+
+    The Kullback-Leibler divergence of the row's Laplace posterior at fixed decoders from its prior,
+    that one to second order. Which gates are open is not counted.
+    """
+    return np.maximum(over_rows(structure, theta, rho, _rates), 0.0)
+
+
+def _rates(batch: RowBatch) -> RowResult:
+    structure, point = batch.structure, batch.state()
+    prior, blocks = point.row_prior, point.row_hessian("majorizer")
+    value = prior.values() + prior.log_partitions() + prior.shared_partition()
+    value -= structure.is_open @ structure.opening_costs(batch.rho)
+    value -= structure.assignment.log_patterns()
+    value += 0.5 * np.linalg.slogdet(blocks)[1]
+    value -= 0.5 * np.log(2.0 * np.pi * np.e) * structure.carried.sum(axis=1)
+    own = point.restrict_blocks(prior.blocks("majorizer"))
+    return RowResult((value + 0.5 * np.einsum("naa->n", np.linalg.solve(blocks, own)),))
 
 
 def refine_rows(structure: SAEStructure, theta: Theta, rho: Array, n_sweeps: int) -> Theta:

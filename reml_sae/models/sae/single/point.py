@@ -147,7 +147,7 @@ class SinglePoint(DecoderTerms):
         """The majorized curvature of one kind, plus damping times the diagonal of its blocks."""
         rows, gram = state.row_hessian("majorizer"), state.data_gram.copy()
         if kind.is_open:
-            gram[:, :-1, :-1] += np.stack([grams[k] for k in kind.atoms])
+            gram[:, :-1, :-1] += np.stack([grams[k] for k in kind.atoms[:, 0]])
             rows *= 1.0 + damping * np.eye(rows.shape[1])
         gram *= 1.0 + damping * np.eye(gram.shape[1])
         if not kind.is_open:
@@ -172,7 +172,7 @@ class SinglePoint(DecoderTerms):
         out = [np.full((1, 1), shared)] * len(self.structure.layout.blocks)
         for kind, inverse in zip(self.kinds, inverses, strict=True):
             if kind.is_open:
-                for k, trace in zip(kind.atoms, inverse.border_trace, strict=True):
+                for k, trace in zip(kind.atoms[:, 0], inverse.border_trace, strict=True):
                     out[k] = trace[:-1, :-1]
         return out
 
@@ -184,7 +184,7 @@ class SinglePoint(DecoderTerms):
                 continue
             pulled = [self._factor.nested.own_inverse(number, generator @ state.theta.beta[:, :-1])
                       for generator in kind.generators]
-            for j, k in enumerate(kind.atoms.tolist()):
+            for j, k in enumerate(kind.atoms[:, 0].tolist()):
                 found[k] = [own[j] for own in pulled]
         used = dict.fromkeys(k for k, _, _ in self.gauge.symmetries)
         return [own for k in used for own in found[k]]
@@ -272,7 +272,7 @@ class SinglePoint(DecoderTerms):
         (p, M_k, M_k).
         """
         trace = float(np.vdot(self.decoder_prior.curvature_grams[k], self._traces[k]))
-        number, block = next((number, int(np.flatnonzero(kind.atoms == k)[0]))
+        number, block = next((number, int(np.flatnonzero(kind.atoms[:, 0] == k)[0]))
                              for number, kind in enumerate(self.kinds)
                              if kind.is_open and k in kind.atoms)
         size = self.structure.atoms[k].basis_size * self.structure.shape[1]

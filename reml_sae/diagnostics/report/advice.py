@@ -1,0 +1,38 @@
+"""What each check asks the reader to do; `docs/diagnostics.md` says the same."""
+
+from __future__ import annotations
+
+from reml_sae.diagnostics.check import Check
+
+ADVICE = {
+    "outer convergence": "Raise max_outer or max_time, or more starts by n_init. Until it passes, "
+    "do not compare this V with others.",
+    "inner convergence": "The decoders have no minimum at these strengths: an atom is not "
+    "identified. Fit fewer atoms, or other shapes.",
+    "strengths at a limit": "Nothing to do: a term whose strength is infinite is straight or "
+    "absent, one at zero is free. Read which.",
+    "occupancy": "Fit fewer atoms, or n_atoms='auto': no row needs this one.",
+    "coverage": "Rows use part of the shape only. Try an interval in place of a circle, and do not "
+    "read distances across the gap.",
+    "tangent": "The coordinate stands still somewhere on the atom. Do not read the order of rows "
+    "there; try a simpler shape or fewer basis functions.",
+    "duplicate atoms": "Two atoms share a place and a plane. Look at both cards; fit one atom "
+    "fewer and compare V.",
+    "row integrals": "Laplace's method is off by this much a row, and V with it. Compare fits "
+    "only where V differs by more, or set integration='quadrature'.",
+    "rows of extreme norm": "Look at the rows named. Drop or rescale them, or set "
+    "row_noise='student_t'.",
+    "noise": "Follow the message: fit again with the noise that it names before you trust V.",
+    "rows not described": "Look at the rows named: errors, or a feature without an atom. Then "
+    "drop them or fit more atoms.",
+    "atoms against none": "The atoms explain nothing that the rows' mean does not. Do not "
+    "interpret them.",
+    "against its flat": "The curve is not needed: read the atom as a direction, or set "
+    "demote=True.",
+}
+"""By the end of the check's name, which the name of an atom may precede."""
+
+
+def advice(check: Check) -> str:
+    """What a check asks of the reader where it does not pass; empty of an unknown one."""
+    return next((text for name, text in ADVICE.items() if check.name.endswith(name)), "")

@@ -1,0 +1,123 @@
+"""A search that was stopped goes on from its checkpoint, to the bits of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import reml_sae as rs
+from reml_sae.datasets import planted_circles
+from reml_sae.discovery import journal
+from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+
+Z = planted_circles(150, 8, 2, noise_sd=0.1).Z
+CASES = {
+    "softmax": {"n_atoms": 2},
+    "quadrature": {"n_atoms": 2, "assignment": "topk"},
+    "penalty on rho": {"n_atoms": 1, "topology": "interval", "noise": "diagonal"},
+}
+
+
+def fitted(**options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return rs.SAEManifold(n_init=2, **options).fit(Z)
+
+
+def same(one, other):
+    return (one.criterion_ == other.criterion_ and one.message_ == other.message_
+            and np.array_equal(one.rho_, other.rho_)
+            and np.array_equal(one.codes_.assignments, other.codes_.assignments)
+            and all(np.array_equal(a.coefficients, b.coefficients) and a.evidence == b.evidence
+                    for a, b in zip(one.atoms_, other.atoms_, strict=True)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_to_the_same_bits(case, tmp_path, monkeypatch):
+    fit_reml, made = journal.fit_reml, []
+    monkeypatch.setattr(journal, "fit_reml", lambda model, **options: (
+        made.append(options), fit_reml(model, **options))[1])
+    whole, needed = fitted(**CASES[case]), len(made)
+    made.clear()
+
+    def dies(model, **options):
+        made.append(options)
+        if len(made) in (3, 8):
+            raise MemoryError("killed")
+        return fit_reml(model, **options)
+
+    monkeypatch.setattr(journal, "fit_reml", dies)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            fitted(**CASES[case], checkpoint=tmp_path / "search")
+    resumed = fitted(**CASES[case], checkpoint=tmp_path / "search")
+    assert same(whole, resumed)
+    assert not (tmp_path / "search").exists(), "it has come to its end"
+    assert len(made) == needed + 2, "no fit is made twice"
+
+
+def test_out_of_time_again_and_again(tmp_path):
+    whole, options = fitted(n_atoms=2), {"n_atoms": 2, "checkpoint": str(tmp_path / "search")}
+    for _ in range(3):
+        with pytest.warns(ConvergenceWarning, match="max_time"):
+            rs.SAEManifold(n_init=2, max_time=1e-9, **options).fit(Z)
+    assert same(whole, fitted(**options))
+
+
+def test_a_killed_process(tmp_path):
+    """SIGKILL at random moments; what it was writing is whole or not there."""
+    code = ("import numpy as np, sys, reml_sae as rs\n"
+            "rs.SAEManifold(n_init=2, n_atoms=2, assignment='topk', checkpoint=sys.argv[2])"
+            ".fit(np.load(sys.argv[1]))")
+    np.save(tmp_path / "Z.npy", Z)
+    whole, folder = fitted(n_atoms=2, assignment="topk"), tmp_path / "search"
+    for least in (1, 3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "Z.npy"),
+                                    str(folder)], stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(folder.glob("0*"))) < least:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(list(folder.glob("0*.safetensors"))) >= 3
+    assert same(whole, fitted(n_atoms=2, assignment="topk", checkpoint=folder))
+
+
+def test_another_search_is_refused_and_left_as_it_is(tmp_path):
+    folder = tmp_path / "search"
+    with pytest.warns(ConvergenceWarning):
+        rs.SAEManifold(n_atoms=2, max_time=1e-9, checkpoint=folder).fit(Z)
+    kept = sorted(os.listdir(folder))
+    for change, name in (({"n_atoms": 3}, "n_atoms"), ({"tol": 1e-5}, "tol")):
+        with pytest.raises(InputError, match=f"differs in {name}"):
+            rs.SAEManifold(**{"n_atoms": 2, "checkpoint": folder, **change}).fit(Z)
+    with pytest.raises(InputError, match="differs in the rows"):
+        rs.SAEManifold(n_atoms=2, checkpoint=folder).fit(2.0 * Z)
+    assert sorted(os.listdir(folder)) == kept
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="holds something else"):
+        rs.SAEManifold(n_atoms=2, checkpoint=tmp_path / "other").fit(Z)
+    with pytest.raises(InputError, match="is a file"):
+        rs.SAEManifold(n_atoms=2, checkpoint=tmp_path / "other" / "thesis.tex").fit(Z)
+    with pytest.raises(InputError, match="checkpoint must be a path"):
+        rs.SAEManifold(n_atoms=2, checkpoint=3).fit(Z)
+
+
+def test_a_disk_that_fills_ends_the_checkpoint_and_not_the_fit(tmp_path, monkeypatch):
+    whole, write, written = fitted(n_atoms=2), journal.write_artifact, []
+
+    def fills(path, tensors, metadata):
+        written.append(path)
+        if len(written) > 2:
+            raise InputError("no space left")
+        write(path, tensors, metadata)
+
+    monkeypatch.setattr(journal, "write_artifact", fills)
+    with pytest.warns(DataWarning, match="goes on without its checkpoint: no space left"):
+        model = rs.SAEManifold(n_init=2, n_atoms=2, checkpoint=tmp_path / "search").fit(Z)
+    assert same(whole, model) and len(written) == 3
