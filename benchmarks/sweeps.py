@@ -1,0 +1,136 @@
+"""Fits of many atoms by sweeps alone: seconds a sweep, seconds of a fit, memory and accuracy.
+
+`python benchmarks/sweeps.py [--cases rows atoms columns fit ..] [--device numpy] > out.txt`
+
+Rows are of planted circles of radius 1 in random planes and noise .05, one a row; they are made on
+the device, in float32. "sweep" is one pass over all rows at the fitted state that looks at all
+atoms, and "again" one among the atoms that rows know; both with the M step. "against numpy" is the
+largest relative difference of the sums of a sweep from those of NumPy in float64 at the same state.
+MB is the peak of the process, or of the GPU, the data included.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from reml_sae.manifolds import Circle
+from reml_sae.sweeps import fit_sweeps, get_backend, sweep
+from reml_sae.sweeps.update import updated
+
+
+@dataclass(frozen=True)
+class Case:
+    K: int
+    N: int
+    p: int
+
+
+CASES = {
+    "rows": [Case(32, n, 64) for n in (4000, 16000, 64000)],
+    "atoms": [Case(k, 125 * k, 64) for k in (8, 16, 32, 64, 128)],
+    "columns": [Case(32, 4000, p) for p in (64, 256, 768)],
+    "small": [Case(100, 20_000, 128)],
+    "paper": [Case(128, 300_000, 128)],
+    "large": [Case(1000, 100_000, 768)],
+    "million": [Case(1000, 1_000_000, 768)],
+}
+CHUNK = 50_000
+
+
+def planted(case: Case, backend, seed: int):
+    """Standardised rows on the device, and their labels."""
+    rng = np.random.default_rng(seed)
+    frames = np.linalg.qr(rng.normal(size=(case.K, case.p, 2)))[0].transpose(0, 2, 1)
+    labels, angles = rng.integers(case.K, size=case.N), rng.uniform(-np.pi, np.pi, case.N)
+    Z, frames = backend.zeros((case.N, case.p), backend.narrow), backend.array(frames)
+    for start in range(0, case.N, CHUNK):
+        own = slice(start, start + CHUNK)
+        t = backend.array(np.column_stack([np.cos(angles[own]), np.sin(angles[own])]))
+        plane = frames[backend.array(labels[own], backend.xp.int64)]
+        Z[own] = t[:, :1] * plane[:, 0] + t[:, 1:] * plane[:, 1] + 0.05 * normal(
+            backend, len(t), case.p, rng)
+    mean = backend.xp.sum(Z, axis=0) / case.N
+    Z -= mean
+    square = sum(float(backend.xp.sum(Z[start:start + CHUNK] ** 2))
+                 for start in range(0, case.N, CHUNK))
+    Z /= (square / (case.N * case.p)) ** 0.5
+    return Z, labels
+
+
+def normal(backend, n: int, p: int, rng):
+    if backend.xp is np:
+        return rng.standard_normal((n, p), dtype=np.float32)
+    backend.xp.manual_seed(int(rng.integers(2**31)))
+    return backend.xp.randn((n, p), dtype=backend.narrow, device=backend.array(0.0).device)
+
+
+def synchronised(backend) -> float:
+    if backend.xp is not np and backend.xp.cuda.is_available():
+        backend.xp.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak(backend) -> float:
+    if backend.xp is not np and backend.xp.cuda.is_available():
+        return backend.xp.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+def accuracy(found, labels, K: int) -> float:
+    table = np.zeros((K, K))
+    np.add.at(table, (found, labels), 1)
+    rows, columns = linear_sum_assignment(-table)
+    return table[rows, columns].sum() / len(labels)
+
+
+def measure(case: Case, device: str, seed: int, against: bool) -> None:
+    backend = get_backend(device)
+    Z, labels = planted(case, backend, seed)
+    start, cpu = synchronised(backend), time.process_time()
+    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, np.random.default_rng(seed))
+    whole, cpu = synchronised(backend) - start, time.process_time() - cpu
+    offset, seconds = np.zeros(case.p), []
+    for candidates in (None, fit.codes.candidates):
+        start = synchronised(backend)
+        sums = sweep(Z, fit.state, backend, offset=offset, candidates=candidates)[0]
+        updated(fit.state, sums)
+        seconds.append(synchronised(backend) - start)
+    line = (f"{device:>6} {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {seconds[0]:8.2f} "
+            f"{seconds[1]:8.2f} {whole:8.1f} {cpu:8.1f} {len(fit.trace):6d} {peak(backend):8.0f} "
+            f"{fit.trace[-1] / case.N:14.6f} {accuracy(fit.codes.labels, labels, case.K):8.4f}")
+    if against:
+        own = get_backend(precision="float64")
+        exact = sweep(backend.numpy(Z).astype(float), fit.state, own, offset=offset)[0]
+        sums = sweep(Z, fit.state, backend, offset=offset)[0]
+        apart = [abs(sums.value / exact.value - 1.0)] + [
+            float(np.abs(a - b).max() / np.abs(b).max())
+            for a, b in zip(sums.crossed + sums.grams, exact.crossed + exact.grams, strict=True)]
+        line += f"  {max(apart):.1e} against numpy"
+    print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["rows", "atoms", "columns"])
+    parser.add_argument("--device", default="numpy")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--against", action="store_true", help="compare sums with numpy's")
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; "
+          f"numpy {np.__version__}; {options.device}")
+    print("device     K        N    p seed  sweep s  again s    fit s  fit CPU sweeps       MB "
+          "nats a row    accuracy")
+    for name in options.cases:
+        for case in CASES[name]:
+            for seed in range(options.seeds):
+                measure(case, options.device, seed, options.against)
+
+
+if __name__ == "__main__":
+    main()

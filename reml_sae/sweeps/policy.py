@@ -1,0 +1,34 @@
+"""How sweeps begin and end, with units and reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reml_sae.sweeps.nodes import Fineness
+
+
+@dataclass(frozen=True)
+class SweepPolicy:
+    """Sweeps over rows that use one atom each."""
+
+    fineness: Fineness = field(default_factory=Fineness)
+    n_candidates: int = 2
+    """Count of atoms of a row, by a coarse score, whose evidence is compared."""
+    reroute: int = 4
+    """Count of sweeps after which a row looks at all atoms again: its candidates rarely change."""
+    seed_rows: int = 64
+    """Count of rows for every atom, from which seeds and first sweeps are."""
+    seed_tries: int = 8
+    """Count of rows that propose a seed; the best is taken."""
+    seed_share: float = 0.25
+    """Share of an atom's rows that are near each other in a seed."""
+    log_amplitudes: float = 2.0
+    """Log precision of log amplitudes at first, as in other starts."""
+    most_seeded: int = 30
+    """Count of sweeps of seed rows at most ..."""
+    most_repairs: int = 12
+    """... and of times that atoms which rows hardly need begin again elsewhere."""
+    most_sweeps: int = 60
+    """Count of sweeps of all rows at most."""
+    tol: float = 1e-3
+    """Nats a row that the sweeps to come, by the shrink rate of the last gains, may still gain."""

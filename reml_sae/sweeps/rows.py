@@ -1,0 +1,317 @@
+"""One sweep: rows find their atoms, and leave sums for every atom.
+
+With x = z - b_0, a = exp(u) and the curve y_g = B'^T phi_g of an atom without its constant c, the
+negative log joint density of a row at a node is
+
+    (|x|^2 - 2 x.c + |c|^2) / 2 phi - a y_g.(x - c) / phi + a^2 |y_g|^2 / 2 phi + prior
+
+so a row meets the decoder once, in B x (K M p for a row); the nodes read y_g.(x - c) from that.
+All atoms are scored on a coarse grid with the amplitude integrated as if Gaussian about one, the
+best few on all nodes in the same way, and the best of these has the sum over nodes and amplitudes
+as the prior has it. With r the posterior of the row on these
+
+    sum E[f f^T], sum E[f] x^T, f = (1, a phi_g),  and  sum log int exp(-F)
+
+say all that an M step and the gradient of L(beta) = -sum_i log int exp(-F_i) need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from reml_sae.rows import RowMap, RowResult, SerialRows, gather_rows
+from reml_sae.sweeps.backend import Backend, DeviceArray
+from reml_sae.sweeps.nodes import Fineness
+from reml_sae.sweeps.state import SweepState
+from reml_sae.sweeps.tables import KindTables, SweepTables, make_tables
+from reml_sae.typing import Array, Index
+
+CHUNK_ROWS = 1 << 14
+"""Rows that are sorted by atom together: enough for products of some size with each decoder."""
+
+
+@dataclass(frozen=True, eq=False)
+class SweepSums:
+    """Sums over rows at a state.
+
+    Attributes
+    ----------
+    value : float
+        Sum of l_i = -log int exp(-F_i).
+    square : float
+        Sum of |x|^2.
+    grams : list of (k, M, M) sums of E[f f^T], by kind
+    crossed : list of (k, p, M) sums of x E[f]^T
+    needs : (K,) nats that rows would lose without an atom, by the next best of their candidates
+    amplitude : (2,) sums of E[u]^2 and of E[u^2]
+    n_rows : int
+    """
+
+    value: float
+    square: float
+    grams: list[Array]
+    crossed: list[Array]
+    needs: Array
+    amplitude: Array
+    n_rows: int
+
+    def counts(self) -> list[Array]:
+        """Rows (k,) of every atom, by kind."""
+        return [gram[:, 0, 0] for gram in self.grams]
+
+
+@dataclass(frozen=True, eq=False)
+class RowCodes:
+    """What a sweep says of every row.
+
+    Attributes
+    ----------
+    labels : (N,) atom
+    values : (N,) l_i
+    nodes : (N,) best node of its atom
+    amplitudes : (N,) E[a]
+    candidates : (N, C) atoms that were compared
+    """
+
+    labels: Index
+    values: Array
+    nodes: Index
+    amplitudes: Array
+    candidates: Index
+
+
+def sweep(
+    Z: Array | DeviceArray, state: SweepState, backend: Backend, *, offset: Array,
+    n_candidates: int = 2, fineness: Fineness | None = None, candidates: Index | None = None,
+    row_map: RowMap | None = None,
+) -> tuple[SweepSums, RowCodes, SweepTables]:
+    """One pass over rows.
+
+    Parameters
+    ----------
+    Z : (N, p) array of NumPy or of the backend
+    state : SweepState
+    backend : Backend
+    offset : (p,) array
+        The intercept b_0.
+    n_candidates : int
+        Atoms of a row whose evidence is compared.
+    fineness : Fineness, optional
+        Of the nodes.
+    candidates : (N, C) int array, optional
+        Atoms among which rows choose; all by default.
+    row_map : RowMap, optional
+        Executes the sums.
+
+    Returns
+    -------
+    SweepSums, RowCodes, and the tables whose nodes the codes number
+    """
+    shift = backend.array(offset)
+    longest = max(float(backend.xp.amax(_lengths(backend.array(Z[own]) - shift, backend)))
+                  for own in _slices(len(Z), CHUNK_ROWS)) ** 0.5
+    tables = make_tables(state, backend, fineness or Fineness(), longest)
+    kernel = _Kernel(tables, backend, Z, shift, candidates, min(n_candidates, state.n_atoms))
+    rows = max(CHUNK_ROWS, min(backend.elements // state.n_atoms, 16 * CHUNK_ROWS))
+    found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
+                        _slices(len(Z), rows))
+    value, square, needs, amplitude, *parts = map(backend.numpy, found.sums)
+    grams, crossed = [], []
+    for kind, (count, first, second, cross) in zip(
+            tables.kinds, zip(*[iter(parts)] * 4, strict=True), strict=True):
+        curve = backend.numpy(kind.fine.curve).astype(float)
+        gram = np.empty((len(count), *(1 + curve.shape[1],) * 2))
+        gram[:, 0, 0] = count
+        gram[:, 0, 1:] = gram[:, 1:, 0] = first @ curve
+        gram[:, 1:, 1:] = np.einsum("gm,kg,gl->kml", curve, second, curve, optimize=True)
+        grams.append(gram)
+        crossed.append(cross)
+    value = float(value) + 0.5 * Z.shape[1] * len(Z) * float(
+        np.log(2.0 * np.pi * state.dispersion))
+    labels, values, nodes, amplitudes, kept = found.each
+    values = values + 0.5 * Z.shape[1] * np.log(2.0 * np.pi * state.dispersion)
+    return (SweepSums(value, float(square), grams, crossed, needs, amplitude, len(Z)),
+            RowCodes(labels.astype(np.intp), values, nodes.astype(np.intp), amplitudes,
+                     kept.astype(np.intp)), tables)
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _lengths(X: DeviceArray, backend: Backend) -> DeviceArray:
+    return backend.xp.sum(X * X, axis=1)
+
+
+def log_gaussian(
+    pull: DeviceArray, lengths: DeviceArray, alpha: float, backend: Backend
+) -> DeviceArray:
+    """Log of the integral of exp(a pull - a^2 length / 2) over a ~ N(1, 1 / alpha), a >= 0 nearly.
+
+    ``pull`` is y_g.(x - c) over phi; ``lengths`` is |y_g|^2 over phi.
+    """
+    sharp = lengths + alpha
+    reach = (pull + alpha).clip(0.0)
+    return 0.5 * reach * reach / sharp - 0.5 * backend.xp.log(sharp / alpha) - 0.5 * alpha
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel:
+    """What a sweep does to a chunk of rows."""
+
+    tables: SweepTables
+    backend: Backend
+    Z: Array | DeviceArray
+    shift: DeviceArray
+    candidates: Index | None
+    n_candidates: int
+
+    def __call__(self, where: slice) -> RowResult:
+        backend, tables, xp = self.backend, self.tables, self.backend.xp
+        X = backend.array(self.Z[where]) - self.shift
+        square = backend.cast(_lengths(X, backend), backend.wide)
+        if self.candidates is None:
+            kept = backend.largest(self._scores(X), self.n_candidates)
+        else:
+            kept = backend.array(self.candidates[where], xp.int64)
+        scores = xp.stack([self._evidence(X, kept[:, j]) for j in range(kept.shape[1])], 1)
+        best = xp.argmax(scores, axis=1)
+        n = backend.places(len(X))
+        labels = kept[n, best]
+        needs = backend.zeros((len(tables.kind_of),), backend.wide)
+        if kept.shape[1] > 1:
+            top = scores[n, best]
+            scores[n, best] = -np.inf
+            gap = backend.cast(top - xp.amax(scores, 1), backend.wide)
+        else:
+            gap = backend.zeros((len(X),), backend.wide)
+        values, nodes, amplitudes, amplitude, parts = self._posteriors(X, labels, gap, needs)
+        values = values + 0.5 * square * tables.precision
+        each = tuple(map(backend.numpy, (labels, values, nodes, amplitudes, kept)))
+        return RowResult(each, (xp.sum(values), xp.sum(square), needs, amplitude, *parts))
+
+    def _scores(self, X: DeviceArray) -> DeviceArray:
+        """Coarse log evidence (n, K) of all atoms, up to what is the row's own."""
+        backend, tables, xp = self.backend, self.tables, self.backend.xp
+        out = backend.zeros((len(X), len(tables.kind_of)), backend.narrow)
+        for kind in tables.kinds:
+            nodes, (size, M, p) = kind.coarse, kind.decoders.shape
+            step = max(1, backend.elements // (len(X) * max(len(nodes.logs), M)))
+            for own in _slices(size, step):
+                W = kind.decoders[own]
+                c = (X @ W.reshape(-1, p).T).reshape(len(X), len(W), M)
+                pull = ((c[:, :, 1:] - kind.crossed[own]) @ nodes.curve.T) * tables.precision
+                gain = log_gaussian(pull, nodes.lengths[own], tables.alpha, backend) + nodes.logs
+                out[:, kind.atoms[own]] = (xp.amax(gain, 2) + c[:, :, 0] * tables.precision
+                                      - 0.5 * kind.squares[own])
+        return out
+
+    def _segments(
+        self, labels: DeviceArray
+    ) -> Iterator[tuple[int, KindTables, DeviceArray, DeviceArray, list[tuple[int, slice]]]]:
+        """Rows by kind, sorted by atom.
+
+        The number of the kind and its tables; the rows, the places of their atoms in the kind, and
+        the slice of every atom among them.
+        """
+        backend, tables, xp = self.backend, self.tables, self.backend.xp
+        kind_of = tables.kind_of[labels]
+        for number, kind in enumerate(tables.kinds):
+            rows = xp.where(kind_of == number)[0]
+            if not len(rows):
+                continue
+            place = tables.place_of[labels[rows]]
+            order = backend.order(place)
+            rows, place = rows[order], place[order]
+            counts = np.bincount(backend.numpy(place), minlength=len(kind.squares))
+            ends = np.cumsum(counts)
+            yield number, kind, rows, place, [
+                (int(k), slice(int(ends[k] - counts[k]), int(ends[k])))
+                for k in np.flatnonzero(counts)]
+
+    def _projected(
+        self, X: DeviceArray, kind: KindTables, place: DeviceArray,
+        segments: list[tuple[int, slice]],
+    ) -> tuple[DeviceArray, DeviceArray]:
+        """Of rows sorted by atom: y_g.(x - c) / phi at the nodes, and what the constant adds."""
+        precision = self.tables.precision
+        c = self.backend.xp.concatenate([X[own] @ kind.decoders[k].T for k, own in segments])
+        pull = ((c[:, 1:] - kind.crossed[place]) @ kind.fine.curve.T) * precision
+        return pull, c[:, 0] * precision - 0.5 * kind.squares[place]
+
+    def _evidence(self, X: DeviceArray, labels: DeviceArray) -> DeviceArray:
+        """Log evidence (n,) of one atom for every row, amplitudes as if Gaussian."""
+        backend, xp = self.backend, self.backend.xp
+        out = backend.zeros((len(X),), backend.narrow)
+        for _, kind, rows, place, segments in self._segments(labels):
+            pull, constant = self._projected(X[rows], kind, place, segments)
+            gain = log_gaussian(pull, kind.fine.lengths[place], self.tables.alpha, backend)
+            gain = gain + kind.fine.logs
+            top = xp.amax(gain, 1)
+            out[rows] = top + constant + xp.log(xp.sum(xp.exp(gain - top[:, None]), axis=1))
+        return out
+
+    def _posteriors(
+        self, X: DeviceArray, labels: DeviceArray, gap: DeviceArray, needs: DeviceArray
+    ) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray, list[DeviceArray]]:
+        """l_i but for |x|^2, best nodes, E[a], sums of u, and the sums of every kind."""
+        backend, tables, xp = self.backend, self.tables, self.backend.xp
+        values, amplitudes = backend.zeros((2, len(X)), backend.wide)
+        nodes, amplitude = backend.zeros((len(X),), xp.int64), backend.zeros((2,), backend.wide)
+        parts: list[DeviceArray] = []
+        for kind in tables.kinds:
+            size, M, p = kind.decoders.shape
+            G = len(kind.fine.logs)
+            parts += [backend.zeros(shape, backend.wide)
+                      for shape in ((size,), (size, G), (size, G), (size, p, M))]
+        for number, kind, rows, place, segments in self._segments(labels):
+            own = X[rows]
+            pull, constant = self._projected(own, kind, place, segments)
+            R, u, u2, top = _mass(pull, kind.fine.lengths[place], kind.fine.logs, tables, backend)
+            total = xp.sum(R[0], axis=1)
+            values[rows] = -backend.cast(top + xp.log(total) + constant, backend.wide)
+            u, u2 = u / total, u2 / total
+            amplitude += backend.cast(xp.stack([xp.sum(u * u), xp.sum(u2)]), backend.wide)
+            nodes[rows] = xp.argmax(R[0], axis=1)
+            first, second = R[1] / total[:, None], R[2] / total[:, None]
+            amplitudes[rows] = backend.cast(xp.sum(first, axis=1), backend.wide)
+            f = first @ kind.fine.curve
+            gaps = gap[rows]
+            count, by_node, by_node2, crossed = parts[4 * number:4 * number + 4]
+            for k, mine in segments:
+                count[k] += mine.stop - mine.start
+                by_node[k] += backend.cast(xp.sum(first[mine], axis=0), backend.wide)
+                by_node2[k] += backend.cast(xp.sum(second[mine], axis=0), backend.wide)
+                crossed[k, :, 0] += backend.cast(xp.sum(own[mine], axis=0), backend.wide)
+                crossed[k, :, 1:] += backend.cast(own[mine].T @ f[mine], backend.wide)
+                needs[int(kind.atoms[k])] += xp.sum(gaps[mine])
+        return values, nodes, amplitudes, amplitude, parts
+
+
+def _mass(
+    pull: DeviceArray, lengths: DeviceArray, logs: DeviceArray, tables: SweepTables,
+    backend: Backend,
+) -> tuple[list[DeviceArray], DeviceArray, DeviceArray, DeviceArray]:
+    """Posterior mass on the nodes (n, G) times 1, a and a^2, up to exp(top).
+
+    With the sums over nodes and amplitudes of u and of u^2, and the highest log density top (n,).
+    """
+    xp = backend.xp
+    a = np.exp(tables.u)
+    top = xp.amax(xp.stack([
+        xp.amax(logs + log + each * (pull - (0.5 * each) * lengths), 1)
+        for each, log in zip(a.tolist(), tables.u_logs.tolist(), strict=True)]), 0)
+    level = logs - top[:, None]
+    total = [xp.zeros_like(pull) for _ in range(3)]
+    first, second = xp.zeros_like(top), xp.zeros_like(top)
+    for each, u, log in zip(a.tolist(), tables.u.tolist(), tables.u_logs.tolist(), strict=True):
+        mass = xp.exp(level + (each * pull - (0.5 * each * each) * lengths + log))
+        for power in range(3):
+            total[power] += mass * each**power
+        own = xp.sum(mass, axis=1)
+        first += u * own
+        second += u * u * own
+    return total, first, second, top

@@ -1,0 +1,78 @@
+"""What sweeps fit: decoders of atoms by kind, their strengths, noise and amplitudes.
+
+A row of atom k is z ~ N(b_0 + c + exp(u) y(t), phi I) with the atom's constant c, its curve y
+without it, t under the manifold's prior and u ~ N(0, 1 / alpha): the model of `topk` with one
+active atom. The intercept b_0 is held, as constants say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reml_sae.manifolds import Manifold
+from reml_sae.typing import Array, Index
+
+
+@dataclass(frozen=True, eq=False)
+class SweepKind:
+    """Atoms that share a manifold.
+
+    Attributes
+    ----------
+    manifold : Manifold
+    atoms : (k,) numbers among all atoms
+    """
+
+    manifold: Manifold
+    atoms: Index
+
+    @property
+    def roughness(self) -> Array:
+        """Roughness penalty (M, M); zero where nothing is rough."""
+        S = self.manifold.roughness()
+        return np.zeros((self.manifold.basis_size,) * 2) if S is None else S
+
+
+def kinds_of_atoms(atoms: Sequence[Manifold]) -> tuple[SweepKind, ...]:
+    """Atoms by manifold, in the order in which manifolds first come."""
+    return tuple(
+        SweepKind(manifold, np.array([k for k, atom in enumerate(atoms) if atom == manifold]))
+        for manifold in dict.fromkeys(atoms))
+
+
+@dataclass(frozen=True, eq=False)
+class SweepState:
+    """The parameters that all rows share.
+
+    Attributes
+    ----------
+    kinds : tuple of SweepKind
+    decoders : tuple of (k, M, p) arrays
+        Of the atoms of every kind, in the units of the rows.
+    strengths : tuple of (k,) arrays
+        Of their roughness.
+    dispersion : float
+        phi.
+    amplitude_precision : float
+        alpha.
+    """
+
+    kinds: tuple[SweepKind, ...]
+    decoders: tuple[Array, ...]
+    strengths: tuple[Array, ...]
+    dispersion: float
+    amplitude_precision: float
+
+    @property
+    def n_atoms(self) -> int:
+        """K."""
+        return sum(len(kind.atoms) for kind in self.kinds)
+
+    def decoder(self, k: int) -> Array:
+        """Decoder (M, p) of an atom."""
+        kind, decoders = next((kind, own) for kind, own in zip(
+            self.kinds, self.decoders, strict=True) if k in kind.atoms)
+        return np.asarray(decoders[int(np.flatnonzero(kind.atoms == k)[0])], float)

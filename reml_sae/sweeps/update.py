@@ -1,0 +1,88 @@
+"""The M step of a sweep: decoders, strengths, noise and amplitudes from sums over rows.
+
+The expected negative log joint density is quadratic in the decoder of every atom by itself. With
+A = sum E[f f^T], R = sum E[f] x^T and the prior Lambda = I + lambda S
+
+    B = (A / phi + Lambda)^-1 R / phi,    H = A / phi + Lambda on every output
+
+and the objective of the sweeps is L plus the decoders' part of Laplace's method with the curvature
+that known coordinates would give, which majorizes that of L. Strengths, noise and the precision of
+amplitudes take one step of Fellner and Schall (Wood and Fasiolo 2017; MacKay 1992).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from reml_sae.sweeps.rows import SweepSums
+from reml_sae.sweeps.state import SweepState
+from reml_sae.typing import Array
+
+LONGEST = np.exp(2.0)
+"""Factor by which a step may change a strength."""
+STRENGTHS = np.exp(-12.0), np.exp(18.0)
+AMPLITUDES = np.exp(-2.0), np.exp(12.0)
+LEAST_NOISE = 1e-8
+
+
+def _priors(state: SweepState, number: int) -> Array:
+    """Lambda (k, M, M)."""
+    S = state.kinds[number].roughness
+    return np.asarray(np.eye(len(S)) + state.strengths[number][:, None, None] * S)
+
+
+def objective(state: SweepState, sums: SweepSums) -> float:
+    """L and the decoders' volume, at the state that the sums are of."""
+    total = sums.value
+    for number, (gram, B) in enumerate(zip(sums.grams, state.decoders, strict=True)):
+        prior, p = _priors(state, number), B.shape[2]
+        total += 0.5 * float(np.einsum("kmp,kml,klp->", B, prior, B, optimize=True))
+        H = gram / state.dispersion + prior
+        total += 0.5 * p * float((np.linalg.slogdet(H)[1] - np.linalg.slogdet(prior)[1]).sum())
+    return total
+
+
+def gradient(state: SweepState, sums: SweepSums) -> list[Array]:
+    """Gradient (k, M, p) of the sum of l_i in the decoders, by kind."""
+    return [(gram @ B - cross.transpose(0, 2, 1)) / state.dispersion
+            for gram, cross, B in zip(sums.grams, sums.crossed, state.decoders, strict=True)]
+
+
+def updated(state: SweepState, sums: SweepSums) -> SweepState:
+    """The state after an M step."""
+    decoders, strengths = [], []
+    phi, energy, spent = state.dispersion, sums.square, 0.0
+    for number, (gram, cross) in enumerate(zip(sums.grams, sums.crossed, strict=True)):
+        prior, p = _priors(state, number), cross.shape[1]
+        inverse = np.asarray(np.linalg.inv(gram / phi + prior), float)
+        B = np.asarray(inverse @ cross.transpose(0, 2, 1) / phi, float)
+        energy += float(np.vdot(gram, B @ B.transpose(0, 2, 1))) - 2.0 * float(
+            np.einsum("kpm,kmp->", cross, B))
+        spent += p * float(np.einsum("kml,klm->", inverse, gram)) / phi
+        decoders.append(B)
+        strengths.append(_strengths(state, number, prior, inverse, B))
+    squares, expected = sums.amplitude
+    varied = expected - squares
+    alpha = max(sums.n_rows - state.amplitude_precision * varied, 1e-3 * sums.n_rows) / max(
+        squares, 1e-12 * sums.n_rows)
+    alpha = np.clip(alpha, state.amplitude_precision / LONGEST,
+                    state.amplitude_precision * LONGEST)
+    size = sums.n_rows * sums.crossed[0].shape[1]
+    return replace(
+        state, decoders=tuple(decoders), strengths=tuple(strengths),
+        dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE),
+        amplitude_precision=float(np.clip(alpha, *AMPLITUDES)))
+
+
+def _strengths(
+    state: SweepState, number: int, prior: Array, inverse: Array, B: Array
+) -> Array:
+    S, strength, p = state.kinds[number].roughness, state.strengths[number], B.shape[2]
+    if not S.any():
+        return strength
+    rough = np.einsum("kmp,ml,klp->k", B, S, B, optimize=True)
+    known = np.einsum("kml,lm->k", np.linalg.inv(prior) - inverse, S)
+    ratio = p * np.maximum(known, 1e-300) / np.maximum(rough, 1e-300)
+    return np.asarray(np.clip(strength * np.clip(ratio, 1.0 / LONGEST, LONGEST), *STRENGTHS))
