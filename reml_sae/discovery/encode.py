@@ -31,7 +31,7 @@ from reml_sae.errors import ConvergenceWarning
 from reml_sae.models import FixedDecoders, SAEManifoldModel
 from reml_sae.models.sae.rows import row_evidence
 from reml_sae.models.sae.start import column_weights
-from reml_sae.typing import Array, Mask
+from reml_sae.typing import Array, Index, Mask
 
 IMPROVEMENT = 1e-6
 """Relative decrease of the evidence that is more than rounding."""
@@ -111,9 +111,22 @@ class Remembered:
 
 
 def remember(
-    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy
+    model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy, *, stopped: bool
 ) -> Remembered:
-    """Find the rows of a fit that `encode` must remember, so that it gives every row its code."""
+    """Find the rows of a fit that `encode` must remember, so that it gives every row its code.
+
+    All of them where the fit was ``stopped``: to look which can be found takes a search, for which
+    there is no time.
+    """
+    lost = np.arange(len(model.Z)) if stopped else _lost(model, theta, rho, policy)
+    if model.couples_rows:
+        lost = lost[:0]
+    Z = model.rows(lost).in_metric(0).Z if len(lost) else model.Z[:0]
+    return Remembered(Z, theta.xi[lost], model.active[lost])
+
+
+def _lost(model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy) -> Index:
+    """Rows to which a search from nothing gives another code than they have."""
     found, active, _ = encode(model, theta, rho, policy, search_from_state=False)
     carries = [atom.latent_dim > 0 for atom in model.atoms]
     same = (active == model.active)[:, carries].all(axis=1)
@@ -123,11 +136,7 @@ def remember(
     for k, atom in enumerate(model.atoms):
         rows, where = np.flatnonzero(model.active[:, k]), model.coordinate_columns(k)
         same[rows] &= atom.distance(theta.xi[rows, where], found.xi[rows, where]) <= SAME_CODE
-    lost = np.flatnonzero(~same)
-    if model.couples_rows:
-        lost = lost[:0]
-    Z = model.rows(lost).in_metric(0).Z if len(lost) else model.Z[:0]
-    return Remembered(Z, theta.xi[lost], model.active[lost])
+    return np.flatnonzero(~same)
 
 
 def encode(

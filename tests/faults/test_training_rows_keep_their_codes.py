@@ -19,7 +19,7 @@ def test_codes_that_are_not_the_best_are_kept(atoms):
     anew, _, _ = encode(model, theta, rho, policy, search_from_state=False)
     assert np.abs(anew.xi - theta.xi).max() > 0.1
     kept, active, _ = encode(model, theta, rho, policy, search_from_state=False,
-                             remembered=remember(model, theta, rho, policy))
+                             remembered=remember(model, theta, rho, policy, stopped=False))
     amplitudes = [model.assignment.amplitudes(model.logits(at), model.is_open).a
                   for at in (kept, theta)]
     np.testing.assert_allclose(*amplitudes, atol=1e-6)
