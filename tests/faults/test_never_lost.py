@@ -7,6 +7,7 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
+from reml_sae.discovery import encode as encode_module
 from reml_sae.discovery import fitting
 from reml_sae.errors import ConvergenceWarning, InputError
 from reml_sae.estimators import _fitted
@@ -81,3 +82,11 @@ def test_a_failed_refit_leaves_the_fit_as_it_was(monkeypatch):
     for name in ("diagnose", "remember"):  # a second interrupt is raised where it comes
         interrupting(monkeypatch, _fitted, name, [1])
     assert unchanged(model, lambda: model.fit(2.0 * Y), KeyboardInterrupt)
+
+
+def test_a_stopped_fit_takes_no_search_for_what_it_remembers(monkeypatch):
+    """To look which rows would be found anew takes longer than a short budget itself."""
+    monkeypatch.setattr(encode_module, "_lost", lambda *_: pytest.fail("there is no time"))
+    with pytest.warns(ConvergenceWarning, match="max_time"):
+        model = rs.SAEManifold(n_atoms=2, max_time=1e-9).fit(Z)
+    np.testing.assert_array_equal(model.encode(Z).assignments, model.codes_.assignments)
