@@ -206,8 +206,12 @@ class FittedSAE:
         out = [f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to {move.after:.4f}"
                for move in self.search.moves
                if move.accepted and move.kind not in ("reshape", "resize", "restart")]
-        out += [f"the atoms explain nothing: V would go from {move.before:.4f} to {move.after:.4f} "
-                f"with {move.detail} in their place. They were kept as asked; use n_atoms='auto'"
+        flat = all(atom.topology.is_flat for atom in self.atoms)
+        otherwise = ("noise='isotropic', which leaves directions to flat atoms, or " if flat
+                     and self.units.noise.kind != "isotropic" else "")
+        out += ["the atoms explain nothing that the noise does not: V would go from "
+                f"{move.before:.4f} to {move.after:.4f} with {move.detail} in their place. They "
+                f"were kept as asked; use {otherwise}n_atoms='auto'"
                 for move in self.search.no_atom]
         out += [f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
                 f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
