@@ -54,6 +54,9 @@ class Backend(Protocol):
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """Columns of the largest entries of every row."""
 
+    def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
+        """Sums (s, ..) over so many rows of x one after the other, in the wide type."""
+
 
 class NumPyBackend:
     """See `Backend`."""
@@ -92,6 +95,10 @@ class NumPyBackend:
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """See `Backend`."""
         return np.argpartition(-x, count - 1, axis=1)[:, :count]
+
+    def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
+        """See `Backend`."""
+        return np.add.reduceat(x, np.cumsum(counts) - counts, axis=0, dtype=self.wide)
 
 
 class TorchBackend:
@@ -133,6 +140,12 @@ class TorchBackend:
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """See `Backend`."""
         return self.xp.topk(x, count, dim=1).indices
+
+    def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
+        """See `Backend`."""
+        # in the order of the rows, where adding at places is in any
+        lengths = self.xp.as_tensor(counts, device=self._device)
+        return self.xp.segment_reduce(x.to(self.wide), "sum", lengths=lengths, axis=0)
 
 
 def get_backend(device: str = "numpy", precision: Precision = "float32") -> Backend:

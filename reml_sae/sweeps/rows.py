@@ -278,16 +278,18 @@ class _Kernel:
             nodes[rows] = xp.argmax(R[0], axis=1)
             first, second = R[1] / total[:, None], R[2] / total[:, None]
             amplitudes[rows] = backend.cast(xp.sum(first, axis=1), backend.wide)
-            f = first @ kind.fine.curve
-            gaps = gap[rows]
+            f = xp.concatenate([xp.ones_like(first[:, :1]), first @ kind.fine.curve], 1)
+            counts = np.array([mine.stop - mine.start for _, mine in segments])
+            used = np.array([k for k, _ in segments])
             count, by_node, by_node2, crossed = parts[4 * number:4 * number + 4]
-            for k, mine in segments:
-                count[k] += mine.stop - mine.start
-                by_node[k] += backend.cast(xp.sum(first[mine], axis=0), backend.wide)
-                by_node2[k] += backend.cast(xp.sum(second[mine], axis=0), backend.wide)
-                crossed[k, :, 0] += backend.cast(xp.sum(own[mine], axis=0), backend.wide)
-                crossed[k, :, 1:] += backend.cast(own[mine].T @ f[mine], backend.wide)
-                needs[int(kind.atoms[k])] += xp.sum(gaps[mine])
+            at = backend.array(used, xp.int64)
+            count[at] += backend.array(counts, backend.wide)
+            by_node[at] += backend.segment_sums(first, counts)
+            by_node2[at] += backend.segment_sums(second, counts)
+            needs[backend.array(kind.atoms[used], xp.int64)] += backend.segment_sums(
+                gap[rows], counts)
+            products = xp.stack([own[mine].T @ f[mine] for _, mine in segments])
+            crossed[at] += backend.cast(products, backend.wide)
         return values, nodes, amplitudes, amplitude, parts
 
 
