@@ -18,6 +18,7 @@ import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
 from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
+from reml_sae.discovery.journal import remove_checkpoint
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError
 from reml_sae.estimators import check_suffix
@@ -36,6 +37,8 @@ from reml_sae.penalties._schema import describe, listing, schema
 FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
 CHECKPOINT = "checkpoint"
 """Folder in that of a fit, while it is made."""
+STOPPED = (OuterStatus.INTERRUPTED.value, OuterStatus.OUT_OF_TIME.value)
+"""How messages of fits begin that go on from their checkpoints."""
 OPTIONS = tuple(inspect.signature(rs.SAEManifold).parameters)
 
 
@@ -84,6 +87,9 @@ def fit(options: argparse.Namespace) -> int:
     verbose = 0 if options.quiet else 1
     model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(Z)
     folder = _save(model, Path(options.out))
+    # not before it is saved; a fit that was stopped goes on from it
+    if not model.message_.startswith(STOPPED):
+        remove_checkpoint(checkpoint)
     try:
         _write_report(model, folder, Z, labels, options.data)
     except KeyboardInterrupt:
@@ -94,8 +100,8 @@ def fit(options: argparse.Namespace) -> int:
         print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
     if model.converged_:
         return ExitStatus.DONE
-    interrupted = model.message_.startswith(OuterStatus.INTERRUPTED.value)
-    return ExitStatus.INTERRUPTED if interrupted else ExitStatus.NOT_CONVERGED
+    by_user = model.message_.startswith(OuterStatus.INTERRUPTED.value)
+    return ExitStatus.INTERRUPTED if by_user else ExitStatus.NOT_CONVERGED
 
 
 def _save(model: rs.SAEManifold, folder: Path) -> Path:

@@ -109,13 +109,13 @@ class Journal:
             warnings.warn(f"the fit goes on without its checkpoint: {error}", DataWarning,
                           stacklevel=2)
 
-    def close(self) -> None:
-        """Remove what was kept, of a search that has ended."""
-        if self._folder is not None:
-            for path in [*self._folder.glob("[0-9]*.safetensors"), self._folder / OF]:
-                path.unlink(missing_ok=True)
-            if not any(self._folder.iterdir()):
-                self._folder.rmdir()
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove what a journal has kept, and its folder where nothing else is in it."""
+    for path in [*folder.glob("[0-9]*.safetensors"), folder / OF]:
+        path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:

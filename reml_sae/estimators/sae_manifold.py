@@ -135,8 +135,8 @@ class SAEManifold(TopologyParameters, Reading):
     checkpoint : path or None, default=None
         Folder in which every REML fit of the search is kept once it is made. A fit of the same
         rows with the same arguments (other than budgets of time) that finds it there, goes on
-        where the last one was stopped, killed or ran out of time, to the same result to the bit.
-        It is removed when the search has come to its end.
+        where the last one was stopped, killed or ran out of time, to the same result to the bit;
+        one that was not stopped reads its result there. Remove the folder once the fit is saved.
     executor : None, int, distributed.Client, str or RowMap, default=None
         Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
         once. A number of worker processes. A client of a dask cluster, or the address of its
@@ -299,8 +299,6 @@ class SAEManifold(TopologyParameters, Reading):
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng)
             self._adopt(FittedSAE.of(fitted, record, units, feature_names))
-        if not fitted.result.interrupted:
-            settings.journal.close()
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)

@@ -57,8 +57,11 @@ def test_resumed_to_the_same_bits(case, tmp_path, monkeypatch):
             fitted(**CASES[case], checkpoint=tmp_path / "search")
     resumed = fitted(**CASES[case], checkpoint=tmp_path / "search")
     assert same(whole, resumed)
-    assert not (tmp_path / "search").exists(), "it has come to its end"
     assert len(made) == needed + 2, "no fit is made twice"
+    assert same(whole, fitted(**CASES[case], checkpoint=tmp_path / "search"))
+    assert len(made) == needed + 2, "one that has ended reads its result"
+    journal.remove_checkpoint(tmp_path / "search")
+    assert not (tmp_path / "search").exists()
 
 
 def test_out_of_time_again_and_again(tmp_path):
