@@ -112,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--labels", help="file with a text a line for every row, for the report")
     fit.add_argument("-o", "--out", required=True, help="folder; it is made")
     fit.add_argument("--resume", action="store_true",
-                     help="go on with a fit to the same folder that was stopped or killed, to the "
-                     "same result to the bit")
+                     help="go on with a fit to the same folder that was stopped or killed, after "
+                     "the last REML fit that it completed, to the same result to the bit")
 
     encode = command("encode", "write the codes of rows under a fitted model")
     encode.add_argument("folder", help="folder that fit wrote")

@@ -20,8 +20,8 @@ from reml_sae import penalties as pen
 from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
 from reml_sae.discovery.journal import remove_checkpoint
 from reml_sae.engine import OuterStatus
-from reml_sae.errors import InputError
-from reml_sae.estimators import check_suffix
+from reml_sae.errors import InputError, require
+from reml_sae.estimators import TABLES, check_suffix
 from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
     check_folder,
@@ -86,6 +86,10 @@ def fit(options: argparse.Namespace) -> int:
     labels = _labels(options.labels, len(Z))
     verbose = 0 if options.quiet else 1
     model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(Z)
+    if _is_worse(model, Path(options.out) / FIT_FILE):
+        print(f"reml-sae: the fit in {options.out} is no worse than what was stopped, and is kept; "
+              "--resume goes on", file=sys.stderr)
+        return _status(model)
     folder = _save(model, Path(options.out))
     # not before it is saved; a fit that was stopped goes on from it
     if not model.message_.startswith(STOPPED):
@@ -98,6 +102,21 @@ def fit(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(model.summary())
         print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    return _status(model)
+
+
+def _is_worse(model: rs.SAEManifold, path: Path) -> bool:
+    """Whether a fit was stopped where a file has one that V does not say is worse."""
+    if not model.message_.startswith(STOPPED) or not path.is_file():
+        return False
+    try:
+        there = rs.load(path)
+    except InputError:
+        return False
+    return there.data_digest_ != model.data_digest_ or there.criterion_ <= model.criterion_
+
+
+def _status(model: rs.SAEManifold) -> ExitStatus:
     if model.converged_:
         return ExitStatus.DONE
     by_user = model.message_.startswith(OuterStatus.INTERRUPTED.value)
@@ -137,7 +156,8 @@ def _config(name: str) -> dict[str, Any]:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of rows under a fitted model."""
-    check_suffix(options.out, "--out")
+    if check_suffix(options.out, "--out") in TABLES:
+        require("pandas", "frames", f"--out={options.out!r}")
     check_writable(options.out, "--out")
     model = rs.load(options.folder).set_params(executor=options.executor)
     codes = model.encode(open_rows(options.data, "data"))

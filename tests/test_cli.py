@@ -320,3 +320,12 @@ def test_a_fit_goes_on_where_it_was_stopped(folder, tmp_path, capsys):
     assert not (tmp_path / "out" / "checkpoint").exists()
     whole = rs.load(folder / "out" / "fit.safetensors")
     assert rs.load(tmp_path / "out" / "fit.safetensors").criterion_ == whole.criterion_
+
+
+def test_what_was_stopped_does_not_replace_a_better_fit(folder, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main(["fit", str(folder / "Z.npy"), "-k", "2", "-q", "-o", out]) == 0
+    before = (tmp_path / "out" / "fit.safetensors").read_bytes()
+    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "--max-time", "1e-6", "-o", out]) == 3
+    assert "is kept" in capsys.readouterr().err
+    assert (tmp_path / "out" / "fit.safetensors").read_bytes() == before

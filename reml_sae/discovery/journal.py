@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from reml_sae.engine import (
 )
 from reml_sae.engine.protocol import ModelPoint
 from reml_sae.errors import (
+    ArtifactError,
     DataWarning,
     InnerConvergenceError,
     InputError,
@@ -40,7 +41,9 @@ from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
-OF = "search.safetensors"
+OF, PART = "search.safetensors", ".part"
+FEW = 100
+"""Entries of a list that stand in the file as they are."""
 FAILURES = {kind.__name__: kind for kind in (InnerConvergenceError, NotPositiveDefiniteError)}
 
 
@@ -65,18 +68,22 @@ class Journal:
         InputError
             Where the folder holds the fits of another search, or something else.
         """
-        if not folder.exists():
-            folder.mkdir(parents=True)
-        elif not folder.is_dir() or (any(folder.iterdir()) and not (folder / OF).is_file()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = [path for path in folder.iterdir() if path.suffix != PART]
+        except OSError as error:
+            raise InputError(f"checkpoint={str(folder)!r} cannot be used ({error.strerror}); name "
+                             "another folder") from error
+        kept = read_artifact(folder / OF)[1].get("of") if (folder / OF).is_file() else None
+        if others and not isinstance(kept, dict):
             raise InputError(f"checkpoint={str(folder)!r} holds something else; name a folder "
                              "that is empty or is not there yet")
-        if (folder / OF).is_file():
-            kept = read_artifact(folder / OF)[1]["of"]
+        if kept:
             other = [name for name in {**kept, **of} if kept.get(name) != of.get(name)]
             if other:
                 raise InputError(
                     f"checkpoint={str(folder)!r} is of another search: it differs in "
-                    f"{', '.join(sorted(other))}; name another folder, or remove this one")
+                    f"{', '.join(sorted(other))}; name another folder, or remove that checkpoint")
         else:
             write_artifact(folder / OF, {}, {"of": of})
         return cls(folder)
@@ -88,8 +95,11 @@ class Journal:
         path = self._folder / f"{self._made:06d}.safetensors"
         self._made += 1
         key = _key(model, options)
-        if path.is_file() and (found := _read(path, key, model, options)) is not None:
-            return found
+        if path.is_file():
+            try:
+                return _read(path, key, model, options)
+            except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
+                logger.info("%s is of no use, and the fit is made anew: %s", path, error)
         before = len(options.get("trace") or ())
         try:
             result = fit_reml(model, **options)
@@ -112,10 +122,28 @@ class Journal:
 
 def remove_checkpoint(folder: Path) -> None:
     """Remove what a journal has kept, and its folder where nothing else is in it."""
-    for path in [*folder.glob("[0-9]*.safetensors"), folder / OF]:
+    if not folder.is_dir():
+        return
+    for path in [*folder.glob("[0-9]*.safetensors"), *folder.glob(f".*{PART}"), folder / OF]:
         path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def fingerprint(value: Any) -> str:
+    """Text that is the same for what means the same, and different for what differs in a bit."""
+    if hasattr(value, "to_config"):
+        return f"{type(value).__name__}{fingerprint(value.to_config())}"
+    if isinstance(value, Mapping):
+        inner = sorted(f"{name!r}: {fingerprint(item)}" for name, item in value.items())
+        return f"{{{', '.join(inner)}}}"
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        value = [fingerprint(item) for item in value]
+        if len(value) > FEW:
+            return hashlib.sha256(repr(value).encode()).hexdigest()
+    return repr(value)
 
 
 def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:
@@ -123,6 +151,7 @@ def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:
     theta, others = model.initial_theta(), ("max_time", "callbacks", "trace")
     digest = hashlib.sha256(repr((
         [atom.label for atom in model.atoms], model.noise.kind, model.outer.names,
+        [(fingerprint(term.penalty), term.target, term.atom) for term in model.terms],
         sorted((name, value) for name, value in options.items() if name not in others))).encode())
     for array in (theta.xi, theta.beta, model.initial_rho(), model.active):
         digest.update(np.ascontiguousarray(array).data)
@@ -143,37 +172,43 @@ def _content(
          "inner": [inner.status.name, inner.n_iter, inner.decrement, inner.damping]})
 
 
-def _read(
-    path: Path, key: str, model: SAEManifoldModel, options: dict[str, Any]
-) -> FitResult | None:
-    """What was found; None where it was of something else.
+def _read(path: Path, key: str, model: SAEManifoldModel, options: dict[str, Any]) -> FitResult:
+    """What was found.
 
     Raises
     ------
     InnerConvergenceError, NotPositiveDefiniteError
         Where the fit did.
+    ArtifactError
+        Where the file is of another fit; `LookupError` and the like where it is of none.
     """
     tensors, kept = read_artifact(path)
     if kept["key"] != key:
-        logger.info("%s is of another fit, which is made anew", path)
-        return None
+        raise ArtifactError("it is of another fit")
     if "raised" in kept:
         name, message = kept["raised"]
         raise FAILURES[name](message)
     theta, rho = Theta(tensors["xi"], tensors["beta"]), tensors["rho"]
+    start = model.initial_theta()
+    if ((theta.xi.shape, theta.beta.shape, rho.shape)
+            != (start.xi.shape, start.beta.shape, model.initial_rho().shape)
+            or not all(np.isfinite(value).all() for value in (theta.xi, theta.beta, rho))):
+        raise ArtifactError("it holds no state of the model")
     model = model.settled()
     status, n_iter, decrement, damping = kept["inner"]
     point: ModelPoint = model.at(theta, rho)
     inner = InnerSolution(theta, point, InnerStatus[status], n_iter, decrement, damping)
     value = criterion_at(model, inner, curvature=options.get("curvature", "majorizer"),
                          gradient=bool(np.isfinite(tensors["gradient"]).all()))
+    rows = [TraceRow(**row) for row in kept["trace"]]
     trace = options.get("trace")
     trace = REMLTrace() if trace is None else trace
-    for row in kept["trace"]:
-        trace.append(TraceRow(**row))
-    logger.info("read from the checkpoint: V = %.6f", kept["criterion"])
-    return FitResult(
+    found = FitResult(
         rho=rho, theta=theta, criterion=kept["criterion"], gradient=tensors["gradient"],
         trace=trace, status=OuterStatus[kept["status"]], edf=kept["edf"],
         limits=tuple((name, kind) for name, kind in kept["limits"]), value=value,
         n_iter=kept["n_iter"], detail=kept["detail"])
+    for row in rows:
+        trace.append(row)
+    logger.info("read from the checkpoint: V = %.6f", found.criterion)
+    return found

@@ -185,13 +185,32 @@ class Codes:
             raise InputError(f"path={name!r} is a table, which lacks the coordinates as they are; "
                              f"save the codes to {' or '.join(ARRAYS)} to load them again")
         arrays, about = (read_artifact if name.endswith(".safetensors") else _read_npz)(path)
-        if about.get("kind") != KIND:
+        if not isinstance(about, Mapping) or about.get("kind") != KIND:
             raise ArtifactError(f"path={name!r} does not hold codes; write them with Codes.save")
-        topologies = tuple(get_manifold(config) for config in about["topologies"])
-        return cls(arrays["assignments"],
-                   [arrays[f"coordinates_{k}"] for k in range(len(topologies))],
-                   arrays["gates"].astype(bool), arrays["objective"],
-                   arrays["converged"].astype(bool), arrays["weights"], topologies)
+        try:
+            topologies = tuple(get_manifold(config) for config in about["topologies"])
+            found = cls(arrays["assignments"],
+                        [arrays[f"coordinates_{k}"] for k in range(len(topologies))],
+                        arrays["gates"].astype(bool), arrays["objective"],
+                        arrays["converged"].astype(bool), arrays["weights"], topologies)
+            found._check()
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"path={name!r} holds no whole codes: {error!r}") from error
+        return found
+
+    def _check(self) -> None:
+        """Refuse arrays of wrong shapes, and figures that are no numbers."""
+        n, k = len(self.assignments), len(self.topologies)
+        widths = [atom.latent_dim for atom in self.topologies]
+        shapes = [(self.assignments, (n, k)), (self.gates, (n, k)), (self.objective, (n,)),
+                  (self.converged, (n,)), (self.weights, (n,)),
+                  *zip(self.coordinates, [(n, width) for width in widths], strict=True)]
+        for array, shape in shapes:
+            if k == 0 or array.shape != shape or array.dtype.kind not in "fiub":
+                raise ArtifactError(f"an array of {k} atoms has shape {array.shape} and type "
+                                    f"{array.dtype}, expected {shape}")
+            if not np.isfinite(array).all():
+                raise ArtifactError("an array holds what is no finite number")
 
 
 def check_suffix(path: str | os.PathLike[str], argument: str = "path") -> str:
@@ -261,6 +280,7 @@ def _read_npz(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], Ma
         with np.load(path, allow_pickle=False) as handle:
             arrays = {key: handle[key] for key in handle.files}
         return arrays, json.loads(str(arrays.pop("description", "{}")))
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, RuntimeError) as error:
+        # RuntimeError: deeply nested JSON, and archives that are said to be encrypted
         raise ArtifactError(f"path={name!r} cannot be read ({error}); it may be truncated"
                             ) from error

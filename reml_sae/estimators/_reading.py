@@ -213,7 +213,10 @@ class Reading(TransformerMixin, BaseEstimator):
         """
         data, k = self._data(Z), self._atom(atom)
         d = self._fitted.atoms[k].topology.latent_dim
-        step = np.asarray(delta, float)
+        try:
+            step = np.asarray(delta, float)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"delta must be numbers, got {delta!r:.60}") from error
         if d == 0:
             raise InputError(f"atom {k} is a point, along which nothing moves; name another atom")
         if step.shape not in ([(d,), ()] if d == 1 else [(d,)]) or not np.isfinite(step).all():

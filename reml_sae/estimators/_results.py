@@ -77,7 +77,8 @@ class Atom:
         if t.ndim == 1 and d == 1:
             t = t[:, None]
         if t.ndim != 2 or t.shape[1] != d:
-            raise InputError(f"t must have shape (n, {d}), got {t.shape}")
+            shapes = f"(n, {d}){' or (n,)' if d == 1 else ''}"
+            raise InputError(f"t must have shape {shapes}, got {t.shape}")
         return t
 
 

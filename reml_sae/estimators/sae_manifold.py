@@ -14,11 +14,11 @@ import numpy as np
 from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.discovery.fitting import Settings
-from reml_sae.discovery.journal import Journal
+from reml_sae.discovery.journal import Journal, fingerprint
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
 from reml_sae.discovery.structure import Structure
-from reml_sae.engine import Deadline, TraceRow
+from reml_sae.engine import Deadline, FitResult, TraceRow
 from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._fitted import FittedSAE
@@ -306,8 +306,7 @@ class SAEManifold(TopologyParameters, Reading):
             warnings.warn(message, DataWarning, stacklevel=3)
         if not self.converged_:
             warnings.warn(
-                f"the fit did not converge: {self.message_}. The best state was kept; see trace_ "
-                "and diagnostics_, raise max_outer, max_time or n_init, or change the atoms",
+                f"the fit did not converge: {self.message_}. {self._advice(fitted.result)}",
                 ConvergenceWarning, stacklevel=3,
             )
         return self
@@ -327,12 +326,20 @@ class SAEManifold(TopologyParameters, Reading):
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
+    def _advice(self, result: FitResult) -> str:
+        """What to do about a fit that did not converge."""
+        if not result.interrupted:
+            return ("The best state was kept; see trace_ and diagnostics_, raise max_outer or "
+                    "n_init, or change the atoms")
+        return ("Give it more time" if self.checkpoint is None else "Fit again to go on from its "
+                "checkpoint (--resume on the command line), with more time if it was short")
+
     def _journal(self, units: Units) -> Journal:
         """Where the search keeps its fits, of these rows and arguments."""
         if self.checkpoint is None:
             return Journal()
         check_folder(self.checkpoint, "checkpoint")
-        arguments = {name: repr(value) for name, value in self.get_params(deep=False).items()
+        arguments = {name: fingerprint(value) for name, value in self.get_params(deep=False).items()
                      if name not in NOT_OF_THE_SEARCH}
         return Journal.opened(Path(self.checkpoint), {
             "the rows": str(units.digest), "the version": __version__, **arguments})

@@ -5,7 +5,7 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, planted_mixed_rows, planted_mixture
-from reml_sae.discovery import settle as settling
+from reml_sae.discovery import journal
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import model_from_codes, rough_fit
@@ -66,7 +66,7 @@ def test_a_rough_fit_is_kept_where_reml_reaches_no_state(monkeypatch):
     def fail(*_, **__):
         raise InnerConvergenceError("no state")
 
-    monkeypatch.setattr(settling, "fit_reml", fail)
+    monkeypatch.setattr(journal, "fit_reml", fail)
     kept = settle(start, settings(5))
     assert kept.model is start.model
     assert not kept.result.converged and "no usable state" in kept.result.message

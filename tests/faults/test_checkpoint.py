@@ -14,6 +14,7 @@ import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.discovery import journal
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
+from reml_sae.io import read_artifact, write_artifact
 
 Z = planted_circles(150, 8, 2, noise_sd=0.1).Z
 CASES = {
@@ -124,3 +125,45 @@ def test_a_disk_that_fills_ends_the_checkpoint_and_not_the_fit(tmp_path, monkeyp
     with pytest.warns(DataWarning, match="goes on without its checkpoint: no space left"):
         model = rs.SAEManifold(n_init=2, n_atoms=2, checkpoint=tmp_path / "search").fit(Z)
     assert same(whole, model) and len(written) == 3
+
+
+def kept(folder):
+    """A checkpoint of a search that was stopped."""
+    with pytest.warns(ConvergenceWarning, match="Fit again to go on"):
+        rs.SAEManifold(n_init=2, n_atoms=2, max_time=1.0, checkpoint=folder).fit(Z)
+    return sorted(folder.glob("0*.safetensors"))
+
+
+def test_damaged_entries_are_made_anew(tmp_path):
+    whole, folder = fitted(n_atoms=2), tmp_path / "search"
+    entries = kept(folder)
+    assert entries
+    for number, entry in enumerate(entries):
+        tensors, metadata = read_artifact(entry)
+        damage = number % 5
+        if damage == 0:
+            entry.write_bytes(entry.read_bytes()[:100])
+        elif damage == 1:
+            write_artifact(entry, tensors, {})
+        elif damage == 2:
+            write_artifact(entry, {**tensors, "beta": np.full_like(tensors["beta"], np.nan)},
+                           metadata)
+        elif damage == 3:
+            write_artifact(entry, tensors, {**metadata, "status": "FOO"})
+        else:
+            write_artifact(entry, tensors, {**metadata, "trace": [{}]})
+    (folder / ".000001.safetensors.elsewhere-1.abcd.part").write_bytes(b"half")
+    assert same(whole, fitted(n_atoms=2, checkpoint=folder))
+
+
+def test_what_means_the_same_is_the_same_search(tmp_path):
+    kept(tmp_path / "search")
+    options = {"n_init": np.int64(2), "n_atoms": np.int64(2), "max_time": 1e-9,
+               "tol": np.float64(1e-6), "checkpoint": str(tmp_path / "search")}
+    with pytest.warns(ConvergenceWarning):
+        rs.SAEManifold(**options).fit(Z)
+    one, other = np.ones((len(Z), 3, 3)), np.ones((len(Z), 3, 3))
+    other[100] = np.nextafter(1.0, 2.0)
+    assert journal.fingerprint(one) == journal.fingerprint(one.copy())
+    assert journal.fingerprint(one) != journal.fingerprint(other)
+    assert journal.fingerprint({"a": 1, "b": 2}) == journal.fingerprint({"b": 2, "a": 1})

@@ -156,6 +156,12 @@ def _leaf(kind: Any) -> Any:
 
 def _matrix(batch: Any, column: str, name: str, first: int) -> NDArray[Any]:
     """The column of a batch as a matrix without copies; its first row has number ``first``."""
+    try:
+        # offsets that a damaged file has wrong would end the process when they are used
+        batch.validate(full=True)
+    except ValueError as error:
+        raise InputError(f"{name} is damaged in the record batch that begins with row {first} "
+                         f"({error}); write or download it again") from error
     values = batch.column(column)
     values = getattr(values, "storage", values)
     sizes: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def _mapped(path: Path, name: str) -> np.memmap[Any, Any]:
     try:
         # refuses headers that speak of more bytes than the file has
         mapped = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (ValueError, OSError, EOFError, OverflowError) as error:
+    except (ValueError, OSError, EOFError, OverflowError, TypeError, TokenError) as error:
         raise InputError(f"{name} cannot be read as .npy ({error}); it may be truncated: write it "
                          "again with numpy.save, without pickled objects") from error
     if not isinstance(mapped, np.memmap):
@@ -159,7 +160,7 @@ def _header(path: Path, name: str) -> tuple[dict[str, dict[str, Any]], int]:
                 raise _broken(name, f"its header would have {length} bytes, the file has "
                                     f"{path.stat().st_size}")
             header = json.loads(handle.read(length))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise _broken(name, str(error)) from error
@@ -185,6 +186,6 @@ def indexed_tensors(index: Path, name: str) -> list[tuple[Path, str]]:
     try:
         listed = json.loads(index.read_text())["weight_map"]
         return [(index.parent / str(file), str(tensor)) for tensor, file in listed.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{name}: the index {index.name} cannot be read ({error!r}); write it "
                          "again, or delete it to read all shards") from error

@@ -112,7 +112,7 @@ def _listed_by_dataset(folder: Path, name: str) -> list[Path] | None:
         return None
     try:
         return [folder / item["filename"] for item in json.loads(state.read_text())["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{name}: {state} cannot be read ({error!r}); save the dataset again, or "
                          "name a glob of its .arrow files") from error
 
