@@ -7,13 +7,14 @@ state is written), 130 interrupted (the best state is written where there is one
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import reml_sae as rs
@@ -41,7 +42,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            return COMMANDS[options.command](options) or ExitStatus.DONE
+            with redirect_stdout(io.StringIO() if options.quiet else sys.stdout):
+                return COMMANDS[options.command](options) or ExitStatus.DONE
     except RemlSaeError as error:
         print(f"reml-sae: {error}", file=sys.stderr)
         return ExitStatus.BAD_INPUT

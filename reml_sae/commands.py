@@ -99,9 +99,8 @@ def fit(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
         return ExitStatus.INTERRUPTED
-    if not options.quiet:
-        print(model.summary())
-        print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
+    print(model.summary())
+    print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
     return _status(model)
 
 

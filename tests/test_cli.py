@@ -329,3 +329,14 @@ def test_what_was_stopped_does_not_replace_a_better_fit(folder, tmp_path, capsys
     assert main(["fit", str(folder / "Z.npy"), "-k", "1", "--max-time", "1e-6", "-o", out]) == 3
     assert "is kept" in capsys.readouterr().err
     assert (tmp_path / "out" / "fit.safetensors").read_bytes() == before
+
+
+def test_every_command_hears_quiet(folder, tmp_path, capsys):
+    data, out = str(folder / "Z.npy"), str(folder / "out")
+    for arguments in (["encode", out, data, "-o", str(tmp_path / "codes.npz")],
+                      ["report", out, "--data", data, "--force"], ["compare", out],
+                      ["export", out, "-o", str(tmp_path / "sae")]):
+        assert main([*arguments, "-q"]) == 0
+        assert capsys.readouterr().out == ""
+    assert main(["export", out, "-o", str(tmp_path / "more"), "--anchors", "100000000"]) == 2
+    assert "at most 1000" in capsys.readouterr().err and not (tmp_path / "more").exists()

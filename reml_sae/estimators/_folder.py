@@ -38,6 +38,10 @@ OWN = "reml_sae"
 SHADOWED = 0.95
 
 
+MOST_ANCHORS = 1000
+"""Anchors of a curve; more say nothing, and what is written grows with them."""
+
+
 def write_folder(
     path: str | os.PathLike[str], fitted: FittedSAE, n_anchors: int,
     write_fit: Callable[[Path], None],
@@ -52,6 +56,9 @@ def write_folder(
     if not fitted.family.has_dispersion:
         raise InputError(f"family={fitted.family.name!r}: its curves are on the scale of a link, "
                          "and are no directions of the data; save() keeps the fit")
+    if n_anchors > MOST_ANCHORS:
+        raise InputError(f"n_anchors={n_anchors} directions for every curve: at most "
+                         f"{MOST_ANCHORS} are written")
     weights, features = sae_weights(fitted, n_anchors)
     d_sae, d_in = weights["W_dec"].shape
     config = {
@@ -158,11 +165,11 @@ def _encoder(directions: Array, dispersion: float) -> tuple[Array, Array]:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); export the fit again") from error
     own = config.get(OWN) if isinstance(config, dict) else None
     anchors = own.get("n_anchors") if isinstance(own, dict) else None
-    if not isinstance(anchors, int) or anchors < 2:
+    if not isinstance(anchors, int) or not 2 <= anchors <= MOST_ANCHORS:
         raise ArtifactError(f"{path}: {OWN}.n_anchors is {anchors!r}, and must be the integer that "
                             "the folder was written with; export the fit again")
     return dict(config)

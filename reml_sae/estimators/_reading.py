@@ -98,6 +98,10 @@ class Reading(TransformerMixin, BaseEstimator):
         if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
             raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
                              f"{len(self._fitted.atoms)}; use the codes of its own encode")
+        for k, (mine, theirs) in enumerate(zip(self._fitted.atoms, codes.topologies, strict=True)):
+            if mine.topology.to_config() != theirs.to_config():
+                raise InputError(f"atom {k} of the codes is a {theirs.label}, of this model a "
+                                 f"{mine.topology.label}; use the codes of its own encode")
         return self._fitted.decode_codes(codes)
 
     def reconstruct(self, codes: Codes) -> Array:

@@ -208,7 +208,8 @@ def materialised(spec: Any, data: Any) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", formulaic.errors.DataMismatchWarning)
             return np.asarray(spec.get_model_matrix(data, context={}), float)
-    except (formulaic.errors.FormulaicError, formulaic.errors.DataMismatchWarning) as error:
+    except (formulaic.errors.FormulaicError, formulaic.errors.DataMismatchWarning,
+            ValueError) as error:
         raise InputError(f"{spec.formula}: {error}") from error
 
 
@@ -234,7 +235,7 @@ def _spec(formula: str, data: Any) -> tuple[Any, tuple[str, ...]]:
     formulaic = require("formulaic", "formula", WHAT)
     try:
         found = formulaic.model_matrix(formula, data, context={}, na_action="raise")
-    except (formulaic.errors.FormulaicError, ValueError) as error:
+    except (formulaic.errors.FormulaicError, ValueError, SyntaxError) as error:
         raise InputError(f"{formula}: {error}") from error
     if hasattr(found, "_structure"):
         raise InputError(f"{formula}: the fixed part must be one formula")

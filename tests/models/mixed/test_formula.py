@@ -166,3 +166,10 @@ def test_without_formulaic(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "formulaic", None)
     with pytest.raises(MissingDependencyError, match=r"reml-sae\[formula\]"):
         MixedModel.from_formula("y ~ x", toy())
+
+
+@pytest.mark.parametrize("arguments", [{"weights": "1 +"}, {"offset": "x +"}])
+def test_expressions_that_are_none_are_refused(arguments):
+    frame = pd.DataFrame({"y": np.arange(12.0), "x": np.arange(12.0) % 5, "g": list("abc") * 4})
+    with pytest.raises(InputError):
+        MixedModel.from_formula("y ~ x + (1 | g)", frame, **arguments)
