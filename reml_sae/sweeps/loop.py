@@ -77,9 +77,9 @@ def fit_sweeps(
     chosen = np.sort(rng.choice(len(Z), size, replace=False))
     few = backend.array(Z[chosen])
     run = _Run(few, backend, policy)
-    state = min((run.ended(run.begun(atoms, near, rng)) for near in _NEAR),
-                key=lambda found: found[0])[1]
-    state = run.repaired(state, rng)
+    value, state = min((run.ended(run.begun(atoms, near, rng)) for near in _NEAR),
+                       key=lambda found: found[0])
+    state = run.repaired(value, state, rng)
     return _Run(Z, backend, policy).finished(state)
 
 
@@ -140,9 +140,10 @@ class _Run:
         small = self.policy.tol * len(self.Z)
         return last < small and (last < before and last / max(before - last, 1e-300) * last < small)
 
-    def repaired(self, state: SweepState, rng: np.random.Generator) -> SweepState:
-        """The state with atoms moved to where rows need them."""
-        value = objective(state, self.sweep(state)[0])
+    def repaired(
+        self, value: float, state: SweepState, rng: np.random.Generator
+    ) -> SweepState:
+        """The state, of this objective, with atoms moved to where rows need them."""
         most = state.n_atoms
         for _ in range(self.policy.most_repairs):
             trial = self._moved(state, most, rng)
