@@ -29,6 +29,7 @@ from reml_sae.estimators._streaming import (
     codes_of,
     explained,
     joined_codes,
+    open_rows_of,
     prediction_of,
     spread_of,
     stream,
@@ -366,12 +367,7 @@ class Reading(TransformerMixin, BaseEstimator):
     def _data(self, Z: Any) -> Array:
         self._check_fitted()
         _compare_names(self, Z)
-        data = read_matrix(Z)
-        expected = len(self._fitted.units.mean)
-        if data.shape[1] != expected:
-            raise InputError(
-                f"Z has {data.shape[1]} features, but SAEManifold is expecting "
-                f"{expected} features as input, as it was fitted with")
+        data = read_matrix(open_rows_of(self._fitted, Z))
         check_magnitude(data, self._fitted.units.scale)
         return data
 

@@ -55,6 +55,22 @@ class RowTask(Generic[Result]):
         return self.of_rows(self.fitted, data)
 
 
+def open_rows_of(fitted: FittedSAE, Z: Any) -> RowSource:
+    """Rows as wide as those of a fit.
+
+    Raises
+    ------
+    InputError
+        Where the rows cannot be used, or have another width.
+    """
+    source, expected = open_rows(Z), len(fitted.units.mean)
+    if source.shape[1] != expected:
+        raise InputError(
+            f"{source.name} has {source.shape[1]} features, but SAEManifold is expecting "
+            f"{expected} features as input, as it was fitted with")
+    return source
+
+
 def stream(
     fitted: FittedSAE, Z: Any, executor: Any, of_rows: Callable[[FittedSAE, Array], Result]
 ) -> Iterable[Result]:
@@ -73,12 +89,7 @@ def stream(
         Where the rows cannot be used, have another width, or are more than one chunk and coupled
         by a penalty.
     """
-    source = open_rows(Z)
-    expected = len(fitted.units.mean)
-    if source.shape[1] != expected:
-        raise InputError(
-            f"{source.name} has {source.shape[1]} features, but SAEManifold is expecting "
-            f"{expected} features as input, as it was fitted with")
+    source = open_rows_of(fitted, Z)
     rows = row_map(executor)
     whole = slice(0, source.shape[0])
     slices = ([whole] if executor is None and is_in_memory(source) else
