@@ -23,17 +23,12 @@ def check_fit(fitted: FittedSAE) -> None:
         Naming what is wrong.
     """
     atoms, codes, units = fitted.atoms, fitted.codes, fitted.units
+    codes.check_shapes()
     (n, k), p = codes.assignments.shape, len(units.mean)
     widths = [atom.topology.latent_dim for atom in atoms]
     sizes = [atom.topology.basis_size for atom in atoms]
     kept, width = len(fitted.remembered.Z), fitted.assignment.dim + sum(widths)
-    _shape("assignments", codes.assignments, (n, len(atoms)))
-    _shape("gates", codes.gates, (n, k))
-    for name, row in (("row_objective", codes.objective), ("row_converged", codes.converged),
-                      ("row_weights", codes.weights)):
-        _shape(name, row, (n,))
-    for index, (atom, t) in enumerate(zip(atoms, codes.coordinates, strict=True)):
-        _shape(f"coordinates.{index}", t, (n, widths[index]))
+    for index, atom in enumerate(atoms):
         _shape(f"coefficients.{index}", atom.coefficients, (sizes[index], p))
         _shape(f"covariance.{index}", atom.covariance, (p, sizes[index], sizes[index]))
         _finite(f"coefficients.{index}", atom.coefficients)

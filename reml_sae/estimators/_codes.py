@@ -149,10 +149,7 @@ class Codes:
         """
         suffix = check_suffix(path)
         if suffix in ARRAYS:
-            arrays = {"assignments": self.assignments, "gates": self.gates,
-                      "objective": self.objective, "converged": self.converged,
-                      "weights": self.weights,
-                      **{f"coordinates_{k}": t for k, t in enumerate(self.coordinates)}}
+            arrays = self.arrays()
             about = {"kind": KIND, "arrays": DESCRIPTION,
                      "topologies": [atom.to_config() for atom in self.topologies]}
             if suffix == ".safetensors":
@@ -193,24 +190,37 @@ class Codes:
                         [arrays[f"coordinates_{k}"] for k in range(len(topologies))],
                         arrays["gates"].astype(bool), arrays["objective"],
                         arrays["converged"].astype(bool), arrays["weights"], topologies)
-            found._check()
+            found.check_shapes()
+            for name, array in found.arrays().items():
+                if not np.isfinite(array).all():
+                    raise ArtifactError(f"{name} holds what is no finite number")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"path={name!r} holds no whole codes: {error!r}") from error
         return found
 
-    def _check(self) -> None:
-        """Refuse arrays of wrong shapes, and figures that are no numbers."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays, by the names that they have in a file."""
+        return {"assignments": self.assignments, "gates": self.gates, "objective": self.objective,
+                "converged": self.converged, "weights": self.weights,
+                **{f"coordinates_{k}": t for k, t in enumerate(self.coordinates)}}
+
+    def check_shapes(self) -> None:
+        """Refuse arrays that are not of numbers, or not of these rows and atoms.
+
+        Raises
+        ------
+        ArtifactError
+            Naming the array.
+        """
         n, k = len(self.assignments), len(self.topologies)
-        widths = [atom.latent_dim for atom in self.topologies]
-        shapes = [(self.assignments, (n, k)), (self.gates, (n, k)), (self.objective, (n,)),
-                  (self.converged, (n,)), (self.weights, (n,)),
-                  *zip(self.coordinates, [(n, width) for width in widths], strict=True)]
-        for array, shape in shapes:
+        wanted = {"assignments": (n, k), "gates": (n, k),
+                  **{f"coordinates_{j}": (n, atom.latent_dim)
+                     for j, atom in enumerate(self.topologies)}}
+        for name, array in self.arrays().items():
+            shape = wanted.get(name, (n,))
             if k == 0 or array.shape != shape or array.dtype.kind not in "fiub":
-                raise ArtifactError(f"an array of {k} atoms has shape {array.shape} and type "
+                raise ArtifactError(f"{name} of {k} atoms has shape {array.shape} and type "
                                     f"{array.dtype}, expected {shape}")
-            if not np.isfinite(array).all():
-                raise ArtifactError("an array holds what is no finite number")
 
 
 def check_suffix(path: str | os.PathLike[str], argument: str = "path") -> str:
