@@ -17,11 +17,11 @@ import numpy as np
 import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
-from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
+from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows, write_report
 from reml_sae.discovery.journal import remove_checkpoint
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError, require
-from reml_sae.estimators import TABLES, check_suffix
+from reml_sae.estimators import FIT_FILE, TABLES, check_suffix
 from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
     check_folder,
@@ -32,9 +32,10 @@ from reml_sae.io import (
     read_matrix,
     write_bytes_atomically,
 )
+from reml_sae.linalg import single_threaded
 from reml_sae.penalties._schema import describe, listing, schema
 
-FIT_FILE, REPORT_FILE, SUMMARY_FILE = "fit.safetensors", "report.html", "summary.txt"
+REPORT_FILE, SUMMARY_FILE = "report.html", "summary.txt"
 CHECKPOINT = "checkpoint"
 """Folder in that of a fit, while it is made."""
 STOPPED = (OuterStatus.INTERRUPTED.value, OuterStatus.OUT_OF_TIME.value)
@@ -201,11 +202,13 @@ def _labels(name: str | None, n_rows: int) -> list[str] | None:
     return labels
 
 
+@single_threaded
 def _write_report(
     model: rs.SAEManifold, folder: Path, Z: Any, labels: list[str] | None, source: str
 ) -> None:
+    """Write the summary and the report of a fit; Z, where given, is known to be its rows."""
     write_bytes_atomically(folder / SUMMARY_FILE, (model.summary() + "\n").encode())
-    model.report(folder / REPORT_FILE, Z, labels, source=source, force=True)
+    write_report(folder / REPORT_FILE, model, Z, labels, source, force=True)
 
 
 def compare(options: argparse.Namespace) -> None:

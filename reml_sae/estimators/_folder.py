@@ -36,8 +36,7 @@ FIT_FILE, CONFIG_FILE, WEIGHTS_FILE = "fit.safetensors", "cfg.json", "sae_weight
 OWN = "reml_sae"
 """Key of cfg.json under which stands what the other reader does not know."""
 SHADOWED = 0.95
-
-
+"""Bound of c_j, beyond which the slope of a feature would grow without end."""
 MOST_ANCHORS = 1000
 """Anchors of a curve; more say nothing, and what is written grows with them."""
 
