@@ -3,8 +3,7 @@
 circles: one circle of radius 1; V of the fit against V of the fit that starts from the true phases,
 the mean error of the radius, and coverage of the 95 % bands, in all coordinates and in the radial
 one. The plane of the circle is that of the first two columns, so that the radial direction is a
-column at four angles. The radius is that along the planted directions: the length of a decoder has
-its error in all p columns squared in it, p sd^2 / N in the mean, whatever fits it.
+column at four angles.
 
 shapes: one or two circles, spheres and lines, one atom a row, in 4 to 12 columns, with noise of .08
 to .4 on 800 to 1500 rows. A problem is right where every atom has its planted topology, and its
@@ -88,7 +87,8 @@ def circle(n, sd, p, seed):
         low, high = atom.band(where, 0.95)
         inside = (target >= low) & (target <= high)
         radial = inside[RADIAL, np.abs(target[RADIAL]).argmax(axis=1)]
-        radius = (atom.curve(where) * target).sum(1).mean() - 1.0
+        points = atom.curve(where)
+        radius = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean()) - 1.0
     return SimpleNamespace(
         gap=gap, converged=model.converged_, curved=atom.topology.name == "circle",
         radius=radius, inside=np.mean(inside) if len(inside) else np.nan,
