@@ -10,6 +10,7 @@ from reml_sae.manifolds import Circle, Euclidean
 from tests.reference.brute_force import atom_likelihood, brute_force
 from tests.reference.brute_gates import GatedRows
 from tests.reference.importance import circle_side, importance, line_side
+from tests.reference.second_order import second_order
 
 ONE_CIRCLE = (Circle(1), "circle", circle_side)
 ONE_LINE = (Euclidean(1, 1), "linear", line_side)
@@ -28,6 +29,21 @@ def test_laplace_over_decoders_errs_by_one_over_the_rows(kind, p):
             found = importance(truth, [side(slice(0, atom.basis_size))], n=2000)
             assert found.effective_size > 300
             assert found.value == pytest.approx(truth.value, abs=bound)
+
+
+@pytest.mark.parametrize("kind", [ONE_CIRCLE, ONE_LINE], ids=["circle", "line"])
+def test_the_next_order_is_most_of_what_laplace_lacks(kind):
+    atom, shape, side = kind
+    lacking, left = [], []
+    for seed in range(4):
+        data = planted_manifolds(24, 3, [shape], noise_sd=0.2, random_state=seed)
+        truth = brute_force(data.Z - data.Z.mean(0), atom, dispersion=0.04,
+                            coordinates=data.coordinates[0])
+        found = importance(truth, [side(slice(0, atom.basis_size))], n=4000)
+        lacking.append(found.value - truth.value)
+        left.append(lacking[-1] - second_order(truth).total)
+    assert np.abs(left).max() < 0.06
+    assert np.abs(np.mean(left)) < 0.3 * np.abs(np.mean(lacking))
 
 
 @pytest.mark.parametrize("kind", [ONE_CIRCLE, ONE_LINE], ids=["circle", "line"])
