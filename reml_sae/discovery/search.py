@@ -188,6 +188,7 @@ def _improve(fitted: Fitted, context: Context) -> tuple[Fitted, list[MoveRecord]
     before = fitted
     for move in MOVES:
         if not fitted.result.interrupted and move.applies(fitted, context):
+            context.settings.stages.enter(f"move: {move.kind}")
             fitted, found = try_move(move, fitted, context)
             records += found
     if fitted is not before and not fitted.result.interrupted:

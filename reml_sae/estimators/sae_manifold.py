@@ -26,7 +26,7 @@ from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._folder import check_export, fit_file
 from reml_sae.estimators._parameters import TopologyParameters
 from reml_sae.estimators._persistence import read_fit
-from reml_sae.estimators._progress import progress_callback
+from reml_sae.estimators._progress import progress
 from reml_sae.estimators._reading import Reading
 from reml_sae.estimators._streaming import check_memory
 from reml_sae.estimators._units import Units
@@ -96,8 +96,9 @@ class SAEManifold(TopologyParameters, Reading):
     random_state : int or None, default=0
         Seed of the starts.
     verbose : int, default=0
-        1 shows progress on a terminal; without a terminal, one log line an iteration goes through
-        `logging` under the name "reml_sae" whatever ``verbose`` is.
+        1 shows progress on a terminal: the clock, the stage of the search with what its starts or
+        shapes still take, V and its slope. Without a terminal, one log line a stage and an
+        iteration goes through `logging` under the name "reml_sae" whatever ``verbose`` is.
     callbacks : sequence of callables, default=()
         Called with every `TraceRow`, those of starts that lose included.
     temperature : float, default=1.0
@@ -307,9 +308,9 @@ class SAEManifold(TopologyParameters, Reading):
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
-            with progress_callback(self.verbose, int(self.max_outer)) as show:
-                if show is not None:
-                    settings = replace(settings, callbacks=(*settings.callbacks, show))
+            with progress(self.verbose) as (stages, shown):
+                settings = replace(settings, stages=stages,
+                                   callbacks=(*settings.callbacks, *shown))
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
                 fitted, record = search(rows, structure, settings, rng, present)
             self._adopt(FittedSAE.of(fitted, record, units, feature_names))
