@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -58,6 +59,7 @@ def search(
 
     Then ``structure`` is that of the fit.
     """
+    begun = time.perf_counter()
     table: Sequence[tuple[int, float]] = ()
     choices: Sequence[TopologyChoice] = ()
     records: list[MoveRecord] = []
@@ -87,8 +89,9 @@ def search(
         records += found
         if any(item.accepted for item in found):
             fitted = follow_noise(fitted, settings)
-    record = SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy)
-    return _finished(fitted, settings, rng), record
+    fitted = _finished(fitted, settings, rng)
+    return fitted, SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy,
+                                time.perf_counter() - begun)
 
 
 def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
