@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from reml_sae.estimators._validation import (
     resolve_topology,
 )
 from reml_sae.estimators._warm_start import present_fit, structure_of
-from reml_sae.families import get_family, with_row_noise
+from reml_sae.families import Family, get_family, with_row_noise
 from reml_sae.io import check_folder, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
@@ -203,10 +203,10 @@ class SAEManifold(TopologyParameters, Reading):
 
     def __init__(
         self,
-        n_atoms: int = 4,
+        n_atoms: int | Literal["auto"] = 4,
         topology: Any = "circle",
         assignment: Any = "softmax",
-        family: str = "gaussian",
+        family: str | Mapping[str, Any] | Family = "gaussian",
         penalties: Sequence[Any] | None = None,
         curvature: str = "majorizer",
         max_outer: int = 200,
