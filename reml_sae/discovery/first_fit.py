@@ -47,6 +47,7 @@ def fit_starts(
         Where no start leads to a usable state.
     """
     policy = settings.policy
+    settings.stages.enter("looking for starts")
     starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, STARTS)
     rough, halt = _fit_all(rows, atoms, settings, starts)
     if halt is None and settings.noise != "isotropic" and not _has_plain_noise(rough):
@@ -82,6 +83,7 @@ def _fit_all(
             logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
                         number, start.explained, most)
             continue
+        settings.stages.enter("start", number + 1, len(starts))
         model = model_in_own_noise(rows, atoms, settings, start.codes)
         if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = annealed(model, policy)
@@ -100,7 +102,9 @@ def _turned(
     """Rough fits in the noise that they leave, the lowest first: it is the goal of the others."""
     found: list[tuple[Fitted, CodeStart]] = []
     before = -np.inf
-    for fitted, start in sorted(rough, key=lambda pair: pair[0].result.criterion):
+    ranked = sorted(rough, key=lambda pair: pair[0].result.criterion)
+    for number, (fitted, start) in enumerate(ranked):
+        settings.stages.enter("noise of start", number + 1, len(ranked))
         if fitted.result.criterion - before < settings.policy.start.same:
             logger.info("a start has come to where another was")
             continue

@@ -15,6 +15,7 @@ from reml_sae.discovery.encode import active_set, encode, squared_speeds
 from reml_sae.discovery.journal import Journal
 from reml_sae.discovery.metric import MetricRows, central_weights, start_noise
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
+from reml_sae.discovery.stages import Stages
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.families import Family
@@ -66,6 +67,8 @@ class Settings:
     deadline: Deadline = field(default_factory=Deadline)
     journal: Journal = field(default_factory=Journal)
     """Of the REML fits that are made."""
+    stages: Stages = field(default_factory=Stages)
+    """Whom to tell where the search is."""
     policy: SearchPolicy = field(default_factory=SearchPolicy)
 
     def plain(self) -> Settings:

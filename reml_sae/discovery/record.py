@@ -28,12 +28,15 @@ class SearchRecord:
         Changes of the structure that were judged by V, accepted or not.
     policy : SearchPolicy
         Thresholds of the search, and of `transform`.
+    seconds : float or None
+        That it took, without what was read from a checkpoint; None where it was not kept.
     """
 
     n_atoms: tuple[tuple[int, float], ...] = ()
     topologies: tuple[TopologyChoice, ...] = ()
     moves: tuple[MoveRecord, ...] = ()
     policy: SearchPolicy = field(default_factory=SearchPolicy)
+    seconds: float | None = None
 
     def lines(self) -> list[str]:
         """Text for a summary; empty where nothing was searched."""
@@ -74,7 +77,7 @@ class SearchRecord:
             "topologies": [{**asdict(choice), "manifold": choice.manifold.to_config()}
                            for choice in self.topologies],
             "moves": [asdict(move) for move in self.moves],
-            "policy": self.policy.to_dict(),
+            "policy": self.policy.to_dict(), "seconds": self.seconds,
         }
 
     @classmethod
@@ -86,7 +89,7 @@ class SearchRecord:
             for item in values["topologies"]]
         return cls(tuple((int(n), float(value)) for n, value in values["n_atoms"]),
                    tuple(choices), tuple(MoveRecord(**item) for item in values["moves"]),
-                   SearchPolicy.from_dict(values.get("policy", {})))
+                   SearchPolicy.from_dict(values.get("policy", {})), values.get("seconds"))
 
 
 def _outcome(move: MoveRecord) -> str:

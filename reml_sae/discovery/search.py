@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -37,6 +38,7 @@ from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.registry import MOVES
 from reml_sae.discovery.moves.remove import Remove
 from reml_sae.discovery.own_noise import own_noises
+from reml_sae.discovery.present import PresentFit
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.discovery.settle import integrate_rows, settle
 from reml_sae.discovery.structure import Structure
@@ -50,16 +52,23 @@ logger = logging.getLogger("reml_sae")
 
 
 def search(
-    rows: MetricRows, structure: Structure, settings: Settings, rng: np.random.Generator
+    rows: MetricRows, structure: Structure, settings: Settings, rng: np.random.Generator,
+    present: PresentFit | None = None,
 ) -> tuple[Fitted, SearchRecord]:
-    """Fit an SAE-manifold to rows whose noise has no shape yet."""
+    """Fit an SAE-manifold to rows whose noise has no shape yet, or go on from a fit that there is.
+
+    Then ``structure`` is that of the fit.
+    """
+    begun = time.perf_counter()
     table: Sequence[tuple[int, float]] = ()
     choices: Sequence[TopologyChoice] = ()
     records: list[MoveRecord] = []
     rival: Fitted | None = None
     X = working_scale(rows.Z, settings)
     settings = replace(settings, noise=open_kinds(settings.noise, X.T @ X / len(X), len(X)))
-    if structure.topology is None and structure.n_atoms == 1:
+    if present is not None:
+        fitted = present.fit(rows, settings)
+    elif structure.topology is None and structure.n_atoms == 1:
         choices = [choose_topology(X, AUTO_TOPOLOGIES, settings, rng)]
         fitted = fit_starts(rows, [choices[0].manifold], settings, rng)
     elif structure.n_atoms is None:
@@ -72,14 +81,17 @@ def search(
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
-        fitted = _in_its_noise(settle(fitted, settings), rival, rows, settings, rng)
+        fitted = settle(fitted, settings)
+        fitted = (follow_noise(fitted, settings) if present is not None
+                  else _in_its_noise(fitted, rival, rows, settings, rng))
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
         if any(item.accepted for item in found):
             fitted = follow_noise(fitted, settings)
-    record = SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy)
-    return _finished(fitted, settings, rng), record
+    fitted = _finished(fitted, settings, rng)
+    return fitted, SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy,
+                                time.perf_counter() - begun)
 
 
 def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
@@ -179,6 +191,7 @@ def _improve(fitted: Fitted, context: Context) -> tuple[Fitted, list[MoveRecord]
     before = fitted
     for move in MOVES:
         if not fitted.result.interrupted and move.applies(fitted, context):
+            context.settings.stages.enter(f"move: {move.kind}")
             fitted, found = try_move(move, fitted, context)
             records += found
     if fitted is not before and not fitted.result.interrupted:

@@ -60,6 +60,7 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         model = decided(model, settings)
         if rounds and not loose and not moved and (model.active == before).all():
             break
+        settings.stages.enter("REML fit, round", number + 1)
         left = max(settings.max_outer - trace.n_counted, 0)
         if rounds and not left:
             break
@@ -119,6 +120,7 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
         result.theta, result.rho).decided()
     if not model.by_quadrature:
         return fitted
+    settings.stages.enter("REML fit, rows integrated out")
     try:
         result = _fit(model, settings, left, REMLTrace(list(result.trace)), _final(settings))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:

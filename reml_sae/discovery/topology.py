@@ -185,7 +185,8 @@ def _screen(
     screened: dict[Manifold, Fitted],
 ) -> None:
     """Add rough fits of all candidates that have one, where V is not above that of a known one."""
-    for atom in candidates:
+    for number, atom in enumerate(candidates):
+        settings.stages.enter("shape", number + 1, len(candidates))
         fitted = rough_local(X, atom, settings, rng)
         if fitted is not None:
             screened[atom] = min(screened.get(atom, fitted), fitted,
@@ -286,6 +287,7 @@ def _permutation_test(
     policy, margin = settings.policy.topology, settings.policy.move.margin
     permuted: list[float] = []
     while len(permuted) < policy.n_permutations:
+        settings.stages.enter("permuted rows", len(permuted) + 1, policy.n_permutations)
         rows = rng.permuted(X, axis=0)
         flat = min(rough_criterion(rows, other, settings, rng) for other in flats)
         permuted.append(flat - rough_criterion(rows, atom, settings, rng))

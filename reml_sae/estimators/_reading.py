@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.errors import InputError, NotFittedError
+from reml_sae.estimators._attributes import FittedAttributes
 from reml_sae.estimators._codes import Codes, column_names, read_columns
 from reml_sae.estimators._feature_names import compare_names
 from reml_sae.estimators._fitted import FittedSAE
@@ -49,7 +50,7 @@ from reml_sae.typing import Array
 Result = TypeVar("Result")
 
 
-class Reading(TransformerMixin, BaseEstimator):
+class Reading(FittedAttributes, TransformerMixin, BaseEstimator):
     """Methods of an estimator that has a `FittedSAE`."""
 
     _fitted: FittedSAE

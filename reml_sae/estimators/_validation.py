@@ -72,8 +72,10 @@ def check_parameters(model: Any) -> None:
         raise InputError(f"checkpoint must be a path of a folder, got {model.checkpoint!r}")
     if model.random_state is not None:
         check_integer("random_state", model.random_state, 0)
-    if not isinstance(model.demote, bool | np.bool_):
-        raise InputError(f"demote must be True or False, got {model.demote!r}")
+    for name in ("demote", "warm_start"):
+        value = getattr(model, name)
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(f"{name} must be True or False, got {value!r}")
     if isinstance(model.callbacks, str) or not isinstance(model.callbacks, Sequence):
         raise InputError(f"callbacks must be a list of callables, got {model.callbacks!r}")
     for index, callback in enumerate(model.callbacks):

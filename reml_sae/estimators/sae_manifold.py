@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._folder import check_export, fit_file
 from reml_sae.estimators._parameters import TopologyParameters
 from reml_sae.estimators._persistence import read_fit
-from reml_sae.estimators._progress import progress_callback
+from reml_sae.estimators._progress import progress
 from reml_sae.estimators._reading import Reading
 from reml_sae.estimators._streaming import check_memory
 from reml_sae.estimators._units import Units
@@ -38,7 +38,8 @@ from reml_sae.estimators._validation import (
     resolve_terms,
     resolve_topology,
 )
-from reml_sae.families import get_family, with_row_noise
+from reml_sae.estimators._warm_start import present_fit, structure_of
+from reml_sae.families import Family, get_family, with_row_noise
 from reml_sae.io import check_folder, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
@@ -95,8 +96,9 @@ class SAEManifold(TopologyParameters, Reading):
     random_state : int or None, default=0
         Seed of the starts.
     verbose : int, default=0
-        1 shows progress on a terminal; without a terminal, one log line an iteration goes through
-        `logging` under the name "reml_sae" whatever ``verbose`` is.
+        1 shows progress on a terminal: the clock, the stage of the search with what its starts or
+        shapes still take, V and its slope. Without a terminal, one log line a stage and an
+        iteration goes through `logging` under the name "reml_sae" whatever ``verbose`` is.
     callbacks : sequence of callables, default=()
         Called with every `TraceRow`, those of starts that lose included.
     temperature : float, default=1.0
@@ -138,6 +140,11 @@ class SAEManifold(TopologyParameters, Reading):
         rows with the same arguments (other than budgets of time) that finds it there, goes on
         where the last one was stopped, killed or ran out of time, to the same result to the bit;
         one that was not stopped reads its result there. Remove the folder once the fit is saved.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the present fit, where there is one: its codes, strengths and
+        noise take the place of the search for starts, and numbers and shapes of atoms that were
+        open stay as they were found. Other rows are encoded first. Moves are tried as always. For
+        a fit that ended early, for rows that came in addition, and for other penalties or ``tol``.
     executor : None, int, distributed.Client, str or RowMap, default=None
         Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
         once. A number of worker processes. A client of a dask cluster, or the address of its
@@ -196,10 +203,10 @@ class SAEManifold(TopologyParameters, Reading):
 
     def __init__(
         self,
-        n_atoms: int = 4,
+        n_atoms: int | Literal["auto"] = 4,
         topology: Any = "circle",
         assignment: Any = "softmax",
-        family: str = "gaussian",
+        family: str | Mapping[str, Any] | Family = "gaussian",
         penalties: Sequence[Any] | None = None,
         curvature: str = "majorizer",
         max_outer: int = 200,
@@ -217,6 +224,7 @@ class SAEManifold(TopologyParameters, Reading):
         noise: str | Mapping[str, Any] = "auto",
         row_noise: Any = "gaussian",
         checkpoint: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
         executor: Any = None,
     ):
         self.n_atoms = n_atoms
@@ -240,6 +248,7 @@ class SAEManifold(TopologyParameters, Reading):
         self.noise = noise
         self.row_noise = row_noise
         self.checkpoint = checkpoint
+        self.warm_start = warm_start
         self.executor = executor
 
     # --- fitting -----------------------------------------------------------------------------
@@ -264,6 +273,9 @@ class SAEManifold(TopologyParameters, Reading):
             Where the data or a parameter cannot be used.
         """
         structure, penalties = self._resolve()
+        before = getattr(self, "_fitted", None) if self.warm_start else None
+        if before is not None:
+            structure = structure_of(before, structure)
         deadline = Deadline.within(self.max_time)
         feature_names, source = read_feature_names(Z), open_rows(Z)
         check_memory(source)
@@ -275,6 +287,7 @@ class SAEManifold(TopologyParameters, Reading):
         self._assignment(least)
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
+        present = before and present_fit(before, data, self._assignment(least), family)
         noise, per_atom = resolve_noise(
             self.noise, family, self._assignment(max(least, int(self.n_active))), (n, p))
 
@@ -290,15 +303,16 @@ class SAEManifold(TopologyParameters, Reading):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline, journal=self._journal(units),
+            callbacks=tuple(self.callbacks), deadline=deadline,
+            journal=self._journal(units, "" if present is None else present.digest),
         )
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
-            with progress_callback(self.verbose, int(self.max_outer)) as show:
-                if show is not None:
-                    settings = replace(settings, callbacks=(*settings.callbacks, show))
+            with progress(self.verbose) as (stages, shown):
+                settings = replace(settings, stages=stages,
+                                   callbacks=(*settings.callbacks, *shown))
                 rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
-                fitted, record = search(rows, structure, settings, rng)
+                fitted, record = search(rows, structure, settings, rng, present)
             self._adopt(FittedSAE.of(fitted, record, units, feature_names))
         if deadline.interrupt.is_set() and not fitted.result.interrupted:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
@@ -335,15 +349,16 @@ class SAEManifold(TopologyParameters, Reading):
         return ("Give it more time" if self.checkpoint is None else "Fit again to go on from its "
                 "checkpoint (--resume on the command line), with more time if it was short")
 
-    def _journal(self, units: Units) -> Journal:
-        """Where the search keeps its fits, of these rows and arguments."""
+    def _journal(self, units: Units, start: str) -> Journal:
+        """Where the search keeps its fits, of these rows, arguments and present fit."""
         if self.checkpoint is None:
             return Journal()
         check_folder(self.checkpoint, "checkpoint")
         arguments = {name: fingerprint(value) for name, value in self.get_params(deep=False).items()
                      if name not in NOT_OF_THE_SEARCH}
         return Journal.opened(Path(self.checkpoint), {
-            "the rows": str(units.digest), "the version": __version__, **arguments})
+            "the rows": str(units.digest), "the version": __version__, "the start": start,
+            **arguments})
 
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""

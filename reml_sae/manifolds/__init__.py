@@ -1,6 +1,7 @@
 """Atom topologies: bases, derivatives, roughness, gauge, retraction."""
 
 from reml_sae.manifolds._base import Manifold
+from reml_sae.manifolds._check import check_manifold
 from reml_sae.manifolds._fourier import wrap_angle
 from reml_sae.manifolds._registry import get_manifold, register_manifold, registered_manifolds
 from reml_sae.manifolds.circle import Circle
@@ -26,6 +27,7 @@ __all__ = [
     "ProjectivePlane",
     "Sphere",
     "Torus",
+    "check_manifold",
     "get_manifold",
     "register_manifold",
     "registered_manifolds",

@@ -1,7 +1,8 @@
 """Penalties: contract, manifest, registry, schedules."""
 
+from reml_sae.check_report import CheckReport
 from reml_sae.penalties._base import Penalty, PenaltyTier
-from reml_sae.penalties._check import CheckReport, check_penalty
+from reml_sae.penalties._check import check_penalty
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty, RowPenalty
 from reml_sae.penalties._registry import from_config, get, register, registered_kinds

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from reml_sae.check_report import CheckReport, difference, lowest_eigenvalue, relative_error
 from reml_sae.penalties._base import Penalty
 from reml_sae.penalties._curvature import RowCurvature, RowInverse
 from reml_sae.penalties._matrix import MatrixPenalty
 from reml_sae.typing import Array, Curvature
 
-STEP = 1e-5
 N_DIRECTIONS = 4
 MAX_DENSE = 400
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """Outcome of `check_penalty`.
-
-    Attributes
-    ----------
-    figures : dict
-        Worst relative error of every check, or the depth of a negative eigenvalue.
-    tolerance : float
-    """
-
-    figures: dict[str, float]
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether every figure is within the tolerance."""
-        return all(figure <= self.tolerance for figure in self.figures.values())
-
-    def __str__(self) -> str:
-        lines = [f"{'pass' if figure <= self.tolerance else 'FAIL'}  {name:<22} {figure:.2e}"
-                 for name, figure in self.figures.items()]
-        return "\n".join(lines)
 
 
 def check_penalty(
@@ -75,10 +49,11 @@ def check_penalty(
     here = x.reshape(shape)
     figures = {
         "gradient": max(
-            _error(gradient(x) @ v, _difference(value, x, v)) for v in directions),
+            relative_error(gradient(x) @ v, difference(value, x, v)) for v in directions),
         "hvp": max(
-            _error(penalty.hvp(here, rho, v), _difference(gradient, x, v)) for v in directions),
-        "rho gradient": _error(
+            relative_error(penalty.hvp(here, rho, v), difference(gradient, x, v))
+            for v in directions),
+        "rho gradient": relative_error(
             penalty.grad_rho(here, rho), _rho_differences(lambda r: penalty.value(here, r), rho)),
     }
     partition = penalty.log_partition(rho, 3)
@@ -88,20 +63,21 @@ def check_penalty(
             assert found is not None
             return found[0]
 
-        figures["log partition"] = _error(partition[1], _rho_differences(log_partition, rho))
+        figures["log partition"] = relative_error(
+            partition[1], _rho_differences(log_partition, rho))
     if x.size <= MAX_DENSE:
         eye = np.eye(x.size)
         hessian = np.array([penalty.hvp(here, rho, e) for e in eye])
         majorizer = np.array([penalty.psd_majorizer_hvp(here, rho, e) for e in eye])
         scale = max(float(np.abs(majorizer).max()), np.finfo(float).tiny)
-        figures["Hessian symmetry"] = _error(hessian, hessian.T)
-        figures["majorizer >= 0"] = -min(0.0, _lowest(majorizer) / scale)
-        figures["majorizer >= Hessian"] = -min(0.0, _lowest(majorizer - hessian) / scale)
-        figures["majorizer diagonal"] = _error(
+        figures["Hessian symmetry"] = relative_error(hessian, hessian.T)
+        figures["majorizer >= 0"] = -min(0.0, lowest_eigenvalue(majorizer) / scale)
+        figures["majorizer >= Hessian"] = -min(0.0, lowest_eigenvalue(majorizer - hessian) / scale)
+        figures["majorizer diagonal"] = relative_error(
             penalty.psd_majorizer_diag(here, rho), np.diagonal(majorizer))
         diagonal = penalty.hessian_diag(here, rho)
         if diagonal is not None:
-            figures["Hessian diagonal"] = _error(diagonal, np.diagonal(hessian))
+            figures["Hessian diagonal"] = relative_error(diagonal, np.diagonal(hessian))
         if isinstance(penalty, MatrixPenalty):
             figures.update(_curvature_figures(penalty, here, rho, rng))
     return CheckReport(figures, tolerance)
@@ -133,13 +109,13 @@ def _curvature_figures(
         found = RowInverse.of_dense(G, parts)
         slope = float(np.vdot(penalty.curvature_vjp(target, rho, found, which), v))
         figures[f"{which} curvature"] = (
-            _error(penalty.flat(parts.matvec(v)), product(target, rho, penalty.flat(v)))
+            relative_error(penalty.flat(parts.matvec(v)), product(target, rho, penalty.flat(v)))
             if which == "exact" else _excess(penalty, target, rho, parts))
-        figures[f"{which} vjp"] = _error(slope, _difference(along, view, v))
-        figures[f"{which} by rho"] = _error(
+        figures[f"{which} vjp"] = relative_error(slope, difference(along, view, v))
+        figures[f"{which} by rho"] = relative_error(
             penalty.curvature_rho(target, rho, found, which), _rho_differences(in_rho, rho))
     mixed = penalty.grad_target_rho(target, rho)
-    figures["gradient by rho"] = _error(
+    figures["gradient by rho"] = relative_error(
         np.tensordot(mixed, v, axes=([1, 2], [0, 1])),
         _rho_differences(lambda r: float(np.vdot(penalty.row_gradient(target, r), v)), rho))
     return figures
@@ -154,28 +130,8 @@ def _excess(penalty: MatrixPenalty, target: Array, rho: Array, parts: RowCurvatu
     slack = np.diag(penalty.majorizer_slack(target, rho))
     exact = np.array([penalty.hvp(target, rho, e) for e in eye])
     room = (engine - exact, engine, contract + slack - engine)
-    return max(0.0, -min(map(_lowest, room)) / scale)
-
-
-def _difference(function: Callable[[Array], float | Array], x: Array, v: Array) -> Array:
-    # fourth order, so that a step large enough for rounding is small enough for truncation
-    def at(k: int) -> Array:
-        return np.asarray(function(x + k * STEP * 10 * v))
-
-    return (8.0 * (at(1) - at(-1)) - (at(2) - at(-2))) / (120.0 * STEP)
+    return max(0.0, -min(map(lowest_eigenvalue, room)) / scale)
 
 
 def _rho_differences(function: Callable[[Array], float], rho: Array) -> Array:
-    return np.array([float(_difference(function, rho, e)) for e in np.eye(rho.size)])
-
-
-def _error(found: Array | float, expected: Array | float) -> float:
-    found, expected = np.asarray(found), np.asarray(expected)
-    if not expected.size:
-        return 0.0
-    scale = max(1e-3, float(np.abs(expected).max()))
-    return float(np.abs(found - expected).max()) / scale
-
-
-def _lowest(matrix: Array) -> float:
-    return float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
+    return np.array([float(difference(function, rho, e)) for e in np.eye(rho.size)])

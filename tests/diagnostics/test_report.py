@@ -97,6 +97,20 @@ def test_rows_stand_where_they_are(full, model):
     np.testing.assert_allclose(card["points"], Frame.of(atom).project(own), rtol=1e-3, atol=1e-3)
 
 
+def test_table_and_cards_stand_in_the_order_of_evidence(full, model):
+    page, data = page_of(full)
+    order = [f"#atom-{k}" for k in np.argsort([-atom.evidence for atom in model.atoms_])]
+    assert page.links[:3] == order
+    assert [f"#atom-{card['atom']}" for card in data["cards"]] == order
+    assert 'aria-sort="descending"><button type="button">evidence' in full.read_text()
+
+
+def test_the_time_is_that_of_the_whole_fit(full, model):
+    assert model.search_.seconds > model.trace_[-1].seconds > 0.0
+    text = full.read_text()
+    assert f"{model.search_.seconds:.1f} s, last REML fit {model.trace_[-1].seconds:.1f} s" in text
+
+
 def test_the_axes_are_those_of_the_curve(model):
     atom = model.atoms_[0]
     frame = Frame.of(atom, rank=8)

@@ -14,6 +14,8 @@ from reml_sae.diagnostics.report.advice import ADVICE
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *(f"docs/{page}" for page in DOCS)]
+GALLERY = "gallery.md"
+"""`test_gallery` runs it."""
 BLOCK = re.compile(r"(?:^<!-- no-run: (?P<reason>[^\n]+) -->\n)?^```python\n(?P<code>.*?)^```$",
                    re.MULTILINE | re.DOTALL)
 
@@ -28,7 +30,7 @@ def blocks(page):
             for match in found if match["reason"] is None]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page != GALLERY])
 def test_blocks_run(page, tmp_path, monkeypatch, capsys):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")

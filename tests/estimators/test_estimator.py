@@ -1,5 +1,9 @@
 """The face: scikit-learn conventions, atoms, persistence, trace, diagnostics."""
 
+import io
+import re
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -187,3 +191,25 @@ def test_log_lines_without_a_terminal(caplog):
     with caplog.at_level("INFO", logger="reml_sae"):
         rs.SAEManifold(n_atoms=1, verbose=1).fit(planted_circles(60, 5).Z)
     assert sum("outer" in message for message in caplog.messages) >= 3
+    starts = [message for message in caplog.messages if message.startswith("start ")]
+    n = sum(" of " in message for message in starts)
+    assert starts[0] == f"start 1 of {n}" and f"start {n} of {n}" in starts
+    assert "REML fit, round 1" in caplog.messages
+
+
+def test_a_line_on_a_terminal_keeps_its_clock_at_80_columns(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    written = Terminal()
+    monkeypatch.setattr(sys, "stderr", written)
+    for name, value in {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    rs.SAEManifold(n_atoms=1, verbose=1).fit(planted_circles(60, 5).Z)
+    monkeypatch.undo()
+    lines = [line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "",
+                                                        written.getvalue())) if line.strip()]
+    assert lines and all(len(line) <= 80 for line in lines)
+    assert all(re.match(r"0:0\d:\d\d ", line) for line in lines)
+    assert any("REML fit" in line and " V " in line for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def head(rows: RowsOfFit, source: str, version: str) -> list[tuple[str, str]]:
          or "defaults"),
         ("Seed", repr(model.random_state)),
         ("Version", version),
-        ("Last REML loop", "" if seconds is None else f"{seconds:.1f} s"),
+        ("Time", _time(model.search_.seconds, seconds)),
         ("Status", f"{'converged' if model.converged_ else 'NOT CONVERGED'}: {model.message_} "
                    f"({model.n_iter_} outer iterations)"),
         ("V", f"{model.criterion_:.3f} nats"),
@@ -48,13 +49,21 @@ def head(rows: RowsOfFit, source: str, version: str) -> list[tuple[str, str]]:
     ) if value]
 
 
-def table(rows: RowsOfFit) -> list[dict[str, Any]]:
-    """One dictionary an atom; None where a figure is not known."""
+def _time(whole: float | None, last: float | None) -> str:
+    """Of the fit, where it was kept, and of the last REML fit in it."""
+    parts = ([] if whole is None else [f"{whole:.1f} s"]) + (
+        [] if last is None else [f"last REML fit {last:.1f} s"])
+    return ", ".join(parts)
+
+
+def table(rows: RowsOfFit, order: Sequence[int]) -> list[dict[str, Any]]:
+    """One dictionary an atom, in an order of them; None where a figure is not known."""
     model = rows.model
     figures = {check.name: check.figure for check in model.diagnostics_.checks}
     gains = _over_flat(model)
     out = []
-    for k, atom in enumerate(model.atoms_):
+    for k in order:
+        atom = model.atoms_[k]
         mine = rows.users[:, k]
         count = int(mine.sum())
         out.append({

@@ -45,6 +45,8 @@ COLUMNS = (
 )
 
 TEXTS, NUMBER = ("atom", "topology", "status"), ' class="number-head"'
+SORTED = ' aria-sort="descending"'
+"""The column by which table and cards are in order at first."""
 
 
 def write_report(
@@ -84,7 +86,7 @@ def write_report(
     cards = [card(k, rows, near[k], place < FULL_CARDS) for place, k in enumerate(order)]
     _write(path, "SAE-manifold fit", WITH_ROWS if Z is not None else "",
            "".join([_head(facts.head(rows, source, __version__)),
-                    _atoms(facts.table(rows)), _cards(cards, rows),
+                    _atoms(facts.table(rows, order)), _cards(cards, rows),
                     _residuals(data["residuals"]), _noise(data["noise"]),
                     _checks(model.diagnostics_.checks), _trace(),
                     f"<section><h2>Summary</h2><pre>{escape(model.summary())}</pre></section>"]),
@@ -126,7 +128,8 @@ def _head(pairs: Sequence[tuple[str, str]]) -> str:
 
 def _atoms(table: list[dict[str, Any]]) -> str:
     heads = "".join(
-        f'<th scope="col"{"" if name in TEXTS else NUMBER} title="{escape(help_)}">'
+        f'<th scope="col"{"" if name in TEXTS else NUMBER} title="{escape(help_)}"'
+        f'{SORTED if name == "evidence" else ""}>'
         f'<button type="button">{escape(shown)}</button></th>' for name, shown, help_ in COLUMNS)
     rows = "".join(f"<tr>{''.join(_cell(name, item[name]) for name, _, _ in COLUMNS)}</tr>"
                    for item in table)

@@ -58,6 +58,7 @@ def choose_n_atoms(
     table: list[tuple[int, float]] = []
     since = 0
     for n_atoms in range(_fewest(settings, most), min(most, len(rows.Z) - 1) + 1):
+        settings.stages.enter(f"fit of {n_atoms} atoms")
         try:
             found = fit_starts(rows, topology_for(n_atoms), settings, rng)
         except InnerConvergenceError as error:

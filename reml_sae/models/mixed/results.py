@@ -8,7 +8,7 @@ those of G groups' effects are G q - sum_g tr(G_gg Psi^-1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import t as t_law
@@ -53,13 +53,13 @@ class FittedModel(Fit, Protocol):
 
 
 def mixed_summary(
-    model: MixedArrow, fit: FittedModel, *, curvature: Curvature = "majorizer"
+    model: Any, fit: FittedModel, *, curvature: Curvature = "majorizer"
 ) -> MixedSummary:
     """Estimates of a fitted mixed model.
 
     Parameters
     ----------
-    model : MixedModel
+    model : MixedModel or NonlinearMixedModel
     fit : FitResult
         Made by ``fit_reml(model)``.
     curvature : "majorizer" or "exact"

@@ -163,9 +163,8 @@ function drawCard(element) {
   const right = node("div", { class: card.surface ? "wide row" : "" });
   for (const c of card.n ? card.coordinates : []) right.append(histogram(c, `coordinate ${c.name}`, c === card.coordinates[0]));
   if (card.amplitude) right.append(histogram(card.amplitude, "amplitude", false));
-  body.append(left, right);
   for (const flag of card.flags) body.append(node("p", { class: `wide ${flag.status}` }, `${flag.status}: ${flag.text}`));
-  body.append(node("div", { class: "wide" }, topRows(card.rows), neighbours(card.neighbours)));
+  body.append(left, right, node("div", { class: "wide rows" }, topRows(card.rows), neighbours(card.neighbours)));
 }
 
 const PALETTE = ["#1c5fa8", "#c65a11", "#2a7d3f", "#8a3fa0", "#a3161b", "#5f6b76", "#0b8a9a", "#9a7400"];
