@@ -38,12 +38,16 @@ LONGEST = 2**62
 
 
 class Tensor(NamedTuple):
-    """An array: its axes by name, and the range of its entries; ``mask`` are bytes 0 and 1."""
+    """An array: its axes by name, and the range of its entries.
+
+    A ``mask`` has bytes 0 and 1; what is ``known`` has no NaN.
+    """
 
     axes: str
     low: float = -STATE
     high: float = STATE
     mask: bool = False
+    known: bool = True
 
 
 TENSORS = {
@@ -51,7 +55,7 @@ TENSORS = {
     "offset_": Tensor("p", -LARGEST, LARGEST),
     "intercept_": Tensor("p", -LARGEST, LARGEST),
     "rho_": Tensor("rho"),
-    "gradient_": Tensor("rho", -LARGEST, LARGEST),
+    "gradient_": Tensor("rho", -LARGEST, LARGEST, known=False),
     "beta": Tensor("decoders p"),
     "assignments": Tensor("n k"),
     "gates": Tensor("n k", mask=True),
@@ -137,7 +141,7 @@ def _check_tensor(
     if value.dtype != dtype:
         raise ArtifactError(f"{name} is of type {value.dtype}, expected {dtype}")
     low, high = (0.0, 1.0) if asked.mask else (asked.low, asked.high)
-    bad = ~((value >= low) & (value <= high))
+    bad = ~((value >= low) & (value <= high) | (np.isnan(value) & (not asked.known)))
     if bad.any():
         where = np.argwhere(bad)[0].tolist()
         raise ArtifactError(f"{name}{where} = {value[tuple(where)]} is no number from {low:g} to "
