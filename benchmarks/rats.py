@@ -34,6 +34,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from reml_sae.datasets._alignment import UNIMODULAR
+from reml_sae.discovery.starts.protocol import on_one_atom
 
 try:
     from dreimac import ToroidalCoords
@@ -132,7 +133,7 @@ def fitted(rows, true, held, unit, family="gaussian"):
     options = {"topology": SHAPE[true.shape[1]], "family": family, "integration": "laplace",
                "max_time": MOST_SECONDS}
     model, seconds = fit(rows[~held], **options)
-    truth = fit_from(rows[~held], true[~held], **options)[0]
+    truth = fit_from(rows[~held], on_one_atom(true[~held]), **options)[0]
     missed = gap(model.encode(rows[held]).coordinates[0], true[held])
     return distance(missed, unit), model.criterion_ - truth.criterion_, seconds, model.converged_
 

@@ -156,7 +156,7 @@ def _config(name: str) -> dict[str, Any]:
         raise InputError(f"--config={name!r}: there is no such file")
     try:
         values = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--config={name!r} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"--config={name!r} must hold an object of names and values, got "

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["pass", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Check:
     """
 
     name: str
-    status: str
+    status: Status
     figure: float
     message: str
     rows: tuple[int, ...] = ()

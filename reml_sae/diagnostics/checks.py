@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import laplace_certificate
-from reml_sae.diagnostics.check import Check
+from reml_sae.diagnostics.check import Check, Status
 from reml_sae.diagnostics.noise import NoiseAccount, extreme_check, undescribed_check
 from reml_sae.diagnostics.report import write_checks
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
@@ -54,7 +54,7 @@ class Diagnostics:
     """
 
     checks: tuple[Check, ...]
-    figures: dict[str, Any]
+    figures: dict[str, float | int | str]
     trace: REMLTrace = field(repr=False)
     noise: NoiseAccount | None = None
 
@@ -155,7 +155,7 @@ def _graded(name: str, good: bool, figure: float, message: str) -> Check:
 
 
 def _occupancy(k: int, count: int, n: int) -> Check:
-    status = "fail" if count <= EMPTY_ROWS else "pass"
+    status: Status = "fail" if count <= EMPTY_ROWS else "pass"
     what = "carries nothing; fit fewer atoms" if count <= EMPTY_ROWS else f"{count} of {n} rows"
     return Check(f"atom {k} occupancy", status, count / n, what)
 
@@ -167,7 +167,8 @@ def _coverage(k: int, atom: Manifold, t: Array) -> Check:
     cells = cells[away <= away.min() + BULK]
     apart = np.stack([atom.distance(np.broadcast_to(cell, t.shape), t) for cell in cells])
     share = np.unique(apart.argmin(axis=0)).size / min(len(cells), len(t))
-    status = ("fail" if share < LOWEST_COVERAGE else "warn" if share < LOW_COVERAGE else "pass")
+    status: Status = ("fail" if share < LOWEST_COVERAGE else
+                      "warn" if share < LOW_COVERAGE else "pass")
     return Check(f"atom {k} coverage", status, share,
                  f"share of {len(cells)} cells of the {atom.name} in use")
 
@@ -176,7 +177,8 @@ def _tangent(k: int, slopes: Array, dim: int) -> Check:
     values = np.linalg.svd(slopes, compute_uv=False)[:, :dim]
     top = values.max(initial=0.0)
     ratio = float(np.quantile(values[:, -1], 0.05) / top) if top > 0 else 0.0
-    status = ("fail" if ratio < LOWEST_TANGENT else "warn" if ratio < LOW_TANGENT else "pass")
+    status: Status = ("fail" if ratio < LOWEST_TANGENT else
+                      "warn" if ratio < LOW_TANGENT else "pass")
     return Check(f"atom {k} tangent", status, ratio,
                  "smallest over largest tangent singular value, 5 % quantile")
 
@@ -196,7 +198,7 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
                                 result.rho)
     errors = found.log_ratio - model.assignment.shut_gain(model.active)[rows]
     error, spread = float(errors.mean()), float(errors.std() / np.sqrt(len(errors)))
-    status = "warn" if abs(error) > LARGE_ERROR else "pass"
+    status: Status = "warn" if abs(error) > LARGE_ERROR else "pass"
     return Check("row integrals", status, error,
                  f"error of Laplace's method in nats a row, +- {spread:.1g}, which V has too: by "
                  f"importance sampling of {len(rows)} rows")
@@ -221,7 +223,7 @@ def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:
             size = np.linalg.norm(beta[model.layout.basis_slices[i]])
             if np.linalg.norm(ci - cj) < 0.2 * size and cosine > worst:
                 worst, pair = cosine, f"atoms {j} and {i}"
-    status = "warn" if worst > HIGH_COSINE else "pass"
+    status: Status = "warn" if worst > HIGH_COSINE else "pass"
     return Check("duplicate atoms", status, worst, f"largest subspace cosine: {pair}")
 
 

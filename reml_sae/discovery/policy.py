@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from reml_sae.errors import InputError
 from reml_sae.relaxations.policy import PursuitPolicy, RelaxationPolicy
+
+FARTHEST = 100
+"""How many times the present value one from a file may be: other versions' are not farther."""
 
 
 @dataclass(frozen=True)
@@ -255,17 +261,38 @@ class SearchPolicy:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchPolicy:
-        """Inverse of `to_dict`; what an older artifact does not hold is as it is by default."""
-        changed: SearchPolicy = _changed(cls(), values)
+        """Inverse of `to_dict`; what an older artifact does not hold is as it is by default.
+
+        Raises
+        ------
+        InputError
+            Naming a value that no version has.
+        """
+        changed: SearchPolicy = _changed(cls(), values, "policy")
         return changed
 
 
-def _changed(topic: Any, values: Mapping[str, Any]) -> Any:
+def _changed(topic: Any, values: Mapping[str, Any], place: str) -> Any:
     """The dataclass with these values, field by field; others than it has are left out."""
     kept = {}
     for name, value in values.items():
         if name in vars(topic):
             own = getattr(topic, name)
-            kept[name] = (_changed(own, value) if is_dataclass(own)
-                          else tuple(value) if isinstance(value, list) else value)
+            kept[name] = (_changed(own, value, f"{place}.{name}") if is_dataclass(own)
+                          else _in_range(own, value, f"{place}.{name}"))
     return replace(topic, **kept)
+
+
+def _in_range(own: Any, value: Any, place: str) -> Any:
+    """A value beside the one that it replaces, of its sort and its order of magnitude."""
+    if isinstance(own, tuple):
+        if not isinstance(value, list | tuple) or not 0 < len(value) <= FARTHEST:
+            raise InputError(f"{place} must be a list of numbers, got {value!r:.60}")
+        return tuple(_in_range(own[0], item, f"{place}[{i}]") for i, item in enumerate(value))
+    sort = int if isinstance(own, int) else int | float
+    low = (1 if sort is int else 0.0) if own >= 0.0 else -np.inf
+    high = FARTHEST * max(abs(own), 1.0)
+    if isinstance(value, bool) or not isinstance(value, sort) or not low <= value <= high:
+        raise InputError(f"{place} must be {'an integer' if sort is int else 'a number'} from "
+                         f"{low:g} to {high:g}, got {value!r:.60}")
+    return value

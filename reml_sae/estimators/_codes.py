@@ -287,7 +287,8 @@ def _read_npz(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], Ma
     if not Path(path).is_file():
         raise InputError(f"path={name!r}: there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as handle:
+        # numpy leaves a file open that it opened itself and cannot read
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as handle:
             arrays = {key: handle[key] for key in handle.files}
         return arrays, json.loads(str(arrays.pop("description", "{}")))
     except (ValueError, OSError, EOFError, BadZipFile, RuntimeError) as error:

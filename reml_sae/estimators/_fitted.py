@@ -157,8 +157,10 @@ class FittedSAE:
         Raises
         ------
         InputError
-            Where a penalty holds values for another number of rows.
+            Where the family cannot have produced them, or a penalty holds values for another number
+            of rows.
         """
+        self.family.check(data)
         for term in self.penalties:
             check_rows(term, len(data))
         model = self.model(data)

@@ -18,7 +18,7 @@ from reml_sae.discovery.encode import Remembered
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
 from reml_sae.errors import ArtifactError
-from reml_sae.estimators._artifact_checks import check_fit
+from reml_sae.estimators._artifact_checks import NOISE, check_fit
 from reml_sae.estimators._codes import ARRAYS, TABLES, Codes
 from reml_sae.estimators._codes import KIND as CODES
 from reml_sae.estimators._fitted import FittedSAE
@@ -33,9 +33,9 @@ from reml_sae.models import PenaltyTerm
 Tensors = dict[str, NDArray[Any]]
 
 KIND = "SAEManifold"
+NOT_OF_A_FILE = ("callbacks", "checkpoint", "executor")
+"""Parameters that are no values: what they name is of the machine that has it."""
 CODES_READER = "read it with reml_sae.Codes.load, a table with pandas"
-NOISE = "noise."
-"""How the names of the noise's own tensors begin."""
 FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integration")
 
 
@@ -104,8 +104,9 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
         raise ArtifactError(f"path={name!r} does not hold a fitted SAEManifold")
     try:
         fitted, parameters = _read(tensors, metadata)
-        check_fit(fitted)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        check_fit(fitted, tensors)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError,
+            ArithmeticError) as error:
         what = repr(error) if isinstance(error, LookupError) else error
         raise ArtifactError(f"path={name!r} does not hold a whole fit: {what}") from error
     return fitted, parameters
@@ -113,6 +114,8 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
 
 def _read(tensors: Tensors, metadata: dict[str, Any]) -> tuple[FittedSAE, dict[str, Any]]:
     parameters = dict(metadata["parameters"])
+    for name in parameters.keys() & NOT_OF_A_FILE:
+        raise ArtifactError(f"parameters.{name} is no parameter that a file may set")
     assignment = get_assignment(parameters["assignment"], len(metadata["atoms"]),
                                 n_active=parameters["n_active"],
                                 temperature=parameters["temperature"])
@@ -179,7 +182,7 @@ def _plain(parameters: dict[str, Any], fitted: FittedSAE) -> dict[str, Any]:
     """Parameters of an estimator as plain values, what the search chose in place of "auto"."""
     plain = {name: value.item() if isinstance(value, np.generic) else value
              for name, value in parameters.items()
-             if name not in ("callbacks", "checkpoint", "executor")}
+             if name not in NOT_OF_A_FILE}
     family: Any = fitted.family  # every family is a dataclass
     own = {item.name: getattr(family, item.name) for item in fields(family)}
     key = "row_noise" if isinstance(family, StudentTRows) else "family"

@@ -136,6 +136,11 @@ class HarmonicRoughnessPenalty(DecoderQuadratic):
         _fields.integer("repeats", self.repeats, 1)
         super().__post_init__()
 
+    @property
+    def basis_size(self) -> int:
+        """M; told without the matrix, which a wrong size would make huge."""
+        return self.period * self.repeats
+
     def matrix(self) -> Array:
         """Diagonal of the c_h, (M, M)."""
         h = (np.arange(self.period) + 1) // 2

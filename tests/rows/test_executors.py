@@ -97,7 +97,7 @@ def test_no_cluster_there():
         list(DaskRows("tcp://127.0.0.1:9", timeout="1s").map(Product(), []))
 
 
-@pytest.mark.parametrize("executor", [0, -2, True, 1.5, "", object(), len])
+@pytest.mark.parametrize("executor", [0, -2, True, 1.5, "", "nowhere", "tcp://x", object(), len])
 def test_what_executes_no_rows_is_refused(executor):
     with pytest.raises(InputError, match="executor"):
         row_map(executor)

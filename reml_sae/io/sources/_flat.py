@@ -133,7 +133,7 @@ def open_safetensors(path: Path, tensor: str, name: str) -> FlatRows:
         code, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
         first, last = (int(byte) for byte in entry["data_offsets"])
         end = begin + max(int(other["data_offsets"][1]) for other in header.values())
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise _broken(name, "its header is not complete") from error
     if end > path.stat().st_size:
         raise _broken(name, f"it has {path.stat().st_size} bytes and its header speaks of {end}")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -286,7 +287,7 @@ def _points(jet: Array, b: Array) -> Array:
     """A jet (N, .., M) of the basis times the decoder (M, r), or every row's own (N, M, r)."""
     if b.ndim == 2:
         return jet @ b
-    flat = jet.reshape(len(jet), -1, jet.shape[-1]) @ b
+    flat = jet.reshape(len(jet), prod(jet.shape[1:-1]), jet.shape[-1]) @ b
     return flat.reshape(*jet.shape[:-1], b.shape[2])
 
 
