@@ -23,7 +23,8 @@ def test_shapes_that_began_on_the_rows_of_each_other(monkeypatch):
         start = CodeStart(Candidate(first, first.astype(float), t), None)
         monkeypatch.setattr("reml_sae.discovery.first_fit.find_code_starts",
                             starts_with(start, find_code_starts))
-        model = rs.SAEManifold(n_atoms=2, topology=SHAPES, assignment="topk", noise="isotropic", n_init=1).fit(plant.Z)
+        model = rs.SAEManifold(n_atoms=2, topology=SHAPES, assignment="topk",
+                               noise="isotropic", n_init=1).fit(plant.Z)
         scores = recovery_scores(plant, model.codes_, [atom.topology for atom in model.atoms_])
         right += not scores.mismatched and scores.assignment_accuracy > 0.95
         exchanged += any(move.kind == "exchange" and move.accepted for move in model.search_.moves)
