@@ -7,7 +7,7 @@ A file is read and used as its users do.
 - foreign: another exception, or a warning of arithmetic; not finite: figures that are not.
 - hang: CPU seconds beyond 10; memory: more than 1 GB; dead: the process was killed.
 
-    PYTHONPATH=. python benchmarks/mutations.py --mutations 1400 > benchmarks/results/mutations.txt
+    PYTHONPATH=. python benchmarks/mutations.py --mutations 1112 > benchmarks/results/mutations.txt
 """
 
 import argparse

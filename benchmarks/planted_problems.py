@@ -148,8 +148,8 @@ def row(number):
 
 def counts(lines):
     """Verdicts by number of atoms and gates, what V says of the wrong ones, and the times."""
-    rows = [(int(line[:4]), line[48:55].strip(), line[70:80].strip(), float(line[81:95]),
-             float(line[123:131])) for line in lines]
+    rows = [(int(line[:4]), line[48:55].strip(), line[71:81].strip(), float(line[82:96]),
+             float(line[126:133])) for line in lines]
     print(f"\n{'atoms':<6}{'gates':<9}{'fits':>6}{'right':>7}{'honest':>8}{'broken':>8}"
           f"{'confident':>11}"
           f"{'of these V lower':>18}{'V higher':>10}{'cpu s, median':>15}{'highest':>9}")

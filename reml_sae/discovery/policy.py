@@ -180,6 +180,8 @@ class MovePolicy:
     """Count of topologies that are tried in the joint model in the place of one."""
     rival_per_row: float = 0.75
     """Nats a row by which they may be behind it on the atom's own rows."""
+    most_exchanges: int = 2
+    """Count of other pairs of shapes and rows that are tried in the joint model."""
     rough_share: float = 0.05
     """Share of an atom's variance by rough functions below which its chart is that of its simplest
     shape, but for details."""

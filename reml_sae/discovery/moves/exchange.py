@@ -1,0 +1,102 @@
+"""Shapes that were asked for, on the rows of each other's atoms.
+
+Starts tell rings from flats and what they span, no more: an arc may take the rows of a circle, and
+a sphere those of a torus, with every row in the right company. So each of the shapes is fitted to
+the rows of each atom alone, and the pairs of shapes and rows whose V in sum is least, or not far
+above that of the present ones, are started anew in the joint model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.fitting import Fitted, Settings
+from reml_sae.discovery.local import codes_of, local_rows, rough_criterion
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
+from reml_sae.discovery.place import place_rows
+from reml_sae.discovery.strengths import known_of
+from reml_sae.manifolds import Manifold
+from reml_sae.relaxations.axes import principal_scores, sample_index
+from reml_sae.typing import Array, Index
+
+UNUSABLE = 1e12
+
+
+class Exchange:
+    """Atoms take over each other's rows where V falls."""
+
+    kind = "exchange"
+    names_only = False
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Where several shapes were asked for: those that evidence chose are on their own rows."""
+        return (context.structure.topology is not None
+                and len({atom.label for atom in fitted.model.atoms}) > 1)
+
+    def propose(self, fitted: Fitted, context: Context) -> Proposals:
+        """Other pairs of shapes and rows, the most hopeful first, until one is accepted."""
+        local = [local_rows(fitted, k, context.settings.policy)
+                 for k in range(len(fitted.model.atoms))]
+        if not all(len(rows) for rows, _ in local):
+            return
+        for whose in _pairings(fitted, [X for _, X in local], context):
+            if (yield _exchanged(fitted, whose, local, context)) is not fitted:
+                return
+
+
+def _pairings(fitted: Fitted, data: list[Array], context: Context) -> list[Index]:
+    """The atom (K,) whose rows each shape may take: the least V of all, or of two exchanged."""
+    atoms, policy = fitted.model.atoms, context.settings.policy.move
+    values, every = _values_alone(atoms, data, context), np.arange(len(atoms))
+    found = {tuple(linear_sum_assignment(values)[1].tolist())}
+    for pair in combinations(every.tolist(), 2):
+        swapped = every.copy()
+        swapped[list(pair)] = pair[::-1]
+        found.add(tuple(swapped.tolist()))
+    labels = [atom.label for atom in atoms]
+    limit = np.trace(values) + policy.within_per_row * len(fitted.model.Z)
+    rises = {whose: values[every, list(whose)].sum() for whose in found
+             if any(labels[k] != labels[j] for k, j in enumerate(whose))}
+    ranked = sorted((value, whose) for whose, value in rises.items() if value < limit)
+    return [np.array(whose) for _, whose in ranked[: policy.most_exchanges]]
+
+
+def _values_alone(atoms: Sequence[Manifold], data: list[Array], context: Context) -> Array:
+    """V (K, K) of each shape fitted roughly to the rows of each atom; large where that fails."""
+    policy, rng = context.settings.policy, context.rng
+    values = np.empty((len(atoms), len(atoms)))
+    for k, X in enumerate(data):
+        chosen = sample_index(len(X), policy.move.flat_rows, rng)
+        scores = principal_scores(X[chosen], policy.topology.most_columns)
+        by_shape = {atom.label: rough_criterion(scores, atom, context.settings, rng)
+                    for atom in {atom.label: atom for atom in atoms}.values()}
+        values[:, k] = [by_shape[atom.label] * len(X) / len(chosen) for atom in atoms]
+    return np.asarray(np.minimum(values, UNUSABLE))
+
+
+def _exchanged(
+    fitted: Fitted, whose: Index, local: list[tuple[Index, Array]], context: Context
+) -> Proposal:
+    """The model whose atom k has the rows of the present atom ``whose[k]``."""
+    atoms = fitted.model.atoms
+    moved = np.flatnonzero(whose != np.arange(len(atoms))).tolist()
+
+    def fit(settings: Settings) -> Fitted | None:
+        codes = codes_of(fitted)
+        coordinates = codes.coordinates.copy()
+        for k in moved:
+            rows, X = local[whose[k]]
+            where = fitted.model.layout.coordinate_slices[k]
+            coordinates[:, where] = atoms[k].grid(1)[:1]
+            coordinates[rows, where] = place_rows(X, atoms[k], settings.policy, context.rng)
+        codes = Candidate(codes.support[:, whose], codes.amplitudes[:, whose], coordinates)
+        known = {key: value for key, value in known_of(fitted).items() if key.atom not in moved}
+        return refitted(fitted, atoms, codes, known, settings)
+
+    named = ", ".join(f"{atoms[k].label} on the rows of atom {whose[k]}" for k in moved)
+    return Proposal(moved[0], named, -context.settings.policy.move.restart_gain, fit)
