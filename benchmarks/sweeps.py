@@ -96,7 +96,7 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     backend = get_backend(device)
     Z, labels = planted(case, backend, seed)
     start, cpu = synchronised(backend), time.process_time()
-    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, np.random.default_rng(seed))
+    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, seed)
     whole, cpu = synchronised(backend) - start, time.process_time() - cpu
     offset, seconds = np.zeros(case.p), []
     for candidates in (None, fit.codes.candidates):

@@ -26,8 +26,12 @@ class SweepPolicy:
     """Log precision of log amplitudes at first, as in other starts."""
     most_seeded: int = 30
     """Count of sweeps of seed rows at most ..."""
-    most_repairs: int = 12
-    """... and of times that atoms which rows hardly need begin again elsewhere."""
+    most_ranked: int = 6
+    """... of which so many tell which of two kinds of seeds is better."""
+    most_repairs: int = 24
+    """Count of times at most that atoms which rows hardly need begin again elsewhere."""
+    most_rounds: int = 3
+    """Count of samples at most: one that knows no better ends the fit."""
     most_sweeps: int = 60
     """Count of sweeps of all rows at most."""
     tol: float = 1e-3
