@@ -75,7 +75,8 @@ class SweepCheckpoint:
         try:
             write_artifact(self._path, tensors, {
                 "round": progress.round, "values": progress.values, "recent": progress.recent,
-                "reroute": progress.reroute, "dispersion": state.dispersion, "amplitudes": state.amplitude_precision})
+                "reroute": progress.reroute, "dispersion": state.dispersion,
+                "amplitudes": state.amplitude_precision})
         except InputError as error:
             # a fit is worth more than what it could go on from
             self._path = None

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -35,8 +36,8 @@ from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
 
-Watch = Callable[[Progress, float], object]
-"""Told of every sweep: where the fit is, and the objective of the rows that were swept."""
+Watch = Callable[[Literal["sample", "sweep"], SweepState, float], object]
+"""Told of every sweep, over a sample or all rows: its state, and the objective of its rows."""
 _NEAR: tuple[Near, ...] = ("angle", "distance")
 
 
@@ -75,7 +76,7 @@ def fit_sweeps(
     Z: Array | DeviceArray, atoms: Sequence[Manifold], backend: Backend, seed: int,
     policy: SweepPolicy | None = None, *, row_map: RowMap | None = None,
     checkpoint: SweepCheckpoint | None = None, deadline: Deadline | None = None,
-    watch: Watch = lambda progress, value: None,
+    watch: Watch = lambda stage, state, value: None,
 ) -> SweepFit:
     """Fit atoms to rows of which each uses one.
 
@@ -229,7 +230,7 @@ class _Fit:
         while True:
             found = rows.at(state, candidates, not stale)
             values.append(found.value)
-            self.watch(Progress(0, state), found.value)
+            self.watch("sample", state, found.value)
             done = rows.settled(values)
             if len(values) > most or self.deadline.passed or (done and not stale):
                 return found
@@ -269,7 +270,7 @@ class _Fit:
             found = rows.at(progress.state, progress.candidates, progress.reroute)
             progress = replace(progress, values=(*progress.values, found.value),
                                recent=(*progress.recent, found.value))
-            self.watch(progress, found.value)
+            self.watch("sweep", progress.state, found.value)
             logger.info("sweep %d: objective %.4f", len(progress.values), found.value)
             done, fresh = rows.settled(progress.recent), progress.reroute
             if (done and fresh) or self.deadline.passed or (

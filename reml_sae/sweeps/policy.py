@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from reml_sae.sweeps.nodes import Fineness
 
@@ -34,5 +36,18 @@ class SweepPolicy:
     """Count of samples at most: one that knows no better ends the fit."""
     most_sweeps: int = 60
     """Count of sweeps of all rows at most."""
+    n_encoded: int = 4
+    """Count of atoms that are compared where a row is encoded."""
+    row_steps: int = 30
+    """Count of Newton steps of a row that is encoded, at most."""
     tol: float = 1e-3
     """Nats a row that the sweeps to come, by the shrink rate of the last gains, may still gain."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for an artifact."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "fineness": Fineness(**values["fineness"])})

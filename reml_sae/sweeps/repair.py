@@ -76,7 +76,8 @@ def moved(
     places: list[int] = []
     for donor, place in zip(donors[:most], worst, strict=False):
         rows = np.flatnonzero(codes.labels == place)
-        if sums.needs[donor] > (BOLD if bold else SURE) * lost[place] or donor == place or len(rows) < LEAST_NEAR:
+        needed = sums.needs[donor] > (BOLD if bold else SURE) * lost[place]
+        if needed or donor == place or len(rows) < LEAST_NEAR:
             break
         number, kind = next((j, kind) for j, kind in enumerate(state.kinds) if donor in kind.atoms)
         near: Near = "angle" if len(places) % 2 == 0 else "distance"
