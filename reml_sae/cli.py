@@ -113,9 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--config", help="TOML or JSON file with the arguments of SAEManifold")
     fit.add_argument("--labels", help="file with a text a line for every row, for the report")
     fit.add_argument("-o", "--out", required=True, help="folder; it is made")
-    fit.add_argument("--resume", action="store_true",
-                     help="go on with a fit to the same folder that was stopped or killed, after "
-                     "the last REML fit that it completed, to the same result to the bit")
+    there = fit.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true",
+                       help="go on with a fit to the same folder that was stopped or killed, after "
+                       "the last REML fit that it completed, to the same result to the bit")
+    there.add_argument("--overwrite", action="store_true",
+                       help="replace the fit in the folder, or what is left of one that was "
+                       "stopped; by default a folder that holds either is refused")
 
     encode = command("encode", "write the codes of rows under a fitted model")
     encode.add_argument("folder", help="folder that fit wrote")

@@ -47,10 +47,10 @@ def demo(options: argparse.Namespace) -> None:
     """Fit the bundled calendar data and show where the weekdays sit."""
     data = datasets.load_weekdays()
     print(f"Fitting one circle to {data.description}:\n{len(data.Z)} rows of 7 weekdays in 20 "
-          "sentences, each sentence's mean taken out.\n")
+          "sentences, each sentence's mean taken out, by\n"
+          "    reml_sae.SAEManifold(n_atoms=1).fit(reml_sae.datasets.load_weekdays().Z)\n")
     begun = time.perf_counter()
-    circle = rs.manifolds.Circle(n_harmonics=1)
-    model = rs.SAEManifold(n_atoms=1, topology=circle, verbose=1).fit(data.Z)
+    model = rs.SAEManifold(n_atoms=1, verbose=1).fit(data.Z)
     seconds = time.perf_counter() - begun
     print(model.summary())
     angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
@@ -79,14 +79,12 @@ def fit(options: argparse.Namespace) -> int:
         arguments["topology"] = (options.topology[0] if len(options.topology) == 1
                                  else options.topology)
     check_folder(options.out, "--out")
-    checkpoint = Path(options.out) / CHECKPOINT
-    if checkpoint.exists() and not options.resume:
-        raise InputError(f"{str(checkpoint)!r} is of a fit that was stopped; add --resume to go on "
-                         "with it, or remove it")
-    Z = read_matrix(options.data, "data")
-    labels = _labels(options.labels, len(Z))
+    checkpoint = _checkpoint(options)
+    source = open_rows(options.data, "data")
+    labels = _labels(options.labels, source.shape[0])
     verbose = 0 if options.quiet else 1
-    model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(Z)
+    model = rs.SAEManifold(**{"verbose": verbose, "checkpoint": checkpoint, **arguments}).fit(
+        source)
     if _is_worse(model, Path(options.out) / FIT_FILE):
         print(f"reml-sae: the fit in {options.out} is no worse than what was stopped, and is kept; "
               "--resume goes on", file=sys.stderr)
@@ -96,6 +94,8 @@ def fit(options: argparse.Namespace) -> int:
     if not model.message_.startswith(STOPPED):
         remove_checkpoint(checkpoint)
     try:
+        Z = read_matrix(source)
+        check_same_rows({"the fit": model.data_digest_, options.data: matrix_digest(Z)})
         _write_report(model, folder, Z, labels, options.data)
     except KeyboardInterrupt:
         print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
@@ -103,6 +103,20 @@ def fit(options: argparse.Namespace) -> int:
     print(model.summary())
     print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
     return _status(model)
+
+
+def _checkpoint(options: argparse.Namespace) -> Path:
+    """Where a fit is kept while it is made, in a folder that holds none unless that may go."""
+    checkpoint, there = Path(options.out) / CHECKPOINT, Path(options.out) / FIT_FILE
+    if options.overwrite:
+        remove_checkpoint(checkpoint)
+    elif checkpoint.exists() and not options.resume:
+        raise InputError(f"{str(checkpoint)!r} is of a fit that was stopped; add --resume to go on "
+                         "with it, or --overwrite to begin anew")
+    elif there.exists() and not checkpoint.exists():
+        raise InputError(f"{str(there)!r} is a fit that was not stopped; name another folder, or "
+                         "add --overwrite to replace it")
+    return checkpoint
 
 
 def _is_worse(model: rs.SAEManifold, path: Path) -> bool:

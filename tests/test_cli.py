@@ -326,9 +326,40 @@ def test_what_was_stopped_does_not_replace_a_better_fit(folder, tmp_path, capsys
     out = str(tmp_path / "out")
     assert main(["fit", str(folder / "Z.npy"), "-k", "2", "-q", "-o", out]) == 0
     before = (tmp_path / "out" / "fit.safetensors").read_bytes()
-    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "--max-time", "1e-6", "-o", out]) == 3
+    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "--max-time", "1e-6", "--overwrite",
+                 "-o", out]) == 3
     assert "is kept" in capsys.readouterr().err
     assert (tmp_path / "out" / "fit.safetensors").read_bytes() == before
+
+
+def test_a_fit_replaces_another_when_it_is_told_to(folder, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(folder / "out", tmp_path / "out")
+    again = ["fit", str(folder / "Z.npy"), "-k", "1", "--n-init", "1", "-q", "-o", str(out)]
+    fit, before = rs.SAEManifold.fit, (out / "fit.safetensors").read_bytes()
+    monkeypatch.setattr(rs.SAEManifold, "fit", lambda *_: pytest.fail("the work was begun"))
+    for more in ([], ["--resume"]):
+        assert main([*again, *more]) == 2
+        assert "add --overwrite to replace it" in capsys.readouterr().err
+    assert (out / "fit.safetensors").read_bytes() == before
+    monkeypatch.setattr(rs.SAEManifold, "fit", fit)
+    assert main([*again, "--max-time", "1e-6", "--overwrite"]) == 3
+    assert (out / "checkpoint").exists()
+    assert main([*again, "--overwrite", "--topology", "linear"]) == 0  # other than the stopped one
+    assert len(rs.load(out).atoms_) == 1 and not (out / "checkpoint").exists()
+
+
+def test_rows_are_held_once_and_refused_before_they_are_read(folder, tmp_path, monkeypatch, capsys):
+    from reml_sae.estimators import _streaming
+
+    seen = []
+    monkeypatch.setattr(rs.SAEManifold, "fit", lambda model, Z: seen.append(Z) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["fit", str(folder / "Z.npy"), "-k", "2", "-o", str(tmp_path / "out")])
+    assert isinstance(seen[0], rs.io.RowSource)  # a header that was read, no rows
+    monkeypatch.undo()
+    monkeypatch.setattr(_streaming, "available_bytes", lambda: 1000)
+    assert main(["fit", str(folder / "Z.npy"), "-k", "2", "-o", str(tmp_path / "out")]) == 2
+    assert "120 rows of 8 numbers" in capsys.readouterr().err
 
 
 def test_every_command_hears_quiet(folder, tmp_path, capsys):

@@ -168,6 +168,7 @@ def test_calendar():
     for template in range(20):
         np.testing.assert_allclose(week.Z[week.groups == template].mean(axis=0), 0.0, atol=1e-12)
     assert "sentence encoder" in week.description
+    assert repr(week).startswith("<Calendar of 140 rows, 384 columns: weekdays in")
     assert (load_weekdays(center_templates=False).Z != week.Z).any()
 
 

@@ -10,6 +10,7 @@ EXAMPLES = sorted(path for path in (Path(__file__).parent.parent / "examples").g
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example(path, capsys):
+def test_example(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert "V =" in capsys.readouterr().out

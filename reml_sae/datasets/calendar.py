@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
@@ -13,7 +13,7 @@ from reml_sae.typing import Array
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calendar:
     """Activations with what is known of their rows.
 
@@ -35,7 +35,10 @@ class Calendar:
     labels: NDArray[np.intp]
     groups: NDArray[np.intp]
     is_weekday: NDArray[np.bool_]
-    description: str = field(repr=False)
+    description: str
+
+    def __repr__(self) -> str:
+        return f"<Calendar of {len(self.Z)} rows, {self.Z.shape[1]} columns: {self.description}>"
 
 
 def load_weekdays(center_templates: bool = True) -> Calendar:

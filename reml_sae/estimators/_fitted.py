@@ -26,7 +26,6 @@ from reml_sae.families import Family, row_degrees
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
-from reml_sae.models.sae.rows import row_rates
 from reml_sae.models.sae.terms import check_rows
 from reml_sae.typing import Array
 
@@ -172,11 +171,6 @@ class FittedSAE:
         """Codes of standardised rows."""
         model, theta = self.encoded(data)
         return fitted_codes(model, theta, self.rho)
-
-    def encode_with_rates(self, data: Array) -> tuple[Codes, Array]:
-        """Codes of standardised rows, and nats (N,) of their numbers as in `row_rates`."""
-        model, theta = self.encoded(data)
-        return fitted_codes(model, theta, self.rho), row_rates(model, theta, self.rho)
 
     def decode_codes(self, codes: Codes) -> Array:
         """`decode` of all that codes hold."""

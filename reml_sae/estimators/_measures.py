@@ -10,21 +10,27 @@ variance sigma^2 that the dictionary leaves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from reml_sae.errors import InputError
 from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._harvest import fitted_codes
+from reml_sae.estimators._streaming import Spread, explained, spread_of_codes
+from reml_sae.models.sae.rows import row_rates
 from reml_sae.relaxations.dictionary import block_dictionary
 from reml_sae.relaxations.policy import BlockPolicy
 from reml_sae.typing import Array, Index, Mask
 
 MOST_LINEAR = 32
 """Atoms a row of the largest linear code that is tried."""
+COMPARED_ROWS = 20_000
+"""Rows from which a linear dictionary is learned at most: it needs them in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,10 @@ class Metrics:
     bits_per_row : float
         Mean length of a code; `reml_sae.estimators._measures` states the coding.
     explained_variance : float
-        About the mean of these rows, all of which count alike.
+        What `score` is: about the mean of these rows, rows at their weights; of families but the
+        Gaussian the share of the deviance.
     mse : float
-        Mean squared error of an entry, in the squared units of Z.
+        Mean squared error of an entry, rows at their weights, in the squared units of Z.
     dead_atoms : tuple of int
         Atoms that none of these rows uses; under softmax, that are the first one of none.
     """
@@ -74,16 +81,20 @@ class LinearComparison:
     ----------
     n_atoms : int
         Of the dictionary: as many vectors as the decoders have.
+    n_rows : int
+        Rows on which both are compared.
     bits, n_numbers, explained_variance : float
         Of the fit, as in `Metrics`.
     linear_bits, linear_explained : (S + 1,) arrays
         Of the linear codes with 0, 1, .. S atoms a row.
     at_equal_bits, at_equal_numbers : float
-        Explained variance of the linear codes at the fit's bits and at its numbers a row, between
-        two of them on the straight line; NaN where no code is as long.
+        Explained variance of the linear codes at the fit's bits and at its numbers a row. Between
+        codes of S and of S + 1 atoms a row it is that of the mixture of both which is as long: the
+        straight line between them, which `print` names. NaN where no code is as long.
     """
 
     n_atoms: int
+    n_rows: int
     bits: float
     n_numbers: float
     explained_variance: float
@@ -93,22 +104,41 @@ class LinearComparison:
     @property
     def at_equal_bits(self) -> float:
         """Explained variance of the linear codes at the fit's bits."""
-        order = np.maximum.accumulate(self.linear_bits)
-        return float(np.interp(self.bits, order, self.linear_explained, right=np.nan))
+        return float(np.interp(self.bits, self._lengths, self.linear_explained, right=np.nan))
 
     @property
     def at_equal_numbers(self) -> float:
         """Explained variance of the linear codes at the fit's numbers a row."""
-        sizes = np.arange(len(self.linear_explained))
-        return float(np.interp(self.n_numbers, sizes, self.linear_explained, right=np.nan))
+        return float(np.interp(self.n_numbers, self._sizes, self.linear_explained, right=np.nan))
+
+    @property
+    def _lengths(self) -> Array:
+        return np.asarray(np.maximum.accumulate(self.linear_bits))
+
+    @property
+    def _sizes(self) -> Array:
+        return np.arange(len(self.linear_explained), dtype=float)
+
+    def _line(self, what: str, at: float, sizes: Array, value: float) -> str:
+        """A row of the table; where it lies between two codes, their numbers of atoms a row."""
+        place = float(np.interp(at, sizes, self._sizes, right=np.nan))
+        if np.isnan(place):
+            atoms = f"more than {len(sizes) - 1}"
+        elif place == int(place):
+            atoms = f"{place:.0f}"
+        else:
+            atoms = f"{int(place)}..{int(place) + 1}"
+        return f"{what:<28}{self.explained_variance:>8.4f}{value:>20.4f}{atoms:>14}"
 
     def __str__(self) -> str:
-        return (f"{'':<28}{'fit':>8}{f'linear, {self.n_atoms} atoms':>20}\n"
-                f"{f'at {self.bits:.1f} bits a row':<28}{self.explained_variance:>8.4f}"
-                f"{self.at_equal_bits:>20.4f}\n"
-                f"{f'at {self.n_numbers:.3g} numbers a row':<28}{self.explained_variance:>8.4f}"
-                f"{self.at_equal_numbers:>20.4f}\n"
-                "explained variance about the mean")
+        return "\n".join([
+            f"{'':<28}{'fit':>8}{f'linear, {self.n_atoms} atoms':>20}{'atoms a row':>14}",
+            self._line(f"at {self.bits:.1f} bits a row", self.bits, self._lengths,
+                       self.at_equal_bits),
+            self._line(f"at {self.n_numbers:.3g} numbers a row", self.n_numbers, self._sizes,
+                       self.at_equal_numbers),
+            f"explained variance about the mean of {self.n_rows} rows; S..S+1: on the straight "
+            "line between linear codes of S and of S + 1 atoms a row"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,47 +182,93 @@ def used_atoms(fitted: FittedSAE, codes: Codes) -> Mask:
                       | (codes.gates & placed & (codes.assignments != 0.0)))
 
 
-def measure(fitted: FittedSAE, data: Array) -> Metrics:
-    """`Metrics` of rows (N, p) in their units.
+@dataclass(frozen=True)
+class Tally:
+    """What codes of some rows add up to, from which `Metrics` of them are.
 
-    Raises
-    ------
-    InputError
-        Where the rows are constant.
+    Attributes
+    ----------
+    n_rows : int
+    n_active, n_numbers, bits, squares : float
+        Sums over the rows; the squares are of the error, rows at their weights.
+    users : (K,) int array
+        Rows that count as one of each atom's.
+    spread : Spread
     """
-    codes, rates = fitted.encode_with_rates(fitted.units.standardised(data))
+
+    n_rows: int
+    n_active: float
+    n_numbers: float
+    bits: float
+    squares: float
+    users: Index
+    spread: Spread
+
+    def __add__(self, other: Tally) -> Tally:
+        """Of both groups of rows."""
+        return Tally(**{item.name: getattr(self, item.name) + getattr(other, item.name)
+                        for item in fields(self)})
+
+    def metrics(self) -> Metrics:
+        """What they are a row.
+
+        Raises
+        ------
+        InputError
+            Where the rows have no variance.
+        """
+        n = self.n_rows
+        return Metrics(
+            n_rows=n, n_active=self.n_active / n, n_numbers=self.n_numbers / n,
+            bits_per_row=self.bits / n, explained_variance=explained([self.spread]),
+            mse=self.squares / (self.spread.weight * len(self.spread.mean)),
+            dead_atoms=tuple(int(k) for k in np.flatnonzero(self.users == 0)))
+
+
+def tally_of(fitted: FittedSAE, data: Array) -> tuple[Tally, Array]:
+    """`Tally` of data (n, p), and the weights of its rows."""
+    model, theta = fitted.encoded(fitted.units.standardised(data))
+    codes = fitted_codes(model, theta, fitted.rho)
     used = used_atoms(fitted, codes)
     size = used.sum(axis=1)
-    total = float(((data - data.mean(axis=0)) ** 2).sum())
-    if total == 0.0:
-        raise InputError("Z is constant, so there is no variance to explain; give more rows")
-    lost = float(((data - fitted.decode_codes(codes)) ** 2).sum())
     dims = np.array([atom.topology.intrinsic_dim if atom.topology.latent_dim else 0
                      for atom in fitted.atoms])
-    dead = ~fitted.assignment.users(codes.assignments, codes.gates).any(axis=0)
-    return Metrics(
-        n_rows=len(data), n_active=float(size.mean()),
-        n_numbers=float((used @ dims + size - fitted.assignment.is_mixture).mean()),
-        bits_per_row=float((rates / np.log(2.0) + _support_bits(fitted, size)).mean()),
-        explained_variance=1.0 - lost / total, mse=lost / data.size,
-        dead_atoms=tuple(int(k) for k in np.flatnonzero(dead)))
+    bits = row_rates(model, theta, fitted.rho) / np.log(2.0) + _support_bits(fitted, size)
+    errors = ((data - fitted.decode_codes(codes)) ** 2).sum(axis=1)
+    tally = Tally(
+        n_rows=len(data), n_active=float(size.sum()),
+        n_numbers=float((used @ dims + size - fitted.assignment.is_mixture).sum()),
+        bits=float(bits.sum()), squares=float(codes.weights @ errors),
+        users=fitted.assignment.users(codes.assignments, codes.gates).sum(axis=0),
+        spread=spread_of_codes(fitted, data, codes, fitted.rho[model.outer.psi]))
+    return tally, codes.weights
 
 
-def compare_linear(fitted: FittedSAE, data: Array, seed: int | None) -> LinearComparison:
-    """`LinearComparison` on rows (N, p) in their units.
+def measure(parts: Iterable[tuple[Tally, Array]]) -> Metrics:
+    """`Metrics` of all chunks of rows."""
+    return reduce(Tally.__add__, (tally for tally, _ in parts)).metrics()
 
-    Raises
-    ------
-    InputError
-        Where the family is not the Gaussian, or the rows are too few.
+
+def compare_linear(
+    parts: Iterable[tuple[Tally, Array]], n_atoms: int, data: Array, seed: int | None
+) -> LinearComparison:
+    """`LinearComparison` on rows.
+
+    Parameters
+    ----------
+    parts : as `tally_of` returns them, of all chunks of the rows
+    n_atoms : int
+        Vectors of the dictionary at most.
+    data : (n, p) array
+    seed : int or None
     """
-    if not fitted.family.has_dispersion:
-        raise InputError(f"compare_linear is for the Gaussian family; {fitted.family.name} has no "
-                         "squared error at which bits could be equal")
-    own = measure(fitted, data)
-    centred = data - data.mean(axis=0)
-    k = min(sum(atom.topology.basis_size for atom in fitted.atoms), len(data) - 1)
-    bits, explained = [0.0], [0.0]
+    parts = list(parts)
+    own = measure(parts)
+    # a row of weight w has noise of variance sigma^2 / w, in both models
+    weights = np.concatenate([part for _, part in parts])
+    centred = np.sqrt(weights)[:, None] * (data - weights @ data / weights.sum())
+    k = min(n_atoms, len(data) - 1)
+    bits, shares = [0.0], [0.0]
     for size in range(1, min(MOST_LINEAR, k, data.shape[1] - 1) + 1):
         start = block_dictionary(centred, [1] * k, size, 1, np.random.default_rng(seed),
                                  BlockPolicy(), exact=True)[0]
@@ -201,11 +277,11 @@ def compare_linear(fitted: FittedSAE, data: Array, seed: int | None) -> LinearCo
         square = (scores**2).sum(axis=0) / np.maximum(start.support.sum(axis=0), 1)
         cost = start.support @ (0.5 * np.log2(1.0 + square / noise))
         bits.append(float(_log2_choose(k, np.array(size)) + cost.mean()))
-        explained.append(start.explained)
+        shares.append(start.explained)
         if bits[-1] >= own.bits_per_row and size >= own.n_numbers:
             break
-    return LinearComparison(k, own.bits_per_row, own.n_numbers, own.explained_variance,
-                            np.array(bits), np.array(explained))
+    return LinearComparison(k, len(data), own.bits_per_row, own.n_numbers, own.explained_variance,
+                            np.array(bits), np.array(shares))
 
 
 def _support_bits(fitted: FittedSAE, size: NDArray[np.intp]) -> Array:

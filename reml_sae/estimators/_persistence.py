@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, TraceRow
 from reml_sae.errors import ArtifactError
 from reml_sae.estimators._artifact_checks import check_fit
-from reml_sae.estimators._codes import Codes
+from reml_sae.estimators._codes import ARRAYS, TABLES, Codes
+from reml_sae.estimators._codes import KIND as CODES
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom
 from reml_sae.estimators._units import Units
@@ -31,6 +33,7 @@ from reml_sae.models import PenaltyTerm
 Tensors = dict[str, NDArray[Any]]
 
 KIND = "SAEManifold"
+CODES_READER = "read it with reml_sae.Codes.load, a table with pandas"
 NOISE = "noise."
 """How the names of the noise's own tensors begin."""
 FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integration")
@@ -91,16 +94,20 @@ def read_fit(path: str | os.PathLike[str]) -> tuple[FittedSAE, dict[str, Any]]:
     InputError
         Where it is not there.
     """
+    name = os.fspath(path)
+    if Path(path).suffix in (*ARRAYS[:1], *TABLES):
+        raise ArtifactError(f"path={name!r} is a file of codes, not of a fit; {CODES_READER}")
     tensors, metadata = read_artifact(path)
+    if metadata.get("kind") == CODES:
+        raise ArtifactError(f"path={name!r} holds codes, not a fit; {CODES_READER}")
     if metadata.get("kind") != KIND:
-        raise ArtifactError(f"{os.fspath(path)} does not hold a fitted SAEManifold")
+        raise ArtifactError(f"path={name!r} does not hold a fitted SAEManifold")
     try:
         fitted, parameters = _read(tensors, metadata)
         check_fit(fitted)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         what = repr(error) if isinstance(error, LookupError) else error
-        raise ArtifactError(f"path={os.fspath(path)!r} does not hold a whole fit: {what}"
-                            ) from error
+        raise ArtifactError(f"path={name!r} does not hold a whole fit: {what}") from error
     return fitted, parameters
 
 

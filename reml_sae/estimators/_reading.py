@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import validate_data
 
 from reml_sae.diagnostics import summary_text, write_report
 from reml_sae.errors import InputError, NotFittedError
 from reml_sae.estimators._codes import Codes, column_names, read_columns
+from reml_sae.estimators._feature_names import compare_names
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._folder import write_folder
 from reml_sae.estimators._measures import (
+    COMPARED_ROWS,
     LinearComparison,
     Metrics,
     TopRows,
     compare_linear,
     measure,
+    tally_of,
     top_rows,
 )
 from reml_sae.estimators._persistence import write_fit
@@ -32,6 +36,7 @@ from reml_sae.estimators._streaming import (
     open_rows_of,
     prediction_of,
     spread_of,
+    spread_rows,
     stream,
 )
 from reml_sae.estimators._units import check_magnitude
@@ -54,6 +59,14 @@ class Reading(TransformerMixin, BaseEstimator):
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         text: str = super().__repr__(N_CHAR_MAX)
         return f"<{text}: {self._fitted.status()}>" if hasattr(self, "_fitted") else text
+
+    def __sklearn_clone__(self) -> Any:
+        """An estimator with the same parameters, not fitted; the executor is not copied but shared.
+
+        A client of a cluster holds connections, of which there is no copy.
+        """
+        bare = copy(self).set_params(executor=None)
+        return BaseEstimator.__sklearn_clone__(bare).set_params(executor=self.executor)
 
     # --- codes -----------------------------------------------------------------------------------
 
@@ -112,8 +125,7 @@ class Reading(TransformerMixin, BaseEstimator):
     @single_threaded
     def predict(self, Z: Any) -> Array:
         """Reconstruction of rows, (N, p)."""
-        parts = list(self._stream(Z, prediction_of))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return _joined(self._stream(Z, prediction_of))
 
     @single_threaded
     def score(self, Z: Any, y: object = None) -> float:
@@ -196,8 +208,11 @@ class Reading(TransformerMixin, BaseEstimator):
         The dose is a change of the coordinate: radians of an angle, prior standard deviations of
         an interval's or a flat's coordinate, radians of arc along the tangential part of ``delta``
         on a sphere. What it does to a row is its amplitude times the curve there less the curve
-        here, so that equal doses are not equal lengths in the columns of Z. Of families but the
-        Gaussian it is the mean that moves, and rows may leave the range of the data.
+        here, so that equal doses are not equal lengths in the columns of Z. Doses add within a
+        call, not over calls: rows that were moved are encoded anew, and what the atom does not
+        explain of them, which stayed where it was, draws their coordinate a little. Give the whole
+        dose at once, from the rows as they were. Of families but the Gaussian it is the mean that
+        moves, and rows may leave the range of the data.
 
         Parameters
         ----------
@@ -216,7 +231,7 @@ class Reading(TransformerMixin, BaseEstimator):
         InputError
             Where there is no such atom, or ``delta`` is none of its coordinates.
         """
-        data, k = self._data(Z), self._atom(atom)
+        k = self._atom(atom)
         d = self._fitted.atoms[k].topology.latent_dim
         try:
             step = np.asarray(delta, float)
@@ -227,7 +242,7 @@ class Reading(TransformerMixin, BaseEstimator):
         if step.shape not in ([(d,), ()] if d == 1 else [(d,)]) or not np.isfinite(step).all():
             raise InputError(f"delta must be {d} finite number{'s' if d > 1 else ''} for atom {k}, "
                              f"{self._fitted.atoms[k].topology.label}; got {delta!r}")
-        return self._fitted.steered(data, k, step)
+        return _joined(self._stream(Z, partial(FittedSAE.steered, k=k, step=step)))
 
     def top_rows(self, atom: int, n: int = 10) -> TopRows:
         """Training rows with the largest amplitudes of an atom, with their coordinates.
@@ -245,28 +260,38 @@ class Reading(TransformerMixin, BaseEstimator):
 
     @single_threaded
     def metrics(self, Z: Any) -> Metrics:
-        """Sparsity, bits a row, explained variance and dead atoms on rows.
+        """Sparsity, bits a row, explained variance and dead atoms on rows, read as `encode` does.
 
         Raises
         ------
         InputError
             Where Z cannot be used, or is constant.
         """
-        return measure(self._fitted, self._data(Z))
+        return measure(self._stream(Z, tally_of))
 
     @single_threaded
     def compare_linear(self, Z: Any) -> LinearComparison:
         """Explained variance beside that of a linear TopK dictionary at equal bits and numbers.
 
         The dictionary has as many vectors as the decoders, and is learned on these very rows, once
-        for each number of atoms a row: of rows that the fit did not see it has the better of it.
+        for each number of atoms a row: of rows that the fit did not see it has the better of it. Of
+        more than 20 000 rows both are compared on so many, evenly over all.
 
         Raises
         ------
         InputError
             Where Z cannot be used, or the family is not the Gaussian.
         """
-        return compare_linear(self._fitted, self._data(Z), self.random_state)
+        self._check_fitted()
+        fitted = self._fitted
+        if not fitted.family.has_dispersion:
+            raise InputError(f"compare_linear is for the Gaussian family; {fitted.family.name} has "
+                             "no squared error at which bits could be equal")
+        compare_names(self, Z)
+        data = spread_rows(open_rows_of(fitted, Z), COMPARED_ROWS)
+        size = sum(atom.topology.basis_size for atom in fitted.atoms)
+        return compare_linear(stream(fitted, data, self.executor, tally_of), size, data,
+                              self.random_state)
 
     # --- the model and its file ------------------------------------------------------------------
 
@@ -361,33 +386,18 @@ class Reading(TransformerMixin, BaseEstimator):
         self, Z: Any, of_rows: Callable[[FittedSAE, Array], Result]
     ) -> Iterable[Result]:
         self._check_fitted()
-        _compare_names(self, Z)
+        compare_names(self, Z)
         return stream(self._fitted, Z, self.executor, of_rows)
 
     def _data(self, Z: Any) -> Array:
         self._check_fitted()
-        _compare_names(self, Z)
+        compare_names(self, Z)
         data = read_matrix(open_rows_of(self._fitted, Z))
         check_magnitude(data, self._fitted.units.scale)
         return data
 
 
-def read_feature_names(Z: Any) -> tuple[str, ...] | None:
-    """Names of the columns of a data frame; None of other data.
-
-    Raises
-    ------
-    TypeError
-        Where only some of them are strings.
-    """
-    probe = BaseEstimator()
-    validate_data(probe, Z, skip_check_array=True, ensure_2d=False)
-    return tuple(probe.feature_names_in_) if hasattr(probe, "feature_names_in_") else None
-
-
-def _compare_names(estimator: BaseEstimator, Z: Any) -> None:
-    """Refuse a data frame whose columns are others, or in another order, than those of the fit."""
-    try:
-        validate_data(estimator, Z, reset=False, skip_check_array=True, ensure_2d=False)
-    except ValueError as error:
-        raise InputError(f"Z: {error}") from None
+def _joined(parts: Iterable[Array]) -> Array:
+    """The rows of all chunks."""
+    whole = list(parts)
+    return whole[0] if len(whole) == 1 else np.concatenate(whole)

@@ -24,7 +24,7 @@ from reml_sae.estimators._results import reconstruct
 from reml_sae.estimators._units import check_magnitude
 from reml_sae.io import RowChunk, RowSource, available_bytes, is_in_memory, open_rows
 from reml_sae.linalg import single_threaded
-from reml_sae.rows import row_map, row_slices
+from reml_sae.rows import CHUNK_ELEMENTS, row_map, row_slices
 from reml_sae.typing import Array
 
 Result = TypeVar("Result")
@@ -107,6 +107,17 @@ def stream(
     return rows.map(RowTask(_lean(fitted), of_rows), chunks)
 
 
+def spread_rows(source: RowSource, most: int) -> Array:
+    """Rows (n, p) of a source, all of them or ``most``, evenly over it."""
+    chosen = np.unique(np.linspace(0, source.shape[0] - 1, most).astype(np.intp))
+    parts = []
+    for part in row_slices(*source.shape, CHUNK_ELEMENTS):
+        own = chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start
+        if own.size:
+            parts.append(source.chunk(part.start, part.stop).read()[own])
+    return np.concatenate(parts)
+
+
 def codes_of(fitted: FittedSAE, data: Array) -> Codes:
     """Codes of data (n, p)."""
     return fitted.encode(fitted.units.standardised(data))
@@ -161,6 +172,11 @@ def spread_of(fitted: FittedSAE, data: Array) -> Spread:
     """Spread of data (n, p)."""
     model, theta = fitted.encoded(fitted.units.standardised(data))
     codes = fitted_codes(model, theta, fitted.rho)
+    return spread_of_codes(fitted, data, codes, fitted.rho[model.outer.psi])
+
+
+def spread_of_codes(fitted: FittedSAE, data: Array, codes: Codes, psi: Array) -> Spread:
+    """Spread of data (n, p) with their codes; ``psi`` are the family's own parameters."""
     if fitted.family.has_dispersion:
         weights = codes.weights
         mean = weights @ data / weights.sum()
@@ -169,7 +185,6 @@ def spread_of(fitted: FittedSAE, data: Array) -> Spread:
         return Spread(float(weights.sum()), mean, total, residual)
     eta = reconstruct(codes.assignments, codes.coordinates, codes.gates, fitted.atoms,
                       fitted.intercept, fitted.assignment)
-    psi = fitted.rho[model.outer.psi]
     total, residual = (float(fitted.family.deviance(data, at, psi).sum())
                        for at in (np.broadcast_to(fitted.units.offset, eta.shape), eta))
     # deviances are about an offset that all rows share: there is nothing between groups

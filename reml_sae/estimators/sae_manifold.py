@@ -21,12 +21,13 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.engine import Deadline, FitResult, TraceRow
 from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators._degenerate import check_degenerate
+from reml_sae.estimators._feature_names import read_feature_names
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._folder import check_export, fit_file
 from reml_sae.estimators._parameters import TopologyParameters
 from reml_sae.estimators._persistence import read_fit
 from reml_sae.estimators._progress import progress_callback
-from reml_sae.estimators._reading import Reading, read_feature_names
+from reml_sae.estimators._reading import Reading
 from reml_sae.estimators._streaming import check_memory
 from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (

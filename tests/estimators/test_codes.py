@@ -8,7 +8,7 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
-from reml_sae.errors import InputError
+from reml_sae.errors import ArtifactError, InputError
 from reml_sae.estimators import Codes
 
 DATA = planted_circles(60, 4, 2, noise_sd=0.05, random_state=3)
@@ -125,6 +125,13 @@ def test_files(model, tmp_path):
         codes.save(tmp_path / "codes.txt")
     with pytest.raises(InputError, match="no such file"):
         Codes.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("name", ["codes.npz", "codes.safetensors", "codes.csv"])
+def test_codes_taken_for_a_fit_are_called_codes(model, tmp_path, name):
+    model.codes_.save(tmp_path / name)
+    with pytest.raises(ArtifactError, match=r"codes.*reml_sae\.Codes\.load"):
+        rs.load(tmp_path / name)
 
 
 def test_short_words(model):

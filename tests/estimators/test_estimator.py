@@ -25,6 +25,23 @@ def test_parameters_are_kept_untouched():
     assert rs.SAEManifold().set_params(n_atoms=3).n_atoms == 3
 
 
+def test_an_executor_survives_clone():
+    class Cluster:
+        elements = 10
+
+        def map(self, task, chunks):
+            return map(task, chunks)
+
+        def __deepcopy__(self, memo):
+            raise TypeError("a connection cannot be copied")
+
+    model = rs.SAEManifold(n_atoms=2, executor=Cluster()).set_output(transform="pandas")
+    made = clone(model)
+    assert made.executor is model.executor and made is not model
+    assert made.get_params() == model.get_params()
+    assert made._sklearn_output_config == model._sklearn_output_config
+
+
 def test_codes(model):
     codes = model.codes_
     np.testing.assert_allclose(codes.assignments.sum(axis=1), 1.0, rtol=1e-12)

@@ -8,6 +8,8 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.errors import InputError
+from reml_sae.estimators import _reading
+from reml_sae.rows import SerialRows
 
 NOISE_SD = 0.05
 DATA = planted_circles(150, 6, 2, noise_sd=NOISE_SD, random_state=1)
@@ -69,6 +71,38 @@ def test_metrics_of_one_circle_are_those_of_the_formula():
         assert found.mse == pytest.approx(np.mean((data.Z - model.predict(data.Z)) ** 2))
 
 
+def test_what_reads_rows_reads_them_in_chunks(model, tmp_path, monkeypatch):
+    np.save(tmp_path / "z.npy", DATA.Z)
+    path = tmp_path / "z.npy"
+    whole = (model.metrics(DATA.Z), model.steer(DATA.Z, 0, 0.7), model.compare_linear(DATA.Z))
+    monkeypatch.setattr(model, "executor", SerialRows(2000))  # five chunks
+    metrics, steered, linear = (model.metrics(path), model.steer(path, 0, 0.7),
+                                model.compare_linear(path))
+    for name, value in dataclasses.asdict(whole[0]).items():
+        assert getattr(metrics, name) == pytest.approx(value, rel=1e-9)
+    np.testing.assert_allclose(steered, whole[1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(linear.linear_explained, whole[2].linear_explained)
+    monkeypatch.setattr(_reading, "COMPARED_ROWS", 50)
+    few = model.compare_linear(path)
+    assert few.n_rows == 50 and "mean of 50 rows" in str(few)
+    some = DATA.Z[np.linspace(0, 149, 50).astype(int)]
+    assert few.explained_variance == pytest.approx(model.metrics(some).explained_variance)
+
+
+def test_rows_count_at_their_weights_everywhere():
+    Z = DATA.Z.copy()
+    Z[:3] *= 30.0
+    model = rs.SAEManifold(2, rs.manifolds.Circle(1), "topk", row_noise="student_t",
+                           **OPTIONS).fit(Z)
+    found = model.metrics(Z)
+    assert found.explained_variance == pytest.approx(model.score(Z), rel=1e-12)
+    even = 1.0 - ((Z - model.predict(Z)) ** 2).sum() / ((Z - Z.mean(axis=0)) ** 2).sum()
+    assert abs(found.explained_variance - even) > 0.05  # the three rows would decide it
+    linear = model.compare_linear(Z)
+    assert linear.explained_variance == found.explained_variance
+    assert 0.3 < linear.linear_explained[1] < found.explained_variance
+
+
 def test_metrics_of_gates(model):
     found = model.metrics(DATA.Z)
     assert found.n_rows == 150 and found.n_active == 1.0 and found.n_numbers == 2.0
@@ -92,6 +126,10 @@ def test_a_curve_earns_its_place_at_equal_bits(model):
     assert found.at_equal_numbers == pytest.approx(found.linear_explained[2])
     assert found.explained_variance > found.at_equal_bits + 0.03
     assert "bits a row" in str(found) and "linear, 6 atoms" in str(found)
+    # two numbers a row are two atoms; the bits lie between two codes, and the table says so
+    below = int(np.searchsorted(found.linear_bits, found.bits)) - 1
+    bits, numbers = str(found).splitlines()[1:3]
+    assert bits.endswith(f" {below}..{below + 1}") and numbers.endswith(" 2")
     poisson = rs.SAEManifold(1, "linear", family="poisson", n_init=1, max_outer=1)
     counts = np.random.default_rng(0).poisson(3.0, (40, 4)).astype(float)
     with pytest.warns(UserWarning):
