@@ -190,7 +190,7 @@ def test_report_refuses_other_rows(name, folder, others, capsys):
     data = str(folder / f"{name}.npy")
     assert main(["report", str(folder / "out"), "--data", data]) == 2
     said = capsys.readouterr()
-    assert str(folder / "out") in said.err and data in said.err and "different rows" in said.err
+    assert data in said.err and "different rows" in said.err
     assert not said.out and (folder / "out" / "report.html").read_bytes() == before
 
 

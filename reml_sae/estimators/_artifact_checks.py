@@ -12,6 +12,7 @@ import numpy as np
 
 from reml_sae.errors import ArtifactError
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._sparse_codes import SparseCodes
 
 
 def check_fit(fitted: FittedSAE) -> None:
@@ -24,7 +25,8 @@ def check_fit(fitted: FittedSAE) -> None:
     """
     atoms, codes, units = fitted.atoms, fitted.codes, fitted.units
     codes.check_shapes()
-    (n, k), p = codes.assignments.shape, len(units.mean)
+    n, k, p = len(codes), len(codes.topologies), len(units.mean)
+    sparse = isinstance(codes, SparseCodes)
     widths = [atom.topology.latent_dim for atom in atoms]
     sizes = [atom.topology.basis_size for atom in atoms]
     kept, width = len(fitted.remembered.Z), fitted.assignment.dim + sum(widths)
@@ -43,7 +45,7 @@ def check_fit(fitted: FittedSAE) -> None:
     _shape("beta", fitted.beta, (len(fitted.beta), p))
     if len(fitted.beta) - sum(sizes) not in (0, 1):
         raise ArtifactError(f"beta has {len(fitted.beta)} rows, the atoms have {sum(sizes)}")
-    _shape("zeta", fitted.zeta, (n, fitted.assignment.dim))
+    _shape("zeta", fitted.zeta, (0 if sparse else n, fitted.assignment.dim))
     _shape("gate_counts", fitted.gate_counts[0], (k,))
     _shape("remembered.Z", fitted.remembered.Z, (kept, p))
     _shape("remembered.xi", fitted.remembered.xi, (kept, width))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
+from reml_sae.diagnostics.checks import atom_counts
 from reml_sae.errors import ArtifactError, InputError, require
 from reml_sae.io import read_artifact, write_artifact, write_bytes_atomically
 from reml_sae.manifolds import Manifold, get_manifold
@@ -106,6 +107,10 @@ class Codes:
                                  f"got an array of shape {rows.shape} and dtype {rows.dtype}")
             rows = rows if rows.size else rows.astype(np.intp)
         return rows
+
+    def counts(self, assignment: Assignment) -> Index:
+        """Rows (K,) that use each atom; of a mixture, those that use it most."""
+        return atom_counts(assignment, self.assignments, self.gates)
 
     def of_atom(self, k: int) -> tuple[Index, Array, Array]:
         """Rows that carry an atom, their amplitudes and coordinates."""

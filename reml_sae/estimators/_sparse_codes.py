@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.assignments import Assignment
 from reml_sae.errors import ArtifactError
 from reml_sae.estimators._codes import OF_ROWS, Codes
 from reml_sae.manifolds import Manifold
@@ -93,7 +94,7 @@ class SparseCodes(Codes):
         return [np.where((self.labels == k)[:, None], self.points[:, :atom.latent_dim], 0.0)
                 for k, atom in enumerate(self.topologies)]
 
-    def counts(self) -> Index:
+    def counts(self, assignment: Assignment) -> Index:
         """Rows (K,) of every atom."""
         return np.bincount(self.labels, minlength=len(self.topologies))
 

@@ -31,6 +31,11 @@ CHUNK_SHARE = 8
 """Parts of a row's numbers that count: rows under many atoms are encoded faster in large chunks."""
 
 
+def row_width(n_atoms: int, p: int) -> int:
+    """Numbers a row by which the chunks of a fit by sweeps are cut."""
+    return max(1, (2 * n_atoms + p) // CHUNK_SHARE)
+
+
 def symmetries_of(atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]) -> list[Symmetry]:
     """`kept_symmetries` of atoms whose penalties are those of their kind, once a kind."""
     known: dict[Manifold, list[Symmetry]] = {}
@@ -108,13 +113,14 @@ class SweptSAE(FittedSAE):
 
     @property
     def row_width(self) -> int:
-        """Numbers of a row that bound a chunk."""
-        return max(1, (2 * len(self.atoms) + len(self.units.mean)) // CHUNK_SHARE)
+        """Numbers a row by which its chunks are cut."""
+        return row_width(len(self.atoms), len(self.units.mean))
 
     @cached_property
     def _without_rows(self) -> SAEManifoldModel:
-        atoms, p = [atom.topology for atom in self.atoms], len(self.units.mean)
-        return model_without_rows(atoms, self.penalties, self.beta, self.rho, self.units.scale, p)
+        structure = structure_of([atom.topology for atom in self.atoms], self.penalties,
+                                 self.units.scale, len(self.units.mean))
+        return model_of(structure, self.beta, self.rho)
 
     @cached_property
     def _state(self) -> SweepState:
@@ -153,14 +159,20 @@ class SweptSAE(FittedSAE):
         return out
 
 
-def model_without_rows(
-    atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm], beta: Array, rho: Array,
-    unit: float, p: int,
-) -> SAEManifoldModel:
-    """The arrow model of a fit by sweeps to which rows come."""
+def structure_of(
+    atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm], unit: float, p: int
+) -> SAEStructure:
+    """The structure of a fit by sweeps, without rows."""
     K = len(atoms)
-    width = K + sum(atom.latent_dim for atom in atoms)
+    return SAEStructure(
+        np.zeros((0, p)), atoms, terms, np.zeros((0, K), bool), assignment=TopK(K, 1), unit=unit,
+        symmetries=symmetries_of(atoms, terms))
+
+
+def model_of(structure: SAEStructure, beta: Array, rho: Array) -> SAEManifoldModel:
+    """The arrow model of a structure without rows, to which rows come."""
+    width = len(structure.atoms) + structure.layout.n_coordinates
     return SAEManifoldModel(
-        np.zeros((0, p)), atoms, terms, np.zeros((0, K), bool), Theta(np.zeros((0, width)), beta),
-        rho, assignment=TopK(K, 1), unit=unit, symmetries=symmetries_of(atoms, terms),
-        integration="laplace")
+        structure.Z, structure.atoms, structure.terms, structure.active,
+        Theta(np.zeros((0, width)), beta), rho, assignment=structure.assignment,
+        unit=structure.unit, symmetries=structure.symmetries, integration="laplace")
