@@ -180,6 +180,8 @@ def report(options: argparse.Namespace) -> None:
     """Print the summary and the checks, and write the HTML report."""
     model = rs.load(options.folder)
     Z = open_rows(options.data, "--data") if options.data else None
+    if Z is not None:
+        check_same_rows({options.folder: model.data_digest_})
     labels = _labels(options.labels, len(model.codes_))
     print(model.summary())
     print()

@@ -26,7 +26,7 @@ from reml_sae.rows import RowMap, SerialRows
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.sweeps.checkpoint import Progress, SweepCheckpoint
 from reml_sae.sweeps.policy import SweepPolicy
-from reml_sae.sweeps.repair import begun, moved
+from reml_sae.sweeps.repair import PLANS, Repair, begun
 from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
 from reml_sae.sweeps.seeds import Near
 from reml_sae.sweeps.state import SweepState
@@ -189,7 +189,8 @@ class _Fit:
             progress = self._first()
             self.checkpoint.write(progress)
         found, progress = self._finished(rows, progress)
-        while progress.round + 1 < self.policy.most_rounds and not self.deadline.passed:
+        most = self.policy.most_rounds if self._size < len(self.Z) else 1
+        while progress.round + 1 < most and not self.deadline.passed:
             again = self._repaired(progress)
             if again is None:
                 break
@@ -198,11 +199,15 @@ class _Fit:
         return SweepFit(found.state, found.sums, found.codes, found.tables,
                         np.array(progress.values), progress.settled)
 
+    @property
+    def _size(self) -> int:
+        """Rows of a sample."""
+        return min(len(self.Z), self.policy.seed_rows * len(self.atoms))
+
     def _sample(self, number: int) -> _Rows:
         """Rows of a round."""
-        size = min(len(self.Z), self.policy.seed_rows * len(self.atoms))
         rng = np.random.default_rng((self.seed, number))
-        chosen = np.sort(rng.choice(len(self.Z), size, replace=False))
+        chosen = np.sort(rng.choice(len(self.Z), self._size, replace=False))
         return _Rows(self.backend.array(self.Z[chosen]), self.backend, self.policy, SerialRows())
 
     def _first(self) -> Progress:
@@ -239,29 +244,31 @@ class _Fit:
             state = updated(state, found.sums)
 
     def _mended(self, sample: _Rows, found: Ended, number: int) -> Ended:
-        """The sample with atoms moved to where rows need them."""
-        most, bold, shunned = len(self.atoms), False, set[int]()
+        """The sample with atoms that began again where rows need them."""
+        plan, most, failed, shunned = 0, len(self.atoms), 0, set[int]()
         for trial in range(self.policy.most_repairs):
-            if self.deadline.passed:
+            repair = Repair(sample.Z, found.state, found.sums, found.codes, self.policy,
+                            self.backend)
+            rng, places = np.random.default_rng((self.seed, number, 1 + trial)), list[int]()
+            while not places and plan < len(PLANS):
+                state, places = repair.trial(PLANS[plan], most, shunned, rng)
+                if not places:
+                    plan, most = plan + 1, len(self.atoms)
+                    shunned.clear()
+            if not places or failed == self.policy.most_failed or self.deadline.passed:
                 break
-            rng = np.random.default_rng((self.seed, number, 1 + trial))
-            state, places = moved(sample.Z, found.state, found.sums, found.codes, most, bold,
-                                  shunned, rng, self.policy, self.backend)
-            if not places:
-                if bold:
-                    break
-                most, bold = 1, True
-                continue
-            again = self._swept(sample, state, self.policy.most_seeded)
-            logger.info("%d atoms moved: objective %.2f, before %.2f", len(places), again.value,
-                        found.value)
+            again = self._swept(sample, state, self.policy.most_ranked)
+            logger.info("%d atoms began again (%s): objective %.2f, before %.2f", len(places),
+                        PLANS[plan], again.value, found.value)
             if again.value < found.value:
-                found, most, bold = again, min(2 * most, len(self.atoms)), False
+                found, plan, most, failed = again, 0, len(self.atoms), 0
                 shunned.clear()
-            elif most == 1:
+                continue
+            failed += 1
+            if len(places) == 1:
                 shunned |= set(places)
             else:
-                most = max(len(places) // 2, 1)
+                most = len(places) // 2
         return found
 
     def _finished(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:

@@ -29,9 +29,11 @@ class SweepPolicy:
     most_seeded: int = 30
     """Count of sweeps of seed rows at most ..."""
     most_ranked: int = 6
-    """... of which so many tell which of two kinds of seeds is better."""
+    """... of which so many tell whether seeds are better than others."""
     most_repairs: int = 24
     """Count of times at most that atoms which rows hardly need begin again elsewhere."""
+    most_failed: int = 6
+    """Count of such times in a row that have gained nothing."""
     most_rounds: int = 3
     """Count of samples at most: one that knows no better ends the fit."""
     most_sweeps: int = 60
