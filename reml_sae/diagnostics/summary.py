@@ -80,4 +80,5 @@ def _own_parameters(model: Any, family: Family) -> str:
         return (f"dispersion {model.dispersion_:.6g}   "
                 f"noise sd {np.sqrt(model.dispersion_):.6g}{mean}   ")
     values = dict(zip(model.rho_names_, model.rho_, strict=True))
-    return "".join(f"{name} {values[name]:.4f}   " for name in family.psi_names)
+    psi = np.array([values[name] for name in family.psi_names])
+    return "".join(f"{name} {value:.6g}   " for name, value in family.natural(psi).items())

@@ -1,15 +1,12 @@
 """A fit as a folder that readers of plain sparse autoencoders take, and back.
 
 Beside the fit itself, `fit.safetensors`, there are `cfg.json` and `sae_weights.safetensors` in the
-layout of SAELens' "standard" SAE, W_dec (d_sae, d_in), W_enc (d_in, d_sae), b_enc and b_dec, whose
-features are points d_j of the curves at anchors, less the mean. With h = D (D'D + phi I)^-1 D' over
-the anchors D of an atom, its feature j is
-
-    relu((h(x, j) / h_jj - c_j) / (1 - c_j)),   c_j = max_{i != j} h_ij / h_jj, at most `SHADOWED`,
-
-1 at its own anchor and 0 at the others of its atom unless one of them shadows it. The directions
-are those of the fit; the encoder is the nearest that such a reader has, and no substitute for
-`SAEManifold.encode`.
+layout of SAELens' "matching_pursuit" SAE: b_dec, and W_dec (d_sae, d_in) with a unit vector for
+every anchor, a point of a curve less the mean. Such an SAE has no encoder of its own. Its features
+are found one after the other, each the direction with the largest projection of what is left of the
+row, and their activations are these projections: at an anchor the distance of the curve from the
+mean there. As many are taken as a row uses atoms; where it may use fewer, until no more is left
+than noise. The code of a row is then a rounding to anchors of what `SAEManifold.encode` says.
 """
 
 from __future__ import annotations
@@ -35,8 +32,8 @@ from reml_sae.typing import Array
 FIT_FILE, CONFIG_FILE, WEIGHTS_FILE = "fit.safetensors", "cfg.json", "sae_weights.safetensors"
 OWN = "reml_sae"
 """Key of cfg.json under which stands what the other reader does not know."""
-SHADOWED = 0.95
-"""Bound of c_j, beyond which the slope of a feature would grow without end."""
+FINER = 8
+"""Points of a curve for every anchor, where it is asked how far anchors are from it."""
 MOST_ANCHORS = 1000
 """Anchors of a curve; more say nothing, and what is written grows with them."""
 
@@ -59,11 +56,9 @@ def write_folder(
         raise InputError(f"n_anchors={n_anchors} directions for every curve: at most "
                          f"{MOST_ANCHORS} are written")
     weights, features = sae_weights(fitted, n_anchors)
-    d_sae, d_in = weights["W_dec"].shape
     config = {
-        "architecture": "standard", "d_in": d_in, "d_sae": d_sae, "dtype": "float32",
-        "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none",
-        "reshape_activations": "none", "metadata": {"model_name": None, "hook_name": None},
+        **sae_config(fitted, n_anchors), "dtype": "float32", "device": "cpu",
+        "metadata": {"model_name": None, "hook_name": None},
         OWN: {"version": __version__, "n_anchors": n_anchors, "features": features},
     }
     with new_folder(path) as folder:
@@ -100,8 +95,7 @@ def check_export(path: str | os.PathLike[str], fitted: FittedSAE) -> None:
         raise ArtifactError(f"{weights_file} cannot be read ({error}); export the fit again"
                             ) from error
     wanted, _ = sae_weights(fitted, config[OWN]["n_anchors"])
-    d_sae, d_in = wanted["W_dec"].shape
-    for name, value in (("architecture", "standard"), ("d_in", d_in), ("d_sae", d_sae)):
+    for name, value in sae_config(fitted, config[OWN]["n_anchors"]).items():
         if config.get(name) != value:
             raise ArtifactError(f"{config_file}: {name} is {config.get(name)!r}, that of "
                                 f"{FIT_FILE} is {value!r}; export the fit again")
@@ -113,24 +107,48 @@ def check_export(path: str | os.PathLike[str], fitted: FittedSAE) -> None:
                                 "of different fits, or one was changed. Export the fit again")
 
 
+def sae_config(fitted: FittedSAE, n_anchors: int) -> dict[str, Any]:
+    """What the other reader takes from ``cfg.json``, all but what the user fills in."""
+    gate = fitted.assignment
+    n_features = sum(len(_anchors(atom.topology, n_anchors)) for atom in fitted.atoms)
+    fixed = gate.is_mixture or gate.least_active == gate.most_active
+    return {
+        "architecture": "matching_pursuit", "d_in": len(fitted.units.mean), "d_sae": n_features,
+        "max_iterations": 1 if gate.is_mixture else gate.most_active,
+        "stop_on_duplicate_support": True,
+        "residual_threshold": 0.0 if fixed else _left_by_one(fitted, n_anchors),
+        "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "reshape_activations": "none"}
+
+
+def _left_by_one(fitted: FittedSAE, n_anchors: int) -> float:
+    """Length of what noise and the rounding to an anchor leave of a row of one atom, at most."""
+    p, square = len(fitted.units.mean), 0.0
+    for atom in fitted.atoms:
+        fine, coarse = (atom.topology.basis(_anchors(atom.topology, n)) @ atom.coefficients
+                        for n in (FINER * n_anchors, n_anchors))
+        units = coarse / np.maximum(np.linalg.norm(coarse, axis=1), np.finfo(float).tiny)[:, None]
+        across = (fine**2).sum(axis=1) - np.maximum(fine @ units.T, 0.0).max(axis=1) ** 2
+        square = max(square, float(across.max()))
+    return float(np.sqrt(p * fitted.dispersion + square))
+
+
 def sae_weights(
     fitted: FittedSAE, n_anchors: int
 ) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
-    """The four tensors, and the atom and coordinates of every feature."""
+    """The two tensors; and of every feature its atom, its coordinates and how far it is."""
     # on the simplex the atoms hold the mean, under gates they are relative to the intercept
     mean = fitted.units.mean if fitted.assignment.is_mixture else np.zeros(len(fitted.intercept))
-    decoders, encoders, biases, features = [], [], [], []
+    directions, features = [], []
     for k, atom in enumerate(fitted.atoms):
         t = _anchors(atom.topology, n_anchors)
-        directions = atom.topology.basis(t) @ atom.coefficients - mean
-        encoder, bias = _encoder(directions, fitted.dispersion)
-        decoders.append(directions)
-        encoders.append(encoder)
-        biases.append(bias)
-        features += [{"atom": k, "topology": atom.topology.label, "coordinates": place}
-                     for place in t.tolist()]
-    tensors = {"W_dec": np.concatenate(decoders), "W_enc": np.concatenate(encoders, axis=1),
-               "b_enc": np.concatenate(biases), "b_dec": fitted.intercept + mean}
+        points = atom.topology.basis(t) @ atom.coefficients - mean
+        lengths = np.linalg.norm(points, axis=1)
+        directions.append(points / np.maximum(lengths, np.finfo(float).tiny)[:, None])
+        features += [{"atom": k, "topology": atom.topology.label, "coordinates": place,
+                      "length": length}
+                     for place, length in zip(t.tolist(), lengths.tolist(), strict=True)]
+    tensors = {"W_dec": np.concatenate(directions), "b_dec": fitted.intercept + mean}
     return ({name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()},
             features)
 
@@ -142,23 +160,6 @@ def _anchors(shape: Manifold, n: int) -> Array:
     if shape.is_flat:
         return np.concatenate([np.eye(shape.latent_dim), -np.eye(shape.latent_dim)])
     return shape.grid(n)
-
-
-def _encoder(directions: Array, dispersion: float) -> tuple[Array, Array]:
-    """Columns (p, m) and biases (m,) of the features of one atom."""
-    u, sizes, vt = np.linalg.svd(directions, full_matrices=False)
-    squares = sizes**2
-    kept = squares > np.finfo(float).eps * squares.max(initial=0.0)
-    u, sizes, vt, squares = u[:, kept], sizes[kept], vt[kept], squares[kept]
-    columns = (vt.T * (sizes / (squares + dispersion))) @ u.T
-    cosines = (u * (squares / (squares + dispersion))) @ u.T
-    own = cosines.diagonal().copy()
-    idle = own <= np.finfo(float).eps  # a direction of length zero
-    relative = cosines / np.where(idle, 1.0, own)
-    np.fill_diagonal(relative, 0.0)
-    threshold = np.clip(relative.max(axis=0, initial=0.0), 0.0, SHADOWED)
-    slope = np.where(idle, 0.0, 1.0 / (np.where(idle, 1.0, own) * (1.0 - threshold)))
-    return columns * slope, np.where(idle, 0.0, -threshold / (1.0 - threshold))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

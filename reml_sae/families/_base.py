@@ -216,6 +216,11 @@ class Family(ABC):
         """Derivative in psi of `weight`, (n_psi, ..)."""
         return np.zeros((0, *np.broadcast_shapes(np.shape(z), np.shape(eta))))
 
+    def natural(self, psi: Array) -> dict[str, float]:
+        """The family's own parameters by the names and on the scales that a reader knows."""
+        return {name.removeprefix("log_"): float(np.exp(value))
+                for name, value in zip(self.psi_names, psi, strict=True)}
+
     # --- distribution --------------------------------------------------------------------------
 
     @abstractmethod

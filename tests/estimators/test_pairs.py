@@ -28,7 +28,7 @@ FAMILIES = {
     "gamma": ("gamma", [-1.0]),
     "negative_binomial": ("negative_binomial", [2.0]),
     "student_t": ("student_t", [-1.5, 1.5]),
-    "tweedie": ("tweedie", [-1.0]),
+    "tweedie": ("tweedie", [-1.0, 0.3]),
 }
 KINDS = [*CARRIED, *(Kind(config, atoms, "refused") for config, atoms in REFUSED)]
 ASSIGNMENTS = ["softmax", "topk", "ordered_beta_bernoulli", "threshold_gate"]

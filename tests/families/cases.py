@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import expit, logsumexp
+from scipy.special import expit, logit, logsumexp
 
 from reml_sae.families import (
     Binomial,
@@ -120,6 +120,9 @@ CASES = [
                                (1.0, 2.5, False))),
     *(Case(f"tweedie {power} {phi}", Tweedie(power), np.log([phi]), tweedie_log_density(power),
            "zero and positive") for power, phi in ((1.2, 0.3), (1.5, 2.0), (1.9, 0.6))),
+    *(Case(f"tweedie of free power {power} {phi}", Tweedie(), [np.log(phi), logit(power - 1.0)],
+           tweedie_log_density(power), "zero and positive")
+      for power, phi in ((1.2, 0.05), (1.6, 1.0))),
 ]
 
 every = pytest.mark.parametrize("case", CASES, ids=[case.label for case in CASES])

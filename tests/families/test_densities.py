@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from reml_sae.families import Binomial, NegativeBinomial, Poisson, Tweedie
 from tests.families.cases import ETA, every
@@ -109,6 +110,20 @@ def test_negative_binomial_loss_of_large_counts_is_smooth(log_theta):
     steps = np.arange(-40, 41)
     noise = np.abs(values - np.polyval(np.polyfit(steps, values, 1), steps)).max()
     assert noise < 2e-14 * max(1.0, np.abs(values).max())
+
+
+@pytest.mark.parametrize("log_phi", [-12.0, -6.0, -2.0, 1.0])
+@pytest.mark.parametrize("power", [1.02, 1.3, 1.7, 1.98])
+def test_tweedie_of_free_power_has_the_slope_of_its_differences(power, log_phi):
+    z = np.array([0.0, 1e-3, 0.1, 1.0, 7.0, 300.0])
+    eta, at, h = 0.3, np.array([log_phi, logit(power - 1.0)]), 1e-4
+    step = np.array([0.0, h])
+    family = Tweedie()
+    losses = [family.loss(z, eta, at + k * step) for k in (-2, -1, 1, 2)]
+    slope = (losses[0] - 8.0 * losses[1] + 8.0 * losses[2] - losses[3]) / (12.0 * h)
+    found = family.loss_psi(z, eta, at)[1]
+    size = np.abs(np.asarray(losses)).max(axis=0)
+    np.testing.assert_allclose(found, slope, rtol=1e-6, atol=1e-11 * size.max() / h)
 
 
 @pytest.mark.parametrize("power", [1.01, 1.3, 1.7, 1.99])

@@ -86,8 +86,7 @@ def mixed_summary(
         variance_components=(*_components(model, fit, point, blocks),
                              *_crossed(model, fit, crossed, point, blocks)),
         smooths=_smooth_terms(model, crossed, point, blocks, len(model.data.y) - edf),
-        family_parameters={name.removeprefix("log_"): float(np.exp(value)) for name, value
-                           in zip(model.family.psi_names, point.psi, strict=True)},
+        family_parameters=model.family.natural(point.psi),
         dispersion=model.family.dispersion(point.psi),
         scaled_residuals=np.quantile(
             pearson_residuals(model, point.eta, point.psi), np.linspace(0.0, 1.0, 5)),

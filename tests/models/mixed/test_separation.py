@@ -11,7 +11,7 @@ from reml_sae.models.mixed.separation import separating_columns
 from tests.models.mixed.systems import FAMILIES, build, bumps, second_difference
 
 N, GROUPS = 160, 12
-COUNTS = {"poisson": [], "negative_binomial": [0.8], "tweedie": [-0.5]}
+COUNTS = {"poisson": [], "negative_binomial": [0.8], "tweedie": [-0.5, 0.0]}
 
 
 def base(seed):
