@@ -187,17 +187,22 @@ class _Fit:
         progress = self.checkpoint.read(self.atoms, len(self.Z))
         if progress is None:
             progress = self._first()
-            self.checkpoint.write(progress)
+            self._keep(progress)
         found, progress = self._finished(rows, progress)
         most = self.policy.most_rounds if self._size < len(self.Z) else 1
         while progress.round + 1 < most and not self.deadline.passed:
             again = self._repaired(progress)
             if again is None:
                 break
-            self.checkpoint.write(again)
+            self._keep(again)
             found, progress = self._finished(rows, again)
         return SweepFit(found.state, found.sums, found.codes, found.tables,
                         np.array(progress.values), progress.settled)
+
+    def _keep(self, progress: Progress) -> None:
+        # what time has cut short is not where another fit would be
+        if not self.deadline.passed:
+            self.checkpoint.write(progress)
 
     @property
     def _size(self) -> int:
@@ -286,4 +291,4 @@ class _Fit:
             again = done or len(progress.recent) % self.policy.reroute == 0
             progress = replace(progress, state=updated(progress.state, found.sums),
                                candidates=found.codes.candidates, reroute=again)
-            self.checkpoint.write(progress)
+            self._keep(progress)
