@@ -145,7 +145,7 @@ def _centre_and_scale(data: Array) -> tuple[Array, float]:
     if not np.ptp(data, axis=0).any():
         warnings.warn(
             "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-            DataWarning, stacklevel=5,
+            DataWarning, stacklevel=6,
         )
         return mean, max(size, 1.0)
     if unit < COARSE * size:
