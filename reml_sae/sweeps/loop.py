@@ -162,7 +162,10 @@ class _Rows:
             return False
         before, last = values[-3] - values[-2], values[-2] - values[-1]
         small = self.policy.tol * len(self.Z)
-        if max(abs(last), abs(before)) < small:  # nodes that change with the state may go round
+        turn = self.policy.reroute
+        # nodes that change with the state may send the objective round
+        if max(abs(last), abs(before)) < small or (
+                len(values) > 2 * turn and min(values[:-turn]) - min(values[-turn:]) < small):
             return True
         return last < small and last < before and last / (before - last) * last < small
 
