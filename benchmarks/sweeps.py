@@ -7,19 +7,24 @@ the device, in float32. "sweep" is one pass over all rows at the fitted state th
 atoms, and "again" one among the atoms that rows know; both with the M step. "against numpy" is the
 largest relative difference of the sums of a sweep from those of NumPy in float64 at the same state.
 MB is the peak of the process, or of the GPU, the data included. "atoms" are the planted circles of
-which one atom has nine rows in ten.
+which one atom has nine rows in ten. With --whole the first figure is CPU seconds of encode, the
+next wall and CPU seconds of a fit by `SAEManifold` with codes, V and posterior, on rows in a file.
 """
 
 import argparse
 import os
 import platform
 import resource
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from reml_sae import SAEManifold
 from reml_sae.manifolds import Circle
 from reml_sae.sweeps import fit_sweeps, get_backend, sweep
 from reml_sae.sweeps.update import updated
@@ -36,6 +41,7 @@ CASES = {
     "rows": [Case(32, n, 64) for n in (4000, 16000, 64000)],
     "atoms": [Case(k, 125 * k, 64) for k in (8, 16, 32, 64, 128)],
     "columns": [Case(32, 4000, p) for p in (64, 256, 768)],
+    "memory": [Case(64, n, 768) for n in (10_000, 40_000)],
     "small": [Case(100, 20_000, 128)],
     "paper": [Case(128, 300_000, 128)],
     "large": [Case(1000, 100_000, 768)],
@@ -96,7 +102,7 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     backend = get_backend(device)
     Z, labels = planted(case, backend, seed)
     start, cpu = synchronised(backend), time.process_time()
-    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, np.random.default_rng(seed))
+    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, seed)
     whole, cpu = synchronised(backend) - start, time.process_time() - cpu
     offset, seconds = np.zeros(case.p), []
     for candidates in (None, fit.codes.candidates):
@@ -119,11 +125,38 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     print(line, flush=True)
 
 
+def measure_whole(case: Case, seed: int) -> None:
+    """`SAEManifold` on rows in a file, in a process of its own, whose memory is then its peak."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/rows.npy"
+        Z, labels = planted(case, get_backend(), seed)
+        np.save(path, Z)
+        del Z
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found, line = pool.submit(_whole, path, case.K).result()
+    share, atoms = accuracy(found, labels, case.K)
+    print(f" whole {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} {atoms:6d}",
+          flush=True)
+
+
+def _whole(path: str, K: int) -> tuple[np.ndarray, str]:
+    backend, start, cpu = get_backend(), time.perf_counter(), time.process_time()
+    model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps").fit(path)
+    fit, wall = time.process_time() - cpu, time.perf_counter() - start
+    cpu = time.process_time()
+    model.encode(path)
+    return model.codes_.labels, (
+        f"{time.process_time() - cpu:10.1f} {wall:15.1f} {fit:8.1f} {len(model.trace_):6d} "
+        f"{peak(backend):8.0f} {model.criterion_ / len(model.codes_):14.6f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["rows", "atoms", "columns"])
     parser.add_argument("--device", default="numpy")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--whole", action="store_true",
+                        help="SAEManifold on rows in a file: fit, codes, V")
     parser.add_argument("--against", action="store_true", help="compare sums with numpy's")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; "
@@ -133,7 +166,10 @@ def main() -> None:
     for name in options.cases:
         for case in CASES[name]:
             for seed in range(options.seeds):
-                measure(case, options.device, seed, options.against)
+                if options.whole:
+                    measure_whole(case, seed)
+                else:
+                    measure(case, options.device, seed, options.against)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--tol", type=float)
     fit.add_argument("--n-init", type=int)
     fit.add_argument("--seed", type=int, dest="random_state")
+    fit.add_argument("--solver", choices=("auto", "search", "sweeps"),
+                     help="sweeps: hundreds of circles of which each row uses one, in any number "
+                     "of rows; by default where there are more than 32, or rows exceed the memory")
+    fit.add_argument("--device", help="of sweeps: cpu, or a device of torch such as cuda")
     fit.add_argument("--config", help="TOML or JSON file with the arguments of SAEManifold")
     fit.add_argument("--labels", help="file with a text a line for every row, for the report")
     fit.add_argument("-o", "--out", required=True, help="folder; it is made")

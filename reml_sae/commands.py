@@ -17,22 +17,20 @@ import numpy as np
 import reml_sae as rs
 from reml_sae import datasets
 from reml_sae import penalties as pen
-from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows, write_report
+from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
 from reml_sae.discovery.journal import remove_checkpoint
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InputError, require
 from reml_sae.estimators import FIT_FILE, TABLES, check_suffix
 from reml_sae.exit_status import ExitStatus
 from reml_sae.io import (
+    RowSource,
     check_folder,
     check_same_rows,
     check_writable,
-    matrix_digest,
     open_rows,
-    read_matrix,
     write_bytes_atomically,
 )
-from reml_sae.linalg import single_threaded
 from reml_sae.penalties._schema import describe, listing, schema
 
 REPORT_FILE, SUMMARY_FILE = "report.html", "summary.txt"
@@ -68,7 +66,8 @@ def fit(options: argparse.Namespace) -> int:
     """Fit a matrix and write the artifact, the summary and a report; returns the exit status."""
     arguments: dict[str, Any] = _config(options.config) if options.config else {}
     for name in ("n_atoms", "assignment", "n_active", "curvature", "integration", "noise",
-                 "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state"):
+                 "row_noise", "max_outer", "max_time", "tol", "n_init", "random_state", "solver",
+                 "device"):
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     if options.noise_per_atom:
@@ -94,9 +93,7 @@ def fit(options: argparse.Namespace) -> int:
     if not model.message_.startswith(STOPPED):
         remove_checkpoint(checkpoint)
     try:
-        Z = read_matrix(source)
-        check_same_rows({"the fit": model.data_digest_, options.data: matrix_digest(Z)})
-        _write_report(model, folder, Z, labels, options.data)
+        _write_report(model, folder, source, labels, options.data)
     except KeyboardInterrupt:
         print(f"reml-sae: interrupted; the fit is in {folder / FIT_FILE}", file=sys.stderr)
         return ExitStatus.INTERRUPTED
@@ -182,10 +179,9 @@ def encode(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Print the summary and the checks, and write the HTML report."""
     model = rs.load(options.folder)
-    Z = read_matrix(options.data, "--data") if options.data else None
+    Z = open_rows(options.data, "--data") if options.data else None
     if Z is not None:
-        check_same_rows({options.folder: model.data_digest_,
-                         f"--data={options.data}": matrix_digest(Z)})
+        check_same_rows({options.folder: model.data_digest_})
     labels = _labels(options.labels, len(model.codes_))
     print(model.summary())
     print()
@@ -216,13 +212,12 @@ def _labels(name: str | None, n_rows: int) -> list[str] | None:
     return labels
 
 
-@single_threaded
 def _write_report(
-    model: rs.SAEManifold, folder: Path, Z: Any, labels: list[str] | None, source: str
+    model: rs.SAEManifold, folder: Path, Z: RowSource | None, labels: list[str] | None, source: str
 ) -> None:
-    """Write the summary and the report of a fit; Z, where given, is known to be its rows."""
+    """Write the summary and the report of a fit."""
     write_bytes_atomically(folder / SUMMARY_FILE, (model.summary() + "\n").encode())
-    write_report(folder / REPORT_FILE, model, Z, labels, source, force=True)
+    model.report(folder / REPORT_FILE, Z, labels, source=source, force=True)
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -127,12 +127,12 @@ def diagnose(
     counts = atom_counts(model.assignment, assignments, model.active)
     for k, atom in enumerate(model.atoms):
         rows = np.flatnonzero(model.active[:, k])
-        checks.append(_occupancy(k, int(counts[k]), len(assignments)))
+        checks.append(check_occupancy(k, int(counts[k]), len(assignments)))
         if rows.size > EMPTY_ROWS and atom.intrinsic_dim:
             beta = result.theta.beta[model.layout.basis_slices[k]]
             t = result.theta.xi[rows, model.coordinate_columns(k)]
-            checks.append(_coverage(k, atom, t))
-            checks.append(_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
+            checks.append(check_coverage(k, atom, t))
+            checks.append(check_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
     checks.append(_duplicates(model, result))
     checks.append(_laplace(model, result))
     figures, noise = _figures(model, result), None
@@ -154,13 +154,14 @@ def _graded(name: str, good: bool, figure: float, message: str) -> Check:
     return Check(name, "pass" if good else "fail", figure, message)
 
 
-def _occupancy(k: int, count: int, n: int) -> Check:
+def check_occupancy(k: int, count: int, n: int) -> Check:
+    """Whether any row uses an atom."""
     status: Status = "fail" if count <= EMPTY_ROWS else "pass"
     what = "carries nothing; fit fewer atoms" if count <= EMPTY_ROWS else f"{count} of {n} rows"
     return Check(f"atom {k} occupancy", status, count / n, what)
 
 
-def _coverage(k: int, atom: Manifold, t: Array) -> Check:
+def check_coverage(k: int, atom: Manifold, t: Array) -> Check:
     """Share of cells of the manifold, or of the bulk of its prior, that hold a row."""
     cells = atom.grid(COVERAGE_BINS if atom.intrinsic_dim == 1 else COVERAGE_BINS_SURFACE)
     away = atom.prior_jet(cells, 0)[0]
@@ -173,7 +174,8 @@ def _coverage(k: int, atom: Manifold, t: Array) -> Check:
                  f"share of {len(cells)} cells of the {atom.name} in use")
 
 
-def _tangent(k: int, slopes: Array, dim: int) -> Check:
+def check_tangent(k: int, slopes: Array, dim: int) -> Check:
+    """Whether the tangent of an atom stays away from zero, by its slopes (n, d, p) at rows."""
     values = np.linalg.svd(slopes, compute_uv=False)[:, :dim]
     top = values.max(initial=0.0)
     ratio = float(np.quantile(values[:, -1], 0.05) / top) if top > 0 else 0.0

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from reml_sae.diagnostics.checks import atom_counts, explained_name
+from reml_sae.diagnostics.checks import explained_name
 from reml_sae.diagnostics.noise import noise_lines
 from reml_sae.families import Family, get_family
 
 
 def summary_text(model: Any) -> str:
     """Summary of a fitted `SAEManifold`."""
-    n, k = model.codes_.assignments.shape
+    n, k = len(model.codes_), len(model.atoms_)
     family = get_family(model.family)
     width = max(len(atom.topology.label) for atom in model.atoms_)
     lines = [
@@ -24,7 +24,7 @@ def summary_text(model: Any) -> str:
         "Atoms:",
         f"  {'':>3} {'topology':<{width}}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}",
     ]
-    counts = atom_counts(model.assignment_, model.codes_.assignments, model.codes_.gates)
+    counts = model.codes_.counts(model.assignment_)
     for j, (atom, count) in enumerate(zip(model.atoms_, counts, strict=True)):
         lines.append(f"  {j:>3} {atom.topology.label:<{width}}{count:>7}{atom.share:>8.3f}"
                      f"{atom.edf:>10.2f} {atom.evidence:>11.1f}")

@@ -59,6 +59,11 @@ class Journal:
     def __init__(self, folder: Path | None = None):
         self._folder, self._made = folder, 0
 
+    @property
+    def folder(self) -> Path | None:
+        """Where fits are kept."""
+        return self._folder
+
     @classmethod
     def opened(cls, folder: Path, of: dict[str, str]) -> Journal:
         """That of a search which is what ``of`` says, begun or to be begun.

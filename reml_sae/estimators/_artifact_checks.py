@@ -20,6 +20,7 @@ from reml_sae.engine import Theta
 from reml_sae.errors import ArtifactError, InputError
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._harvest import data_decoders
+from reml_sae.estimators._sparse_codes import SparseCodes
 from reml_sae.estimators._units import LARGEST, SMALLEST
 from reml_sae.families.noise import PerAtom
 from reml_sae.models import bind_penalty
@@ -40,7 +41,7 @@ LONGEST = 2**62
 class Tensor(NamedTuple):
     """An array: its axes by name, and the range of its entries.
 
-    A ``mask`` has bytes 0 and 1; what is ``known`` has no NaN.
+    A ``mask`` has bytes 0 and 1, ``places`` are integers; what is ``known`` has no NaN.
     """
 
     axes: str
@@ -48,6 +49,7 @@ class Tensor(NamedTuple):
     high: float = STATE
     mask: bool = False
     known: bool = True
+    places: bool = False
 
 
 TENSORS = {
@@ -62,12 +64,15 @@ TENSORS = {
     "row_objective": Tensor("n", -LARGEST, LARGEST),
     "row_converged": Tensor("n", mask=True),
     "row_weights": Tensor("n", 0.0),
-    "zeta": Tensor("n chart"),
+    "zeta": Tensor("free chart"),
     "gate_counts": Tensor("k", 0.0, LONGEST),
     "remembered.Z": Tensor("kept p", -LARGEST, LARGEST),
     "remembered.xi": Tensor("kept q"),
     "remembered.active": Tensor("kept k", mask=True),
     "coordinates": Tensor("n d"),
+    "labels": Tensor("n", 0.0, LONGEST, places=True),
+    "amplitudes": Tensor("n", 0.0),
+    "points": Tensor("n widest"),
     "coefficients": Tensor("m p", -LARGEST, LARGEST),
     "covariance": Tensor("p m m", -LARGEST, LARGEST),
     "directions": Tensor("p factors", -2.0, 2.0),
@@ -89,6 +94,7 @@ def check_fit(fitted: FittedSAE, tensors: Mapping[str, NDArray[Any]]) -> None:
     InputError
         Naming the place and what is wrong there.
     """
+    fitted.codes.check_shapes()
     _check_tensors(fitted, tensors)
     for name in ("rho_names", "converged", "message", "limits", "strengths", "gate_counts",
                  "dispersion", "criterion", "edf", "integration", "units", "search",
@@ -113,7 +119,8 @@ def _check_tensors(fitted: FittedSAE, tensors: Mapping[str, NDArray[Any]]) -> No
     sizes = {"n": n, "p": p, "k": len(atoms), "one": 1, "rho": len(fitted.rho_names),
              "chart": fitted.assignment.dim, "q": fitted.assignment.dim + sum(widths),
              "kept": len(fitted.remembered.Z), "decoders": len(fitted.beta),
-             "groups": noise.n_metrics}
+             "groups": noise.n_metrics, "widest": max(widths),
+             "free": 0 if isinstance(fitted.codes, SparseCodes) else n}
     for name, value in tensors.items():
         own = dict(sizes)
         stem, _, number = name.removeprefix(NOISE).rpartition(".")
@@ -137,7 +144,7 @@ def _check_tensor(
     shape = tuple(sizes.get(axis, own) for axis, own in zip(axes, value.shape, strict=False))
     if value.shape != shape or len(axes) != value.ndim:
         raise ArtifactError(f"{name} has shape {value.shape}, expected {shape} ({asked.axes})")
-    dtype = np.dtype(np.uint8 if asked.mask else np.float64)
+    dtype = np.dtype(np.uint8 if asked.mask else np.int64 if asked.places else np.float64)
     if value.dtype != dtype:
         raise ArtifactError(f"{name} is of type {value.dtype}, expected {dtype}")
     low, high = (0.0, 1.0) if asked.mask else (asked.low, asked.high)

@@ -14,28 +14,26 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.assignments import Assignment
+from reml_sae.diagnostics.checks import atom_counts
 from reml_sae.errors import ArtifactError, InputError, require
 from reml_sae.io import read_artifact, write_artifact, write_bytes_atomically
 from reml_sae.manifolds import Manifold, get_manifold
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 KIND = "Codes"
-DESCRIPTION = {
-    "assignments": "(N, K) amplitudes of the atoms; 0 where a gate is shut",
-    "gates": "(N, K) whether the row carries a coordinate of the atom",
+OF_ROWS = {
     "objective": "(N,) the row's part of the penalised negative log density, in nats",
     "converged": "(N,) whether the row is at a minimum of its objective",
     "weights": "(N,) how much the row counts in the fit",
-    "coordinates_k": "(N, d_k) place on atom k; meaningful where gates are true",
 }
-"""What the arrays of a file are."""
+"""What arrays of a file are that all codes have."""
 ARRAYS, TABLES = (".npz", ".safetensors"), (".csv", ".parquet")
 """Files that `Codes.load` reads, and tables for other programs."""
 
@@ -73,6 +71,13 @@ class Codes:
     weights: Array
     topologies: tuple[Manifold, ...]
 
+    DESCRIPTION: ClassVar[Mapping[str, str]] = {
+        "assignments": "(N, K) amplitudes of the atoms; 0 where a gate is shut",
+        "gates": "(N, K) whether the row carries a coordinate of the atom",
+        "coordinates_k": "(N, d_k) place on atom k; meaningful where gates are true",
+        **OF_ROWS,
+    }
+
     def __len__(self) -> int:
         return len(self.assignments)
 
@@ -85,18 +90,32 @@ class Codes:
 
     def __getitem__(self, rows: Any) -> Codes:
         """Codes of some rows: a slice, a mask, numbers, or one number, which gives one row."""
+        rows = self._rows(rows)
+        return Codes(self.assignments[rows], [t[rows] for t in self.coordinates],
+                     self.gates[rows], self.objective[rows], self.converged[rows],
+                     self.weights[rows], self.topologies)
+
+    def _rows(self, rows: Any) -> Any:
+        """What indexes arrays of rows, of what stands in brackets."""
         if isinstance(rows, int | np.integer):
             rows = range(len(self))[rows]  # an IndexError where there is none
-            rows = slice(rows, rows + 1)
-        elif not isinstance(rows, slice):
+            return slice(rows, rows + 1)
+        if not isinstance(rows, slice):
             rows = np.asarray(rows)
             if rows.ndim != 1 or not (rows.dtype.kind in "iub" or rows.size == 0):
                 raise InputError("codes take a slice, a mask or the numbers of rows in brackets, "
                                  f"got an array of shape {rows.shape} and dtype {rows.dtype}")
             rows = rows if rows.size else rows.astype(np.intp)
-        return Codes(self.assignments[rows], [t[rows] for t in self.coordinates],
-                     self.gates[rows], self.objective[rows], self.converged[rows],
-                     self.weights[rows], self.topologies)
+        return rows
+
+    def counts(self, assignment: Assignment) -> Index:
+        """Rows (K,) that use each atom; of a mixture, those that use it most."""
+        return atom_counts(assignment, self.assignments, self.gates)
+
+    def of_atom(self, k: int) -> tuple[Index, Array, Array]:
+        """Rows that carry an atom, their amplitudes and coordinates."""
+        rows = np.flatnonzero(self.gates[:, k] & (self.assignments[:, k] != 0.0))
+        return rows, self.assignments[rows, k], self.coordinates[k][rows]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -150,7 +169,7 @@ class Codes:
         suffix = check_suffix(path)
         if suffix in ARRAYS:
             arrays = self.arrays()
-            about = {"kind": KIND, "arrays": DESCRIPTION,
+            about = {"kind": KIND, "arrays": dict(self.DESCRIPTION),
                      "topologies": [atom.to_config() for atom in self.topologies]}
             if suffix == ".safetensors":
                 write_artifact(path, arrays, about)
@@ -186,10 +205,9 @@ class Codes:
             raise ArtifactError(f"path={name!r} does not hold codes; write them with Codes.save")
         try:
             topologies = tuple(get_manifold(config) for config in about["topologies"])
-            found = cls(arrays["assignments"],
-                        [arrays[f"coordinates_{k}"] for k in range(len(topologies))],
-                        arrays["gates"].astype(bool), arrays["objective"],
-                        arrays["converged"].astype(bool), arrays["weights"], topologies)
+            form = next((form for form in Codes.__subclasses__()
+                         if form.DESCRIPTION.keys() == arrays.keys()), Codes)
+            found = form.of_arrays(arrays, topologies)
             found.check_shapes()
             for name, array in found.arrays().items():
                 if not np.isfinite(array).all():
@@ -197,6 +215,16 @@ class Codes:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"path={name!r} holds no whole codes: {error!r}") from error
         return found
+
+    @classmethod
+    def of_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], topologies: tuple[Manifold, ...]
+    ) -> Codes:
+        """Inverse of `arrays`."""
+        return cls(arrays["assignments"],
+                   [arrays[f"coordinates_{k}"] for k in range(len(topologies))],
+                   arrays["gates"].astype(bool), arrays["objective"],
+                   arrays["converged"].astype(bool), arrays["weights"], topologies)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays, by the names that they have in a file."""

@@ -49,7 +49,7 @@ def check_degenerate(
     if extreme is not None and family.equal_weights:
         if 1.0 - extreme.share < LEAST_REST:
             raise InputError(f"Z: {extreme.message()}")
-        warnings.warn(f"Z: {extreme.message()}", DataWarning, stacklevel=4)
+        warnings.warn(f"Z: {extreme.message()}", DataWarning, stacklevel=5)
     _check_distinct(data, max(sum(atom.basis_size for atom in atoms), most_atoms))
     if all(atom.is_flat and atom.latent_dim > 0 for atom in atoms):
         return  # a line on a line is right, at the floor of the noise

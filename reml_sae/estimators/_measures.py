@@ -169,10 +169,9 @@ class TopRows:
 
 def top_rows(codes: Codes, k: int, n: int) -> TopRows:
     """The ``n`` rows with the largest amplitudes of atom k, among those that carry it."""
-    rows = np.flatnonzero(codes.gates[:, k] & (codes.assignments[:, k] != 0.0))
-    order = np.argsort(-codes.assignments[rows, k], kind="stable")[:n]
-    index = rows[order]
-    return TopRows(index, codes.assignments[index, k], codes.coordinates[k][index])
+    rows, amplitudes, coordinates = codes.of_atom(k)
+    order = np.argsort(-amplitudes, kind="stable")[:n]
+    return TopRows(rows[order], amplitudes[order], coordinates[order])
 
 
 def used_atoms(fitted: FittedSAE, codes: Codes) -> Mask:

@@ -23,17 +23,20 @@ from reml_sae.estimators._codes import ARRAYS, TABLES, Codes
 from reml_sae.estimators._codes import KIND as CODES
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._results import Atom
+from reml_sae.estimators._sparse_codes import SparseCodes
+from reml_sae.estimators._swept import SweptSAE
 from reml_sae.estimators._units import Units
 from reml_sae.families import Family, StudentTRows, get_family, with_row_noise
 from reml_sae.families.noise import NOISES, Noise, PerAtom, RowNoise
 from reml_sae.io import read_artifact, write_artifact
-from reml_sae.manifolds import get_manifold
+from reml_sae.manifolds import Manifold, get_manifold
 from reml_sae.models import PenaltyTerm
+from reml_sae.sweeps import SweepPolicy
 
 Tensors = dict[str, NDArray[Any]]
 
 KIND = "SAEManifold"
-NOT_OF_A_FILE = ("callbacks", "checkpoint", "executor")
+NOT_OF_A_FILE = ("callbacks", "checkpoint", "executor", "device")
 """Parameters that are no values: what they name is of the machine that has it."""
 CODES_READER = "read it with reml_sae.Codes.load, a table with pandas"
 FIGURES = ("dispersion", "criterion", "edf", "converged", "message", "integration")
@@ -47,7 +50,6 @@ def write_fit(
     tensors: Tensors = {
         "mean_": units.mean, "offset_": units.offset, "intercept_": fitted.intercept,
         "rho_": fitted.rho, "gradient_": fitted.gradient, "beta": fitted.beta,
-        "assignments": codes.assignments, "gates": codes.gates.astype(np.uint8),
         "row_objective": codes.objective, "row_converged": codes.converged.astype(np.uint8),
         "row_weights": codes.weights,
         "zeta": fitted.zeta, "gate_counts": fitted.gate_counts[0],
@@ -57,8 +59,12 @@ def write_fit(
     noise = units.noise
     assert isinstance(noise, Noise | PerAtom)
     tensors |= {NOISE + name: value for name, value in noise.arrays().items()}
+    if isinstance(codes, SparseCodes):
+        tensors |= {name: getattr(codes, name) for name in ("labels", "amplitudes", "points")}
+    else:
+        tensors |= {"assignments": codes.assignments, "gates": codes.gates.astype(np.uint8)}
+        tensors |= {f"coordinates.{k}": t for k, t in enumerate(codes.coordinates)}
     for k, atom in enumerate(fitted.atoms):
-        tensors[f"coordinates.{k}"] = codes.coordinates[k]
         tensors[f"coefficients.{k}"] = atom.coefficients
         tensors[f"covariance.{k}"] = atom.covariance
     metadata = {
@@ -81,6 +87,8 @@ def write_fit(
         "diagnostics": fitted.diagnostics.to_dict(),
         "search": fitted.search.to_dict(),
     }
+    if isinstance(fitted, SweptSAE):
+        metadata["sweeps"] = fitted.sweeps.to_dict()
     write_artifact(path, tensors, metadata)
 
 
@@ -134,7 +142,7 @@ def _fitted(
     trace = REMLTrace([TraceRow(**row) for row in metadata["trace"]])
     names = metadata.get("feature_names")
     topologies = tuple(get_manifold(item["topology"]) for item in metadata["atoms"])
-    return FittedSAE(
+    found: dict[str, Any] = dict(
         atoms=[Atom(topologies[k], tensors[f"coefficients.{k}"], item["edf"],
                     item["evidence"], item["share"], tensors[f"covariance.{k}"])
                for k, item in enumerate(metadata["atoms"])],
@@ -150,12 +158,7 @@ def _fitted(
         rho_names=tuple(metadata["rho_names"]),
         zeta=tensors["zeta"],
         gate_counts=(tensors["gate_counts"], metadata["gate_rows"]),
-        codes=Codes(tensors["assignments"],
-                    [tensors[f"coordinates.{k}"] for k in range(len(metadata["atoms"]))],
-                    tensors["gates"].astype(bool), tensors["row_objective"],
-                    tensors["row_converged"].astype(bool),
-                    tensors.get("row_weights", np.ones(len(tensors["assignments"]))),
-                    topologies),
+        codes=_codes(tensors, topologies),
         remembered=Remembered(tensors["remembered.Z"], tensors["remembered.xi"],
                               tensors["remembered.active"].astype(bool)),
         strengths=metadata["strengths"],
@@ -167,6 +170,20 @@ def _fitted(
         feature_names=None if names is None else tuple(names),
         **{name: scalars[f"{name}_"] for name in FIGURES},
     )
+    if "sweeps" in metadata:
+        return SweptSAE(**found, sweeps=SweepPolicy.from_dict(metadata["sweeps"]))
+    return FittedSAE(**found)
+
+
+def _codes(tensors: Tensors, topologies: tuple[Manifold, ...]) -> Codes:
+    objective, converged = tensors["row_objective"], tensors["row_converged"].astype(bool)
+    weights = tensors.get("row_weights", np.ones(len(objective)))
+    if "labels" in tensors:
+        return SparseCodes(tensors["labels"], tensors["amplitudes"], tensors["points"], objective,
+                           converged, weights, topologies)
+    return Codes(tensors["assignments"],
+                 [tensors[f"coordinates.{k}"] for k in range(len(topologies))],
+                 tensors["gates"].astype(bool), objective, converged, weights, topologies)
 
 
 def _noise(tensors: Tensors, metadata: dict[str, Any]) -> RowNoise:

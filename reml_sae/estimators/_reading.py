@@ -30,6 +30,7 @@ from reml_sae.estimators._measures import (
     top_rows,
 )
 from reml_sae.estimators._persistence import write_fit
+from reml_sae.estimators._shown import shown_rows
 from reml_sae.estimators._streaming import (
     codes_of,
     explained,
@@ -42,7 +43,7 @@ from reml_sae.estimators._streaming import (
 )
 from reml_sae.estimators._units import check_magnitude
 from reml_sae.estimators._validation import check_integer
-from reml_sae.io import check_same_rows, matrix_digest, read_matrix
+from reml_sae.io import matrix_digest, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.models import SAEManifoldModel
 from reml_sae.typing import Array
@@ -110,8 +111,8 @@ class Reading(FittedAttributes, TransformerMixin, BaseEstimator):
             raise InputError(f"codes must be the Codes that encode returns, got "
                              f"{type(codes).__name__}; of rows, predict(Z) is the reconstruction, "
                              "and of what transform returns, inverse_transform(X)")
-        if codes.assignments.shape[1:] != (len(self._fitted.atoms),):
-            raise InputError(f"codes are of {codes.assignments.shape[1]} atoms, this model has "
+        if len(codes.topologies) != len(self._fitted.atoms):
+            raise InputError(f"codes are of {len(codes.topologies)} atoms, this model has "
                              f"{len(self._fitted.atoms)}; use the codes of its own encode")
         for k, (mine, theirs) in enumerate(zip(self._fitted.atoms, codes.topologies, strict=True)):
             if mine.topology.to_config() != theirs.to_config():
@@ -327,7 +328,7 @@ class Reading(FittedAttributes, TransformerMixin, BaseEstimator):
         ----------
         path : path
         Z : array-like (N, p) or path, optional
-            The training rows, to be shown beside the curves.
+            The training rows, to be shown beside the curves; some of them after a fit by sweeps.
         labels : sequence of N str, optional
             A text for every row.
         source : str
@@ -342,10 +343,9 @@ class Reading(FittedAttributes, TransformerMixin, BaseEstimator):
             would be lost.
         """
         self._check_fitted()
-        data = None if Z is None else self._data(Z)
-        if data is not None:
-            check_same_rows({"the fit": self._fitted.units.digest, "Z": matrix_digest(data)})
-        write_report(path, self, data, labels, source, force)
+        if Z is not None:
+            compare_names(self, Z)
+        write_report(path, *shown_rows(self, self._fitted, Z, labels, source), force)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one .safetensors file, atomically."""

@@ -21,11 +21,13 @@ from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._harvest import fitted_codes
 from reml_sae.estimators._results import reconstruct
+from reml_sae.estimators._sparse_codes import SparseCodes
+from reml_sae.estimators._swept import SweptSAE
 from reml_sae.estimators._units import check_magnitude
 from reml_sae.io import RowChunk, RowSource, available_bytes, is_in_memory, open_rows
 from reml_sae.linalg import single_threaded
 from reml_sae.rows import CHUNK_ELEMENTS, row_map, row_slices
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 Result = TypeVar("Result")
 
@@ -92,8 +94,9 @@ def stream(
     source = open_rows_of(fitted, Z)
     rows = row_map(executor)
     whole = slice(0, source.shape[0])
-    slices = ([whole] if executor is None and is_in_memory(source) else
-              row_slices(source.shape[0], _width(fitted), rows.elements))
+    at_once = executor is None and is_in_memory(source) and not isinstance(fitted, SweptSAE)
+    slices = [whole] if at_once else row_slices(
+        source.shape[0], _width(fitted), rows.elements)
     chunks = (source.chunk(part.start, part.stop) for part in slices)
     if len(slices) == 1:
         return map(RowTask(fitted, of_rows), chunks)
@@ -107,9 +110,14 @@ def stream(
     return rows.map(RowTask(_lean(fitted), of_rows), chunks)
 
 
+def spread_index(n: int, most: int) -> Index:
+    """Numbers of n rows, all of them or ``most``, evenly over them."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.intp))
+
+
 def spread_rows(source: RowSource, most: int) -> Array:
     """Rows (n, p) of a source, all of them or ``most``, evenly over it."""
-    chosen = np.unique(np.linspace(0, source.shape[0] - 1, most).astype(np.intp))
+    chosen = spread_index(source.shape[0], most)
     parts = []
     for part in row_slices(*source.shape, CHUNK_ELEMENTS):
         own = chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start
@@ -128,6 +136,8 @@ def joined_codes(parts: Iterable[Codes]) -> Codes:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
+    if isinstance(parts[0], SparseCodes):
+        return SparseCodes.joined([part for part in parts if isinstance(part, SparseCodes)])
     joined: dict[str, Any] = {
         item.name: np.concatenate([getattr(part, item.name) for part in parts])
         for item in fields(Codes) if item.name not in ("coordinates", "topologies")}
@@ -205,6 +215,12 @@ def explained(parts: Iterable[Spread]) -> float:
     return 1.0 - whole.residual / whole.total
 
 
+def fits_in_memory(source: RowSource) -> bool:
+    """Whether a search can fit rows in the memory that is free, as far as is known."""
+    free = available_bytes()
+    return free is None or FIT_FACTOR * 8 * source.shape[0] * source.shape[1] <= free
+
+
 def check_memory(source: RowSource) -> None:
     """Refuse to fit rows that do not fit in memory, before any is read.
 
@@ -225,6 +241,8 @@ def check_memory(source: RowSource) -> None:
 
 def _width(fitted: FittedSAE) -> int:
     """Numbers a row in the widest array of its encoding."""
+    if isinstance(fitted, SweptSAE):
+        return fitted.row_width
     grids = [len(atom_grid(atom.topology, fitted.search.policy.encode)) for atom in fitted.atoms]
     return max(len(fitted.units.mean), fitted.beta.shape[0], *grids)
 

@@ -10,8 +10,9 @@ import numpy as np
 from reml_sae.errors import DataWarning, InputError
 from reml_sae.families import Family
 from reml_sae.families.noise import Isotropic, RowNoise
-from reml_sae.io import matrix_digest
+from reml_sae.io import MatrixDigest, RowSource, matrix_digest
 from reml_sae.models import SAEManifoldModel
+from reml_sae.rows import CHUNK_ELEMENTS, row_slices
 from reml_sae.typing import Array
 
 LARGEST, SMALLEST = 1e140, 1e-140
@@ -69,6 +70,32 @@ class Units:
             return cls(mean, mean, scale, True, digest, noise)
         return cls(mean, _column_offset(family, data), 1.0, False, digest, noise)
 
+    @classmethod
+    def of_source(cls, source: RowSource) -> Units:
+        """Units of the rows of a source under isotropic Gaussian noise, by one pass over them.
+
+        Raises
+        ------
+        InputError
+            Where the rows cannot be read, do not vary, or have squares that overflow or underflow.
+        """
+        digest, mean = MatrixDigest(source.shape), np.zeros(source.shape[1])
+        n, squares, size = 0, 0.0, 0.0
+        for part in row_slices(*source.shape, CHUNK_ELEMENTS):
+            data = source.chunk(part.start, part.stop).read()
+            check_magnitude(data)
+            digest.update(data)
+            own, size = data.mean(axis=0), max(size, float(np.abs(data).max()))
+            apart, share = own - mean, len(data) / (n + len(data))
+            squares += float(((data - own) ** 2).sum()) + n * share * float(apart @ apart)
+            mean, n = mean + share * apart, n + len(data)
+        scale = float(np.sqrt(squares / (n * len(mean))))
+        if not scale > max(COARSE * size, SMALLEST):
+            raise InputError(f"{source.name} varies by {scale:.3g} about its column means, entries "
+                             f"are up to {size:.3g}: there is no variance that float64 could tell "
+                             "from rounding")
+        return cls(mean, mean, scale, True, digest.hexdigest(), Isotropic(len(mean)))
+
     def of_model(self, model: SAEManifoldModel) -> Units:
         """Those of a fitted model, which has chosen its noise."""
         return replace(self, scale=model.unit, noise=model.noise)
@@ -118,7 +145,7 @@ def _centre_and_scale(data: Array) -> tuple[Array, float]:
     if not np.ptp(data, axis=0).any():
         warnings.warn(
             "Z is constant: there is no variance for the atoms to explain, and the fit is its mean",
-            DataWarning, stacklevel=5,
+            DataWarning, stacklevel=6,
         )
         return mean, max(size, 1.0)
     if unit < COARSE * size:

@@ -24,6 +24,7 @@ from reml_sae.registry import near_names
 from reml_sae.rows import row_map
 
 CURVATURES = ("majorizer", "exact")
+SOLVERS = ("auto", "search", "sweeps")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
 
 
@@ -62,6 +63,10 @@ def check_parameters(model: Any) -> None:
     check_choice("integration", model.integration, INTEGRATIONS)
     read_noise(model.noise)
     row_map(model.executor)
+    check_choice("solver", model.solver, SOLVERS)
+    if not isinstance(model.device, str) or not model.device:
+        raise InputError(f"device must be 'cpu' or a device of torch such as 'cuda', got "
+                         f"{model.device!r}")
     check_integer("max_outer", model.max_outer, 1)
     check_integer("n_init", model.n_init, 1)
     check_integer("verbose", model.verbose, 0)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from reml_sae import __version__
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.discovery.fitting import Settings
-from reml_sae.discovery.journal import Journal, fingerprint
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.search import search
+from reml_sae.discovery.stages import Stages
 from reml_sae.discovery.structure import Structure
-from reml_sae.engine import Deadline, FitResult, TraceRow
+from reml_sae.engine import Deadline, TraceRow
 from reml_sae.errors import ArtifactError, ConvergenceWarning, DataWarning, InputError
+from reml_sae.estimators._checkpoint import journal_of
 from reml_sae.estimators._degenerate import check_degenerate
 from reml_sae.estimators._feature_names import read_feature_names
 from reml_sae.estimators._fitted import FittedSAE
@@ -28,7 +27,9 @@ from reml_sae.estimators._parameters import TopologyParameters
 from reml_sae.estimators._persistence import read_fit
 from reml_sae.estimators._progress import progress
 from reml_sae.estimators._reading import Reading
+from reml_sae.estimators._solver import takes_sweeps
 from reml_sae.estimators._streaming import check_memory
+from reml_sae.estimators._sweep_fit import SweepSettings, fit_by_sweeps
 from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (
     check_integer,
@@ -40,7 +41,7 @@ from reml_sae.estimators._validation import (
 )
 from reml_sae.estimators._warm_start import present_fit, structure_of
 from reml_sae.families import Family, get_family, with_row_noise
-from reml_sae.io import check_folder, open_rows, read_matrix
+from reml_sae.io import RowSource, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm
@@ -48,8 +49,7 @@ from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
 
-NOT_OF_THE_SEARCH = ("verbose", "callbacks", "max_time", "checkpoint", "executor")
-"""Parameters on which the result of a search that comes to its end does not hang."""
+Callbacks = tuple[Callable[[TraceRow], object], ...]
 
 
 class SAEManifold(TopologyParameters, Reading):
@@ -149,6 +149,14 @@ class SAEManifold(TopologyParameters, Reading):
         Who encodes, predicts and scores chunks of rows. None: this process, rows in memory all at
         once. A number of worker processes. A client of a dask cluster, or the address of its
         scheduler. The bits are the same for all but None with rows in memory. It is not saved.
+    solver : {"auto", "search", "sweeps"}, default="auto"
+        "search": the engine, which needs all rows in memory and looks for shapes, noise and codes
+        in many ways. "sweeps": an EM algorithm for hundreds of atoms in any number of rows, read
+        from where they lie: rings of which each row uses one (``assignment="topk"``), isotropic
+        noise; ``docs/large.md`` says how. "auto": sweeps where the model is one of theirs and has
+        more than 32 atoms, or its rows do not fit in memory; the search elsewhere.
+    device : str, default="cpu"
+        Of sweeps: "cpu" by NumPy, or a device of torch such as "cuda". It is not saved.
 
     Attributes
     ----------
@@ -226,6 +234,8 @@ class SAEManifold(TopologyParameters, Reading):
         checkpoint: str | os.PathLike[str] | None = None,
         warm_start: bool = False,
         executor: Any = None,
+        solver: str = "auto",
+        device: str = "cpu",
     ):
         self.n_atoms = n_atoms
         self.topology = topology
@@ -250,6 +260,8 @@ class SAEManifold(TopologyParameters, Reading):
         self.checkpoint = checkpoint
         self.warm_start = warm_start
         self.executor = executor
+        self.solver = solver
+        self.device = device
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -278,16 +290,52 @@ class SAEManifold(TopologyParameters, Reading):
             structure = structure_of(before, structure)
         deadline = Deadline.within(self.max_time)
         feature_names, source = read_feature_names(Z), open_rows(Z)
-        check_memory(source)
-        data = read_matrix(source)
-        n, p = data.shape
-        least = structure.n_atoms or 1
+        n, least = source.shape[0], structure.n_atoms or 1
         if n <= least:
             raise InputError(f"Z has n_samples = {n} rows; {least} atoms need at least {least + 1}")
-        self._assignment(least)
+        solve = (self._sweep if takes_sweeps(self, structure, self._assignment(least), source)
+                 else partial(self._search, penalties, before))
+        with progress(self.verbose) as (stages, shown):
+            stopped = solve(structure, source, feature_names, deadline,
+                            (*self.callbacks, *shown), stages)
+        if deadline.interrupt.is_set() and not stopped:
+            warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
+                          stacklevel=3)
+        for message in self._fitted.remarks():
+            warnings.warn(message, DataWarning, stacklevel=3)
+        if not self.converged_:
+            warnings.warn(f"the fit did not converge: {self.message_}. {self._advice(stopped)}",
+                          ConvergenceWarning, stacklevel=3)
+        return self
+
+    def _sweep(
+        self, structure: Structure, source: RowSource, feature_names: tuple[str, ...] | None,
+        deadline: Deadline, callbacks: Callbacks, stages: Stages,
+    ) -> bool:
+        """Fit by sweeps; returns whether that was stopped."""
+        stages.enter("sweeps")
+        units = Units.of_source(source)
+        checkpoint = journal_of(self, units).folder
+        settings = SweepSettings(
+            self.device, self.random_state, int(self.max_outer), callbacks, deadline, checkpoint)
+        atoms = structure.atoms(structure.n_atoms or 1)
+        with deadline.stops_on_interrupt():
+            self._adopt(fit_by_sweeps(source, atoms, units, settings, feature_names))
+        return deadline.passed and not self.converged_
+
+    def _search(
+        self, penalties: list[Penalty] | None, before: FittedSAE | None, structure: Structure,
+        source: RowSource, feature_names: tuple[str, ...] | None, deadline: Deadline,
+        callbacks: Callbacks, stages: Stages,
+    ) -> bool:
+        """Fit by the search with the engine; returns whether that was stopped."""
+        check_memory(source)
+        data = read_matrix(source)
+        (n, p), least = data.shape, structure.n_atoms or 1
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
-        present = before and present_fit(before, data, self._assignment(least), family)
+        present = (None if before is None
+                   else present_fit(before, data, self._assignment(least), family))
         noise, per_atom = resolve_noise(
             self.noise, family, self._assignment(max(least, int(self.n_active))), (n, p))
 
@@ -303,28 +351,15 @@ class SAEManifold(TopologyParameters, Reading):
             curvature=self.curvature,  # type: ignore[arg-type]
             integration=self.integration, noise=noise, per_atom=per_atom,
             max_outer=int(self.max_outer), tol=float(self.tol), n_init=int(self.n_init),
-            callbacks=tuple(self.callbacks), deadline=deadline,
-            journal=self._journal(units, "" if present is None else present.digest),
+            callbacks=callbacks, deadline=deadline, stages=stages,
+            journal=journal_of(self, units, "" if present is None else present.digest),
         )
+        rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
-            with progress(self.verbose) as (stages, shown):
-                settings = replace(settings, stages=stages,
-                                   callbacks=(*settings.callbacks, *shown))
-                rows = MetricRows.isotropic(units.standardised(data), units.scale, family)
-                fitted, record = search(rows, structure, settings, rng, present)
+            fitted, record = search(rows, structure, settings, rng, present)
             self._adopt(FittedSAE.of(fitted, record, units, feature_names))
-        if deadline.interrupt.is_set() and not fitted.result.interrupted:
-            warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
-                          stacklevel=3)
-        for message in self._fitted.remarks():
-            warnings.warn(message, DataWarning, stacklevel=3)
-        if not self.converged_:
-            warnings.warn(
-                f"the fit did not converge: {self.message_}. {self._advice(fitted.result)}",
-                ConvergenceWarning, stacklevel=3,
-            )
-        return self
+        return fitted.result.interrupted
 
     def _resolve(self) -> tuple[Structure, list[Penalty] | None]:
         k = None if self.n_atoms == "auto" else check_integer("n_atoms", self.n_atoms, 1)
@@ -341,24 +376,13 @@ class SAEManifold(TopologyParameters, Reading):
         return get_assignment(self.assignment, n_atoms, n_active=n_active,
                               temperature=float(self.temperature))
 
-    def _advice(self, result: FitResult) -> str:
+    def _advice(self, stopped: bool) -> str:
         """What to do about a fit that did not converge."""
-        if not result.interrupted:
+        if not stopped:
             return ("The best state was kept; see trace_ and diagnostics_, raise max_outer or "
                     "n_init, or change the atoms")
         return ("Give it more time" if self.checkpoint is None else "Fit again to go on from its "
                 "checkpoint (--resume on the command line), with more time if it was short")
-
-    def _journal(self, units: Units, start: str) -> Journal:
-        """Where the search keeps its fits, of these rows, arguments and present fit."""
-        if self.checkpoint is None:
-            return Journal()
-        check_folder(self.checkpoint, "checkpoint")
-        arguments = {name: fingerprint(value) for name, value in self.get_params(deep=False).items()
-                     if name not in NOT_OF_THE_SEARCH}
-        return Journal.opened(Path(self.checkpoint), {
-            "the rows": str(units.digest), "the version": __version__, "the start": start,
-            **arguments})
 
     def _adopt(self, fitted: FittedSAE) -> None:
         """Take a fit, all of it at once: one that failed before leaves the last as it was."""

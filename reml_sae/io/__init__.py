@@ -1,7 +1,7 @@
 """Artifacts and matrix sources."""
 
 from reml_sae.io.artifacts import read_artifact, write_artifact
-from reml_sae.io.digest import check_same_rows, matrix_digest
+from reml_sae.io.digest import MatrixDigest, check_same_rows, matrix_digest
 from reml_sae.io.extreme import ExtremeRows, extreme_rows, named_rows
 from reml_sae.io.files import check_folder, check_writable, new_folder, write_bytes_atomically
 from reml_sae.io.memory import available_bytes
@@ -9,6 +9,7 @@ from reml_sae.io.sources import RowChunk, RowSource, is_in_memory, open_rows, re
 
 __all__ = [
     "ExtremeRows",
+    "MatrixDigest",
     "RowChunk",
     "RowSource",
     "available_bytes",

@@ -16,9 +16,24 @@ def matrix_digest(data: Array) -> str:
 
     Rows in another order, and entries that differ in the last bit, have another digest.
     """
-    digest = hashlib.sha256(repr(tuple(data.shape)).encode())
-    digest.update(np.ascontiguousarray(data, dtype="<f8").data)
+    digest = MatrixDigest(data.shape)
+    digest.update(data)
     return digest.hexdigest()
+
+
+class MatrixDigest:
+    """`matrix_digest` of a matrix of this shape whose rows come one chunk after the other."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._digest = hashlib.sha256(repr(tuple(shape)).encode())
+
+    def update(self, rows: Array) -> None:
+        """Add rows."""
+        self._digest.update(np.ascontiguousarray(rows, dtype="<f8").data)
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far."""
+        return self._digest.hexdigest()
 
 
 def check_same_rows(digests: Mapping[str, str | None]) -> None:

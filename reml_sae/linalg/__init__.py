@@ -15,8 +15,15 @@ from reml_sae.linalg._factor import Factor
 from reml_sae.linalg._graded import RANK_TOLERANCE, GradedSum, graded_sum
 from reml_sae.linalg._incidence import Incidence, MeetsAll, MeetsBlock
 from reml_sae.linalg._lowrank import LowRankUpdate
-from reml_sae.linalg._nested import BlockInverse, BorderBlocks, NestedFactor
+from reml_sae.linalg._nested import (
+    BlockFactor,
+    BlockInverse,
+    BorderBlocks,
+    NestedBorder,
+    NestedFactor,
+)
 from reml_sae.linalg._packed import PackedFactor, PackedRows
+from reml_sae.linalg._rows import EliminatedRows
 from reml_sae.linalg._span import SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanFactor, SpanSelectedInverse
 from reml_sae.linalg._span_sparse import SparseSpanFactor
@@ -27,15 +34,18 @@ __all__ = [
     "RANK_TOLERANCE",
     "ArrowFactor",
     "ArrowMatrix",
+    "BlockFactor",
     "BlockInverse",
     "BorderBlocks",
     "DenseCholesky",
+    "EliminatedRows",
     "Factor",
     "GradedSum",
     "Incidence",
     "LowRankUpdate",
     "MeetsAll",
     "MeetsBlock",
+    "NestedBorder",
     "NestedFactor",
     "PackedFactor",
     "PackedRows",

@@ -84,7 +84,43 @@ class BlockInverse:
     beyond: Array
 
 
-class NestedFactor:
+class NestedBorder:
+    """Factor of the Schur complement S on the border, whose rows are gone but for their sums.
+
+    Parameters
+    ----------
+    batches : sequence of BlockFactor
+    shared : float
+        What c has in S_00 beside the Gram matrices of the batches.
+
+    Raises
+    ------
+    NotPositiveDefiniteError
+        Naming the part of the border that failed.
+    """
+
+    def __init__(self, batches: Sequence[BlockFactor], shared: float):
+        self._blocks = batches
+        p = batches[0].spans.shape[1]
+        sigma = shared * np.eye(p)
+        for batch in batches:
+            sigma += batch.left()
+        self._shared = DenseCholesky.of(sigma, "the Schur complement on the border's shared row")
+
+    def logdet(self) -> float:
+        """Log-determinant of S."""
+        return sum(batch.logdet_border() for batch in self._blocks) + self._shared.logdet()
+
+    @cached_property
+    def _shared_inverse(self) -> Array:
+        return self._shared.inverse()
+
+    def covariance(self, batch: int, block: int) -> Array:
+        """The block of S^-1 of one block of the border for every output, (p, m, m)."""
+        return self._blocks[batch].covariance(block, self._shared_inverse)
+
+
+class NestedFactor(NestedBorder):
     """Factor of a nested arrowhead; vectors are (rows of every batch, blocks of every batch, c).
 
     Parameters
@@ -103,15 +139,11 @@ class NestedFactor:
 
     def __init__(self, batches: Sequence[BorderBlocks], scale: float, shared: float):
         self.batches = [_Batch(blocks, scale) for blocks in batches]
-        p = batches[0].spans.shape[1]
-        sigma = shared * np.eye(p)
-        for batch in self.batches:
-            sigma += batch.left()
-        self._shared = DenseCholesky.of(sigma, "the Schur complement on the border's shared row")
+        super().__init__(self.batches, shared)
 
     def logdet(self) -> float:
         """Log-determinant of H."""
-        return sum(batch.logdet() for batch in self.batches) + self._shared.logdet()
+        return sum(batch.rows.logdet() for batch in self.batches) + super().logdet()
 
     def solve(
         self, g_rows: Sequence[Array], g_blocks: Sequence[Array], g_shared: Array
@@ -146,40 +178,42 @@ class NestedFactor:
         total = float(np.trace(inverse))
         return [batch.selected_inverse(inverse, total) for batch in self.batches], total
 
-    @cached_property
-    def _shared_inverse(self) -> Array:
-        return self._shared.inverse()
 
-    def covariance(self, batch: int, block: int) -> Array:
-        """The block of H^-1 of one block of the border for every output, (p, m, m)."""
-        return self.batches[batch].covariance(block, self._shared_inverse)
+class BlockFactor:
+    """What the blocks of one batch have of the factor of S.
 
+    Parameters
+    ----------
+    spans : (k, p, r) array
+        Orthonormal columns Q_k.
+    grams : (k, m + 1, m + 1) array
+        G.
+    columns : (k, c, m, r) array
+        Extra rank-one terms of every block, in its span.
+    coupling : (k, m + 1, r, m + 1, r) array
+        C^T D^-1 C of the rows, inside the spans.
+    """
 
-class _Batch:
-    """The factor of one batch of blocks."""
-
-    def __init__(self, blocks: BorderBlocks, scale: float):
-        self.spans, self.transposed = blocks.spans, blocks.spans.swapaxes(1, 2)
-        self.rows = EliminatedRows(blocks.rows, blocks.features, blocks.jacobians, scale,
-                                   blocks.incidence)
-        (k, p, r), m = blocks.spans.shape, blocks.grams.shape[1] - 1
+    def __init__(self, spans: Array, grams: Array, columns: Array, coupling: Array):
+        self.spans, self.transposed = spans, spans.swapaxes(1, 2)
+        (k, p, r), m = spans.shape, grams.shape[1] - 1
         self._k, self._m, self._r, self.outside = k, m, r, p - r
-        inside = np.einsum("kab,rs->karbs", blocks.grams, np.eye(r)) - self.rows.coupling()
-        inside[:, :m, :, :m] += np.einsum("kcar,kcbs->karbs", blocks.columns, blocks.columns)
+        inside = np.einsum("kab,rs->karbs", grams, np.eye(r)) - coupling
+        inside[:, :m, :, :m] += np.einsum("kcar,kcbs->karbs", columns, columns)
         inside = inside.reshape(k, (m + 1) * r, (m + 1) * r)
         own = m * r
         self._inside = _cholesky(inside[:, :own, :own], "the Schur complement")
         self._pull = batched_cholesky_solve(self._inside, inside[:, :own, own:])  # F
         self._across = inside[:, :own, own:]
         self._left = inside[:, own:, own:] - self._across.swapaxes(1, 2) @ self._pull
-        self._edge = blocks.grams[:, :m, m]
+        self._edge = grams[:, :m, m]
         # outside the spans the border is G alone; where a span is everything, G may be singular
         self._lean, self._sigma = np.zeros((k, m)), np.zeros(k)
         self._gram = np.empty((k, 0, 0))
         if self.outside:
-            self._gram = _cholesky(blocks.grams[:, :m, :m], "the Gram matrix")
+            self._gram = _cholesky(grams[:, :m, :m], "the Gram matrix")
             self._lean = batched_cholesky_solve(self._gram, self._edge[:, :, None])[:, :, 0]  # f
-            self._sigma = blocks.grams[:, m, m] - np.einsum("km,km->k", self._edge, self._lean)
+            self._sigma = grams[:, m, m] - np.einsum("km,km->k", self._edge, self._lean)
 
     def left(self) -> Array:
         """What the blocks leave to Sigma, (p, p)."""
@@ -189,9 +223,9 @@ class _Batch:
         out: Array = turned @ self.spans.swapaxes(0, 1).reshape(p, -1).T
         return out + self._sigma.sum() * np.eye(p)
 
-    def logdet(self) -> float:
-        """Sum of log|D_i| and of log|S_kk|."""
-        return (self.rows.logdet() + float(factor_logdet(self._inside).sum())
+    def logdet_border(self) -> float:
+        """Sum of log|S_kk|."""
+        return (float(factor_logdet(self._inside).sum())
                 + self.outside * float(factor_logdet(self._gram).sum()))
 
     def solve(self, v: Array) -> Array:
@@ -224,6 +258,33 @@ class _Batch:
             out += self._lean[:, :, None] * rest[:, None, :]
         return out
 
+    def covariance(self, block: int, shared: Array) -> Array:
+        """See `NestedBorder.covariance`."""
+        Q, m, r = self.spans[block], self._m, self._r
+        inside = _inverse(self._inside[block:block + 1])[0].reshape(m, r, m, r)
+        out = np.einsum("or,arbs,os->oab", Q, inside, Q, optimize=True)
+        # S_kk^-1 S_k0 = f (x) I + Q (F - f (x) I) Q^T, output by output
+        lean = self._lean[block]
+        bent = self._pull[block].reshape(m, r, r) - lean[:, None, None] * np.eye(r)
+        turned = np.einsum("or,ars->oas", Q, bent)
+        out += np.einsum("oas,st,obt->oab", turned, Q.T @ shared @ Q, turned, optimize=True)
+        mixed = np.einsum("oas,os->oa", turned, shared @ Q)[:, :, None] * lean
+        out += mixed + mixed.swapaxes(1, 2)
+        out += np.diagonal(shared)[:, None, None] * np.outer(lean, lean)
+        if self.outside:
+            left = np.maximum(1.0 - np.einsum("or,or->o", Q, Q), 0.0)
+            out += left[:, None, None] * _inverse(self._gram[block:block + 1])
+        return out
+
+
+class _Batch(BlockFactor):
+    """The same with the rows that meet the blocks."""
+
+    def __init__(self, blocks: BorderBlocks, scale: float):
+        self.rows = EliminatedRows(blocks.rows, blocks.features, blocks.jacobians, scale,
+                                   blocks.incidence)
+        super().__init__(blocks.spans, blocks.grams, blocks.columns, self.rows.coupling())
+
     def selected_inverse(self, shared: Array, total: float) -> BlockInverse:
         """The parts of H^-1 here, from its block at c (p, p) and the trace of that."""
         k, m, r = self._k, self._m, self._r
@@ -250,24 +311,6 @@ class _Batch:
         jac_beyond *= -(self.rows.scale**2) * self.rows.met(lean[:, :, None])[:, :, None]
         return BlockInverse(rows, trace, jac_cross, feature_cross, jac_beyond,
                             met - within @ self.transposed)
-
-    def covariance(self, block: int, shared: Array) -> Array:
-        """See `NestedFactor.covariance`."""
-        Q, m, r = self.spans[block], self._m, self._r
-        inside = _inverse(self._inside[block:block + 1])[0].reshape(m, r, m, r)
-        out = np.einsum("or,arbs,os->oab", Q, inside, Q, optimize=True)
-        # S_kk^-1 S_k0 = f (x) I + Q (F - f (x) I) Q^T, output by output
-        lean = self._lean[block]
-        bent = self._pull[block].reshape(m, r, r) - lean[:, None, None] * np.eye(r)
-        turned = np.einsum("or,ars->oas", Q, bent)
-        out += np.einsum("oas,st,obt->oab", turned, Q.T @ shared @ Q, turned, optimize=True)
-        mixed = np.einsum("oas,os->oa", turned, shared @ Q)[:, :, None] * lean
-        out += mixed + mixed.swapaxes(1, 2)
-        out += np.diagonal(shared)[:, None, None] * np.outer(lean, lean)
-        if self.outside:
-            left = np.maximum(1.0 - np.einsum("or,or->o", Q, Q), 0.0)
-            out += left[:, None, None] * _inverse(self._gram[block:block + 1])
-        return out
 
 
 def _inverse(lower: Array) -> Array:

@@ -17,6 +17,7 @@ from reml_sae.rows._map import (
     row_slices,
 )
 from reml_sae.rows._processes import ProcessRows
+from reml_sae.rows._threads import ThreadRows
 
 __all__ = ["CHUNK_ELEMENTS", "DaskRows", "ProcessRows", "RowMap", "RowResult", "SerialRows",
-           "gather_rows", "row_map", "row_slices"]
+           "ThreadRows", "gather_rows", "row_map", "row_slices"]

@@ -1,32 +1,44 @@
-"""Fits by sweeps: seeds and repairs on a sample of the rows, then sweeps over all of them.
+"""Fits by sweeps: seeds and repairs on samples of the rows, and sweeps over all of them.
 
 A sweep and an M step are one iteration of an EM algorithm. Sweeps end where the gains to come, by
-the shrink rate of the last ones, are small. On the sample, atoms that their rows hardly need begin
-again at the rows that are explained worst, which is kept where the objective falls.
+the shrink rate of the last ones, are small among all atoms. On a sample, atoms that their rows
+hardly need begin again at the rows that are explained worst, which is kept where the objective
+falls; after the sweeps over all rows another sample is asked whether it knows better.
+
+What a round does hangs on the rows, the seed and its number alone, so that a fit goes on from its
+last `Progress` to the same bits.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
+from reml_sae.engine import Deadline
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
+from reml_sae.rows import RowMap, SerialRows
 from reml_sae.sweeps.backend import Backend, DeviceArray
+from reml_sae.sweeps.checkpoint import Progress, SweepCheckpoint
 from reml_sae.sweeps.policy import SweepPolicy
-from reml_sae.sweeps.rows import RowCodes, SweepSums, sweep
-from reml_sae.sweeps.seeds import Near, nearest_flats, seed_flats
-from reml_sae.sweeps.state import SweepState, kinds_of_atoms
+from reml_sae.sweeps.repair import PLANS, Repair, begun
+from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
+from reml_sae.sweeps.seeds import Near
+from reml_sae.sweeps.state import SweepState
 from reml_sae.sweeps.tables import SweepTables
-from reml_sae.sweeps.update import LEAST_NOISE, objective, updated
+from reml_sae.sweeps.update import objective, updated
 from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
 
-LEAST_NEAR = 6
+Watch = Callable[[Literal["sample", "sweep"], SweepState, float], object]
+"""Told of every sweep, over a sample or all rows: its state, and the objective of its rows."""
+_NEAR: tuple[Near, ...] = ("angle", "distance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +54,8 @@ class SweepFit:
     tables : SweepTables
         The nodes that the codes number.
     trace : (T,) objective of every sweep of all rows, in nats
+    settled : bool
+        Whether sweeps ended because they gained little.
     """
 
     state: SweepState
@@ -49,6 +63,7 @@ class SweepFit:
     codes: RowCodes
     tables: SweepTables
     trace: Array
+    settled: bool
 
     def coordinates(self, k: int) -> Array:
         """Coordinates (n, d) of the rows of atom k, in their order, at the nodes."""
@@ -58,150 +73,225 @@ class SweepFit:
 
 
 def fit_sweeps(
-    Z: Array | DeviceArray, atoms: Sequence[Manifold], backend: Backend,
-    rng: np.random.Generator, policy: SweepPolicy | None = None,
+    Z: Array | DeviceArray, atoms: Sequence[Manifold], backend: Backend, seed: int,
+    policy: SweepPolicy | None = None, *, row_map: RowMap | None = None,
+    checkpoint: SweepCheckpoint | None = None, deadline: Deadline | None = None,
+    watch: Watch = lambda stage, state, value: None,
 ) -> SweepFit:
-    """Fit atoms to centred rows (N, p) of unit mean square, of which each uses one.
+    """Fit atoms to rows of which each uses one.
+
+    Parameters
+    ----------
+    Z : (N, p) array, or what has its ``len``, ``shape`` and rows by slices and by numbers
+        Centred rows of unit mean square.
+    atoms : sequence of Manifold
+    backend : Backend
+    seed : int
+    policy : SweepPolicy, optional
+    row_map : RowMap, optional
+        Executes sweeps over all rows; chunks and their order, and so the bits, are the same.
+    checkpoint : SweepCheckpoint, optional
+        Where the fit goes on from, and keeps where it is after every sweep over all rows.
+    deadline : Deadline, optional
+        After which no more is begun; one sweep over all rows is always made.
+    watch : callable, optional
 
     Raises
     ------
     InputError
         Where an atom is no ring: seeds do not find others reliably.
     """
-    policy = policy or SweepPolicy()
     for atom in dict.fromkeys(atoms):
         if atom.relaxation != "ring":
             raise InputError(f"sweeps find rings alone, such as circles, got {atom!r}; fit other "
-                             "atoms by SAEManifold")
-    size = min(len(Z), policy.seed_rows * len(atoms))
-    chosen = np.sort(rng.choice(len(Z), size, replace=False))
-    few = backend.array(Z[chosen])
-    run = _Run(few, backend, policy)
-    value, state = min((run.ended(run.begun(atoms, near, rng)) for near in _NEAR),
-                       key=lambda found: found[0])
-    state = run.repaired(value, state, rng)
-    return _Run(Z, backend, policy).finished(state)
-
-
-_NEAR: tuple[Near, ...] = ("angle", "distance")
+                             "atoms by the search, solver='search'")
+    policy, checkpoint = policy or SweepPolicy(), checkpoint or SweepCheckpoint(None)
+    fit = _Fit(Z, tuple(atoms), backend, seed, policy, checkpoint, deadline or Deadline(), watch,
+               SerialRows() if row_map is None else row_map)
+    return fit.run()
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """Sweeps over some rows."""
+class Ended:
+    """Rows at a state to which sweeps have brought it.
+
+    Attributes
+    ----------
+    value : float
+        The objective.
+    state : SweepState
+    sums : SweepSums
+    codes : RowCodes
+    tables : SweepTables
+    """
+
+    value: float
+    state: SweepState
+    sums: SweepSums
+    codes: RowCodes
+    tables: SweepTables
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows to sweep over."""
 
     Z: Array | DeviceArray
     backend: Backend
     policy: SweepPolicy
+    row_map: RowMap
 
-    def sweep(
-        self, state: SweepState, candidates: Index | None = None
-    ) -> tuple[SweepSums, RowCodes, SweepTables]:
+    @cached_property
+    def longest(self) -> float:
+        """Length of the longest row."""
+        return longest_row(self.Z, self.backend)
+
+    def at(
+        self, state: SweepState, candidates: Index | None = None, reroute: bool = False
+    ) -> Ended:
         """One sweep."""
-        return sweep(self.Z, state, self.backend, offset=np.zeros(self.Z.shape[1]),
-                     n_candidates=self.policy.n_candidates, fineness=self.policy.fineness,
-                     candidates=candidates)
+        sums, codes, tables = sweep(
+            self.Z, state, self.backend, longest=self.longest, fineness=self.policy.fineness,
+            n_candidates=self.policy.n_candidates, candidates=candidates, reroute=reroute,
+            row_map=self.row_map)
+        return Ended(objective(state, sums), state, sums, codes, tables)
 
-    def begun(self, atoms: Sequence[Manifold], near: Near, rng: np.random.Generator) -> SweepState:
-        """A state at seeds."""
-        X, own = self.backend.array(self.Z), self.policy
-        square = self.backend.numpy(self.backend.xp.sum(X * X, axis=1)).astype(float)
-        flats = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, own,
-                           self.backend, self.n_near(len(atoms)))
-        left = nearest_flats(X, flats, self.backend)[1]
-        kinds = kinds_of_atoms(atoms)
-        return SweepState(
-            kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
-                         for kind in kinds),
-            tuple(np.ones(len(kind.atoms)) for kind in kinds),
-            max(float(left.mean()) / X.shape[1], LEAST_NOISE), float(np.exp(own.log_amplitudes)))
-
-    def n_near(self, n_atoms: int) -> int:
-        """Rows through which a seed is laid."""
-        return min(max(int(self.policy.seed_share * len(self.Z) / n_atoms), LEAST_NEAR),
-                   len(self.Z))
-
-    def ended(self, state: SweepState, most: int | None = None) -> tuple[float, SweepState]:
-        """Objective and state after sweeps, until they gain little."""
-        values: list[float] = []
-        for _ in range(self.policy.most_seeded if most is None else most):
-            sums = self.sweep(state)[0]
-            values.append(objective(state, sums))
-            if self._settled(values):
-                return values[-1], state
-            state = updated(state, sums)
-        return objective(state, self.sweep(state)[0]), state
-
-    def _settled(self, values: Sequence[float]) -> bool:
+    def settled(self, values: Sequence[float]) -> bool:
         """Whether the gains to come are small."""
         if len(values) < 3:
             return False
         before, last = values[-3] - values[-2], values[-2] - values[-1]
         small = self.policy.tol * len(self.Z)
-        return last < small and (last < before and last / max(before - last, 1e-300) * last < small)
+        turn = self.policy.reroute
+        # nodes that change with the state may send the objective round
+        if max(abs(last), abs(before)) < small or (
+                len(values) > 2 * turn and min(values[:-turn]) - min(values[-turn:]) < small):
+            return True
+        return last < small and last < before and last / (before - last) * last < small
 
-    def repaired(
-        self, value: float, state: SweepState, rng: np.random.Generator
-    ) -> SweepState:
-        """The state, of this objective, with atoms moved to where rows need them."""
-        most = state.n_atoms
-        for _ in range(self.policy.most_repairs):
-            trial = self._moved(state, most, rng)
-            if trial is None:
-                break
-            again, ended = self.ended(trial)
-            logger.info("atoms moved: objective %.2f, before %.2f", again, value)
-            if again < value:
-                value, state = again, ended
-            elif most == 1:
-                break
-            else:
-                most = 1
-        return state
 
-    def _moved(self, state: SweepState, most: int, rng: np.random.Generator) -> SweepState | None:
-        """The state with at most so many of the least needed atoms where rows are worst explained.
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A fit under way."""
 
-        None where every atom is needed more than what another place might gain.
-        """
-        sums, codes, _ = self.sweep(state)
-        typical = np.median(codes.values)
-        excess = np.maximum(codes.values - typical, 0.0)
-        lost = np.bincount(codes.labels, weights=excess, minlength=state.n_atoms)
-        kinds = [np.asarray(decoders).copy() for decoders in state.decoders]
-        donors, worst = np.argsort(sums.needs, kind="stable"), np.argsort(-lost, kind="stable")
-        X, moved = self.backend.array(self.Z), 0
-        for donor, place in zip(donors[:most], worst, strict=False):
-            if sums.needs[donor] > 0.5 * lost[place] or donor == place:
-                break
-            rows = np.flatnonzero(codes.labels == place)
-            if len(rows) < LEAST_NEAR:
-                break
-            number, kind = next((j, kind) for j, kind in enumerate(state.kinds)
-                                if donor in kind.atoms)
-            near: Near = "angle" if moved % 2 == 0 else "distance"
-            flat = seed_flats(X[rows], [kind.manifold.linear_dim], excess[rows], near, rng,
-                              self.policy, self.backend, min(self.n_near(state.n_atoms),
-                                                             len(rows)))[0]
-            at = int(np.flatnonzero(kind.atoms == donor)[0])
-            kinds[number][at] = flat.decoder(kind.manifold)
-            moved += 1
-        if not moved:
-            return None
-        return replace(state, decoders=tuple(kinds))
+    Z: Array | DeviceArray
+    atoms: tuple[Manifold, ...]
+    backend: Backend
+    seed: int
+    policy: SweepPolicy
+    checkpoint: SweepCheckpoint
+    deadline: Deadline
+    watch: Watch
+    row_map: RowMap
 
-    def finished(self, state: SweepState) -> SweepFit:
-        """Sweeps over all rows, which look at all atoms now and then."""
+    def run(self) -> SweepFit:
+        """All rounds."""
+        rows = _Rows(self.Z, self.backend, self.policy, self.row_map)
+        progress = self.checkpoint.read(self.atoms, len(self.Z))
+        if progress is None:
+            progress = self._first()
+            self._keep(progress)
+        found, progress = self._finished(rows, progress)
+        most = self.policy.most_rounds if self._size < len(self.Z) else 1
+        while progress.round + 1 < most and not self.deadline.passed:
+            again = self._repaired(progress)
+            if again is None:
+                break
+            self._keep(again)
+            found, progress = self._finished(rows, again)
+        return SweepFit(found.state, found.sums, found.codes, found.tables,
+                        np.array(progress.values), progress.settled)
+
+    def _keep(self, progress: Progress) -> None:
+        # what time has cut short is not where another fit would be
+        if not self.deadline.passed:
+            self.checkpoint.write(progress)
+
+    @property
+    def _size(self) -> int:
+        """Rows of a sample."""
+        return min(len(self.Z), self.policy.seed_rows * len(self.atoms))
+
+    def _sample(self, number: int) -> _Rows:
+        """Rows of a round."""
+        rng = np.random.default_rng((self.seed, number))
+        chosen = np.sort(rng.choice(len(self.Z), self._size, replace=False))
+        return _Rows(self.backend.array(self.Z[chosen]), self.backend, self.policy, SerialRows())
+
+    def _first(self) -> Progress:
+        """The first round's sample, from seeds."""
+        sample, rng = self._sample(0), np.random.default_rng((self.seed, 0, 0))
+        starts = [self._swept(sample, begun(sample.Z, self.atoms, near, rng, self.policy,
+                                            self.backend), self.policy.most_ranked)
+                  for near in _NEAR]
+        best = min(starts, key=lambda found: found.value)
+        best = self._swept(sample, best.state, self.policy.most_seeded)
+        return Progress(0, self._mended(sample, best, 0).state)
+
+    def _repaired(self, progress: Progress) -> Progress | None:
+        """What the next round's sample makes of the state; None where it knows no better."""
+        number = progress.round + 1
+        sample = self._sample(number)
+        before = sample.at(progress.state)
+        found = self._mended(sample, before, number)
+        return None if found is before else Progress(number, found.state, progress.values)
+
+    def _swept(self, rows: _Rows, state: SweepState, most: int) -> Ended:
+        """Rows of a sample at the state that sweeps end with."""
         values: list[float] = []
-        candidates: Index | None = None
-        for number in range(self.policy.most_sweeps):
-            if number % self.policy.reroute == 0:
-                candidates = None
-            sums, codes, tables = self.sweep(state, candidates)
-            candidates = codes.candidates
-            values.append(objective(state, sums))
-            logger.info("sweep %d: objective %.4f", number, values[-1])
-            if self._settled(values) or number + 1 == self.policy.most_sweeps:
+        stale, candidates = False, None
+        while True:
+            found = rows.at(state, candidates, not stale)
+            values.append(found.value)
+            self.watch("sample", state, found.value)
+            done = rows.settled(values)
+            if len(values) > most or self.deadline.passed or (done and not stale):
+                return found
+            stale, candidates = not done and len(values) % self.policy.reroute != 0, (
+                found.codes.candidates)
+            state = updated(state, found.sums)
+
+    def _mended(self, sample: _Rows, found: Ended, number: int) -> Ended:
+        """The sample with atoms that began again where rows need them."""
+        plan, most, failed, shunned = 0, len(self.atoms), 0, set[int]()
+        for trial in range(self.policy.most_repairs):
+            repair = Repair(sample.Z, found.state, found.sums, found.codes, self.policy,
+                            self.backend)
+            rng, places = np.random.default_rng((self.seed, number, 1 + trial)), list[int]()
+            while not places and plan < len(PLANS):
+                state, places = repair.trial(PLANS[plan], most, shunned, rng)
+                if not places:
+                    plan, most = plan + 1, len(self.atoms)
+                    shunned.clear()
+            if not places or failed == self.policy.most_failed or self.deadline.passed:
                 break
-            state = updated(state, sums)
-        return SweepFit(state, sums, codes, tables, np.array(values))
+            again = self._swept(sample, state, self.policy.most_ranked)
+            logger.info("%d atoms began again (%s): objective %.2f, before %.2f", len(places),
+                        PLANS[plan], again.value, found.value)
+            if again.value < found.value:
+                found, plan, most, failed = again, 0, len(self.atoms), 0
+                shunned.clear()
+                continue
+            failed += 1
+            if len(places) == 1:
+                shunned |= set(places)
+            else:
+                most = len(places) // 2
+        return found
+
+    def _finished(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:
+        """Sweeps over all rows, which look at all atoms now and then."""
+        while True:
+            found = rows.at(progress.state, progress.candidates, progress.reroute)
+            progress = replace(progress, values=(*progress.values, found.value),
+                               recent=(*progress.recent, found.value))
+            self.watch("sweep", progress.state, found.value)
+            logger.info("sweep %d: objective %.4f", len(progress.values), found.value)
+            done, fresh = rows.settled(progress.recent), progress.reroute
+            if (done and fresh) or self.deadline.passed or (
+                    len(progress.recent) >= self.policy.most_sweeps):
+                return found, replace(progress, settled=done and fresh)
+            again = done or len(progress.recent) % self.policy.reroute == 0
+            progress = replace(progress, state=updated(progress.state, found.sums),
+                               candidates=found.codes.candidates, reroute=again)
+            self._keep(progress)

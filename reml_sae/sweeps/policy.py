@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from reml_sae.sweeps.nodes import Fineness
 
@@ -26,9 +28,28 @@ class SweepPolicy:
     """Log precision of log amplitudes at first, as in other starts."""
     most_seeded: int = 30
     """Count of sweeps of seed rows at most ..."""
-    most_repairs: int = 12
-    """... and of times that atoms which rows hardly need begin again elsewhere."""
+    most_ranked: int = 6
+    """... of which so many tell whether seeds are better than others."""
+    most_repairs: int = 24
+    """Count of times at most that atoms which rows hardly need begin again elsewhere."""
+    most_failed: int = 6
+    """Count of such times in a row that have gained nothing."""
+    most_rounds: int = 3
+    """Count of samples at most: one that knows no better ends the fit."""
     most_sweeps: int = 60
     """Count of sweeps of all rows at most."""
+    n_encoded: int = 4
+    """Count of atoms that are compared where a row is encoded."""
+    row_steps: int = 30
+    """Count of Newton steps of a row that is encoded, at most."""
     tol: float = 1e-3
     """Nats a row that the sweeps to come, by the shrink rate of the last gains, may still gain."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for an artifact."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "fineness": Fineness(**values["fineness"])})

@@ -73,7 +73,7 @@ class RowCodes:
     values : (N,) l_i
     nodes : (N,) best node of its atom
     amplitudes : (N,) E[a]
-    candidates : (N, C) atoms that were compared
+    candidates : (N, C) atoms that were compared, the label first
     """
 
     labels: Index
@@ -84,25 +84,29 @@ class RowCodes:
 
 
 def sweep(
-    Z: Array | DeviceArray, state: SweepState, backend: Backend, *, offset: Array,
+    Z: Array | DeviceArray, state: SweepState, backend: Backend, *, offset: Array | None = None,
     n_candidates: int = 2, fineness: Fineness | None = None, candidates: Index | None = None,
-    row_map: RowMap | None = None,
+    reroute: bool = False, longest: float | None = None, row_map: RowMap | None = None,
 ) -> tuple[SweepSums, RowCodes, SweepTables]:
     """One pass over rows.
 
     Parameters
     ----------
-    Z : (N, p) array of NumPy or of the backend
+    Z : (N, p) array of NumPy or of the backend, or what gives rows as such by slices
     state : SweepState
     backend : Backend
-    offset : (p,) array
-        The intercept b_0.
+    offset : (p,) array, optional
+        The intercept b_0; zero by default.
     n_candidates : int
         Atoms of a row whose evidence is compared.
     fineness : Fineness, optional
         Of the nodes.
     candidates : (N, C) int array, optional
-        Atoms among which rows choose; all by default.
+        Atoms among which rows choose, that of the row first; all by default.
+    reroute : bool
+        Whether rows look at all atoms all the same, beside their own.
+    longest : float, optional
+        `longest_row`, where it is known.
     row_map : RowMap, optional
         Executes the sums.
 
@@ -110,11 +114,12 @@ def sweep(
     -------
     SweepSums, RowCodes, and the tables whose nodes the codes number
     """
-    shift = backend.array(offset)
-    longest = max(float(backend.xp.amax(_lengths(backend.array(Z[own]) - shift, backend)))
-                  for own in _slices(len(Z), CHUNK_ROWS)) ** 0.5
+    shift = backend.array(np.zeros(Z.shape[1]) if offset is None else offset)
+    if longest is None:
+        longest = longest_row(Z, backend, offset)
     tables = make_tables(state, backend, fineness or Fineness(), longest)
-    kernel = _Kernel(tables, backend, Z, shift, candidates, min(n_candidates, state.n_atoms))
+    kernel = _Kernel(tables, backend, Z, shift, candidates, reroute,
+                     min(n_candidates, state.n_atoms))
     rows = max(CHUNK_ROWS, min(backend.elements // state.n_atoms, 16 * CHUNK_ROWS))
     found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
                         _slices(len(Z), rows))
@@ -136,6 +141,13 @@ def sweep(
     return (SweepSums(value, float(square), grams, crossed, needs, amplitude, len(Z)),
             RowCodes(labels.astype(np.intp), values, nodes.astype(np.intp), amplitudes,
                      kept.astype(np.intp)), tables)
+
+
+def longest_row(Z: Array | DeviceArray, backend: Backend, offset: Array | None = None) -> float:
+    """Length of the longest row about an offset (p,), by a pass over all of them."""
+    shift = backend.array(np.zeros(Z.shape[1]) if offset is None else offset)
+    return max(float(backend.xp.amax(_lengths(backend.array(Z[own]) - shift, backend)))
+               for own in _slices(len(Z), CHUNK_ROWS)) ** 0.5
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
@@ -167,31 +179,47 @@ class _Kernel:
     Z: Array | DeviceArray
     shift: DeviceArray
     candidates: Index | None
+    reroute: bool
     n_candidates: int
 
     def __call__(self, where: slice) -> RowResult:
         backend, tables, xp = self.backend, self.tables, self.backend.xp
         X = backend.array(self.Z[where]) - self.shift
         square = backend.cast(_lengths(X, backend), backend.wide)
-        if self.candidates is None:
-            kept = backend.largest(self._scores(X), self.n_candidates)
-        else:
-            kept = backend.array(self.candidates[where], xp.int64)
+        known = (None if self.candidates is None else
+                 backend.array(self.candidates[where], xp.int64))
+        kept = (backend.largest(self._scores(X), self.n_candidates)
+                if known is None or self.reroute else known)
         scores = xp.stack([self._evidence(X, kept[:, j]) for j in range(kept.shape[1])], 1)
+        if known is not None and self.reroute:
+            self._keep(X, known[:, 0], kept, scores)
         best = xp.argmax(scores, axis=1)
         n = backend.places(len(X))
         labels = kept[n, best]
+        kept[n, best], kept[:, 0] = kept[:, 0] + 0, labels
+        scores[n, best], scores[:, 0] = scores[:, 0] + 0.0, scores[n, best]
         needs = backend.zeros((len(tables.kind_of),), backend.wide)
         if kept.shape[1] > 1:
-            top = scores[n, best]
-            scores[n, best] = -np.inf
-            gap = backend.cast(top - xp.amax(scores, 1), backend.wide)
+            gap = backend.cast(scores[:, 0] - xp.amax(scores[:, 1:], 1), backend.wide)
         else:
             gap = backend.zeros((len(X),), backend.wide)
         values, nodes, amplitudes, amplitude, parts = self._posteriors(X, labels, gap, needs)
         values = values + 0.5 * square * tables.precision
         each = tuple(map(backend.numpy, (labels, values, nodes, amplitudes, kept)))
         return RowResult(each, (xp.sum(values), xp.sum(square), needs, amplitude, *parts))
+
+    def _keep(
+        self, X: DeviceArray, own: DeviceArray, kept: DeviceArray, scores: DeviceArray
+    ) -> None:
+        """Put the rows' own atoms (n,) in the place of the worst of others that are not better."""
+        xp = self.backend.xp
+        left = xp.where(~(kept == own[:, None]).any(1))[0]
+        if not len(left):
+            return
+        least, score = xp.argmin(scores[left], 1), self._evidence(X[left], own[left])
+        better = score > scores[left, least]
+        left, least = left[better], least[better]
+        kept[left, least], scores[left, least] = own[left], score[better]
 
     def _scores(self, X: DeviceArray) -> DeviceArray:
         """Coarse log evidence (n, K) of all atoms, up to what is the row's own."""

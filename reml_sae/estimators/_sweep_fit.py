@@ -1,0 +1,207 @@
+"""From the rows of a source to a fit by sweeps: the sweeps, and one pass that harvests them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reml_sae.assignments import TopK
+from reml_sae.discovery.encode import Remembered
+from reml_sae.discovery.record import SearchRecord
+from reml_sae.engine import Deadline, REMLTrace, Theta, TraceRow
+from reml_sae.estimators._harvest import fitted_codes
+from reml_sae.estimators._results import Atom
+from reml_sae.estimators._sparse_codes import SparseCodes
+from reml_sae.estimators._sweep_checks import SweptRows, swept_diagnostics
+from reml_sae.estimators._swept import (
+    SweptSAE,
+    encoded_by_sweep,
+    model_of,
+    rho_of,
+    row_width,
+    structure_of,
+)
+from reml_sae.estimators._units import Units
+from reml_sae.families import get_family
+from reml_sae.io import RowSource
+from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.defaults import default_terms
+from reml_sae.models.sae.priors import without_null_priors
+from reml_sae.models.sae.rows import row_evidence
+from reml_sae.models.sae.single.summed import RowSums, SummedPoint
+from reml_sae.rows import CHUNK_ELEMENTS, SerialRows, ThreadRows, row_slices
+from reml_sae.sweeps import (
+    SweepCheckpoint,
+    SweepFit,
+    SweepPolicy,
+    SweepState,
+    fit_sweeps,
+    get_backend,
+)
+from reml_sae.sweeps.standard import StandardRows
+from reml_sae.typing import Array
+
+FILE = "000000.safetensors"
+"""The file of a checkpoint that sweeps keep, named as those of a search are."""
+SETTLED = "the sweeps to come would gain less than {tol:g} nats a row"
+SPENT = "the budget of sweeps ran out; raise max_outer"
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What a fit by sweeps is told.
+
+    Attributes
+    ----------
+    device : str
+        "cpu", or a device of torch.
+    seed : int or None
+    max_outer : int
+        Sweeps over all rows at most, after every sample.
+    callbacks : sequence of callables
+        Called with a `TraceRow` for every sweep.
+    deadline : Deadline
+    checkpoint : Path or None
+        Folder.
+    """
+
+    device: str
+    seed: int | None
+    max_outer: int
+    callbacks: Sequence[Callable[[TraceRow], object]]
+    deadline: Deadline
+    checkpoint: Path | None
+
+
+def fit_by_sweeps(
+    source: RowSource, atoms: Sequence[Manifold], units: Units, settings: SweepSettings,
+    feature_names: tuple[str, ...] | None,
+) -> SweptSAE:
+    """Fit atoms to the rows of a source, of which each uses one.
+
+    Raises
+    ------
+    InputError
+        Where rows cannot be read, or atoms be found by sweeps.
+    """
+    on_host = settings.device == "cpu"
+    backend = get_backend("numpy" if on_host else settings.device)
+    rows = StandardRows(source, units.mean, units.scale, np.dtype(np.float32))
+    trace = _Trace(len(rows) * len(units.mean) * float(np.log(units.scale)), settings.callbacks)
+    policy = SweepPolicy(most_sweeps=settings.max_outer)
+    seed = int(np.random.default_rng().integers(2**32)) if settings.seed is None else settings.seed
+    fit = fit_sweeps(
+        rows, atoms, backend, seed, policy,
+        row_map=ThreadRows() if on_host else SerialRows(), deadline=settings.deadline,
+        checkpoint=SweepCheckpoint(settings.checkpoint and settings.checkpoint / FILE),
+        watch=trace)
+    deadline = settings.deadline.status if settings.deadline.passed else None
+    message = (SETTLED.format(tol=policy.tol) if fit.settled
+               else SPENT if deadline is None else deadline.value)
+    return _harvested(source, atoms, units, fit, policy, message, trace.kept, feature_names)
+
+
+class _Trace:
+    """The trace of the sweeps over all rows; callbacks are told of those over samples, too."""
+
+    def __init__(self, constant: float, callbacks: Sequence[Callable[[TraceRow], object]]):
+        self.kept, self._constant, self._callbacks = REMLTrace(), constant, callbacks
+        self._begun = time.perf_counter()
+
+    def __call__(self, stage: str, state: SweepState, value: float) -> None:
+        whole = stage == "sweep"
+        constant = self._constant if whole else 0.0
+        row = TraceRow(
+            iteration=len(self.kept), stage=stage, criterion=value + constant,
+            parts={"objective": value, "units": constant}, gradient_norm=np.nan,
+            rho={"log_amplitude_precision": float(np.log(state.amplitude_precision)),
+                 "log_dispersion": float(np.log(state.dispersion))},
+            strengths={}, weights={}, edf=np.nan, inner_iterations=0, inner_status="",
+            damping=0.0, seconds=time.perf_counter() - self._begun)
+        if whole:
+            self.kept.append(row)
+        for callback in self._callbacks:
+            callback(row)
+
+
+def _harvested(
+    source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit,
+    policy: SweepPolicy, message: str, trace: REMLTrace, feature_names: tuple[str, ...] | None,
+) -> SweptSAE:
+    """What the user reads, and what encoding needs, of the state that sweeps ended with."""
+    K, p = len(atoms), len(units.mean)
+    beta = np.concatenate([*(fit.state.decoder(k) for k in range(K)), np.zeros((1, p))])
+    structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
+    rho = rho_of(structure, fit.state)
+    model = model_of(structure, beta, rho)
+    found, sums = _pass(source, model, fit.state, units, policy)
+    point = SummedPoint(model, beta, rho, sums)
+    counts = found.codes.counts(model.assignment)
+    fitted_atoms = []
+    for k, atom in enumerate(atoms):
+        edf, covariance = point.decoder_posterior(k)
+        fitted_atoms.append(Atom(
+            atom, np.ascontiguousarray(units.scale * beta[model.layout.basis_slices[k]]), edf,
+            float(found.evidence[k]), float(found.amplitudes[k]) / found.n_rows,
+            np.ascontiguousarray(units.scale**2 * covariance)))
+    edf = sums.edf + sum(atom.edf for atom in fitted_atoms)
+    phi = fit.state.dispersion
+    return SweptSAE(
+        atoms=fitted_atoms, assignment=model.assignment, family=get_family("gaussian"),
+        penalties=without_null_priors(model.terms), integration="laplace",
+        units=units, intercept=units.mean, beta=beta, rho=rho, rho_names=model.outer.names,
+        zeta=np.zeros((0, K)), gate_counts=(counts.astype(float), found.n_rows),
+        codes=found.codes,
+        remembered=Remembered(np.zeros((0, p)), np.zeros((0, model.theta.xi.shape[1])),
+                              np.zeros((0, K), bool)),
+        strengths=model.strengths(rho), dispersion=phi * units.scale**2,
+        criterion=point.criterion, gradient=np.full(len(rho), np.nan), edf=edf, limits=(),
+        converged=fit.settled, message=message, trace=trace,
+        diagnostics=swept_diagnostics(found, fitted_atoms, point.criterion, phi, fit.settled,
+                                      message, trace),
+        search=SearchRecord(), feature_names=feature_names, sweeps=policy)
+
+
+def _pass(
+    source: RowSource, model: SAEManifoldModel, state: SweepState, units: Units,
+    policy: SweepPolicy,
+) -> tuple[SweptRows, RowSums]:
+    """Codes of all rows, and what they have of V."""
+    codes, total = [], None
+    K, phi = len(model.atoms), state.dispersion
+    evidence, amplitudes, distances, squares = np.zeros(K), np.zeros(K), [], 0.0
+    centres = np.stack([state.decoder(k)[0] for k in range(K)])
+    for part in row_slices(source.shape[0], row_width(K, source.shape[1]), CHUNK_ELEMENTS):
+        data = units.standardised(source.chunk(part.start, part.stop).read())
+        own, theta = encoded_by_sweep(model, state, policy, data)
+        sums = RowSums.of(own, theta, own.rho)
+        total = sums if total is None else total + sums
+        codes.append(SparseCodes.of(fitted_codes(own, theta, own.rho)))
+        labels = codes[-1].labels
+        apart = ((data - centres[labels]) ** 2).sum(axis=1)
+        centre = 0.5 * apart / phi + data.shape[1] * (
+            0.5 * np.log(2.0 * np.pi * phi) + np.log(units.scale))
+        gain = centre - row_evidence(own, theta, own.rho)
+        evidence += np.bincount(labels, weights=gain, minlength=K)
+        amplitudes += np.bincount(labels, weights=codes[-1].amplitudes, minlength=K)
+        residual = _residual_squares(own, theta)
+        squares += float(residual.sum())
+        distances.append(residual / phi)
+    assert total is not None
+    found = SweptRows(SparseCodes.joined(codes), evidence, amplitudes,
+                      np.concatenate(distances), squares / (total.n_rows * source.shape[1]))
+    return found, total
+
+
+def _residual_squares(model: SAEManifoldModel, theta: Theta) -> Array:
+    """Squared lengths (n,) of what curves leave of the rows."""
+    out = np.empty(len(model.Z))
+    for kind in model.kinds:
+        state = kind.state(theta, model.rho)
+        out[kind.rows] = ((state.structure.Z - state.eta) ** 2).sum(axis=1)
+    return out

@@ -1,0 +1,178 @@
+"""Fits by sweeps as `SAEManifold` has them: rows are read and encoded chunk by chunk.
+
+A sweep integrates rows over nodes; what a user reads of a row is its mode, and V is that of the
+engine's Laplace approximation at the sweeps' decoders (`models.sae.single.summed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from reml_sae.assignments import TopK
+from reml_sae.engine import Theta
+from reml_sae.estimators._codes import Codes
+from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._sparse_codes import SparseCodes
+from reml_sae.linalg import MeetsBlock
+from reml_sae.manifolds import Manifold
+from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.gauge import Symmetry, kept_symmetries
+from reml_sae.models.sae.mixture import Layout
+from reml_sae.models.sae.structure import SAEStructure
+from reml_sae.sweeps import SweepPolicy, SweepState, get_backend, sweep
+from reml_sae.sweeps.state import kinds_of_atoms
+from reml_sae.typing import Array
+
+CHUNK_SHARE = 8
+"""Parts of a row's numbers that count: rows under many atoms are encoded faster in large chunks."""
+
+
+def row_width(n_atoms: int, p: int) -> int:
+    """Numbers a row by which the chunks of a fit by sweeps are cut."""
+    return max(1, (2 * n_atoms + p) // CHUNK_SHARE)
+
+
+def symmetries_of(atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]) -> list[Symmetry]:
+    """`kept_symmetries` of atoms whose penalties are those of their kind, once a kind."""
+    known: dict[Manifold, list[Symmetry]] = {}
+    own = {term.atom: term for term in terms}
+    for k, atom in enumerate(atoms):
+        if atom not in known:
+            alone = [PenaltyTerm(own[k].penalty, own[k].target, 0)] if k in own else []
+            known[atom] = kept_symmetries(Layout([atom], has_intercept=True), alone, 0, 2)
+    return [(k, number, generator) for k, atom in enumerate(atoms)
+            for _, number, generator in known[atom]]
+
+
+def rho_of(structure: SAEStructure, state: SweepState) -> Array:
+    """Outer parameters (n_rho,) of a structure at a state of the sweeps."""
+    rho = np.zeros(len(structure.outer))
+    strengths = np.empty(state.n_atoms)
+    for kind, own in zip(state.kinds, state.strengths, strict=True):
+        strengths[kind.atoms] = own
+    for term in structure.terms:
+        value = strengths[term.atom] if term.target == "decoder" else state.amplitude_precision
+        rho[term.where] = np.log(value)
+    rho[structure.outer.psi] = np.log(state.dispersion)
+    return rho
+
+
+def state_of(structure: SAEStructure, beta: Array, rho: Array) -> SweepState:
+    """Inverse of `rho_of`, with the decoders (M, p)."""
+    kinds, where = kinds_of_atoms(structure.atoms), structure.layout.basis_slices
+    strengths, precision = np.ones(len(structure.atoms)), 1.0
+    for term in structure.terms:
+        value = float(np.exp(rho[term.where][0]))
+        if term.target == "decoder":
+            strengths[term.atom] = value
+        else:
+            precision = value
+    return SweepState(
+        kinds, tuple(np.stack([beta[where[k]] for k in kind.atoms]) for kind in kinds),
+        tuple(strengths[kind.atoms] for kind in kinds),
+        float(np.exp(rho[structure.outer.psi][0])), precision)
+
+
+def encoded_by_sweep(
+    model: SAEManifoldModel, state: SweepState, policy: SweepPolicy, data: Array
+) -> tuple[SAEManifoldModel, Theta]:
+    """Rows (n, p) as the model has them, each with the atom that a sweep gives it, at its mode."""
+    _, codes, tables = sweep(data, state, get_backend(), n_candidates=policy.n_encoded,
+                             fineness=policy.fineness)
+    n, K = len(data), len(model.atoms)
+    labels, rows = codes.labels, np.arange(n)
+    xi = np.zeros((n, K + model.layout.n_coordinates))
+    xi[rows, labels] = np.log(np.maximum(codes.amplitudes, np.finfo(float).tiny))
+    for kind in tables.kinds:
+        first = np.zeros(K, np.intp)
+        first[kind.atoms] = [model.coordinate_columns(int(k)).start for k in kind.atoms]
+        mine = np.flatnonzero(np.isin(labels, kind.atoms))
+        points = kind.fine.points[codes.nodes[mine]]
+        columns = first[labels[mine]][:, None] + np.arange(points.shape[1])
+        xi[mine[:, None], columns] = points
+    theta, active = Theta(xi, model.theta.beta), labels[:, None] == np.arange(K)
+    model = model.with_changes(Z=data, active=active, theta=theta, metrics=np.zeros(n, np.intp))
+    return model, model.refine_rows(theta, model.rho, policy.row_steps)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweptSAE(FittedSAE):
+    """A fit by sweeps.
+
+    Attributes beside those of `FittedSAE`, of which ``zeta`` and ``remembered`` have no rows:
+
+    sweeps : SweepPolicy
+        How it was made, and how rows are encoded.
+    """
+
+    sweeps: SweepPolicy
+
+    @property
+    def row_width(self) -> int:
+        """Numbers a row by which its chunks are cut."""
+        return row_width(len(self.atoms), len(self.units.mean))
+
+    @cached_property
+    def _without_rows(self) -> SAEManifoldModel:
+        structure = structure_of([atom.topology for atom in self.atoms], self.penalties,
+                                 self.units.scale, len(self.units.mean))
+        return model_of(structure, self.beta, self.rho)
+
+    @cached_property
+    def _state(self) -> SweepState:
+        return state_of(self._without_rows, self.beta, self.rho)
+
+    def model(self, data: Array) -> SAEManifoldModel:
+        """The arrow model of standardised rows (N, p) at their codes."""
+        return self.encoded(data)[0]
+
+    def training_model(self, data: Array) -> SAEManifoldModel:
+        """The same."""
+        model, theta = self.encoded(data)
+        return model.with_state(theta, self.rho)
+
+    def encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
+        """The arrow model of standardised rows with their codes, and its state."""
+        return encoded_by_sweep(self._without_rows, self._state, self.sweeps, data)
+
+    def encode(self, data: Array) -> Codes:
+        """Codes of standardised rows."""
+        return SparseCodes.of(super().encode(data))
+
+    def decode_codes(self, codes: Codes) -> Array:
+        """Mean of the data (N, p) given codes, in their units."""
+        if not isinstance(codes, SparseCodes):
+            return super().decode_codes(codes)
+        out = np.empty((len(codes), len(self.intercept)))
+        for kind in self._state.kinds:
+            mine = np.flatnonzero(np.isin(codes.labels, kind.atoms))
+            mine = mine[np.argsort(codes.labels[mine], kind="stable")]
+            features = kind.manifold.basis(codes.points[mine, :kind.manifold.latent_dim])
+            features[:, 1:] *= codes.amplitudes[mine, None]
+            counts = np.bincount(codes.labels[mine], minlength=len(self.atoms))[kind.atoms]
+            coefficients = np.stack([self.atoms[k].coefficients for k in kind.atoms])
+            out[mine] = MeetsBlock(counts).apply(features, coefficients) + self.intercept
+        return out
+
+
+def structure_of(
+    atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm], unit: float, p: int
+) -> SAEStructure:
+    """The structure of a fit by sweeps, without rows."""
+    K = len(atoms)
+    return SAEStructure(
+        np.zeros((0, p)), atoms, terms, np.zeros((0, K), bool), assignment=TopK(K, 1), unit=unit,
+        symmetries=symmetries_of(atoms, terms))
+
+
+def model_of(structure: SAEStructure, beta: Array, rho: Array) -> SAEManifoldModel:
+    """The arrow model of a structure without rows, to which rows come."""
+    width = len(structure.atoms) + structure.layout.n_coordinates
+    return SAEManifoldModel(
+        structure.Z, structure.atoms, structure.terms, structure.active,
+        Theta(np.zeros((0, width)), beta), rho, assignment=structure.assignment,
+        unit=structure.unit, symmetries=structure.symmetries, integration="laplace")

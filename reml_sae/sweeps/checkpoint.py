@@ -1,0 +1,108 @@
+"""Where a fit by sweeps is, on disk, from which it goes on to the same bits."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reml_sae.errors import ArtifactError, DataWarning, InputError
+from reml_sae.io import read_artifact, write_artifact
+from reml_sae.manifolds import Manifold
+from reml_sae.sweeps.state import SweepState, kinds_of_atoms
+from reml_sae.typing import Index
+
+logger = logging.getLogger("reml_sae")
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """Where a fit is: what its next sweep over all rows does.
+
+    Attributes
+    ----------
+    round : int
+        Number of the sample from which the state came.
+    state : SweepState
+    values, recent : tuple of float
+        Objectives of all sweeps over all rows, and of those since that sample.
+    candidates : (N, C) int array or None
+        Atoms of the rows; None before the first sweep.
+    reroute : bool
+        Whether rows look at all atoms beside these.
+    settled : bool
+        Whether sweeps ended because they gained little.
+    """
+
+    round: int
+    state: SweepState
+    values: tuple[float, ...] = ()
+    recent: tuple[float, ...] = ()
+    candidates: Index | None = None
+    reroute: bool = True
+    settled: bool = False
+
+
+class SweepCheckpoint:
+    """The last `Progress` of a fit.
+
+    Parameters
+    ----------
+    path : Path or None
+        File that holds it; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None):
+        self._path = path
+
+    def write(self, progress: Progress) -> None:
+        """Keep where the fit is; the last one is lost when this one is whole.
+
+        Where it cannot be written the fit goes on without, and warns.
+        """
+        if self._path is None:
+            return
+        state, tensors = progress.state, {}
+        for number, (decoders, strengths) in enumerate(
+                zip(state.decoders, state.strengths, strict=True)):
+            tensors[f"decoders.{number}"], tensors[f"strengths.{number}"] = decoders, strengths
+        if progress.candidates is not None:
+            tensors["candidates"] = progress.candidates.astype(np.int32)
+        try:
+            write_artifact(self._path, tensors, {
+                "round": progress.round, "values": progress.values, "recent": progress.recent,
+                "reroute": progress.reroute, "dispersion": state.dispersion,
+                "amplitudes": state.amplitude_precision})
+        except InputError as error:
+            # a fit is worth more than what it could go on from
+            self._path = None
+            warnings.warn(f"the fit goes on without its checkpoint: {error}", DataWarning,
+                          stacklevel=2)
+
+    def read(self, atoms: Sequence[Manifold], n_rows: int) -> Progress | None:
+        """Where a fit of these atoms to so many rows is; None where nothing of use is kept."""
+        if self._path is None or not self._path.is_file():
+            return None
+        try:
+            tensors, kept = read_artifact(self._path)
+            kinds = kinds_of_atoms(atoms)
+            numbers = range(len(kinds))
+            state = SweepState(
+                kinds, tuple(tensors[f"decoders.{number}"] for number in numbers),
+                tuple(tensors[f"strengths.{number}"] for number in numbers), kept["dispersion"],
+                kept["amplitudes"])
+            candidates = tensors.get("candidates")
+            shapes = [(len(kind.atoms), kind.manifold.basis_size) for kind in kinds]
+            if [B.shape[:2] for B in state.decoders] != shapes or (
+                    candidates is not None and len(candidates) != n_rows):
+                raise ArtifactError("it is of another fit")
+            return Progress(kept["round"], state, tuple(kept["values"]), tuple(kept["recent"]),
+                            None if candidates is None else candidates.astype(np.intp),
+                            bool(kept["reroute"]))
+        except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
+            logger.info("%s is of no use, and the fit is made anew: %s", self._path, error)
+            return None

@@ -1,0 +1,149 @@
+"""Where sweeps begin, and which atoms begin again at rows that are explained worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from reml_sae.manifolds import Manifold
+from reml_sae.sweeps.backend import Backend, DeviceArray
+from reml_sae.sweeps.policy import SweepPolicy
+from reml_sae.sweeps.rows import RowCodes, SweepSums
+from reml_sae.sweeps.seeds import Near, nearest_flats, seed_flats
+from reml_sae.sweeps.state import SweepState, kinds_of_atoms
+from reml_sae.sweeps.update import LEAST_NOISE
+from reml_sae.typing import Array, Index
+
+LEAST_NEAR = 6
+SURE = 0.5
+"""Nats that rows may need of an atom which is moved, over those that are lost at its new place."""
+MIXED = 2.0
+"""Nats that are lost at an atom, over the median of all, where it may be mixed with another."""
+Plan = Literal["move", "mix"]
+PLANS: tuple[Plan, ...] = ("move", "mix")
+Start = tuple[tuple[int, ...], Index, int]
+"""Atoms that begin again, the rows at which they do, and the atom by which they were chosen."""
+
+
+def begun(
+    X: DeviceArray, atoms: Sequence[Manifold], near: Near, rng: np.random.Generator,
+    policy: SweepPolicy, backend: Backend,
+) -> SweepState:
+    """A state at seeds."""
+    square = backend.numpy(backend.xp.sum(X * X, axis=1)).astype(float)
+    flats = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, policy, backend,
+                       _n_near(len(X), len(atoms), policy))
+    left = nearest_flats(X, flats, backend)[1]
+    kinds = kinds_of_atoms(atoms)
+    return SweepState(
+        kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
+                     for kind in kinds),
+        tuple(np.ones(len(kind.atoms)) for kind in kinds),
+        max(float(left.mean()) / X.shape[1], LEAST_NOISE), float(np.exp(policy.log_amplitudes)))
+
+
+def _n_near(n_rows: int, n_atoms: int, policy: SweepPolicy) -> int:
+    """Rows through which a seed is laid."""
+    return min(max(int(policy.seed_share * n_rows / n_atoms), LEAST_NEAR), n_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """Rows of a sample at a state, and what might begin again there.
+
+    Parameters
+    ----------
+    X : (n, p) rows on the device
+    state, sums, codes
+        Of these rows.
+    policy : SweepPolicy
+    backend : Backend
+    """
+
+    X: DeviceArray
+    state: SweepState
+    sums: SweepSums
+    codes: RowCodes
+    policy: SweepPolicy
+    backend: Backend
+
+    @cached_property
+    def _excess(self) -> Array:
+        """Nats (n,) of every row above the median."""
+        return np.asarray(np.maximum(self.codes.values - np.median(self.codes.values), 0.0))
+
+    @cached_property
+    def _lost(self) -> Array:
+        """Those of the rows of every atom, (K,)."""
+        lost = np.bincount(self.codes.labels, self._excess, self.state.n_atoms)
+        return np.asarray(lost, float)
+
+    def _worst(self, shunned: Set[int]) -> list[int]:
+        return [int(k) for k in np.argsort(-self._lost, kind="stable") if k not in shunned]
+
+    def trial(
+        self, plan: Plan, most: int, shunned: Set[int], rng: np.random.Generator
+    ) -> tuple[SweepState, list[int]]:
+        """A state with atoms that begin again.
+
+        Parameters
+        ----------
+        plan : "move" or "mix"
+            Atoms that rows need less than what is lost at another place move there. Two atoms of
+            which each may have parts of the same curves begin again at the rows of both.
+        most : int
+            Count of places.
+        shunned : set of int
+            Atoms by whose rows nothing was gained.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        The state, and the atoms by whose rows others begin: none where nothing is to be gained.
+        """
+        chosen = (self._mixed(shunned) if plan == "mix" else self._moves(shunned))[:most]
+        kinds = [np.asarray(decoders).copy() for decoders in self.state.decoders]
+        for turn, (own, rows, _) in enumerate(chosen):
+            near: Near = "angle" if turn % 2 == 0 else "distance"
+            places = [next((j, int(np.flatnonzero(kind.atoms == k)[0]))
+                           for j, kind in enumerate(self.state.kinds) if k in kind.atoms)
+                      for k in own]
+            manifolds = [self.state.kinds[j].manifold for j, _ in places]
+            n_near = _n_near(len(self.X), self.state.n_atoms, self.policy)
+            flats = seed_flats(self.X[rows], [shape.linear_dim for shape in manifolds],
+                               self._excess[rows] + 1e-9, near, rng, self.policy, self.backend,
+                               min(n_near, len(rows)))
+            for (j, place), shape, flat in zip(places, manifolds, flats, strict=True):
+                kinds[j][place] = flat.decoder(shape)
+        return replace(self.state, decoders=tuple(kinds)), [place for *_, place in chosen]
+
+    def _moves(self, shunned: Set[int]) -> list[Start]:
+        out: list[Start] = []
+        donors = np.argsort(self.sums.needs, kind="stable").tolist()
+        for donor, place in zip(donors, self._worst(shunned), strict=False):
+            rows = np.flatnonzero(self.codes.labels == place)
+            needed = self.sums.needs[donor] > SURE * self._lost[place]
+            if needed or donor == place or len(rows) < LEAST_NEAR:
+                break
+            out.append(((donor,), rows, place))
+        return out
+
+    def _mixed(self, shunned: Set[int]) -> list[Start]:
+        out, taken = list[Start](), set[int]()
+        labels, others = self.codes.labels, self.codes.candidates[:, 1:]
+        usual = MIXED * float(np.median(self._lost))
+        for place in self._worst(shunned):
+            if self._lost[place] < usual or not others.shape[1]:
+                break
+            rows = np.flatnonzero(labels == place)
+            partner = int(np.bincount(others[rows, 0], minlength=self.state.n_atoms).argmax())
+            if len(rows) and not {place, partner} & taken and partner != place:
+                taken |= {place, partner}
+                both = np.flatnonzero((labels == place) | (labels == partner))
+                if len(both) >= 2 * LEAST_NEAR:
+                    out.append(((place, partner), both, place))
+        return out

@@ -1,0 +1,65 @@
+"""Rows of a source as sweeps see them: centred, of unit mean square, read when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reml_sae.io import RowSource
+from reml_sae.rows import row_slices
+from reml_sae.typing import Array, Index
+
+READ_ELEMENTS = 4_000_000
+"""Numbers that are read in float64 at a time: the chunks of sweeps are larger, in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class StandardRows:
+    """Rows of a source in the type of the sweeps, by slices and by sorted numbers.
+
+    Attributes
+    ----------
+    source : RowSource
+    mean : (p,) array
+    scale : float
+    dtype : dtype
+    """
+
+    source: RowSource
+    mean: Array
+    scale: float
+    dtype: np.dtype[np.floating]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, p)."""
+        return self.source.shape
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    def __getitem__(self, rows: slice | Index) -> NDArray[np.floating]:
+        """Rows (n, p); a slice has a start and a stop.
+
+        Raises
+        ------
+        InputError
+            Naming the file and the row that cannot be read.
+        """
+        if not isinstance(rows, slice):
+            return self._chosen(rows)
+        out = np.empty((rows.stop - rows.start, self.shape[1]), self.dtype)
+        for part in row_slices(len(out), out.shape[1], READ_ELEMENTS):
+            data = self.source.rows(rows.start + part.start, rows.start + part.stop)
+            out[part] = (data - self.mean) / self.scale
+        return out
+
+    def _chosen(self, rows: Index) -> NDArray[np.floating]:
+        out = np.empty((len(rows), self.shape[1]), self.dtype)
+        for part in row_slices(*self.shape, READ_ELEMENTS):
+            first, last = np.searchsorted(rows, (part.start, part.stop))
+            if first < last:
+                out[first:last] = self[part][rows[first:last] - part.start]
+        return out
