@@ -85,9 +85,10 @@ def test_a_cluster_that_loses_a_worker(cluster, source, tmp_path):
 
 
 def test_a_chunk_that_ends_every_worker_is_named(cluster, source):
+    # or one that waited at each of the workers that died: the scheduler cannot tell them apart
     distributed = pytest.importorskip("distributed")
     with distributed.Client(cluster) as client, pytest.raises(
-            WorkerError, match=r"every worker that took rows 20 to 24 of Z='.*z\.npy' died"):
+            WorkerError, match=r"every worker that took rows \d+ to \d+ of Z='.*z\.npy' died"):
         products(row_map(client), source, Product(dies_at=22))
 
 

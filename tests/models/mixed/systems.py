@@ -6,7 +6,7 @@ from reml_sae.families import Binomial, StudentT, get_family
 from reml_sae.models import MixedModel, Smooth
 
 PSI = {"gaussian": [-1.0], "gamma": [-1.0], "negative_binomial": [0.8], "student_t": [-0.7, 1.5],
-       "student_t-4": [-0.7], "poisson": [], "binomial": [], "tweedie": [-0.5, 0.3]}
+       "student_t-4": [-0.7], "poisson": [], "binomial": [], "tweedie": [-0.5, 0.0]}
 FAMILIES = tuple(PSI)
 LEVELS = 4
 
