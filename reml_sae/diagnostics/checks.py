@@ -7,6 +7,7 @@ its tangent stays away from zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -207,24 +208,27 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
 
 
 def _duplicates(model: SAEManifoldModel, result: FitResult) -> Check:
-    spans, beta = [], result.theta.beta
+    beta = result.theta.beta
     if model.noise.n_metrics > 1:
         beta = model.centred_decoders(beta)
-    for k in range(len(model.atoms)):
-        where = model.layout.basis_slices[k]
-        flat = beta[where.start + 1 : where.stop]
-        _, s, vt = np.linalg.svd(flat, full_matrices=False)
-        spans.append((vt[s > 0.2 * s.max(initial=0.0)], beta[where.start]))
+    return check_duplicates([beta[where] for where in model.layout.basis_slices])
+
+
+def check_duplicates(decoders: Sequence[Array]) -> Check:
+    """Atoms, by their decoders (m, p), with one centre in one span, by its weakest direction."""
+    spans = []
+    for decoder in decoders:
+        _, s, vt = np.linalg.svd(decoder[1:], full_matrices=False)
+        spans.append(vt[s > 0.2 * s.max(initial=0.0)])
+    centres = np.stack([decoder[0] for decoder in decoders])
     worst, pair = 0.0, "none"
-    for i in range(len(spans)):
-        for j in range(i):
-            (u, ci), (v, cj) = spans[i], spans[j]
-            if not len(u) or not len(v):
-                continue
-            cosine = float(np.linalg.svd(u @ v.T, compute_uv=False).min())
-            size = np.linalg.norm(beta[model.layout.basis_slices[i]])
-            if np.linalg.norm(ci - cj) < 0.2 * size and cosine > worst:
-                worst, pair = cosine, f"atoms {j} and {i}"
+    for i, decoder in enumerate(decoders):
+        away = np.linalg.norm(centres[:i] - centres[i], axis=1)
+        for j in np.flatnonzero(away < 0.2 * np.linalg.norm(decoder)).tolist():
+            if len(spans[i]) and len(spans[j]):
+                cosine = float(np.linalg.svd(spans[i] @ spans[j].T, compute_uv=False).min())
+                if cosine > worst:
+                    worst, pair = cosine, f"atoms {j} and {i}"
     status: Status = "warn" if worst > HIGH_COSINE else "pass"
     return Check("duplicate atoms", status, worst, f"largest subspace cosine: {pair}")
 

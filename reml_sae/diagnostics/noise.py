@@ -28,6 +28,7 @@ from reml_sae.typing import Array
 
 JUDGED_COLUMNS = 512
 """Columns up to which isotropic noise is compared with others: beyond them that takes longer."""
+UNDESCRIBED = "rows not described"
 LEVEL = 0.001
 """Of the test that no row is farther from its curves than noise; of all rows together."""
 LEAST_WEIGHT = 0.1
@@ -225,11 +226,9 @@ def extreme_check(model: SAEManifoldModel, result: FitResult) -> Check:
 def undescribed_check(model: SAEManifoldModel, result: FitResult) -> Check:
     """Rows whose residual is out of proportion under the fitted noise.
 
-    The squared residual of a row over phi is chi-square with p degrees of freedom less those that
-    its coordinates take; level by Bonferroni's bound over all rows. Of rows of unequal scale, those
-    that hardly count.
+    Of rows of unequal scale, those that hardly count.
     """
-    name = "rows not described"
+    name = UNDESCRIBED
     if not model.family.equal_weights:
         weights = row_weights(model, result.theta, result.rho)
         index = np.flatnonzero(weights < LEAST_WEIGHT)
@@ -244,14 +243,25 @@ def undescribed_check(model: SAEManifoldModel, result: FitResult) -> Check:
     residual = model.Z - model.scaled_basis(result.theta)[1] @ result.theta.beta
     phi = model.family.dispersion(result.rho[model.outer.psi])
     taken = model.active @ [atom.intrinsic_dim for atom in model.atoms]
-    freedom = model.shape[1] - taken
-    distance = (residual**2).sum(axis=1) / phi
+    return check_distances((residual**2).sum(axis=1) / phi, model.shape[1] - taken)
+
+
+def check_distances(distance: Array, freedom: Array) -> Check:
+    """Rows that are farther from their curves than noise, level by Bonferroni's bound over all.
+
+    Parameters
+    ----------
+    distance : (N,) array
+        Squared residuals over phi, which are chi-square.
+    freedom : (N,) array
+        Their degrees of freedom: p less those that the coordinates take.
+    """
     tail = np.where(freedom > 0, chi2.logsf(distance, np.maximum(freedom, 1)), 0.0)
     index = np.flatnonzero(tail < np.log(LEVEL / len(tail)))
     index = index[np.argsort(-distance[index], kind="stable")]
     if not index.size:
-        return Check(name, "pass", 0.0, "none: no row is farther from its curves than noise")
-    return Check(name, "warn", float(index.size),
+        return Check(UNDESCRIBED, "pass", 0.0, "none: no row is farther from its curves than noise")
+    return Check(UNDESCRIBED, "warn", float(index.size),
                  f"{named_rows(index, len(tail))} farther from the curves than noise "
                  f"(chi-square p < {LEVEL:g} for all rows together): look at them; drop them, or "
                  "fit more atoms if they have something in common", tuple(map(int, index)))

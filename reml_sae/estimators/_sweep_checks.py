@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import chi2
 
 from reml_sae.diagnostics import Check, Diagnostics
-from reml_sae.diagnostics.checks import HIGH_COSINE, check_coverage, check_occupancy, check_tangent
-from reml_sae.diagnostics.noise import LEVEL, NoiseAccount
+from reml_sae.diagnostics.checks import (
+    check_coverage,
+    check_duplicates,
+    check_occupancy,
+    check_tangent,
+)
+from reml_sae.diagnostics.noise import NoiseAccount, check_distances
 from reml_sae.engine import REMLTrace
 from reml_sae.estimators._results import Atom
 from reml_sae.estimators._sparse_codes import SparseCodes
-from reml_sae.io import named_rows
 from reml_sae.typing import Array
+
+MOST_NAMED = 1000
+"""Rows that a check names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +75,7 @@ def swept_diagnostics(
             checks.append(check_tangent(k, slopes, atom.topology.intrinsic_dim))
     explained = 1.0 - found.unexplained
     account = NoiseAccount(phi, explained, 0.0, 0.0, 0.0, "", False)
-    checks += [_duplicates(atoms), _undescribed(found, atoms),
+    checks += [check_duplicates([atom.coefficients for atom in atoms]), _undescribed(found, atoms),
                Check("noise", "pass", 0.0, "isotropic; sweeps have no other kind, and none was "
                      "tried")]
     figures: dict[str, float | int | str] = {
@@ -77,40 +83,9 @@ def swept_diagnostics(
     return Diagnostics(tuple(checks), figures, trace, account)
 
 
-def _duplicates(atoms: Sequence[Atom]) -> Check:
-    """As the check of a search: atoms with one centre in one span, by their weakest direction."""
-    worst, pair = 0.0, "none"
-    bases = [_base(atom.coefficients[1:]) for atom in atoms]
-    centres = np.stack([atom.coefficients[0] for atom in atoms])
-    sizes = np.array([np.linalg.norm(atom.coefficients) for atom in atoms])
-    for j, base in enumerate(bases):
-        near = np.linalg.norm(centres[j + 1:] - centres[j], axis=1) < 0.2 * sizes[j]
-        for i in j + 1 + np.flatnonzero(near):
-            if len(base) and len(bases[i]):
-                cosine = float(np.linalg.svd(base @ bases[i].T, compute_uv=False).min())
-                if cosine > worst:
-                    worst, pair = cosine, f"atoms {j} and {i}"
-    return Check("duplicate atoms", "warn" if worst > HIGH_COSINE else "pass", worst,
-                 f"largest subspace cosine: {pair}")
-
-
-def _base(curve: Array) -> Array:
-    """Orthonormal rows (r, p) of the main directions of a curve's decoder."""
-    _, s, vt = np.linalg.svd(curve, full_matrices=False)
-    return np.asarray(vt[s > 0.2 * s.max(initial=0.0)])
-
-
 def _undescribed(found: SweptRows, atoms: Sequence[Atom]) -> Check:
-    """Rows whose residual is out of proportion under the fitted noise."""
+    """`check_distances` of the rows, of which not all are kept."""
     dims = np.array([atom.topology.intrinsic_dim for atom in atoms])
-    freedom = np.maximum(atoms[0].coefficients.shape[1] - dims[found.codes.labels], 1)
-    tail = chi2.logsf(found.distances, freedom)
-    index = np.flatnonzero(tail < np.log(LEVEL / len(tail)))
-    index = index[np.argsort(-found.distances[index], kind="stable")]
-    if not index.size:
-        return Check("rows not described", "pass", 0.0,
-                     "none: no row is farther from its curves than noise")
-    return Check("rows not described", "warn", float(index.size),
-                 f"{named_rows(index, len(tail))} farther from the curves than noise: look at "
-                 "them; drop them, or fit more atoms if they have something in common",
-                 tuple(map(int, index[:1000])))
+    p = atoms[0].coefficients.shape[1]
+    check = check_distances(found.distances, p - dims[found.codes.labels])
+    return replace(check, rows=check.rows[:MOST_NAMED])
