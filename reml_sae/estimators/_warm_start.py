@@ -15,14 +15,13 @@ from reml_sae.errors import InputError
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.families import Family
 from reml_sae.families.noise import Isotropic, Noise
-from reml_sae.io import matrix_digest
 from reml_sae.typing import Array
 
 
 def present_fit(
-    fitted: FittedSAE, data: Array, assignment: Assignment, family: Family
+    fitted: FittedSAE, data: Array, digest: str | None, assignment: Assignment, family: Family
 ) -> PresentFit:
-    """What is taken over for data (N, p), which are encoded where they are other rows.
+    """What is taken over for data (N, p) with a digest, which are encoded where they are others.
 
     Raises
     ------
@@ -36,19 +35,18 @@ def present_fit(
         if own != asked:
             raise InputError(f"warm_start: the present fit has {what} {own}, and {asked} is asked "
                              "for; set warm_start=False to fit anew")
-    same = matrix_digest(data) == fitted.units.digest
     rows = fitted.units.standardised(data)
-    codes = fitted.codes if same else fitted.encode(rows)
-    digest = hashlib.sha256(fitted.beta.tobytes())
+    codes = fitted.codes if digest == fitted.units.digest else fitted.encode(rows)
+    start = hashlib.sha256(fitted.beta.tobytes())
     for array in (fitted.rho, codes.assignments, *codes.coordinates):
-        digest.update(np.ascontiguousarray(array).data)
+        start.update(np.ascontiguousarray(array).data)
     noise = fitted.units.noise
     return PresentFit(
         atoms=[atom.topology for atom in fitted.atoms],
         codes=Candidate(codes.gates, codes.assignments,
                         np.concatenate(codes.coordinates, axis=1)),
         rho=fitted.model(rows[:1]).outer.keyed(fitted.rho),
-        noise=noise if isinstance(noise, Noise) else Isotropic(p), digest=digest.hexdigest())
+        noise=noise if isinstance(noise, Noise) else Isotropic(p), digest=start.hexdigest())
 
 
 def structure_of(fitted: FittedSAE, asked: Structure) -> Structure:

@@ -334,8 +334,6 @@ class SAEManifold(TopologyParameters, Reading):
         (n, p), least = data.shape, structure.n_atoms or 1
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
-        present = (None if before is None
-                   else present_fit(before, data, self._assignment(least), family))
         noise, per_atom = resolve_noise(
             self.noise, family, self._assignment(max(least, int(self.n_active))), (n, p))
 
@@ -346,6 +344,8 @@ class SAEManifold(TopologyParameters, Reading):
         check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
         units = Units.of(data, family)
         check_degenerate(data, family, atoms, structure.n_atoms or structure.most_atoms)
+        present = (None if before is None else
+                   present_fit(before, data, units.digest, self._assignment(least), family))
         settings = Settings(
             family=family, offset=units.model_offset, bind=bind, assign=self._assignment,
             curvature=self.curvature,  # type: ignore[arg-type]
