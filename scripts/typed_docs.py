@@ -13,8 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mypy import api
-
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:^<!-- no-run: (?P<reason>[^\n]+) -->\n)?^```python\n(?P<code>.*?)^```$",
                    re.MULTILINE | re.DOTALL)
@@ -36,6 +34,8 @@ def modules_of(page: Path) -> dict[str, str]:
 
 def main() -> int:
     """Write the pages as modules, and check them."""
+    from mypy import api
+
     with tempfile.TemporaryDirectory() as folder:
         modules = []
         for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):

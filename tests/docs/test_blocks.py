@@ -5,6 +5,7 @@ The blocks of a page run in order, in one namespace and an empty folder. One tha
 """
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,7 @@ DOCS = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *(f"docs/{page}" for page in DOCS)]
 GALLERY = "gallery.md"
 """`test_gallery` runs it."""
-BLOCK = re.compile(r"(?:^<!-- no-run: (?P<reason>[^\n]+) -->\n)?^```python\n(?P<code>.*?)^```$",
-                   re.MULTILINE | re.DOTALL)
+BLOCK = runpy.run_path(str(ROOT / "scripts" / "typed_docs.py"))["BLOCK"]
 
 
 def blocks(page):
