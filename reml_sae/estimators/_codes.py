@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -217,9 +217,16 @@ class Codes:
         return found
 
     @classmethod
+    def joined(cls, parts: Sequence[Codes]) -> Self:
+        """The rows of all parts, in their form."""
+        arrays = [part.arrays() for part in parts]
+        return cls.of_arrays({name: np.concatenate([array[name] for array in arrays])
+                              for name in arrays[0]}, parts[0].topologies)
+
+    @classmethod
     def of_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], topologies: tuple[Manifold, ...]
-    ) -> Codes:
+    ) -> Self:
         """Inverse of `arrays`."""
         return cls(arrays["assignments"],
                    [arrays[f"coordinates_{k}"] for k in range(len(topologies))],

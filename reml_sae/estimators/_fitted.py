@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from reml_sae.diagnostics import Diagnostics, diagnose, looks_at_shape
 from reml_sae.discovery.encode import Remembered, encode, remember
 from reml_sae.discovery.fitting import Fitted
 from reml_sae.discovery.metric import posterior_moments
+from reml_sae.discovery.pursuit import atom_grid
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import REMLTrace, Theta
 from reml_sae.estimators._codes import Codes
@@ -81,6 +83,9 @@ class FittedSAE:
     search: SearchRecord
     feature_names: tuple[str, ...] | None
 
+    takes_rows_at_once: ClassVar[bool] = True
+    """Whether rows in memory are one chunk."""
+
     @classmethod
     def of(cls, fitted: Fitted, search: SearchRecord, units: Units,
            feature_names: tuple[str, ...] | None) -> FittedSAE:
@@ -116,6 +121,12 @@ class FittedSAE:
     def __repr__(self) -> str:
         return (f"<FittedSAE of {len(self.codes)} rows, {len(self.atoms)} atoms: "
                 f"{self.status()}>")
+
+    @property
+    def row_width(self) -> int:
+        """Numbers a row in the widest array of its encoding."""
+        grids = [len(atom_grid(atom.topology, self.search.policy.encode)) for atom in self.atoms]
+        return max(len(self.units.mean), self.beta.shape[0], *grids)
 
     def status(self) -> str:
         """V, and whether the fit converged, on one line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -65,12 +65,6 @@ class SparseCodes(Codes):
         return cls(labels, codes.assignments[np.arange(len(labels)), labels], points,
                    codes.objective, codes.converged, codes.weights, codes.topologies)
 
-    @classmethod
-    def joined(cls, parts: Sequence[SparseCodes]) -> Self:
-        """The rows of all parts."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts])
-                      for name in cls.DESCRIPTION}, topologies=parts[0].topologies)
-
     def dense(self) -> Codes:
         """The same as `Codes`."""
         return Codes(self.assignments, self.coordinates, self.gates, self.objective,
@@ -115,7 +109,7 @@ class SparseCodes(Codes):
     @classmethod
     def of_arrays(
         cls, arrays: Mapping[str, NDArray[Any]], topologies: tuple[Manifold, ...]
-    ) -> SparseCodes:
+    ) -> Self:
         """Inverse of `arrays`."""
         own = {name: arrays[name] for name in cls.DESCRIPTION}
         return cls(**{**own, "converged": own["converged"].astype(bool)}, topologies=topologies)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -110,6 +111,7 @@ class SweptSAE(FittedSAE):
     """
 
     sweeps: SweepPolicy
+    takes_rows_at_once: ClassVar[bool] = False
 
     @property
     def row_width(self) -> int:
