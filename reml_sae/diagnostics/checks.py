@@ -25,6 +25,7 @@ from reml_sae.families import Family
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
+from reml_sae.rows import spread_index
 from reml_sae.typing import Array
 
 EMPTY_ROWS = 2
@@ -196,7 +197,7 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
     if model.by_quadrature:
         return Check("row integrals", "pass", 0.0, "exact: the rows are integrated by quadrature")
     n = len(result.theta.xi)
-    rows = np.unique(np.linspace(0, n - 1, min(n, CERTIFIED_ROWS)).astype(np.intp))
+    rows = spread_index(n, CERTIFIED_ROWS)
     found = laplace_certificate(model.rows(rows), Theta(result.theta.xi[rows], result.theta.beta),
                                 result.rho)
     errors = found.log_ratio - model.assignment.shut_gain(model.active)[rows]

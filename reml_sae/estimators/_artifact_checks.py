@@ -1,8 +1,8 @@
 """The schema of a fit in a file: what must hold before anything is computed from it.
 
 `TENSORS` has the shape and the range of every array, the dataclasses of a fit have the types of
-what else it says, and `_related` says what is told twice or must go together: whoever writes a file
-can write its checksum too.
+what else it says, and `_check_related` says what is told twice or must go together: whoever writes
+a file can write its checksum too.
 """
 
 from __future__ import annotations

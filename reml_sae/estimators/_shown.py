@@ -9,10 +9,10 @@ from typing import Any
 from reml_sae.errors import InputError
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._sparse_codes import SparseCodes
-from reml_sae.estimators._streaming import open_rows_of, spread_index, spread_rows
+from reml_sae.estimators._streaming import open_rows_of, spread_rows
 from reml_sae.estimators._units import check_magnitude
-from reml_sae.io import MatrixDigest, RowSource, check_same_rows
-from reml_sae.rows import CHUNK_ELEMENTS, row_slices
+from reml_sae.io import MatrixDigest, RowSource, check_same_rows, read_chunks
+from reml_sae.rows import spread_index
 from reml_sae.typing import Array
 
 MOST_SHOWN = 20_000_000
@@ -64,6 +64,6 @@ def shown_rows(
 def source_digest(source: RowSource) -> str:
     """`matrix_digest` of the rows of a source, a chunk at a time."""
     digest = MatrixDigest(source.shape)
-    for part in row_slices(*source.shape, CHUNK_ELEMENTS):
-        digest.update(source.chunk(part.start, part.stop).read())
+    for rows in read_chunks(source):
+        digest.update(rows)
     return digest.hexdigest()

@@ -8,26 +8,30 @@ executes them, nor do the bits of what comes out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from reml_sae.discovery.pursuit import atom_grid
 from reml_sae.engine import REMLTrace
 from reml_sae.errors import InputError
 from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
 from reml_sae.estimators._harvest import fitted_codes
 from reml_sae.estimators._results import reconstruct
-from reml_sae.estimators._sparse_codes import SparseCodes
-from reml_sae.estimators._swept import SweptSAE
 from reml_sae.estimators._units import check_magnitude
-from reml_sae.io import RowChunk, RowSource, available_bytes, is_in_memory, open_rows
+from reml_sae.io import (
+    RowChunk,
+    RowSource,
+    available_bytes,
+    is_in_memory,
+    open_rows,
+    read_chosen,
+)
 from reml_sae.linalg import single_threaded
-from reml_sae.rows import CHUNK_ELEMENTS, row_map, row_slices
-from reml_sae.typing import Array, Index
+from reml_sae.rows import row_map, row_slices, spread_index
+from reml_sae.typing import Array
 
 Result = TypeVar("Result")
 
@@ -94,9 +98,9 @@ def stream(
     source = open_rows_of(fitted, Z)
     rows = row_map(executor)
     whole = slice(0, source.shape[0])
-    at_once = executor is None and is_in_memory(source) and not isinstance(fitted, SweptSAE)
+    at_once = executor is None and is_in_memory(source) and fitted.takes_rows_at_once
     slices = [whole] if at_once else row_slices(
-        source.shape[0], _width(fitted), rows.elements)
+        source.shape[0], fitted.row_width, rows.elements)
     chunks = (source.chunk(part.start, part.stop) for part in slices)
     if len(slices) == 1:
         return map(RowTask(fitted, of_rows), chunks)
@@ -110,20 +114,10 @@ def stream(
     return rows.map(RowTask(_lean(fitted), of_rows), chunks)
 
 
-def spread_index(n: int, most: int) -> Index:
-    """Numbers of n rows, all of them or ``most``, evenly over them."""
-    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.intp))
-
-
 def spread_rows(source: RowSource, most: int) -> Array:
     """Rows (n, p) of a source, all of them or ``most``, evenly over it."""
     chosen = spread_index(source.shape[0], most)
-    parts = []
-    for part in row_slices(*source.shape, CHUNK_ELEMENTS):
-        own = chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start
-        if own.size:
-            parts.append(source.chunk(part.start, part.stop).read()[own])
-    return np.concatenate(parts)
+    return np.concatenate([rows for _, rows in read_chosen(source, chosen)])
 
 
 def codes_of(fitted: FittedSAE, data: Array) -> Codes:
@@ -134,15 +128,7 @@ def codes_of(fitted: FittedSAE, data: Array) -> Codes:
 def joined_codes(parts: Iterable[Codes]) -> Codes:
     """The codes of all chunks as one."""
     parts = list(parts)
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], SparseCodes):
-        return SparseCodes.joined([part for part in parts if isinstance(part, SparseCodes)])
-    joined: dict[str, Any] = {
-        item.name: np.concatenate([getattr(part, item.name) for part in parts])
-        for item in fields(Codes) if item.name not in ("coordinates", "topologies")}
-    return replace(parts[0], **joined, coordinates=[
-        np.concatenate(t) for t in zip(*(part.coordinates for part in parts), strict=True)])
+    return parts[0] if len(parts) == 1 else parts[0].joined(parts)
 
 
 def prediction_of(fitted: FittedSAE, data: Array) -> Array:
@@ -237,14 +223,6 @@ def check_memory(source: RowSource) -> None:
             f"{source.name} has {n} rows of {p} numbers, {8 * n * p:,} bytes as float64. A fit "
             f"takes at least {FIT_FACTOR:g} times as many, and {free:,} are free: fit at most "
             f"{most} rows drawn at random, then encode all of them from the file")
-
-
-def _width(fitted: FittedSAE) -> int:
-    """Numbers a row in the widest array of its encoding."""
-    if isinstance(fitted, SweptSAE):
-        return fitted.row_width
-    grids = [len(atom_grid(atom.topology, fitted.search.policy.encode)) for atom in fitted.atoms]
-    return max(len(fitted.units.mean), fitted.beta.shape[0], *grids)
 
 
 def _lean(fitted: FittedSAE) -> FittedSAE:

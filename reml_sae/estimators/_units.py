@@ -10,9 +10,8 @@ import numpy as np
 from reml_sae.errors import DataWarning, InputError
 from reml_sae.families import Family
 from reml_sae.families.noise import Isotropic, RowNoise
-from reml_sae.io import MatrixDigest, RowSource, matrix_digest
+from reml_sae.io import MatrixDigest, RowSource, matrix_digest, read_chunks
 from reml_sae.models import SAEManifoldModel
-from reml_sae.rows import CHUNK_ELEMENTS, row_slices
 from reml_sae.typing import Array
 
 LARGEST, SMALLEST = 1e140, 1e-140
@@ -81,8 +80,7 @@ class Units:
         """
         digest, mean = MatrixDigest(source.shape), np.zeros(source.shape[1])
         n, squares, size = 0, 0.0, 0.0
-        for part in row_slices(*source.shape, CHUNK_ELEMENTS):
-            data = source.chunk(part.start, part.stop).read()
+        for data in read_chunks(source):
             check_magnitude(data)
             digest.update(data)
             own, size = data.mean(axis=0), max(size, float(np.abs(data).max()))

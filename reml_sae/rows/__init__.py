@@ -15,9 +15,10 @@ from reml_sae.rows._map import (
     SerialRows,
     gather_rows,
     row_slices,
+    spread_index,
 )
 from reml_sae.rows._processes import ProcessRows
 from reml_sae.rows._threads import ThreadRows
 
 __all__ = ["CHUNK_ELEMENTS", "DaskRows", "ProcessRows", "RowMap", "RowResult", "SerialRows",
-           "ThreadRows", "gather_rows", "row_map", "row_slices"]
+           "ThreadRows", "gather_rows", "row_map", "row_slices", "spread_index"]

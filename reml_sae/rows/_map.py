@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -107,6 +107,11 @@ def row_slices(n_rows: int, width: int, elements: int) -> list[slice]:
     """
     size = max(1, elements // max(1, width))
     return [slice(start, min(start + size, n_rows)) for start in range(0, max(n_rows, 1), size)]
+
+
+def spread_index(n_rows: int, most: int) -> Index:
+    """Numbers of rows, all of them or ``most``, evenly over them: the same every time."""
+    return np.unique(np.linspace(0, n_rows - 1, min(most, n_rows)).astype(np.intp))
 
 
 def gather_rows(

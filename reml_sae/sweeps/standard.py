@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.io import RowSource
+from reml_sae.io import RowSource, read_chosen
 from reml_sae.rows import row_slices
 from reml_sae.typing import Array, Index
 
@@ -58,8 +58,6 @@ class StandardRows:
 
     def _chosen(self, rows: Index) -> NDArray[np.floating]:
         out = np.empty((len(rows), self.shape[1]), self.dtype)
-        for part in row_slices(*self.shape, READ_ELEMENTS):
-            first, last = np.searchsorted(rows, (part.start, part.stop))
-            if first < last:
-                out[first:last] = self[part][rows[first:last] - part.start]
+        for where, data in read_chosen(self.source, rows, READ_ELEMENTS):
+            out[where] = (data - self.mean) / self.scale
         return out

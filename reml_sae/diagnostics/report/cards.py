@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 
 from reml_sae.diagnostics.report.geometry import Frame, curve, mesh, shown_coordinates
 from reml_sae.diagnostics.report.rows import RowsOfFit
+from reml_sae.rows import spread_index
 from reml_sae.typing import Array
 
 FULL_CARDS = 50
@@ -38,7 +39,7 @@ def card(k: int, rows: RowsOfFit, neighbours: list[dict[str, Any]], full: bool) 
     out["coordinates"] = [
         {"name": name, **_histogram(values, cyclic)}
         for name, values, cyclic in shown_coordinates(shape, t[carried])]
-    shown = _spread(carried, POINTS if full else FEW_POINTS)
+    shown = carried[spread_index(len(carried), POINTS if full else FEW_POINTS)]
     lines = ([curve(shape, t[carried])] if shape.intrinsic_dim == 1
              else mesh(shape, *(FULL_MESH if full else FEW_LINES)))
     return {**out, **_drawing(k, atom, rows, lines, shown)}
@@ -85,7 +86,8 @@ def _top_rows(k: int, rows: RowsOfFit, mine: NDArray[np.intp]) -> dict[str, Any]
     if (len(mine) and np.ptp(size) > 1e-9) or not t.shape[1]:
         order, title = mine[np.argsort(-size, kind="stable")[:TOP_ROWS]], "Rows that use it most"
     else:
-        order = mine[_spread(np.argsort(t[:, 0], kind="stable"), TOP_ROWS)]
+        along = np.argsort(t[:, 0], kind="stable")
+        order = mine[along[spread_index(len(along), TOP_ROWS)]]
         title = "Rows along the coordinate"
     return {"title": title, "items": [
         {"row": int(i), "amplitude": _plain(codes.assignments[i, k]),
@@ -108,13 +110,6 @@ def _histogram(values: Array, cyclic: bool) -> dict[str, Any]:
         low, high = low - 0.5, high + 0.5
     counts = np.histogram(values, BINS, (low, high))[0]
     return {"low": _plain(low), "high": _plain(high), "counts": counts.tolist(), "cyclic": cyclic}
-
-
-def _spread(index: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    """At most so many of an index, evenly: the same every time."""
-    if len(index) <= most:
-        return index
-    return index[np.linspace(0, len(index) - 1, most).astype(np.intp)]
 
 
 def _plain(values: Any) -> Any:
