@@ -25,7 +25,8 @@ import numpy as np
 import pandas  # noqa: F401  (not in the child: it is large)
 
 from reml_sae.errors import ConvergenceWarning, DataWarning, RemlSaeError
-from tests.faults.mutations import READERS, mutated
+from tests.faults.mutations import mutated
+from tests.faults.readers import READERS
 
 SECONDS, GIGABYTE = 10.0, 2**30
 PROMISED = ("same", "refused")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from reml_sae.errors import ConvergenceWarning, DataWarning, RemlSaeError
-from tests.faults.mutations import READERS, mutated
+from tests.faults.mutations import mutated
+from tests.faults.readers import READERS
 
 SEEDS = range(1000, 1024)
 NEEDS = {"rows, zarr": "zarr", "rows, arrow": "pyarrow"}
