@@ -54,6 +54,9 @@ class Backend(Protocol):
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """Columns of the largest entries of every row."""
 
+    def rough_product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray:
+        """a b, of which three digits are enough."""
+
     def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
         """Sums (s, ..) over so many rows of x one after the other, in the wide type."""
 
@@ -95,6 +98,10 @@ class NumPyBackend:
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """See `Backend`."""
         return np.argpartition(-x, count - 1, axis=1)[:, :count]
+
+    def rough_product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray:
+        """See `Backend`."""
+        return a @ b
 
     def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
         """See `Backend`."""
@@ -140,6 +147,15 @@ class TorchBackend:
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """See `Backend`."""
         return self.xp.topk(x, count, dim=1).indices
+
+    def rough_product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray:
+        """See `Backend`."""
+        before = self.xp.get_float32_matmul_precision()
+        self.xp.set_float32_matmul_precision("high")  # TF32 on a GPU
+        try:
+            return a @ b
+        finally:
+            self.xp.set_float32_matmul_precision(before)
 
     def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
         """See `Backend`."""
