@@ -42,7 +42,8 @@ def begun(
         kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
                      for kind in kinds),
         tuple(np.ones(len(kind.atoms)) for kind in kinds),
-        max(nearest_distance(X, flats, backend) / X.shape[1], LEAST_NOISE), float(np.exp(policy.log_amplitudes)))
+        max(nearest_distance(X, flats, backend) / X.shape[1], LEAST_NOISE),
+        float(np.exp(policy.log_amplitudes)))
 
 
 def _n_near(n_rows: int, n_atoms: int, policy: SweepPolicy) -> int:

@@ -2,8 +2,9 @@
 
 Atoms come one after the other, as the centres of k-means++ do (Arthur and Vassilvitskii 2007): rows
 that no atom explains yet propose the flat of the rows nearest to themselves, and the proposal that
-leaves least unexplained is taken. What all rows have unexplained is noise, and proposes nothing. Rows are near by angle, for atoms about a common centre, or by
-distance.
+leaves least unexplained is taken, and laid again through the rows that it explains best. What all
+rows have unexplained is noise, and proposes nothing. Rows are near by angle, for atoms about a
+common centre, or by distance.
 """
 
 from __future__ import annotations
