@@ -4,12 +4,13 @@
 
 Rows are of planted circles of radius 1 in random planes and noise .05, one a row; they are made on
 the device, in float32. "sweep" is one pass over all rows at the fitted state that looks at all
-atoms, and "again" one among the atoms that rows know; both with the M step. "rows/s" are
-encoded: their atoms, among four candidates, nodes and amplitudes. "samples" are seconds of the fit
-for sweeps of samples, seeds and repairs among them. "against numpy" is the largest relative
-difference of the sums of a sweep from those of NumPy in float64 at the same state. MB is the peak of the process, or of the GPU, the data included. "atoms" are the planted circles of
-which one atom has nine rows in ten. With --whole the first figure is CPU seconds of encode, the
-next wall and CPU seconds of a fit by `SAEManifold` with codes, V and posterior, on rows in a file.
+atoms, and "again" one among the atoms that rows know; both with the M step. "rows/s" are encoded:
+their atoms, among four candidates, nodes and amplitudes. "samples" are seconds of the fit for
+sweeps of samples, seeds and repairs among them. "against numpy" is the largest relative difference
+of the sums of a sweep from those of NumPy in float64 at the same state. MB is the peak of the
+process, or of the GPU, the data included. "atoms" are the planted circles of which one atom has
+nine rows in ten. With --whole "again" is CPU seconds of encode, and the fit is one by `SAEManifold`
+with codes, V and posterior, on rows in a file.
 """
 
 import argparse

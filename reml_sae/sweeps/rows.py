@@ -48,6 +48,7 @@ class SweepSums:
     grams : list of (k, M, M) sums of E[f f^T], by kind
     crossed : list of (k, p, M) sums of x E[f]^T
     needs : (K,) nats that rows would lose without an atom, by the next best of their candidates
+    shifts : list of (k,) sums of E[u], by kind
     amplitude : (2,) sums of E[u]^2 and of E[u^2]
     n_rows : int
     """
@@ -57,6 +58,7 @@ class SweepSums:
     grams: list[Array]
     crossed: list[Array]
     needs: Array
+    shifts: list[Array]
     amplitude: Array
     n_rows: int
 
@@ -126,9 +128,9 @@ def sweep(
     found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
                         _slices(len(Z), rows))
     value, square, needs, amplitude, *parts = map(backend.numpy, found.sums)
-    grams, crossed = [], []
-    for kind, (count, first, second, cross) in zip(
-            tables.kinds, zip(*[iter(parts)] * 4, strict=True), strict=True):
+    grams, crossed, shifts = [], [], []
+    for kind, (count, shift, first, second, cross) in zip(
+            tables.kinds, zip(*[iter(parts)] * 5, strict=True), strict=True):
         curve = backend.numpy(kind.fine.curve).astype(float)
         gram = np.empty((len(count), *(1 + curve.shape[1],) * 2))
         gram[:, 0, 0] = count
@@ -136,11 +138,13 @@ def sweep(
         gram[:, 1:, 1:] = np.einsum("gm,kg,gl->kml", curve, second, curve, optimize=True)
         grams.append(gram)
         crossed.append(cross)
+        shifts.append(shift)
     value = float(value) + 0.5 * Z.shape[1] * len(Z) * float(
         np.log(2.0 * np.pi * state.dispersion))
     labels, values, nodes, amplitudes, kept = found.each
     values = values + 0.5 * Z.shape[1] * np.log(2.0 * np.pi * state.dispersion)
-    return (SweepSums(value, float(square), grams, crossed, needs, amplitude, len(Z)),
+    return (SweepSums(value, float(square), grams, crossed, needs, shifts, amplitude,
+                      len(Z)),
             RowCodes(labels.astype(np.intp), values, nodes.astype(np.intp), amplitudes,
                      kept.astype(np.intp)), tables)
 
@@ -359,7 +363,7 @@ class _Kernel:
             size, M, p = kind.decoders.shape
             G = len(kind.fine.logs)
             parts += [backend.zeros(shape, backend.wide)
-                      for shape in ((size,), (size, G), (size, G), (size, p, M))]
+                      for shape in ((size,), (size,), (size, G), (size, G), (size, p, M))]
         for tiles in self._tiles(labels):
             kind, rows, counts = tiles.kind, tiles.rows, tiles.counts
             pull, constant = self._projected(X, tiles)
@@ -373,9 +377,10 @@ class _Kernel:
             first, second = R[1] / total[:, None], R[2] / total[:, None]
             amplitudes[rows] = backend.cast(xp.sum(first, axis=1), backend.wide)
             f = xp.concatenate([xp.ones_like(first[:, :1]), first @ kind.fine.curve], 1)
-            count, by_node, by_node2, crossed = parts[4 * tiles.number:4 * tiles.number + 4]
+            count, shift, by_node, by_node2, crossed = parts[5 * tiles.number:5 * tiles.number + 5]
             at = backend.array(tiles.used, xp.int64)
             count[at] += backend.array(counts, backend.wide)
+            shift[at] += backend.segment_sums(u, counts)
             by_node[at] += backend.segment_sums(first, counts)
             by_node2[at] += backend.segment_sums(second, counts)
             needs[backend.array(kind.atoms[tiles.used], xp.int64)] += backend.segment_sums(
