@@ -33,6 +33,10 @@ class Backend(Protocol):
     wide: Any
     elements: int
 
+    @property
+    def room(self) -> int:
+        """Bytes that are free on the device; none where rows are there wherever they lie."""
+
     def array(self, x: Any, dtype: Any = None) -> DeviceArray:
         """An array on the device, of the narrow type unless said otherwise."""
 
@@ -67,6 +71,7 @@ class NumPyBackend:
     xp: Any = np
     wide: Any = np.float64
     elements = 2_000_000
+    room = 0
 
     def __init__(self, precision: Precision = "float32"):
         self.narrow: Any = np.dtype(precision)
@@ -118,6 +123,12 @@ class TorchBackend:
             raise InputError("device='cuda' needs a GPU that torch can use; there is none here")
         self.narrow, self.wide = getattr(torch, precision), torch.float64
         self.elements = 1 << 28 if self._device.type == "cuda" else NumPyBackend.elements
+
+    @property
+    def room(self) -> int:
+        """See `Backend`."""
+        cuda = self._device.type == "cuda"
+        return int(self.xp.cuda.mem_get_info(self._device)[0]) if cuda else 0
 
     def array(self, x: Any, dtype: Any = None) -> DeviceArray:
         """See `Backend`."""

@@ -27,7 +27,7 @@ class SweepPolicy:
     seed_share: float = 0.25
     """Share of an atom's rows that are near each other in a seed."""
     log_amplitudes: float = 2.0
-    """Log precision of log amplitudes at first, as in other starts."""
+    """Log precision of log amplitudes at first, as in other starts; the least on a sample."""
     most_seeded: int = 30
     """Count of sweeps of seed rows at most ..."""
     most_ranked: int = 6

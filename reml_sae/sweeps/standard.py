@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from reml_sae.io import RowSource, read_chosen
 from reml_sae.rows import row_slices
+from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.typing import Array, Index
 
 READ_ELEMENTS = 4_000_000
 """Numbers that are read in float64 at a time: the chunks of sweeps are larger, in float32."""
+
+SHARE = 0.5
+"""Of the room on a device that rows may take: sweeps need some, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,3 +65,20 @@ class StandardRows:
         for where, data in read_chosen(self.source, rows, READ_ELEMENTS):
             out[where] = (data - self.mean) / self.scale
         return out
+
+
+def on_device(rows: StandardRows, backend: Backend) -> StandardRows | DeviceArray:
+    """The rows on the device where it has room for them, for all sweeps; else as they are.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the row that cannot be read.
+    """
+    size = rows.shape[0] * rows.shape[1] * rows.dtype.itemsize
+    if size > SHARE * backend.room:
+        return rows
+    out = backend.zeros(rows.shape, backend.narrow)
+    for part in row_slices(*rows.shape, READ_ELEMENTS):
+        out[part] = backend.array(rows[part])
+    return out

@@ -58,8 +58,10 @@ def gradient(state: SweepState, sums: SweepSums) -> list[Array]:
             for gram, cross, B in zip(sums.grams, sums.crossed, state.decoders, strict=True)]
 
 
-def updated(state: SweepState, sums: SweepSums) -> SweepState:
-    """The state after an M step."""
+def updated(
+    state: SweepState, sums: SweepSums, least_precision: float = AMPLITUDES[0]
+) -> SweepState:
+    """The state after an M step, with amplitudes of at least this precision."""
     decoders, strengths = [], []
     phi, energy, spent, moved = state.dispersion, sums.square, 0.0, 0.0
     for number, (gram, cross) in enumerate(zip(sums.grams, sums.crossed, strict=True)):
@@ -84,7 +86,7 @@ def updated(state: SweepState, sums: SweepSums) -> SweepState:
     return replace(
         state, decoders=tuple(decoders), strengths=tuple(strengths),
         dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE),
-        amplitude_precision=float(np.clip(alpha, *AMPLITUDES)))
+        amplitude_precision=float(np.clip(alpha, least_precision, AMPLITUDES[1])))
 
 
 def _rescaled(

@@ -86,22 +86,27 @@ class RowSums:
     @classmethod
     def of(cls, structure: SAEStructure, theta: Theta, rho: Array) -> Self:
         """Of the rows of a structure, at modes of theirs."""
-        value, edf, kinds = structure.constant, 0.0, []
-        for kind in kinds_of(structure):
-            state = kind.state(theta, rho)
-            own, blocks = state.structure, state.row_hessian("majorizer")
-            value += float(own.family.loss(own.Z, state.eta, state.psi).sum())
-            value += state.row_prior.value() + state.row_prior.log_partition()[0]
-            value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
-            value += float(state.remainder.values.sum())
-            value += len(own.Z) * (structure.assignment.log_patterns()
-                                   - own.assignment.log_patterns())
-            value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
-            prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
-            edf += float(own.carried.sum()) + 2.0 * state.remainder.scaling
-            edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
-            kinds.append(KindSums.of(kind, state))
-        return cls(value, edf, len(structure.Z), tuple(kinds))
+        patterns = structure.assignment.log_patterns()
+        parts = [cls.of_kind(kind, kind.state(theta, rho), patterns)
+                 for kind in kinds_of(structure)]
+        return cls(structure.constant + sum(part.value for part in parts),
+                   sum(part.edf for part in parts), len(structure.Z),
+                   tuple(own for part in parts for own in part.kinds))
+
+    @classmethod
+    def of_kind(cls, kind: Kind, state: SAEState, log_patterns: float) -> Self:
+        """Of the rows of a kind at a state, without the constant of their units."""
+        own, blocks = state.structure, state.row_hessian("majorizer")
+        value = float(own.family.loss(own.Z, state.eta, state.psi).sum())
+        value += state.row_prior.value() + state.row_prior.log_partition()[0]
+        value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
+        value += float(state.remainder.values.sum())
+        value += len(own.Z) * (log_patterns - own.assignment.log_patterns())
+        value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
+        prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
+        edf = float(own.carried.sum()) + 2.0 * state.remainder.scaling
+        edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
+        return cls(value, edf, len(own.Z), (KindSums.of(kind, state),))
 
     def __add__(self, other: RowSums) -> RowSums:
         """Of both groups of rows, of the same kinds."""
