@@ -9,8 +9,8 @@ their atoms, among four candidates, nodes and amplitudes. "samples" are seconds 
 sweeps of samples, seeds and repairs among them. "against numpy" is the largest relative difference
 of the sums of a sweep from those of NumPy in float64 at the same state. MB is the peak of the
 process, or of the GPU, the data included. "atoms" are the planted circles of which one atom has
-nine rows in ten. With --whole "again" is CPU seconds of encode, and the fit is one by `SAEManifold`
-with codes, V and posterior, on rows in a file.
+nine rows in ten. With --whole the fit is one by `SAEManifold` with codes, V and posterior, on rows
+in a file, which "rows/s" is `encode` of.
 """
 
 import argparse
@@ -136,28 +136,30 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     print(line, flush=True)
 
 
-def measure_whole(case: Case, seed: int) -> None:
+def measure_whole(case: Case, device: str, seed: int) -> None:
     """`SAEManifold` on rows in a file, in a process of its own, whose memory is then its peak."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows.npy"
-        Z, labels = planted(case, get_backend(), seed)
-        np.save(path, Z)
+        Z, labels = planted(case, get_backend(device), seed)
+        np.save(path, get_backend(device).numpy(Z))
         del Z
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found, line = pool.submit(_whole, path, case.K).result()
+            found, line = pool.submit(_whole, path, case.K, device, seed).result()
     share, atoms = accuracy(found, labels, case.K)
-    print(f" whole {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} {atoms:6d}",
-          flush=True)
+    print(f"{device:>6} {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} "
+          f"{atoms:6d}", flush=True)
 
 
-def _whole(path: str, K: int) -> tuple[np.ndarray, str]:
-    backend, start, cpu = get_backend(), time.perf_counter(), time.process_time()
-    model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps").fit(path)
-    fit, wall = time.process_time() - cpu, time.perf_counter() - start
-    cpu = time.process_time()
+def _whole(path: str, K: int, device: str, seed: int) -> tuple[np.ndarray, str]:
+    backend, start, cpu = get_backend(device), time.perf_counter(), time.process_time()
+    model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps",
+                        random_state=seed, device="cpu" if device == "numpy" else device).fit(path)
+    fit, wall = time.process_time() - cpu, synchronised(backend) - start
+    start = time.perf_counter()
     model.encode(path)
+    rate = len(model.codes_) / (time.perf_counter() - start)
     return model.codes_.labels, (
-        f"{time.process_time() - cpu:10.1f} {wall:24.1f} {fit:17.1f} {len(model.trace_):6d} "
+        f"{rate:26.0f} {wall:8.1f} {fit:17.1f} {len(model.trace_):6d} "
         f"{peak(backend):8.0f} {model.criterion_ / len(model.codes_):14.6f} "
         f"{1.0 - model.dispersion_ / model.scale_**2:9.6f}")
 
@@ -179,7 +181,7 @@ def main() -> None:
         for case in CASES[name]:
             for seed in range(options.seeds):
                 if options.whole:
-                    measure_whole(case, seed)
+                    measure_whole(case, options.device, seed)
                 else:
                     measure(case, options.device, seed, options.against)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.io import RowSource, read_chosen
-from reml_sae.rows import row_slices
+from reml_sae.rows import ThreadRows, row_slices
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.typing import Array, Index
 
@@ -79,6 +79,7 @@ def on_device(rows: StandardRows, backend: Backend) -> StandardRows | DeviceArra
     if size > SHARE * backend.room:
         return rows
     out = backend.zeros(rows.shape, backend.narrow)
-    for part in row_slices(*rows.shape, READ_ELEMENTS):
-        out[part] = backend.array(rows[part])
+    parts = row_slices(*rows.shape, READ_ELEMENTS)
+    for part, data in zip(parts, ThreadRows().map(rows.__getitem__, parts), strict=True):
+        out[part] = backend.array(data)
     return out
