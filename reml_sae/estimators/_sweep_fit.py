@@ -197,9 +197,10 @@ def _pass(
         parts = at_modes(spans, projected, own, tables, policy, ThreadRows())
         kept.append(codes_at(parts, own.labels, spans.structure.atoms))
         left = np.empty(len(own.labels))
+        sums = RowSums.of_kinds([part.sums() for part in parts])
+        total = sums if total is None else total + sums
         for part in parts:
-            sums, rows = part.sums(), part.kind.rows
-            total = sums if total is None else total + sums
+            rows = part.kind.rows
             centre = 0.5 * part.from_centres() / phi + p * (
                 0.5 * np.log(2.0 * np.pi * phi) + np.log(units.scale))
             evidence += np.bincount(own.labels[rows], centre - part.evidence(), K)

@@ -26,7 +26,7 @@ from reml_sae.models.sae.gauge import Symmetry, kept_symmetries
 from reml_sae.models.sae.labelled import LabelledRows, OwnSpans
 from reml_sae.models.sae.mixture import Layout
 from reml_sae.models.sae.structure import SAEStructure
-from reml_sae.rows import RowMap, SerialRows
+from reml_sae.rows import RowMap, SerialRows, ThreadRows
 from reml_sae.sweeps import RowCodes, SweepPolicy, SweepState, get_backend, sweep
 from reml_sae.sweeps.state import kinds_of_atoms
 from reml_sae.sweeps.tables import SweepTables
@@ -125,6 +125,11 @@ class SweptSAE(FittedSAE):
     def row_width(self) -> int:
         """Numbers a row by which its chunks are cut."""
         return max(1, len(self.units.mean) // CHUNK_SHARE)
+
+    @property
+    def row_map(self) -> RowMap:
+        """Threads: what a chunk takes is done by NumPy."""
+        return ThreadRows()
 
     @cached_property
     def _without_rows(self) -> SAEManifoldModel:

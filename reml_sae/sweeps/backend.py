@@ -6,6 +6,8 @@ Products with rows are in the ``narrow`` type; Gram blocks and sums over chunks 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -26,12 +28,15 @@ class Backend(Protocol):
     narrow, wide : dtypes
     elements : int
         Numbers in the widest array of a chunk.
+    turn : context manager
+        Under which a sweep is made: those of several threads take turns on a device.
     """
 
     xp: Any
     narrow: Any
     wide: Any
     elements: int
+    turn: AbstractContextManager[Any]
 
     @property
     def room(self) -> int:
@@ -71,6 +76,7 @@ class NumPyBackend:
     xp: Any = np
     wide: Any = np.float64
     elements = 2_000_000
+    turn: AbstractContextManager[Any] = nullcontext()
     room = 0
 
     def __init__(self, precision: Precision = "float32"):
@@ -115,6 +121,8 @@ class NumPyBackend:
 
 class TorchBackend:
     """See `Backend`."""
+
+    turn: AbstractContextManager[Any] = Lock()  # precision of products is one for all threads
 
     def __init__(self, device: str, precision: Precision = "float32"):
         torch: Any = require("torch", "torch", f"device={device!r}")

@@ -125,8 +125,9 @@ def sweep(
     kernel = _Kernel(tables, backend, Z, shift, candidates, reroute,
                      min(n_candidates, state.n_atoms))
     rows = max(CHUNK_ROWS, min(backend.elements // state.n_atoms, 16 * CHUNK_ROWS))
-    found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
-                        _slices(len(Z), rows))
+    with backend.turn:
+        found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
+                            _slices(len(Z), rows))
     value, square, needs, amplitude, *parts = map(backend.numpy, found.sums)
     grams, crossed, shifts = [], [], []
     for kind, (count, shift, first, second, cross) in zip(

@@ -8,6 +8,7 @@ and no array is as long as all rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -87,10 +88,15 @@ class RowSums:
     def of(cls, structure: SAEStructure, theta: Theta, rho: Array) -> Self:
         """Of the rows of a structure, at modes of theirs."""
         patterns = structure.assignment.log_patterns()
-        parts = [cls.of_kind(kind, kind.state(theta, rho), patterns)
-                 for kind in kinds_of(structure)]
-        return cls(structure.constant + sum(part.value for part in parts),
-                   sum(part.edf for part in parts), len(structure.Z),
+        every = cls.of_kinds([cls.of_kind(kind, kind.state(theta, rho), patterns)
+                              for kind in kinds_of(structure)])
+        return replace(every, value=structure.constant + every.value)
+
+    @classmethod
+    def of_kinds(cls, parts: Sequence[RowSums]) -> Self:
+        """Of rows of all kinds, from those of each."""
+        return cls(sum(part.value for part in parts), sum(part.edf for part in parts),
+                   sum(part.n_rows for part in parts),
                    tuple(own for part in parts for own in part.kinds))
 
     @classmethod
