@@ -167,9 +167,9 @@ class SweptSAE(FittedSAE):
 
     def encode(self, data: Array) -> SparseCodes:
         """Codes of standardised rows."""
-        _, codes, tables = sweep(
-            data, self._state, get_backend(self.device), n_candidates=self.sweeps.n_encoded,
-            fineness=self.sweeps.fineness)
+        backend = get_backend(self.device)
+        _, codes, tables = sweep(backend.array(data), self._state, backend,
+                                 n_candidates=self.sweeps.n_encoded, fineness=self.sweeps.fineness)
         projected = self._spans.project(data, codes.labels)
         parts = at_modes(self._spans, projected, codes, tables, self.sweeps, SerialRows())
         return codes_at(parts, codes.labels, [atom.topology for atom in self.atoms])
