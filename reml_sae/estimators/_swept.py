@@ -32,8 +32,9 @@ from reml_sae.sweeps.state import kinds_of_atoms
 from reml_sae.sweeps.tables import SweepTables
 from reml_sae.typing import Array, Index
 
-CHUNK_SHARE = 16
-"""Parts of a row's numbers that count: rows under many atoms are encoded faster in large chunks."""
+CHUNK_SHARE, LEAST_WIDTH = 16, 32
+"""Parts of a row's numbers that count, and how many do at least: rows under many atoms are encoded
+faster in large chunks, and threads need some."""
 
 
 def symmetries_of(atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]) -> list[Symmetry]:
@@ -124,7 +125,7 @@ class SweptSAE(FittedSAE):
     @property
     def row_width(self) -> int:
         """Numbers a row by which its chunks are cut."""
-        return max(1, len(self.units.mean) // CHUNK_SHARE)
+        return max(LEAST_WIDTH, len(self.units.mean) // CHUNK_SHARE)
 
     @property
     def row_map(self) -> RowMap:
