@@ -95,7 +95,8 @@ def fit_by_sweeps(
     on_host = settings.device == "cpu"
     device = "numpy" if on_host else settings.device
     backend, row_map = get_backend(device), ThreadRows() if on_host else SerialRows()
-    rows = on_device(StandardRows(source, units.mean, units.scale, np.dtype(np.float32)), backend)
+    standard = StandardRows(source, units.mean, units.scale, np.dtype(np.float32))
+    rows = standard if on_host else on_device(standard, backend)
     trace = _Trace(len(rows) * len(units.mean) * float(np.log(units.scale)), settings.callbacks)
     policy = SweepPolicy(most_sweeps=settings.max_outer)
     seed = int(np.random.default_rng().integers(2**32)) if settings.seed is None else settings.seed

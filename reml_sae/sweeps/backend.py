@@ -40,7 +40,7 @@ class Backend(Protocol):
 
     @property
     def room(self) -> int:
-        """Bytes that are free on the device; none where rows are there wherever they lie."""
+        """Bytes that are free on the device; none where it has the memory of the host."""
 
     def array(self, x: Any, dtype: Any = None) -> DeviceArray:
         """An array on the device, of the narrow type unless said otherwise."""

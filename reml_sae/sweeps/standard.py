@@ -67,8 +67,43 @@ class StandardRows:
         return out
 
 
-def on_device(rows: StandardRows, backend: Backend) -> StandardRows | DeviceArray:
-    """The rows on the device where it has room for them, for all sweeps; else as they are.
+@dataclass(frozen=True, eq=False)
+class DeviceRows:
+    """The same rows as arrays of a device, to which they are sent when asked for.
+
+    Attributes
+    ----------
+    rows : StandardRows
+    backend : Backend
+    """
+
+    rows: StandardRows
+    backend: Backend
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, p)."""
+        return self.rows.shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice | Index) -> DeviceArray:
+        """Rows (n, p), read in threads; see `StandardRows`."""
+        if not isinstance(rows, slice):
+            return self.backend.array(self.rows[rows])
+        size, width = rows.stop - rows.start, self.shape[1]
+        out = self.backend.zeros((size, width), self.backend.narrow)
+        parts = row_slices(size, width, READ_ELEMENTS)
+        there = [slice(rows.start + part.start, rows.start + part.stop) for part in parts]
+        read = ThreadRows().map(self.rows.__getitem__, there)
+        for part, data in zip(parts, read, strict=True):
+            out[part] = self.backend.array(data)
+        return out
+
+
+def on_device(rows: StandardRows, backend: Backend) -> DeviceRows | DeviceArray:
+    """The rows on the device where it has room for them, for all sweeps; else sent in each.
 
     Raises
     ------
@@ -76,10 +111,5 @@ def on_device(rows: StandardRows, backend: Backend) -> StandardRows | DeviceArra
         Naming the file and the row that cannot be read.
     """
     size = rows.shape[0] * rows.shape[1] * rows.dtype.itemsize
-    if size > SHARE * backend.room:
-        return rows
-    out = backend.zeros(rows.shape, backend.narrow)
-    parts = row_slices(*rows.shape, READ_ELEMENTS)
-    for part, data in zip(parts, ThreadRows().map(rows.__getitem__, parts), strict=True):
-        out[part] = backend.array(data)
-    return out
+    sent = DeviceRows(rows, backend)
+    return sent[slice(0, len(rows))] if size <= SHARE * backend.room else sent
