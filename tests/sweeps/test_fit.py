@@ -115,11 +115,11 @@ def test_fits_end_where_the_objective_of_the_decoders_is_stationary():
         assert (np.abs(curve) < 1e-3 * (B[:, 1:] * prior[:, 1:]).sum(axis=(1, 2))).all()
 
 
-def test_seeds_are_at_most_planted_circles():
-    """60 circles under noise that is longer than they are; each direction of a plane counts."""
-    missed = []
-    for seed in range(5):
-        plant = planted_circles(64 * 60, 400, 60, n_active=1, noise_sd=0.06, orthogonal=False,
+def test_seeds_are_at_planted_circles():
+    """60 circles under noise that is longer than they are; 1 of 240 is missed, else 9."""
+    missed = 0
+    for seed in range(4):
+        plant = planted_circles(64 * 60, 600, 60, n_active=1, noise_sd=0.07, orthogonal=False,
                                 random_state=seed)
         rng, backend = np.random.default_rng(seed), get_backend()
         state = begun(backend.array(standardised(plant)), [Circle(1)] * 60, "angle", rng,
@@ -128,8 +128,8 @@ def test_seeds_are_at_most_planted_circles():
         planes = np.stack([np.linalg.svd(plant.Z[plant.labels == k], full_matrices=False)[2][:2]
                            for k in range(60)])
         shares = (np.einsum("jap,kpb->jkab", planes, spans) ** 2).sum(axis=(2, 3)) / 2.0
-        missed.append((shares.max(axis=1) < 0.6).sum())
-    assert np.mean(missed) <= 2.0
+        missed += int((shares.max(axis=1) < 0.6).sum())
+    assert missed <= 4
 
 
 def test_torch_finds_what_numpy_finds():
