@@ -222,14 +222,18 @@ def check_duplicates(decoders: Sequence[Array]) -> Check:
         _, s, vt = np.linalg.svd(decoder[1:], full_matrices=False)
         spans.append(vt[s > 0.2 * s.max(initial=0.0)])
     centres = np.stack([decoder[0] for decoder in decoders])
+    ranks = np.array([len(span) for span in spans])
+    owners, every = np.repeat(np.arange(len(spans)), ranks), np.concatenate(spans)
     worst, pair = 0.0, "none"
     for i, decoder in enumerate(decoders):
-        away = np.linalg.norm(centres[:i] - centres[i], axis=1)
-        for j in np.flatnonzero(away < 0.2 * np.linalg.norm(decoder)).tolist():
-            if len(spans[i]) and len(spans[j]):
-                cosine = float(np.linalg.svd(spans[i] @ spans[j].T, compute_uv=False).min())
-                if cosine > worst:
-                    worst, pair = cosine, f"atoms {j} and {i}"
+        near = np.linalg.norm(centres[:i] - centres[i], axis=1) < 0.2 * np.linalg.norm(decoder)
+        # the least cosine of two spans is below their root mean square
+        squares = np.bincount(owners, ((spans[i] @ every.T) ** 2).sum(axis=0), len(spans))[:i]
+        bound = np.sqrt(squares / np.maximum(np.minimum(ranks[:i], ranks[i]), 1)) * near
+        for j in np.flatnonzero(bound > worst).tolist():
+            cosine = float(np.linalg.svd(spans[i] @ spans[j].T, compute_uv=False).min())
+            if cosine > worst:
+                worst, pair = cosine, f"atoms {j} and {i}"
     status: Status = "warn" if worst > HIGH_COSINE else "pass"
     return Check("duplicate atoms", status, worst, f"largest subspace cosine: {pair}")
 

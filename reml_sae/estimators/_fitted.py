@@ -29,6 +29,7 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
 from reml_sae.models.sae.terms import check_rows
+from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array
 
 HIDDEN = ("beta", "zeta", "gate_counts", "family", "remembered", "units",
@@ -127,6 +128,11 @@ class FittedSAE:
         """Numbers a row in the widest array of its encoding."""
         grids = [len(atom_grid(atom.topology, self.search.policy.encode)) for atom in self.atoms]
         return max(len(self.units.mean), self.beta.shape[0], *grids)
+
+    @property
+    def row_map(self) -> RowMap:
+        """What executes its chunks of rows where the user names nothing else."""
+        return SerialRows()
 
     def status(self) -> str:
         """V, and whether the fit converged, on one line."""

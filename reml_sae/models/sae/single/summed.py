@@ -8,6 +8,7 @@ and no array is as long as all rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -86,22 +87,32 @@ class RowSums:
     @classmethod
     def of(cls, structure: SAEStructure, theta: Theta, rho: Array) -> Self:
         """Of the rows of a structure, at modes of theirs."""
-        value, edf, kinds = structure.constant, 0.0, []
-        for kind in kinds_of(structure):
-            state = kind.state(theta, rho)
-            own, blocks = state.structure, state.row_hessian("majorizer")
-            value += float(own.family.loss(own.Z, state.eta, state.psi).sum())
-            value += state.row_prior.value() + state.row_prior.log_partition()[0]
-            value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
-            value += float(state.remainder.values.sum())
-            value += len(own.Z) * (structure.assignment.log_patterns()
-                                   - own.assignment.log_patterns())
-            value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
-            prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
-            edf += float(own.carried.sum()) + 2.0 * state.remainder.scaling
-            edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
-            kinds.append(KindSums.of(kind, state))
-        return cls(value, edf, len(structure.Z), tuple(kinds))
+        patterns = structure.assignment.log_patterns()
+        every = cls.of_kinds([cls.of_kind(kind, kind.state(theta, rho), patterns)
+                              for kind in kinds_of(structure)])
+        return replace(every, value=structure.constant + every.value)
+
+    @classmethod
+    def of_kinds(cls, parts: Sequence[RowSums]) -> Self:
+        """Of rows of all kinds, from those of each."""
+        return cls(sum(part.value for part in parts), sum(part.edf for part in parts),
+                   sum(part.n_rows for part in parts),
+                   tuple(own for part in parts for own in part.kinds))
+
+    @classmethod
+    def of_kind(cls, kind: Kind, state: SAEState, log_patterns: float) -> Self:
+        """Of the rows of a kind at a state, without the constant of their units."""
+        own, blocks = state.structure, state.row_hessian("majorizer")
+        value = float(own.family.loss(own.Z, state.eta, state.psi).sum())
+        value += state.row_prior.value() + state.row_prior.log_partition()[0]
+        value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
+        value += float(state.remainder.values.sum())
+        value += len(own.Z) * (log_patterns - own.assignment.log_patterns())
+        value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
+        prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
+        edf = float(own.carried.sum()) + 2.0 * state.remainder.scaling
+        edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
+        return cls(value, edf, len(own.Z), (KindSums.of(kind, state),))
 
     def __add__(self, other: RowSums) -> RowSums:
         """Of both groups of rows, of the same kinds."""
