@@ -34,9 +34,10 @@ from reml_sae.manifolds import Manifold
 class Resize:
     """Another basis takes the place of an atom's, again and again while V falls.
 
-    The smallest for which V is predicted to be nearly the lowest is tried first. Predictions at the codes of a wide
-    basis are unfair to narrower ones, so once V has fallen the next smaller ones are tried too.
-    Last come starts of their own with the bases that were chosen, where one is wider than before.
+    The smallest for which V is predicted to be nearly the lowest is tried first. Predictions at the
+    codes of a wide basis are unfair to narrower ones, so once V has fallen the next smaller ones
+    are tried too. Last come starts of their own with the bases that were chosen, where one is wider
+    than before.
     """
 
     kind = "resize"
