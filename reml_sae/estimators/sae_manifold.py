@@ -342,8 +342,9 @@ class SAEManifold(TopologyParameters, Reading):
 
         atoms = structure.atoms(least)
         check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
-        units = Units.of(data, family)
+        # before the scales of rows are fitted, which takes long where rows have none
         check_degenerate(data, family, atoms, structure.n_atoms or structure.most_atoms)
+        units = Units.of(data, family)
         present = (None if before is None else
                    present_fit(before, data, units.digest, self._assignment(least), family))
         settings = Settings(
