@@ -182,6 +182,12 @@ class MovePolicy:
     """Nats a row by which they may be behind it on the atom's own rows."""
     most_exchanges: int = 2
     """Count of other pairs of shapes and rows that are tried in the joint model."""
+    most_regroups: int = 3
+    """Count of pairs of atoms whose rows are shared out anew ..."""
+    regroup_nats: float = 4.0
+    """... of those with rows that are no more nats farther from the other atom ..."""
+    regroup_share: float = 0.05
+    """... the least share of such rows."""
     rough_share: float = 0.05
     """Share of an atom's variance by rough functions below which its chart is that of its simplest
     shape, but for details."""
