@@ -13,5 +13,5 @@ from reml_sae.discovery.moves.resize import Resize
 from reml_sae.discovery.moves.restart import Restart
 
 MOVES: tuple[Move, ...] = (
-    Reshape(), Exchange(), Regroup(), Merge(), Remove(), Restart(), Resize(), Demote(), RemoveLast(),
-    NameNoAtom(), NameFlatTwin())
+    Reshape(), Exchange(), Regroup(), Merge(), Remove(), Restart(), Resize(), Demote(),
+    RemoveLast(), NameNoAtom(), NameFlatTwin())
