@@ -185,9 +185,11 @@ class MovePolicy:
     most_regroups: int = 3
     """Count of pairs of atoms whose rows are shared out anew ..."""
     regroup_nats: float = 4.0
-    """... of those with rows that are no more nats farther from the other atom ..."""
+    """... of those with rows that are no more nats less likely on the other atom ..."""
     regroup_share: float = 0.05
-    """... the least share of such rows."""
+    """... and the least share of such rows."""
+    regrouped: float = 0.97
+    """Share of the rows that stay where they are above which nothing has been shared out."""
     rough_share: float = 0.05
     """Share of an atom's variance by rough functions below which its chart is that of its simplest
     shape, but for details."""

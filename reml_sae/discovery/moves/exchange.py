@@ -8,7 +8,6 @@ above that of the present ones, are started anew in the joint model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
