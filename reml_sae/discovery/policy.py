@@ -186,7 +186,7 @@ class MovePolicy:
     """Count of pairs of atoms whose rows are shared out anew ..."""
     regroup_nats: float = 4.0
     """... of those with rows that are no more nats less likely on the other atom ..."""
-    regroup_share: float = 0.05
+    regroup_share: float = 0.02
     """... and the least share of such rows."""
     regrouped: float = 0.97
     """Share of the rows that stay where they are above which nothing has been shared out."""

@@ -8,6 +8,7 @@ above that of the present ones, are started anew in the joint model.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -84,8 +85,9 @@ def _value_amid(fitted: Fitted, scores: Array, atom: Manifold, context: Context)
     """V of a rough fit of one shape to rows of one atom, in the noise that all atoms share.
 
     In noise of its own, a curve that winds through the rows of a flat would pass for a good one.
+    Rows are left to Laplace's method, as in the joint model.
     """
-    settings = context.settings.plain()
+    settings = replace(context.settings.plain(), integration="laplace")
     found = rough_local(scores, atom, settings, context.rng)
     if found is None:
         return np.inf
