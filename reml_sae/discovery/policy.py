@@ -184,9 +184,9 @@ class MovePolicy:
     """Count of other pairs of shapes and rows that are tried in the joint model."""
     most_regroups: int = 3
     """Count of pairs of atoms whose rows are shared out anew ..."""
-    regroup_nats: float = 4.0
-    """... of those with rows that are no more nats less likely on the other atom ..."""
-    regroup_share: float = 0.02
+    regroup_near: float = 1.0
+    """... of those with rows that are no more radii of the other atom away from it ..."""
+    regroup_share: float = 0.05
     """... and the least share of such rows."""
     regrouped: float = 0.97
     """Share of the rows that stay where they are above which nothing has been shared out."""

@@ -4,7 +4,7 @@ Starts give rows to atoms by rings and flats, and rows of atoms that cross each 
 wrong side: both atoms bend after what they have, so that no row leaves alone. Where rows use one
 atom each, the rows of two atoms are a problem of their own. It is searched from starts of its own,
 and what is found there takes the place of the two where V of these rows falls. Pairs are tried that
-have rows which either could hold; atoms that are apart have none.
+come near each other; atoms that are apart have no rows to share.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from reml_sae.models.sae.defaults import default_terms
 from reml_sae.typing import Array, Index, Mask
 
 logger = logging.getLogger("reml_sae")
+
+TINY = 1e-300
 
 Pair = tuple[int, int]
 
@@ -65,10 +67,9 @@ class Regroup:
 
 
 def _touching(fitted: Fitted, context: Context) -> list[Pair]:
-    """Pairs of atoms by the share of their rows that either could hold, the largest first."""
-    policy = context.settings.policy
-    labels, excess = _labels(fitted), _excess(fitted, policy.encode)
-    near = excess < policy.move.regroup_nats
+    """Pairs of atoms by the share of their rows that are near the other, the largest first."""
+    policy, labels = context.settings.policy, _labels(fitted)
+    near = _distances(fitted, policy.encode) < policy.move.regroup_near
     shares = {}
     for i, j in combinations(range(near.shape[1]), 2):
         ours = (labels == i) | (labels == j)
@@ -77,17 +78,22 @@ def _touching(fitted: Fitted, context: Context) -> list[Pair]:
                   key=lambda pair: -shares[pair])
 
 
-def _excess(fitted: Fitted, policy: EncodePolicy) -> Array:
-    """Nats (N, K) by which a row is less likely at the nearest point of an atom than at its own."""
-    model, beta = fitted.model, fitted.result.theta.beta
-    apart = np.empty((len(model.Z), len(model.atoms)))
+def _distances(fitted: Fitted, policy: EncodePolicy) -> Array:
+    """Distance (N, K) of the place of a row on its atom from every atom, in radii of this one.
+
+    What is on the atoms is without noise, which in many columns is longer than they are.
+    """
+    model, theta, labels = fitted.model, fitted.result.theta, _labels(fitted)
+    places, curves = np.zeros_like(model.Z), []
     for k, (atom, where) in enumerate(zip(model.atoms, model.layout.basis_slices, strict=True)):
-        points = atom.basis(atom_grid(atom, policy)) @ beta[where]
-        if model.assignment.has_intercept:
-            points += beta[-1]
-        apart[:, k] = ((points**2).sum(axis=1) - 2.0 * model.Z @ points.T).min(axis=1)
-    variance = model.family.dispersion(fitted.result.rho[model.outer.psi])
-    return np.asarray(0.5 * (apart - apart.min(axis=1, keepdims=True)) / variance)
+        rows = np.flatnonzero(labels == k)
+        t = theta.xi[rows][:, model.coordinate_columns(k)]
+        places[rows] = atom.basis(t) @ theta.beta[where]
+        curves.append(atom.basis(atom_grid(atom, policy)) @ theta.beta[where])
+    apart = [((places**2).sum(axis=1)[:, None] - 2.0 * places @ curve.T
+              + (curve**2).sum(axis=1)).min(axis=1) for curve in curves]
+    sizes = [float(curve.var(axis=0).sum()) for curve in curves]
+    return np.sqrt(np.maximum(np.stack(apart, axis=1), 0.0) / np.maximum(sizes, TINY))
 
 
 def _regrouped(fitted: Fitted, pair: Pair, context: Context) -> Proposal | None:
