@@ -218,7 +218,8 @@ class FittedSAE:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""
         out = [f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to {move.after:.4f}"
                for move in self.search.moves
-               if move.accepted and move.kind not in ("reshape", "exchange", "resize", "restart")]
+               if move.accepted and move.kind not in ("reshape", "exchange", "regroup", "resize",
+                                                      "restart")]
         flat = all(atom.topology.is_flat for atom in self.atoms)
         otherwise = ("noise='isotropic', which leaves directions to flat atoms, or " if flat
                      and self.units.noise.kind != "isotropic" else "")
