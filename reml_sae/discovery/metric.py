@@ -154,6 +154,13 @@ def posterior_moments(model: SAEManifoldModel, theta: Theta, rho: Array) -> Arra
     return np.array(out)
 
 
+def observed_noise(model: SAEManifoldModel, theta: Theta, rho: Array) -> SAEManifoldModel:
+    """The model whose V charges its noise by the second moment that this state leaves it."""
+    if not model.noise.is_observed:
+        return model
+    return model.with_changes(noise=model.noise.observed(posterior_moments(model, theta, rho)))
+
+
 def _rounding(rows: Array, unit: float, weights: Array | None) -> float:
     return ROUNDING * unit**2 * _mean_square(rows, weights)
 

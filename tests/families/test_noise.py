@@ -1,5 +1,7 @@
 """Noise of rows: metric, evidence against brute force, rank and kind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import gammaln
@@ -31,7 +33,8 @@ def factors(p, ratios, seed=0):
 STILL = Diagonal(np.array([1.0, 0.0, -2.0, 0.5, 0.5, 0.0]), 1.0)
 """Two columns without a variance of their own."""
 EXAMPLES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
-            Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]))]
+            Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]),
+                   np.array([1.4, 0.6]))]
 
 
 @pytest.mark.parametrize("noise", EXAMPLES, ids=lambda noise: noise.kind)
@@ -89,7 +92,8 @@ def test_nothing_near_is_better(kind):
             else:
                 moved = found.directions + size * rng.normal(size=found.directions.shape)
                 ratios = found.ratios * np.exp(size * rng.normal(size=found.rank))
-                other = Factor(np.linalg.qr(moved)[0], np.maximum(ratios, 1.0 + 1e-6))
+                other = replace(found, directions=np.linalg.qr(moved)[0],
+                                ratios=np.maximum(ratios, 1.0 + 1e-6))
             # the prior of the ratios moves their best by 2 / n, which the step leaves out
             assert nats(other, second, n) + other.cost(n) > value - 4.0 / n
 
@@ -118,8 +122,7 @@ def test_evidence_of_factors(n, within, ratios):
     p, r = 3 + (len(ratios) > 1), len(ratios)
     second = second_moment(factors(p, ratios), n, 3)
     values, vectors = np.linalg.eigh(second)
-    floor = values[: p - r].mean()
-    noise = Factor(vectors[:, : p - r - 1 : -1], values[: p - r - 1 : -1] / floor)
+    noise = Factor.of_rank(second, r)
     value, phi = evidence(noise, second, n)
     rng, m = np.random.default_rng(4), 300_000
     sd = 2.5 * np.sqrt(2.0 / n)
@@ -235,8 +238,10 @@ def shapes():
     rng = np.random.default_rng(3)
     U = np.linalg.qr(rng.normal(size=(6, 3)))[0]
     d = rng.normal(size=6)
-    return [Diagonal(d - d.mean(), 0.8), STILL, Factor(U, np.array([9.0, 4.0, 1.3])),
-            Factor(U[:, :1], np.array([30.0])), Factor(U[:, :2], np.array([5.0, 4.9]))]
+    return [Diagonal(d - d.mean(), 0.8), STILL,
+            Factor(U, np.array([9.0, 4.0, 1.3]), np.array([1.2, 1.0, 0.8])),
+            Factor(U[:, :1], np.array([30.0]), np.array([3.0, 0.8, 0.6, 0.6, 0.0])),
+            Factor(U[:, :2], np.array([5.0, 4.9]), np.array([2.5, 1.0, 0.4, 0.1]))]
 
 
 @pytest.mark.parametrize("noise", shapes(), ids=lambda noise: f"{noise.kind}{noise.simpler().kind}")
