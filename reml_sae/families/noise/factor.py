@@ -23,6 +23,7 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy.special import log_ndtr
 
+from reml_sae.errors import InputError
 from reml_sae.families._special import LOG_2PI
 from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise
 from reml_sae.families.noise._bingham import log_share_slopes, log_shares
@@ -40,13 +41,14 @@ def most_rank(n_columns: int, n_rows: int) -> int:
 
 
 def _axes(second: Array) -> tuple[Array, Array]:
-    """Variances (p,), the largest first, and their directions (p, p) in columns.
+    """Variances (p,), the largest first, and their directions (p, p) in columns."""
+    values, vectors = np.linalg.eigh(second)
+    return np.maximum(values[::-1] + _least(second), TINY), vectors[:, ::-1]
 
-    Directions that have hardly any noise get some.
-    """
-    floor = LEAST_SHARE * np.trace(second) / len(second)
-    values, vectors = np.linalg.eigh(second + floor * np.eye(len(second)))
-    return np.maximum(values[::-1], TINY), vectors[:, ::-1]
+
+def _least(second: Array) -> float:
+    """Variance that is added in all directions, so that none has hardly any noise."""
+    return LEAST_SHARE * float(np.trace(second)) / len(second)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,13 @@ class Factor(Noise):
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
         """Made of ``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
-        return cls(arrays["directions"], arrays["ratios"], arrays["across"])
+        directions, ratios = arrays["directions"], arrays["ratios"]
+        equal = np.ones(p - len(ratios))
+        across = arrays.get("across", equal)  # not in a file from before V knew of them
+        if len(across) != len(equal):
+            raise InputError(f"across has {len(across)} variances, not one for each of the "
+                             f"{len(equal)} directions across {len(ratios)} factors")
+        return cls(directions, ratios, across)
 
     def arrays(self) -> dict[str, Array]:
         """``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
@@ -125,9 +133,9 @@ class Factor(Noise):
         second = moments[0]
         outside = second - self.directions @ (self.directions.T @ second)
         outside -= (outside @ self.directions) @ self.directions.T
-        across = np.maximum(np.linalg.eigvalsh(outside)[::-1][:len(self.across)], 0.0)
-        mean = across.mean()
-        return replace(self, across=across / mean) if mean > 0.0 else self
+        across = np.linalg.eigvalsh(0.5 * (outside + outside.T))[::-1][:len(self.across)]
+        across = np.maximum(across + _least(second), TINY)
+        return replace(self, across=across / across.mean())
 
     @property
     def floor(self) -> float:
