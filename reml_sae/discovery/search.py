@@ -32,7 +32,7 @@ from reml_sae.discovery.fitting import (
 from reml_sae.discovery.follow_noise import better_noise, follow_noise
 from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
-from reml_sae.discovery.metric import MetricRows
+from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.registry import MOVES
@@ -115,8 +115,9 @@ def _out_of_reach(settings: Settings, n_rows: int) -> float:
 def _begun(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
 ) -> tuple[Fitted, Fitted | None]:
-    """A rough fit without noise of a shape; where what that leaves has one beyond doubt, one with.
+    """A rough fit without noise of a shape; where there is one beyond doubt, one with.
 
+    What the first leaves has it, or its atoms have taken what noise alone explains better.
     Then the first comes second, as its rival. Where the number of factors is given, only the other.
     """
     if isinstance(settings.noise, Factors):
@@ -124,7 +125,8 @@ def _begun(
     plain = fit_starts(rows, atoms, settings.plain(), rng)
     if settings.noise == "isotropic" or plain.result.interrupted:
         return plain, None
-    if better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z)):
+    if (better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z))
+            and plain.result.criterion < without_atoms(rows, settings.noise)):
         return plain, None
     return fit_starts(rows, atoms, settings, rng), plain
 
