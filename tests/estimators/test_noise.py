@@ -16,7 +16,7 @@ from reml_sae.discovery.metric import (
     whitened_model,
 )
 from reml_sae.errors import ArtifactError, DataWarning, InputError
-from reml_sae.families.noise import best_noise
+from reml_sae.families.noise import best_noise, charged
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle
 
@@ -71,16 +71,33 @@ def test_isotropic_noise_is_what_it_was():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_noise_is_charged_by_what_the_state_leaves_it(seed):
     """V is one function of what was found, however the search has come to it."""
-    model = fitted("factor", seed)
-    arrow = model.build_model(planted("factor", seed)[1])
+    Z = planted("diagonal", seed)[1]
+    model = fit(Z, {"kind": "factor", "rank": 1})
+    arrow = model.build_model(Z)
     state = arrow.initial_theta(), arrow.initial_rho()
-    own = observed_noise(arrow, *state)
-    assert own.constant == pytest.approx(arrow.constant, abs=1e-6)
+    assert observed_noise(arrow, *state).constant == pytest.approx(arrow.constant, abs=1e-6)
     changed = arrow.with_changes(noise=replace(arrow.noise, across=np.ones(P - 1)))
+    assert abs(changed.constant - arrow.constant) > 1e-3
     again = observed_noise(changed, *state)
-    np.testing.assert_allclose(again.noise.across, model.noise_.across, atol=1e-6)
     assert rs.criterion(again, state[1]).value == pytest.approx(model.criterion_, abs=1e-6)
-    assert abs(changed.constant - arrow.constant) > 1e-4
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_noise_alone_is_no_circle(rank):
+    """One that has taken a factor for its curve is far above noise alone, and a flat one is."""
+    found = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        frame = np.linalg.qr(rng.normal(size=(P, rank)))[0]
+        Z = 0.2 * rng.normal(size=(N, P)) + 2.0 * rng.normal(size=(N, rank)) @ frame.T
+        with pytest.warns(DataWarning, match="no better than a flat"):
+            model = fit(Z)
+        found.append(model.noise_.kind == "factor" and model.noise_.rank == rank)
+        second = Z.T @ Z / N
+        noise = best_noise("factor", second, N)
+        alone = charged(noise, second, N) + 0.5 * Z.size * (1.0 + np.log(2.0 * np.pi))
+        assert model.criterion_ < alone + 0.5 * P * np.log(N) + 20.0
+    assert sum(found) >= 4
 
 
 def test_the_units_of_the_data():
