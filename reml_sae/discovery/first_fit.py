@@ -133,7 +133,13 @@ def _is_shaped(
     if settings.noise == "isotropic":
         return False
     return (not rough or _best(rough)[0].rows.noise.simpler() is not None
-            or without_atoms(rows, settings.noise) < _lowest(rough))
+            or noise_alone_is_better(_lowest(rough), rows, settings))
+
+
+def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) -> bool:
+    """Whether noise of a shape has a V so far below that of a rough fit that it will stay there."""
+    within = settings.policy.move.within_per_row * len(rows.Z)
+    return without_atoms(rows, settings.noise) < value - within
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.first_fit import fit_starts, noise_alone_is_better
 from reml_sae.discovery.fitting import (
     Fitted,
     Settings,
@@ -32,7 +32,7 @@ from reml_sae.discovery.fitting import (
 from reml_sae.discovery.follow_noise import better_noise, follow_noise
 from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
-from reml_sae.discovery.metric import MetricRows, without_atoms
+from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.protocol import Context
 from reml_sae.discovery.moves.registry import MOVES
@@ -126,7 +126,7 @@ def _begun(
     if settings.noise == "isotropic" or plain.result.interrupted:
         return plain, None
     if (better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z))
-            and plain.result.criterion < without_atoms(rows, settings.noise)):
+            and not noise_alone_is_better(plain.result.criterion, rows, settings)):
         return plain, None
     return fit_starts(rows, atoms, settings, rng), plain
 
@@ -141,8 +141,8 @@ def _in_its_noise(
     noise that was chosen at rough curves can hold what better curves would explain.
     """
     found = follow_noise(fitted, settings)
-    if (found.rows.noise.simpler() is None or found.result.interrupted
-            or isinstance(settings.noise, Factors)):
+    if (found.result.interrupted or isinstance(settings.noise, Factors)
+            or (rival is None and found.rows.noise.simpler() is None)):
         return found
     own = settings if fitted.rows.noise.simpler() is None else settings.plain()
     if rival is not None and rival.model.atoms == found.model.atoms:
