@@ -7,7 +7,7 @@ that use none have a block of unit curvature there, which nothing meets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from scipy.linalg import block_diag
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import BlockInverse, BorderBlocks, NestedFactor
-from reml_sae.models.sae.outside import OutsidePart
+from reml_sae.models.sae.outside import Outside, OutsidePart
 from reml_sae.models.sae.point import SAEPoint, explained_share
 from reml_sae.models.sae.row_prior import GatePrior
 from reml_sae.models.sae.row_scales import MissingScales
@@ -213,8 +213,7 @@ class SinglePoint(DecoderTerms):
         beta = prior_beta + volume_beta + gauge_beta - correction_beta
         grad_rho -= correction_rho
         outside_beta, outside_rho = self.decoder_prior.gram_gradients(
-            self._by_atom([part and part.terms.prior for part in self._outside]),
-            self._by_atom([part and part.terms.scales for part in self._outside]))
+            self._by_atom(lambda terms: terms.prior), self._by_atom(lambda terms: terms.scales))
         beta += outside_beta
         grad_rho += outside_rho
         edf = self.structure.n_carried - prior_trace - gauge_trace
@@ -259,10 +258,11 @@ class SinglePoint(DecoderTerms):
                 if kind.is_open else None)
         return out
 
-    def _by_atom(self, values: Sequence[Array | None]) -> dict[int, Array]:
-        """What the atoms of every kind have, (k, ..), atom by atom."""
-        return {int(k): own for kind, all_own in zip(self.kinds, values, strict=True)
-                if all_own is not None for k, own in zip(kind.atoms[:, 0], all_own, strict=True)}
+    def _by_atom(self, derivative: Callable[[Outside], Array]) -> dict[int, Array]:
+        """A derivative of U, atom by atom."""
+        return {int(k): own for kind, part in zip(self.kinds, self._outside, strict=True)
+                if part is not None
+                for k, own in zip(kind.atoms[:, 0], derivative(part.terms), strict=True)}
 
     def _data_trace(
         self, kind: Kind, state: SAEState, part: OutsidePart | None, inverse: BlockInverse
@@ -397,7 +397,7 @@ class SinglePoint(DecoderTerms):
             return SAEPoint(self.structure, self.theta, self.rho).precision_gradient(
                 adjoint, "exact")
         traces = list(self._traces)
-        for k, own in self._by_atom([part and part.terms.prior for part in self._outside]).items():
+        for k, own in self._by_atom(lambda terms: terms.prior).items():
             traces[k] = traces[k] + 2.0 * own
         return self.decoder_prior.precision_gradient(traces, adjoint.beta)
 
