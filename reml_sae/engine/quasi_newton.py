@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.engine.chart import Chart
 from reml_sae.engine.crease import crease
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop, logger
@@ -52,14 +53,15 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         return OuterStatus.STATIONARY
     if loop.left <= 0:
         return OuterStatus.SPENT
-    hessian = _first_hessian(loop, value)
+    chart = Chart(loop.outer, loop.best_rho)
+    hessian = _first_hessian(loop, chart, value)
     radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
     stalls = restarts = age = 0
     level = value.value
     while loop.left > 0:
         best = loop.found
-        radius = min(_move(loop, hessian, radius), widest)
+        radius = min(_move(loop, chart, hessian, radius), widest)
         moved = loop.found is not best
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
@@ -74,15 +76,16 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
             return crease(loop)
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
-        hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
+        chart = Chart(loop.outer, loop.best_rho)
+        hessian, stalls, age = _first_hessian(loop, chart, loop.found, whole=not jumped), 0, 0
         if jumped:
             continue
         gain, level = level - loop.found.value, loop.found.value
         restarts += gain <= NEGLIGIBLE
-        _polish(loop, hessian)
+        _polish(loop, chart, hessian)
         if loop.stationary(loop.best_rho, loop.found):
             return OuterStatus.STATIONARY
-        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
+        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, chart, hessian) <= NEGLIGIBLE:
             return OuterStatus.FLAT
         if not loop.found.inner.converged:
             return OuterStatus.NO_MODE
@@ -95,21 +98,19 @@ def _frame(loop: Loop) -> Array:
     return loop.model.rho_frame(loop.theta, loop.best_rho)
 
 
-def _move(loop: Loop, hessian: Array, radius: float) -> float:
+def _move(loop: Loop, chart: Chart, hessian: Array, radius: float) -> float:
     """Try a step, learn from it, and return the next radius."""
     best, rho, frame = loop.found, loop.best_rho, _frame(loop)
-    scale = np.diagonal(frame)
-    gradient = frame.T @ best.gradient
-    low, high = loop.outer.bounds.T
-    step = boxed_step(gradient, hessian, radius, (low - rho) / scale, (high - rho) / scale)
+    gradient = chart.tangent(rho, frame).T @ best.gradient
+    step = boxed_step(gradient, hessian, radius, *chart.box(rho, frame))
     predicted = predicted_change(gradient, hessian, step)
-    trial = loop.outer.clip(rho + frame @ step)
+    trial = chart.moved(rho, frame, step)
     try:
         found = loop.evaluate(trial, gradient=True)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("outer trial refused: %s", error)
         return SHORTER * radius
-    _update_sr1(hessian, step, frame.T @ (found.gradient - best.gradient))
+    _update_sr1(hessian, step, chart.tangent(trial, frame).T @ found.gradient - gradient)
     if found.inner.converged and loop.improves(trial, found, ROUNDING):
         loop.keep(trial, found)
     share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
@@ -151,7 +152,7 @@ def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
     return True
 
 
-def _polish(loop: Loop, hessian: Array) -> None:
+def _polish(loop: Loop, chart: Chart, hessian: Array) -> None:
     """Newton steps with a fixed Hessian, judged by the gradient.
 
     The last gain of a search is about g^2 / V'', which sinks below the rounding of V, and below its
@@ -161,13 +162,13 @@ def _polish(loop: Loop, hessian: Array) -> None:
         best, rho, frame = loop.found, loop.best_rho, _frame(loop)
         if loop.stationary(rho, best):
             return
-        gradient = frame.T @ loop.projected(rho, best.gradient)
+        gradient = chart.tangent(rho, frame).T @ loop.projected(rho, best.gradient)
         free = gradient != 0.0
         step = np.zeros_like(rho)
         step[free] = -np.linalg.lstsq(hessian[np.ix_(free, free)], gradient[free], rcond=None)[0]
         if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
             return
-        trial = loop.outer.clip(rho + frame @ step)
+        trial = chart.moved(rho, frame, step)
         try:
             value = loop.evaluate(trial, gradient=True)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
@@ -179,9 +180,10 @@ def _polish(loop: Loop, hessian: Array) -> None:
         loop.record("trust-region", trial, value)
 
 
-def _predicted_fall(loop: Loop, hessian: Array) -> float:
+def _predicted_fall(loop: Loop, chart: Chart, hessian: Array) -> float:
     """Fall of V in a Newton step inside the box; infinite where it curves downwards."""
-    gradient = _frame(loop).T @ loop.projected(loop.best_rho, loop.found.gradient)
+    tangent = chart.tangent(loop.best_rho, _frame(loop))
+    gradient = tangent.T @ loop.projected(loop.best_rho, loop.found.gradient)
     free = np.flatnonzero(gradient)
     values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
     if not loop.found.inner.converged or values[0] < -LEAST_CURVATURE:
@@ -198,39 +200,58 @@ def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
         hessian += np.outer(residual, residual) / denominator
 
 
-def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Array:
-    """Start of the quasi-Newton Hessian of V, in the directions of the frame.
+def _first_hessian(
+    loop: Loop, chart: Chart, value: CriterionValue, whole: bool = False
+) -> Array:
+    """Start of the quasi-Newton Hessian of V, in the coordinates of the chart.
 
-    Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. A
-    dispersion and the other strengths, strongly coupled, have columns by differences of gradients;
-    with ``whole``, all that are not at a limit have.
+    Where a prior shares with data alike in all its functions the part 1 - c of H, and its energy
+    is E, the curvature of V in the log strength is E (2 c - 1) + v (1 - c), with v the volume c / 2
+    of each. A dispersion and the other strengths, strongly coupled, have columns by differences of
+    gradients; with ``whole``, all that are not at a limit have.
     """
     rho, frame = loop.best_rho, _frame(loop)
-    energy = np.abs(value.explicit["objective"])
-    # where a strength runs to infinity, V falls as its inverse: the curvature is the slope
-    hessian = np.diag(np.maximum(np.maximum(energy, -value.gradient), FLATTEST))
+    tangent = chart.tangent(rho, frame)
+    gradient = tangent.T @ value.gradient
+    hessian = np.diag(np.maximum(_curvature(chart, rho, value), FLATTEST))
     differenced = ~loop.outer.quadratic
     if loop.outer.dispersion is not None:
         differenced[loop.outer.dispersion] = True
     if whole:
         differenced[:] = rho < loop.outer.bounds[:, 1]
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
+    least, most = chart.box(rho, frame)
     back = np.full(len(rho), -DIFFERENCE)
-    ahead = np.where(rho + DIFFERENCE <= loop.outer.bounds[:, 1], DIFFERENCE, back)
+    ahead = np.where(DIFFERENCE <= most, DIFFERENCE, back)
+    back = np.where(-DIFFERENCE >= least, back, ahead)
     for group in _groups(loop.model.rho_apart(), differenced):
         chosen = [j for j, _ in group]
         for step in (ahead, back) if (ahead[chosen] > 0.0).any() else (back,):
-            together = frame[:, chosen] @ step[chosen]
+            together = np.zeros_like(rho)
+            together[chosen] = step[chosen]
+            moved = chart.moved(rho, frame, together)
             try:
-                moved = loop.evaluate(rho + together, gradient=True).gradient
+                found = loop.evaluate(moved, gradient=True).gradient
             except (InnerConvergenceError, NotPositiveDefiniteError) as error:
                 logger.debug("no difference of gradients: %s", error)
                 continue
-            change = frame.T @ (moved - value.gradient)
+            change = chart.tangent(moved, frame).T @ found - gradient
             for j, rows in group:
                 hessian[j, rows] = hessian[rows, j] = change[rows] / step[j]
             break
     return hessian
+
+
+def _curvature(chart: Chart, rho: Array, value: CriterionValue) -> Array:
+    """Curvatures of V, (n_rho,), each by itself; see `_first_hessian`."""
+    energy = np.abs(value.explicit["objective"])
+    normalizer = np.abs(value.explicit["log_normalizer"])
+    volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
+    share = np.clip(volume / np.where(normalizer > 0.0, normalizer, 1.0), 0.0, 1.0)
+    straight = np.where(chart.deviations, energy * (2.0 * share - 1.0) + volume * (1.0 - share),
+                        energy)
+    bent = (4.0 * straight + 2.0 * value.gradient) / chart.deviation(rho) ** 2
+    return np.where(chart.deviations, bent, straight)
 
 
 def _groups(
