@@ -27,6 +27,8 @@ POOR, GOOD, SHORTER = 0.25, 0.75, 0.25
 FLATTEST = 0.05
 """Least curvature of V in a log strength that a search starts from."""
 DIFFERENCE = 1e-3
+OWN_STEP = 0.05
+"""Share of a step from which it tells the curvature in an atom's own parameters."""
 MAX_RESTARTS = 6
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
@@ -55,7 +57,7 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         return OuterStatus.SPENT
     chart = Chart(loop.outer, loop.best_rho)
     hessian = _first_hessian(loop, chart, value)
-    radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
+    radius, widest = FIRST_RADIUS * np.sqrt(len(value.gradient)), MAX_RADIUS * np.sqrt(len(value.gradient))
     refused: set[int] = set()
     stalls = restarts = age = 0
     level = value.value
@@ -70,16 +72,17 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         age += 1
         if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
             continue
-        jumped = _jump_to_limits(loop, refused)
+        jumped = _jump_to_limits(loop, chart, hessian, refused)
         if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
             return crease(loop)
+        if jumped:
+            stalls = 0
+            continue
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         chart = Chart(loop.outer, loop.best_rho)
-        hessian, stalls, age = _first_hessian(loop, chart, loop.found, whole=not jumped), 0, 0
-        if jumped:
-            continue
+        hessian, stalls, age = _first_hessian(loop, chart, loop.found, whole=True), 0, 0
         gain, level = level - loop.found.value, loop.found.value
         restarts += gain <= NEGLIGIBLE
         _polish(loop, chart, hessian)
@@ -110,7 +113,7 @@ def _move(loop: Loop, chart: Chart, hessian: Array, radius: float) -> float:
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("outer trial refused: %s", error)
         return SHORTER * radius
-    _update_sr1(hessian, step, chart.tangent(trial, frame).T @ found.gradient - gradient)
+    _learn(loop, hessian, step, chart.tangent(trial, frame).T @ found.gradient - gradient)
     if found.inner.converged and loop.improves(trial, found, ROUNDING):
         loop.keep(trial, found)
     share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
@@ -132,7 +135,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
     return np.array(flat, np.intp)
 
 
-def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
+def _jump_to_limits(loop: Loop, chart: Chart, hessian: Array, refused: set[int]) -> bool:
     """Move strengths that are running to infinity to the end of the box, where V does not rise."""
     index = _at_limit(loop, refused)
     if not index.size or loop.left <= 0:
@@ -147,6 +150,10 @@ def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
         return False
     if not value.inner.converged or value.value > loop.found.value:
         return False
+    frame = _frame(loop)
+    _learn(loop, hessian, chart.deviation(trial) - chart.deviation(loop.best_rho),
+           chart.tangent(trial, frame).T @ value.gradient
+           - chart.tangent(loop.best_rho, frame).T @ loop.found.gradient)
     loop.keep(trial, value)
     loop.record("trust-region", trial, value)
     return True
@@ -190,6 +197,21 @@ def _predicted_fall(loop: Loop, chart: Chart, hessian: Array) -> float:
         return np.inf
     along = vectors.T @ gradient[free]
     return float(0.5 * (along**2 / np.maximum(values, LEAST_CURVATURE)).sum())
+
+
+def _learn(loop: Loop, hessian: Array, step: Array, change: Array) -> None:
+    """Update the Hessian from a step: the part of every atom by itself, then the whole.
+
+    V is a sum over atoms, but for what they share (Griewank and Toint 1982): a step tells the
+    curvature of every part in which it is not small.
+    """
+    for own in loop.outer.of_atoms:
+        moved = step[own]
+        if np.linalg.norm(moved) > OWN_STEP * np.linalg.norm(step):
+            part = hessian[np.ix_(own, own)]
+            _update_sr1(part, moved, (change - hessian @ step)[own] + part @ moved)
+            hessian[np.ix_(own, own)] = part
+    _update_sr1(hessian, step, change)
 
 
 def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
