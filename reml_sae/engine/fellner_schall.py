@@ -12,6 +12,9 @@ from reml_sae.engine.loop import Loop
 from reml_sae.typing import Array
 
 CLIP = 2.0
+import os
+CLIP=float(os.environ.get('CLIP','2'))
+LEAST_SHARE = 1e-3
 LOOSE = 0.05
 """Newton decrement of the inner solves."""
 SMALL_GAIN = 0.2
@@ -39,9 +42,10 @@ def _step(value: CriterionValue, dispersion: int | None) -> Array:
     For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
     RSS / (N p - edf).
     """
-    energy = value.explicit["objective"]
-    volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
-    step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
+    energy, normalizer = value.explicit["objective"], value.explicit["log_normalizer"]
+    volume = np.maximum(-(normalizer + value.explicit["half_logdet"]), 1e-300)
+    share = np.clip(volume / np.maximum(np.abs(normalizer), 1e-300), LEAST_SHARE, 1.0)
+    step = -np.log(np.maximum(1.0 + (energy / volume - 1.0) / share, 1e-300))
     if (j := dispersion) is not None:
         # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
         rss = value.inner.point.dispersion_energy
