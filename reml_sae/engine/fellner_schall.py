@@ -9,12 +9,10 @@ import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop
+from reml_sae.engine.response import data_share
 from reml_sae.typing import Array
 
-CLIP = 2.0
-import os
-CLIP=float(os.environ.get('CLIP','2'))
-LEAST_SHARE = 1e-3
+CLIP = 4.0
 LOOSE = 0.05
 """Newton decrement of the inner solves."""
 SMALL_GAIN = 0.2
@@ -42,10 +40,9 @@ def _step(value: CriterionValue, dispersion: int | None) -> Array:
     For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
     RSS / (N p - edf).
     """
-    energy, normalizer = value.explicit["objective"], value.explicit["log_normalizer"]
-    volume = np.maximum(-(normalizer + value.explicit["half_logdet"]), 1e-300)
-    share = np.clip(volume / np.maximum(np.abs(normalizer), 1e-300), LEAST_SHARE, 1.0)
-    step = -np.log(np.maximum(1.0 + (energy / volume - 1.0) / share, 1e-300))
+    energy = value.explicit["objective"]
+    volume = np.maximum(-(value.explicit["log_normalizer"] + value.explicit["half_logdet"]), 1e-300)
+    step = -np.log(np.maximum(1.0 + (energy / volume - 1.0) / data_share(value), 1e-300))
     if (j := dispersion) is not None:
         # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
         rss = value.inner.point.dispersion_energy

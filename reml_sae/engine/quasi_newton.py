@@ -16,6 +16,7 @@ from reml_sae.engine.chart import Chart
 from reml_sae.engine.crease import crease
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop, logger
+from reml_sae.engine.response import foretold_hessian
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
 from reml_sae.engine.trust_region import boxed_step, predicted_change
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -24,8 +25,6 @@ from reml_sae.typing import Array
 FIRST_RADIUS, MAX_RADIUS, LEAST_RADIUS = 0.5, 1.0, 1e-5
 POOR, GOOD, SHORTER = 0.25, 0.75, 0.25
 """Shares of the foretold change of V below and above which the radius changes, and its factor."""
-FLATTEST = 0.05
-"""Least curvature of V in a log strength that a search starts from."""
 DIFFERENCE = 1e-3
 OWN_STEP = 0.05
 """Share of a step from which it tells the curvature in an atom's own parameters."""
@@ -56,24 +55,25 @@ def quasi_newton(loop: Loop) -> OuterStatus:
     if loop.left <= 0:
         return OuterStatus.SPENT
     chart = Chart(loop.outer, loop.best_rho)
-    hessian = _first_hessian(loop, chart, value)
-    radius, widest = FIRST_RADIUS * np.sqrt(len(value.gradient)), MAX_RADIUS * np.sqrt(len(value.gradient))
+    learnt = _first_learnt(loop, chart)
+    n = len(value.gradient)
+    radius, widest = FIRST_RADIUS * np.sqrt(n), MAX_RADIUS * np.sqrt(n)
     refused: set[int] = set()
     stalls = restarts = age = 0
     level = value.value
     while loop.left > 0:
         best = loop.found
-        radius = min(_move(loop, chart, hessian, radius), widest)
+        radius = min(_move(loop, chart, learnt, radius), widest)
         moved = loop.found is not best
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
         if loop.stationary(loop.best_rho, loop.found):
             return OuterStatus.STATIONARY
         age += 1
-        if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
+        if moved and not _at_limit(loop, refused).size and age < OLD + n:
             continue
-        jumped = _jump_to_limits(loop, chart, hessian, refused)
-        if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
+        jumped = _jump_to_limits(loop, chart, learnt, refused)
+        if not jumped and stalls < MAX_STALLS and age < OLD + n:
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
             return crease(loop)
@@ -82,13 +82,15 @@ def quasi_newton(loop: Loop) -> OuterStatus:
             continue
         # where the search stops early its Hessian was wrong; a new one often ends it in a step
         chart = Chart(loop.outer, loop.best_rho)
-        hessian, stalls, age = _first_hessian(loop, chart, loop.found, whole=True), 0, 0
+        learnt, stalls, age = _first_learnt(loop, chart, whole=True), 0, 0
+        hessian = _hessian(loop, chart) + learnt
         gain, level = level - loop.found.value, loop.found.value
         restarts += gain <= NEGLIGIBLE
         _polish(loop, chart, hessian)
         if loop.stationary(loop.best_rho, loop.found):
             return OuterStatus.STATIONARY
-        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, chart, hessian) <= NEGLIGIBLE:
+        if (restarts > 0 and gain <= NEGLIGIBLE
+                and _predicted_fall(loop, chart, hessian) <= NEGLIGIBLE):
             return OuterStatus.FLAT
         if not loop.found.inner.converged:
             return OuterStatus.NO_MODE
@@ -101,10 +103,11 @@ def _frame(loop: Loop) -> Array:
     return loop.model.rho_frame(loop.theta, loop.best_rho)
 
 
-def _move(loop: Loop, chart: Chart, hessian: Array, radius: float) -> float:
+def _move(loop: Loop, chart: Chart, learnt: Array, radius: float) -> float:
     """Try a step, learn from it, and return the next radius."""
     best, rho, frame = loop.found, loop.best_rho, _frame(loop)
     gradient = chart.tangent(rho, frame).T @ best.gradient
+    hessian = _hessian(loop, chart) + learnt
     step = boxed_step(gradient, hessian, radius, *chart.box(rho, frame))
     predicted = predicted_change(gradient, hessian, step)
     trial = chart.moved(rho, frame, step)
@@ -113,7 +116,7 @@ def _move(loop: Loop, chart: Chart, hessian: Array, radius: float) -> float:
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("outer trial refused: %s", error)
         return SHORTER * radius
-    _learn(loop, hessian, step, chart.tangent(trial, frame).T @ found.gradient - gradient)
+    _learn(loop, chart, learnt, step, trial, found)
     if found.inner.converged and loop.improves(trial, found, ROUNDING):
         loop.keep(trial, found)
     share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
@@ -135,7 +138,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
     return np.array(flat, np.intp)
 
 
-def _jump_to_limits(loop: Loop, chart: Chart, hessian: Array, refused: set[int]) -> bool:
+def _jump_to_limits(loop: Loop, chart: Chart, learnt: Array, refused: set[int]) -> bool:
     """Move strengths that are running to infinity to the end of the box, where V does not rise."""
     index = _at_limit(loop, refused)
     if not index.size or loop.left <= 0:
@@ -150,10 +153,8 @@ def _jump_to_limits(loop: Loop, chart: Chart, hessian: Array, refused: set[int])
         return False
     if not value.inner.converged or value.value > loop.found.value:
         return False
-    frame = _frame(loop)
-    _learn(loop, hessian, chart.deviation(trial) - chart.deviation(loop.best_rho),
-           chart.tangent(trial, frame).T @ value.gradient
-           - chart.tangent(loop.best_rho, frame).T @ loop.found.gradient)
+    step = chart.deviation(trial) - chart.deviation(loop.best_rho)
+    _learn(loop, chart, learnt, step, trial, value)
     loop.keep(trial, value)
     loop.record("trust-region", trial, value)
     return True
@@ -199,19 +200,29 @@ def _predicted_fall(loop: Loop, chart: Chart, hessian: Array) -> float:
     return float(0.5 * (along**2 / np.maximum(values, LEAST_CURVATURE)).sum())
 
 
-def _learn(loop: Loop, hessian: Array, step: Array, change: Array) -> None:
-    """Update the Hessian from a step: the part of every atom by itself, then the whole.
+def _hessian(loop: Loop, chart: Chart) -> Array:
+    """The Hessian of V that is foretold at the best point, before anything is learnt of it."""
+    return foretold_hessian(chart, loop.best_rho, loop.found)
 
-    V is a sum over atoms, but for what they share (Griewank and Toint 1982): a step tells the
-    curvature of every part in which it is not small.
+
+def _learn(loop: Loop, chart: Chart, learnt: Array, step: Array, trial: Array,
+           found: CriterionValue) -> None:
+    """Learn from a step what the Hessian has beside what is foretold (Dennis, Gay, Welsch 1981).
+
+    V is a sum over atoms, but for what they share (Griewank and Toint 1982): the step tells first
+    the curvature of every part in which it is not small, and then of the whole.
     """
+    frame = _frame(loop)
+    change = chart.tangent(trial, frame).T @ found.gradient
+    change -= chart.tangent(loop.best_rho, frame).T @ loop.found.gradient
+    change -= 0.5 * (_hessian(loop, chart) + foretold_hessian(chart, trial, found)) @ step
     for own in loop.outer.of_atoms:
         moved = step[own]
         if np.linalg.norm(moved) > OWN_STEP * np.linalg.norm(step):
-            part = hessian[np.ix_(own, own)]
-            _update_sr1(part, moved, (change - hessian @ step)[own] + part @ moved)
-            hessian[np.ix_(own, own)] = part
-    _update_sr1(hessian, step, change)
+            part = learnt[np.ix_(own, own)]
+            _update_sr1(part, moved, (change - learnt @ step)[own] + part @ moved)
+            learnt[np.ix_(own, own)] = part
+    _update_sr1(learnt, step, change)
 
 
 def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
@@ -222,25 +233,17 @@ def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
         hessian += np.outer(residual, residual) / denominator
 
 
-def _first_hessian(
-    loop: Loop, chart: Chart, value: CriterionValue, whole: bool = False
-) -> Array:
-    """Start of the quasi-Newton Hessian of V, in the coordinates of the chart.
+def _first_learnt(loop: Loop, chart: Chart, whole: bool = False) -> Array:
+    """What the Hessian of V has beside what is foretold, by differences of gradients.
 
-    Where a prior shares with data alike in all its functions the part 1 - c of H, and its energy
-    is E, the curvature of V in the log strength is E (2 c - 1) + v (1 - c), with v the volume c / 2
-    of each. A dispersion and the other strengths, strongly coupled, have columns by differences of
-    gradients; with ``whole``, all that are not at a limit have.
+    Of strengths of priors that are not quadratic and of parameters of the family that are no
+    dispersion; with ``whole``, of all that are not at a limit.
     """
-    rho, frame = loop.best_rho, _frame(loop)
-    tangent = chart.tangent(rho, frame)
-    gradient = tangent.T @ value.gradient
-    hessian = np.diag(np.maximum(_curvature(chart, rho, value), FLATTEST))
-    differenced = ~loop.outer.quadratic
-    if loop.outer.dispersion is not None:
-        differenced[loop.outer.dispersion] = True
-    if whole:
-        differenced[:] = rho < loop.outer.bounds[:, 1]
+    rho, frame, value = loop.best_rho, _frame(loop), loop.found
+    gradient = chart.tangent(rho, frame).T @ value.gradient
+    foretold = _hessian(loop, chart)
+    learnt = np.zeros_like(foretold)
+    differenced = rho < loop.outer.bounds[:, 1] if whole else ~loop.outer.quadratic
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
     least, most = chart.box(rho, frame)
     back = np.full(len(rho), -DIFFERENCE)
@@ -259,21 +262,9 @@ def _first_hessian(
                 continue
             change = chart.tangent(moved, frame).T @ found - gradient
             for j, rows in group:
-                hessian[j, rows] = hessian[rows, j] = change[rows] / step[j]
+                learnt[j, rows] = learnt[rows, j] = change[rows] / step[j] - foretold[rows, j]
             break
-    return hessian
-
-
-def _curvature(chart: Chart, rho: Array, value: CriterionValue) -> Array:
-    """Curvatures of V, (n_rho,), each by itself; see `_first_hessian`."""
-    energy = np.abs(value.explicit["objective"])
-    normalizer = np.abs(value.explicit["log_normalizer"])
-    volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
-    share = np.clip(volume / np.where(normalizer > 0.0, normalizer, 1.0), 0.0, 1.0)
-    straight = np.where(chart.deviations, energy * (2.0 * share - 1.0) + volume * (1.0 - share),
-                        energy)
-    bent = (4.0 * straight + 2.0 * value.gradient) / chart.deviation(rho) ** 2
-    return np.where(chart.deviations, bent, straight)
+    return learnt
 
 
 def _groups(
