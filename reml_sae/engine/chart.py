@@ -42,7 +42,7 @@ class Chart:
 
     def deviation(self, rho: Array) -> Array:
         """Standard deviations in units of those at the origin; 1 elsewhere, (n_rho,)."""
-        return np.where(self.deviations, np.exp(-0.5 * (rho - self.origin)), 1.0)
+        return np.exp(np.where(self.deviations, -0.5 * (rho - self.origin), 0.0))
 
     def tangent(self, rho: Array, frame: Array) -> Array:
         """d rho / dx, (n_rho, n_rho)."""

@@ -25,6 +25,8 @@ from reml_sae.typing import Array
 FIRST_RADIUS, MAX_RADIUS, LEAST_RADIUS = 0.5, 1.0, 1e-5
 POOR, GOOD, SHORTER = 0.25, 0.75, 0.25
 """Shares of the foretold change of V below and above which the radius changes, and its factor."""
+FLATTEST = 0.05
+"""Least curvature of V in a parameter of which nothing else is known."""
 DIFFERENCE = 1e-3
 OWN_STEP = 0.05
 """Share of a step from which it tells the curvature in an atom's own parameters."""
@@ -67,10 +69,13 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         moved = loop.found is not best
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
-        if loop.stationary(loop.best_rho, loop.found):
+        at_limit = _at_limit(loop, refused)
+        # V falls to its limit as 1 / strength: by its slope in the logarithm
+        if (loop.stationary(loop.best_rho, loop.found)
+                and -loop.found.gradient[at_limit].sum() < NEGLIGIBLE):
             return OuterStatus.STATIONARY
         age += 1
-        if moved and not _at_limit(loop, refused).size and age < OLD + n:
+        if moved and not at_limit.size and age < OLD + n:
             continue
         jumped = _jump_to_limits(loop, chart, learnt, refused)
         if not jumped and stalls < MAX_STALLS and age < OLD + n:
@@ -242,7 +247,8 @@ def _first_learnt(loop: Loop, chart: Chart, whole: bool = False) -> Array:
     rho, frame, value = loop.best_rho, _frame(loop), loop.found
     gradient = chart.tangent(rho, frame).T @ value.gradient
     foretold = _hessian(loop, chart)
-    learnt = np.zeros_like(foretold)
+    energy = np.maximum(np.abs(value.explicit["objective"]), FLATTEST)
+    learnt = np.diag(np.where(loop.outer.quadratic, 0.0, energy))
     differenced = rho < loop.outer.bounds[:, 1] if whole else ~loop.outer.quadratic
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
     least, most = chart.box(rho, frame)

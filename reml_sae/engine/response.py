@@ -36,12 +36,12 @@ def data_share(value: CriterionValue) -> Array:
 def foretold_hessian(chart: Chart, rho: Array, value: CriterionValue) -> Array:
     """Hessian of V in the coordinates of a chart, (n_rho, n_rho).
 
-    Between two priors it is zero. What has no prior has its energy for its curvature.
+    Between two priors it is zero, and for what is neither a prior's nor the dispersion.
     """
     energy, c = np.abs(value.explicit["objective"]), data_share(value)
     x, prior = chart.deviation(rho), chart.deviations
     straight = c * energy - (1.0 - c) * value.gradient
-    out = np.diag(np.where(prior, (4.0 * straight + 2.0 * value.gradient) / x**2, energy))
+    out = np.diag(np.where(prior, (4.0 * straight + 2.0 * value.gradient) / x**2, 0.0))
     if (phi := chart.outer.dispersion) is not None:
         out[phi] = np.where(prior, 2.0 * (1.0 - c) * (energy + value.gradient) / x, 0.0)
         out[:, phi] = out[phi]
