@@ -220,7 +220,7 @@ def _learn(loop: Loop, chart: Chart, learnt: Array, step: Array, trial: Array,
     frame = _frame(loop)
     change = chart.tangent(trial, frame).T @ found.gradient
     change -= chart.tangent(loop.best_rho, frame).T @ loop.found.gradient
-    change -= 0.5 * (_hessian(loop, chart) + foretold_hessian(chart, trial, found)) @ step
+    change -= _hessian(loop, chart) @ step
     for own in loop.outer.of_atoms:
         moved = step[own]
         if np.linalg.norm(moved) > OWN_STEP * np.linalg.norm(step):
