@@ -64,3 +64,7 @@ class Chart:
         bent = self.origin - 2.0 * np.log(np.where(ended, 1.0, x))
         out = np.where(self.deviations, np.where(ended, self.outer.bounds[:, 1], bent), straight)
         return self.outer.clip(out)
+
+    def step(self, rho: Array, trial: Array) -> Array:
+        """The step from rho to another point along coordinates of which the frame is the unit."""
+        return np.where(self.deviations, self.deviation(trial) - self.deviation(rho), trial - rho)

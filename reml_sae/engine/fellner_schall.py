@@ -1,6 +1,11 @@
 """Generalized Fellner-Schall steps (Wood and Fasiolo 2017): a cheap start for quadratic strengths.
 
-Every strength goes to the value at which the explicit part of the gradient of V vanishes.
+Every strength goes to the value at which the explicit part of the gradient of V vanishes,
+
+    lambda / (1 + (E / v - 1) / c)
+
+with the notation of `response`. At c = 1 it is Wood and Fasiolo's, lambda v / E, which holds E and
+v fixed: towards a limit, where c vanishes, it goes by a constant factor for ever.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from reml_sae.engine.response import data_share
 from reml_sae.typing import Array
 
 CLIP = 4.0
+"""Longest step of a log strength."""
 LOOSE = 0.05
 """Newton decrement of the inner solves."""
 SMALL_GAIN = 0.2
@@ -35,7 +41,7 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
 
 
 def _step(value: CriterionValue, dispersion: int | None) -> Array:
-    """Step of log lambda to -(d log C + (1/2) tr H^-1 dH) / (dF/dlog lambda), clipped.
+    """Steps of the log strengths, clipped.
 
     For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
     RSS / (N p - edf).

@@ -1,8 +1,9 @@
 """The last stage of the REML loop: a trust-region quasi-Newton search with the exact gradient.
 
-A strength without a finite optimum is moved to the end of its box once the prior alone sets its
-part of H. Where V has lost the digits that tell a better rho, Newton steps on the gradient end the
-search.
+It goes in the coordinates of `chart`, with the curvature that `response` foretells at every point
+and what secants have learnt beside it. A strength without a finite optimum is moved to the end of
+its box once the prior alone sets its part of H. Where V has lost the digits that tell a better rho,
+Newton steps on the gradient end the search.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def quasi_newton(loop: Loop) -> OuterStatus:
     """Trust-region SR1 on V inside the box; returns why it ended."""
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
-    if loop.stationary(loop.best_rho, value):
+    refused: set[int] = set()
+    if _ended(loop, refused):
         if loop.left > 0:
             loop.record("trust-region", loop.best_rho, value)
         return OuterStatus.STATIONARY
@@ -60,7 +62,6 @@ def quasi_newton(loop: Loop) -> OuterStatus:
     learnt = _first_learnt(loop, chart)
     n = len(value.gradient)
     radius, widest = FIRST_RADIUS * np.sqrt(n), MAX_RADIUS * np.sqrt(n)
-    refused: set[int] = set()
     stalls = restarts = age = 0
     level = value.value
     while loop.left > 0:
@@ -69,13 +70,10 @@ def quasi_newton(loop: Loop) -> OuterStatus:
         moved = loop.found is not best
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
-        at_limit = _at_limit(loop, refused)
-        # V falls to its limit as 1 / strength: by its slope in the logarithm
-        if (loop.stationary(loop.best_rho, loop.found)
-                and -loop.found.gradient[at_limit].sum() < NEGLIGIBLE):
+        if _ended(loop, refused):
             return OuterStatus.STATIONARY
         age += 1
-        if moved and not at_limit.size and age < OLD + n:
+        if moved and not _at_limit(loop, refused).size and age < OLD + n:
             continue
         jumped = _jump_to_limits(loop, chart, learnt, refused)
         if not jumped and stalls < MAX_STALLS and age < OLD + n:
@@ -101,6 +99,15 @@ def quasi_newton(loop: Loop) -> OuterStatus:
             return OuterStatus.NO_MODE
     ended = loop.stationary(loop.best_rho, loop.found)  # a jump to a limit may have been the last
     return OuterStatus.STATIONARY if ended else OuterStatus.SPENT
+
+
+def _ended(loop: Loop, refused: set[int]) -> bool:
+    """Whether the gradient vanishes, and no limit promises a fall that counts.
+
+    V falls to its limit as 1 / strength, that is by its slope in the logarithm.
+    """
+    left = -float(loop.found.gradient[_at_limit(loop, refused)].sum())
+    return loop.stationary(loop.best_rho, loop.found) and left < NEGLIGIBLE
 
 
 def _frame(loop: Loop) -> Array:
@@ -158,8 +165,7 @@ def _jump_to_limits(loop: Loop, chart: Chart, learnt: Array, refused: set[int]) 
         return False
     if not value.inner.converged or value.value > loop.found.value:
         return False
-    step = chart.deviation(trial) - chart.deviation(loop.best_rho)
-    _learn(loop, chart, learnt, step, trial, value)
+    _learn(loop, chart, learnt, chart.step(loop.best_rho, trial), trial, value)
     loop.keep(trial, value)
     loop.record("trust-region", trial, value)
     return True
@@ -253,8 +259,8 @@ def _first_learnt(loop: Loop, chart: Chart, whole: bool = False) -> Array:
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
     least, most = chart.box(rho, frame)
     back = np.full(len(rho), -DIFFERENCE)
-    ahead = np.where(DIFFERENCE <= most, DIFFERENCE, back)
-    back = np.where(-DIFFERENCE >= least, back, ahead)
+    ahead = np.where(most >= DIFFERENCE, DIFFERENCE, back)
+    back = np.where(least <= -DIFFERENCE, back, ahead)
     for group in _groups(loop.model.rho_apart(), differenced):
         chosen = [j for j, _ in group]
         for step in (ahead, back) if (ahead[chosen] > 0.0).any() else (back,):

@@ -5,10 +5,10 @@ import pytest
 
 from reml_sae.discovery.metric import in_metric
 from reml_sae.engine import Deadline, REMLTrace, Theta, criterion
-from reml_sae.engine.loop import Loop
-from reml_sae.engine.response import foretold_hessian
 from reml_sae.engine.chart import Chart
+from reml_sae.engine.loop import Loop
 from reml_sae.engine.quasi_newton import _first_learnt
+from reml_sae.engine.response import foretold_hessian
 from reml_sae.families import StudentTRows
 from reml_sae.families.noise import Diagonal, Factor, Isotropic, PerAtom
 from reml_sae.manifolds import Circle, Euclidean, Point, Sphere
