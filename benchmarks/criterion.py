@@ -18,6 +18,7 @@ import argparse
 import sys
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ GATES = ((1, 3, 0.1, (96, 6)), (1, 3, 0.2, (64, 4)), (2, 4, 0.1, (48, 5)), (2, 4
 QUICK_GATES = GATES[1::2]
 GATED_ROWS, LOG_AMPLITUDE_SD, GATED_SEEDS = 24, 0.05, 5
 DRAWS, ROUNDS = 4000, 4
-MORE_ROWS, MORE_NOISE = (100, 400, 1600), (0.2, 0.3)
+MORE_ROWS, MORE_NOISE, MORE_COLUMNS = (100, 400, 1600), (0.2, 0.3), 16
 
 
 def planted_rows(shape, n, p, sd, seed=0):
@@ -232,12 +233,12 @@ def gates(show, cases, seeds):
 
 def more_rows(show, rows, noise, seeds):
     """Rows with two circles each: V against Laplace's method over decoders with exact rows."""
-    active, p, _, nodes = GATES[-1]
-    show(f"\n2 a row {'N':>5} {'sd':>4} {'V - laplace, by seed':>20}")
+    active, columns, _, nodes = GATES[-1]
+    show(f"\n2 a row {'N':>5} {'p':>3} {'sd':>4} {'V - laplace, by seed':>20}")
     for n in rows:
-        for sd in noise:
+        for p, sd in product((columns, MORE_COLUMNS) if n == rows[0] else (columns,), noise):
             found = [Gated(n, active, p, sd, nodes, seed) for seed in seeds]
-            show(f"        {n:5d} {sd:4.1f} "
+            show(f"        {n:5d} {p:3d} {sd:4.1f} "
                  + " ".join(f"{one.V - one.by_laplace:6.2f}" for one in found))
 
 

@@ -34,7 +34,8 @@ from scipy.special import logsumexp
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, recovery_scores
 from reml_sae.datasets._shapes import SHAPES
-from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.codes import Candidate, hard_shares
+from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.errors import DataWarning, RemlSaeError
 from reml_sae.manifolds import get_manifold
@@ -109,8 +110,15 @@ def asked(made, gates):
 
 
 def from_truth(made, codes, gates):
-    """V of the fit that begins with the oracle's codes."""
-    start = CodeStart(Candidate(codes.gates, codes.assignments,
+    """V of the fit that begins with the oracle's codes.
+
+    On the simplex with the shares of all starts: rows that are of one atom altogether stay there.
+    """
+    shares = codes.assignments
+    if gates == "softmax":
+        share = SearchPolicy().encode.hard_share
+        shares = hard_shares(codes.gates.argmax(axis=1), codes.gates.shape[1], share)
+    start = CodeStart(Candidate(codes.gates, shares,
                                 np.concatenate(codes.coordinates, axis=1)), None)
     return fit_from(made.Z, start, **asked(made, gates))[0].criterion_
 

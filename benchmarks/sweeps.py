@@ -4,11 +4,13 @@
 
 Rows are of planted circles of radius 1 in random planes and noise .05, one a row; they are made on
 the device, in float32. "sweep" is one pass over all rows at the fitted state that looks at all
-atoms, and "again" one among the atoms that rows know; both with the M step. "against numpy" is the
-largest relative difference of the sums of a sweep from those of NumPy in float64 at the same state.
-MB is the peak of the process, or of the GPU, the data included. "atoms" are the planted circles of
-which one atom has nine rows in ten. With --whole the first figure is CPU seconds of encode, the
-next wall and CPU seconds of a fit by `SAEManifold` with codes, V and posterior, on rows in a file.
+atoms, and "again" one among the atoms that rows know; both with the M step. "rows/s" are encoded:
+their atoms, among four candidates, nodes and amplitudes. "samples" are seconds of the fit for
+sweeps of samples, seeds and repairs among them. "against numpy" is the largest relative difference
+of the sums of a sweep from those of NumPy in float64 at the same state. MB is the peak of the
+process, or of the GPU, the data included. "atoms" are the planted circles of which one atom has
+nine rows in ten. With --whole the fit is one by `SAEManifold` with codes, V and posterior, on rows
+in a file, which "rows/s" is `encode` of.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 
 import numpy as np
@@ -26,7 +29,7 @@ from scipy.optimize import linear_sum_assignment
 
 from reml_sae import SAEManifold
 from reml_sae.manifolds import Circle
-from reml_sae.sweeps import fit_sweeps, get_backend, sweep
+from reml_sae.sweeps import SweepPolicy, fit_sweeps, get_backend, sweep
 from reml_sae.sweeps.update import updated
 
 
@@ -102,18 +105,26 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     backend = get_backend(device)
     Z, labels = planted(case, backend, seed)
     start, cpu = synchronised(backend), time.process_time()
-    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, seed)
+    told = [("", start)]
+    fit = fit_sweeps(Z, [Circle(1)] * case.K, backend, seed,
+                     watch=lambda stage, state, value: told.append((stage, time.perf_counter())))
     whole, cpu = synchronised(backend) - start, time.process_time() - cpu
+    samples = sum(now - before for (_, before), (stage, now) in pairwise(told) if stage == "sample")
     offset, seconds = np.zeros(case.p), []
     for candidates in (None, fit.codes.candidates):
         start = synchronised(backend)
         sums = sweep(Z, fit.state, backend, offset=offset, candidates=candidates)[0]
         updated(fit.state, sums)
         seconds.append(synchronised(backend) - start)
+    start = synchronised(backend)
+    sweep(Z, fit.state, backend, offset=offset, n_candidates=SweepPolicy().n_encoded)
+    rate = case.N / (synchronised(backend) - start)
     share, atoms = accuracy(fit.codes.labels, labels, case.K)
     line = (f"{device:>6} {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {seconds[0]:8.2f} "
-            f"{seconds[1]:8.2f} {whole:8.1f} {cpu:8.1f} {len(fit.trace):6d} {peak(backend):8.0f} "
-            f"{fit.trace[-1] / case.N:14.6f} {share:8.4f} {atoms:6d}")
+            f"{seconds[1]:8.2f} {rate:8.0f} {whole:8.1f} {samples:8.1f} {cpu:8.1f} "
+            f"{len(fit.trace):6d} {peak(backend):8.0f} "
+            f"{fit.trace[-1] / case.N:14.6f} {1.0 - fit.state.dispersion:9.6f} {share:8.4f} "
+            f"{atoms:6d}")
     if against:
         own = get_backend(precision="float64")
         exact = sweep(backend.numpy(Z).astype(float), fit.state, own, offset=offset)[0]
@@ -125,29 +136,32 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     print(line, flush=True)
 
 
-def measure_whole(case: Case, seed: int) -> None:
+def measure_whole(case: Case, device: str, seed: int) -> None:
     """`SAEManifold` on rows in a file, in a process of its own, whose memory is then its peak."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows.npy"
-        Z, labels = planted(case, get_backend(), seed)
-        np.save(path, Z)
+        Z, labels = planted(case, get_backend(device), seed)
+        np.save(path, get_backend(device).numpy(Z))
         del Z
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found, line = pool.submit(_whole, path, case.K).result()
+            found, line = pool.submit(_whole, path, case.K, device, seed).result()
     share, atoms = accuracy(found, labels, case.K)
-    print(f" whole {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} {atoms:6d}",
-          flush=True)
+    print(f"{device:>6} {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} "
+          f"{atoms:6d}", flush=True)
 
 
-def _whole(path: str, K: int) -> tuple[np.ndarray, str]:
-    backend, start, cpu = get_backend(), time.perf_counter(), time.process_time()
-    model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps").fit(path)
-    fit, wall = time.process_time() - cpu, time.perf_counter() - start
-    cpu = time.process_time()
+def _whole(path: str, K: int, device: str, seed: int) -> tuple[np.ndarray, str]:
+    backend, start, cpu = get_backend(device), time.perf_counter(), time.process_time()
+    model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps",
+                        random_state=seed, device="cpu" if device == "numpy" else device).fit(path)
+    fit, wall = time.process_time() - cpu, synchronised(backend) - start
+    start = time.perf_counter()
     model.encode(path)
+    rate = len(model.codes_) / (time.perf_counter() - start)
     return model.codes_.labels, (
-        f"{time.process_time() - cpu:10.1f} {wall:15.1f} {fit:8.1f} {len(model.trace_):6d} "
-        f"{peak(backend):8.0f} {model.criterion_ / len(model.codes_):14.6f}")
+        f"{rate:26.0f} {wall:8.1f} {fit:17.1f} {len(model.trace_):6d} "
+        f"{peak(backend):8.0f} {model.criterion_ / len(model.codes_):14.6f} "
+        f"{1.0 - model.dispersion_ / model.scale_**2:9.6f}")
 
 
 def main() -> None:
@@ -161,13 +175,13 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; "
           f"numpy {np.__version__}; {options.device}")
-    print("device     K        N    p seed  sweep s  again s    fit s  fit CPU sweeps       MB "
-          "nats a row accuracy  atoms")
+    print("device     K        N    p seed  sweep s  again s   rows/s    fit s samples  fit CPU "
+          "sweeps       MB     nats a row explained accuracy  atoms")
     for name in options.cases:
         for case in CASES[name]:
             for seed in range(options.seeds):
                 if options.whole:
-                    measure_whole(case, seed)
+                    measure_whole(case, options.device, seed)
                 else:
                     measure(case, options.device, seed, options.against)
 

@@ -194,7 +194,8 @@ def encode(
         trial, trial_model, sound = _settle(
             model.rows(hopeful), Theta(xi[hopeful], theta.beta), rho, support[hopeful], policy)
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
-        better = value < best_value[hopeful] - IMPROVEMENT * (1.0 + np.abs(value))
+        # a value may be infinite, and the one that it is to improve as well
+        better = value + IMPROVEMENT * (1.0 + np.abs(value)) < best_value[hopeful]
         rows = hopeful[better]
         best_value[rows], best_xi[rows] = value[better], trial.xi[better]
         best_active[rows] = trial_model.active[better]

@@ -22,7 +22,7 @@ from reml_sae.discovery.fitting import (
     working_scale,
 )
 from reml_sae.discovery.follow_noise import turn_noise
-from reml_sae.discovery.metric import MetricRows
+from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
@@ -50,7 +50,7 @@ def fit_starts(
     settings.stages.enter("looking for starts")
     starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, STARTS)
     rough, halt = _fit_all(rows, atoms, settings, starts)
-    if halt is None and settings.noise != "isotropic" and not _has_plain_noise(rough):
+    if halt is None and _is_shaped(rough, rows, settings):
         more, halt = _fit_all(rows, atoms, settings, _starts_amid_noise(rows, atoms, settings, rng),
                               _lowest(rough))
         rough += more
@@ -126,9 +126,20 @@ def _best(rough: Sequence[tuple[Fitted, CodeStart]]) -> tuple[Fitted, CodeStart]
     return min(rough, key=lambda pair: pair[0].result.criterion)
 
 
-def _has_plain_noise(rough: Sequence[tuple[Fitted, CodeStart]]) -> bool:
-    """Whether the best fit leaves noise without a shape: its metric was the right one."""
-    return bool(rough) and _best(rough)[0].rows.noise.simpler() is None
+def _is_shaped(
+    rough: Sequence[tuple[Fitted, CodeStart]], rows: MetricRows, settings: Settings
+) -> bool:
+    """Whether the noise may have a shape: the best fit leaves one, or is beaten by it alone."""
+    if settings.noise == "isotropic":
+        return False
+    return (not rough or _best(rough)[0].rows.noise.simpler() is not None
+            or noise_alone_is_better(_lowest(rough), rows, settings))
+
+
+def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) -> bool:
+    """Whether noise of a shape has a V so far below that of a rough fit that it will stay there."""
+    within = settings.policy.move.within_per_row * len(rows.Z)
+    return without_atoms(rows, settings.noise) < value - within
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:

@@ -13,7 +13,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
 from reml_sae.discovery.journal import Journal
-from reml_sae.discovery.metric import MetricRows, central_weights, start_noise
+from reml_sae.discovery.metric import MetricRows, central_weights, observed_noise, start_noise
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.discovery.stages import Stages
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow
@@ -36,6 +36,13 @@ class Fitted:
 
     model: SAEManifoldModel
     result: FitResult
+
+    def observed(self) -> Fitted:
+        """The fit with its V by the second moment that it leaves to its noise (`Factor`)."""
+        model = observed_noise(self.model, self.result.theta, self.result.rho)
+        if model is self.model:
+            return self
+        return Fitted(model, self.result.raised(model.constant - self.model.constant))
 
     @property
     def rows(self) -> MetricRows:
@@ -126,7 +133,7 @@ def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted 
         logger.info("%s was given up: %s", name, error)
         return None
     logger.info("%s: V = %.4f", name, result.criterion)
-    return Fitted(model.settled(), result)
+    return Fitted(model.settled(), result).observed()
 
 
 def model_from_codes(

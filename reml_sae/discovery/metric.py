@@ -79,6 +79,20 @@ class MetricRows:
         return type(self)(white / size, self.unit * size, noise, self.weights)
 
 
+def without_atoms(rows: MetricRows, kind: NoiseKind) -> float:
+    """V of Gaussian rows of isotropic metric that are a mean and the best noise of a shape.
+
+    Infinite where that has none: then an atom is not compared with noise alone.
+    """
+    n, p = rows.Z.shape
+    noise = best_noise(kind, rows.unit**2 * rows.Z.T @ rows.Z / n, n)
+    if noise.simpler() is None or rows.weights is not None:
+        return np.inf
+    # at noise of variance one in units of the rows themselves, and a mean of unit prior
+    each = np.log(rows.whitened(noise).unit) + 0.5 * (1.0 + np.log(2.0 * np.pi))
+    return float(n * p * each + 0.5 * p * np.log1p(n)) + noise.cost(n)
+
+
 def central_weights(Z: Array, family: Family) -> Array:
     """Weights of rows about zero, at the best parameters of their family; 1 of Gaussian rows."""
     if not family.row_weights:
@@ -152,6 +166,13 @@ def posterior_moments(model: SAEManifoldModel, theta: Theta, rho: Array) -> Arra
         scale = model.unit**2 * np.exp(noise.log_size(k))
         out.append(scale * _coloured(noise.of_atom(k), moment) + floor)
     return np.array(out)
+
+
+def observed_noise(model: SAEManifoldModel, theta: Theta, rho: Array) -> SAEManifoldModel:
+    """The model whose V charges its noise by the second moment that this state leaves it."""
+    if not model.noise.is_observed:
+        return model
+    return model.with_changes(noise=model.noise.observed(posterior_moments(model, theta, rho)))
 
 
 def _rounding(rows: Array, unit: float, weights: Array | None) -> float:

@@ -182,6 +182,14 @@ class MovePolicy:
     """Nats a row by which they may be behind it on the atom's own rows."""
     most_exchanges: int = 2
     """Count of other pairs of shapes and rows that are tried in the joint model."""
+    most_regroups: int = 3
+    """Count of pairs of atoms whose rows are shared out anew ..."""
+    regroup_near: float = 1.0
+    """... of those with rows that are no more radii of the other atom away from it ..."""
+    regroup_share: float = 0.05
+    """... and the least share of such rows."""
+    regrouped: float = 0.97
+    """Share of the rows that stay where they are above which nothing has been shared out."""
     rough_share: float = 0.05
     """Share of an atom's variance by rough functions below which its chart is that of its simplest
     shape, but for details."""

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reml_sae.discovery.first_fit import fit_starts
+from reml_sae.discovery.first_fit import fit_starts, noise_alone_is_better
 from reml_sae.discovery.fitting import (
     Fitted,
     Settings,
@@ -115,8 +115,9 @@ def _out_of_reach(settings: Settings, n_rows: int) -> float:
 def _begun(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
 ) -> tuple[Fitted, Fitted | None]:
-    """A rough fit without noise of a shape; where what that leaves has one beyond doubt, one with.
+    """A rough fit without noise of a shape; where there is one beyond doubt, one with.
 
+    What the first leaves has it, or its atoms have taken what noise alone explains better.
     Then the first comes second, as its rival. Where the number of factors is given, only the other.
     """
     if isinstance(settings.noise, Factors):
@@ -124,7 +125,8 @@ def _begun(
     plain = fit_starts(rows, atoms, settings.plain(), rng)
     if settings.noise == "isotropic" or plain.result.interrupted:
         return plain, None
-    if better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z)):
+    if (better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z))
+            and not noise_alone_is_better(plain.result.criterion, rows, settings)):
         return plain, None
     return fit_starts(rows, atoms, settings, rng), plain
 
@@ -139,8 +141,8 @@ def _in_its_noise(
     noise that was chosen at rough curves can hold what better curves would explain.
     """
     found = follow_noise(fitted, settings)
-    if (found.rows.noise.simpler() is None or found.result.interrupted
-            or isinstance(settings.noise, Factors)):
+    if (found.result.interrupted or isinstance(settings.noise, Factors)
+            or (rival is None and found.rows.noise.simpler() is None)):
         return found
     own = settings if fitted.rows.noise.simpler() is None else settings.plain()
     if rival is not None and rival.model.atoms == found.model.atoms:

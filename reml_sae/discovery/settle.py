@@ -95,10 +95,10 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         return unusable if halt is None else stopped(fitted, halt)
     best = _not_above(_best(rounds), met, settings, trace)
     if halt is not None:
-        return stopped(best, halt)
-    if settings.max_outer <= trace.n_counted and (moved or loose):
-        return replace(best, result=best.result.ended(OuterStatus.SPENT, UNSETTLED))
-    return best
+        best = stopped(best, halt)
+    elif settings.max_outer <= trace.n_counted and (moved or loose):
+        best = replace(best, result=best.result.ended(OuterStatus.SPENT, UNSETTLED))
+    return best.observed()
 
 
 def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
@@ -128,7 +128,7 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
             raise
         logger.info("the rows are left to Laplace's method: %s", error)
         return fitted
-    return _at_modes(Fitted(model, result), settings)
+    return _at_modes(Fitted(model, result).observed(), settings)
 
 
 def _fit(

@@ -93,6 +93,12 @@ class FitResult:
         """The same state, of which another end is to be told."""
         return replace(self, status=status, detail=detail)
 
+    def raised(self, nats: float) -> FitResult:
+        """The same state of a model whose V has a constant more."""
+        parts = {**self.value.parts, "objective": self.value.parts["objective"] + nats}
+        value = replace(self.value, value=self.value.value + nats, parts=parts)
+        return replace(self, criterion=self.criterion + nats, value=value)
+
     @property
     def inner(self) -> InnerSolution[ModelPoint]:
         """The inner solution at the optimum."""

@@ -29,6 +29,7 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import without_null_priors
 from reml_sae.models.sae.terms import check_rows
+from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array
 
 HIDDEN = ("beta", "zeta", "gate_counts", "family", "remembered", "units",
@@ -128,6 +129,11 @@ class FittedSAE:
         grids = [len(atom_grid(atom.topology, self.search.policy.encode)) for atom in self.atoms]
         return max(len(self.units.mean), self.beta.shape[0], *grids)
 
+    @property
+    def row_map(self) -> RowMap:
+        """What executes its chunks of rows where the user names nothing else."""
+        return SerialRows()
+
     def status(self) -> str:
         """V, and whether the fit converged, on one line."""
         state = "converged" if self.converged else f"NOT CONVERGED ({self.message})"
@@ -212,7 +218,8 @@ class FittedSAE:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""
         out = [f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to {move.after:.4f}"
                for move in self.search.moves
-               if move.accepted and move.kind not in ("reshape", "exchange", "resize", "restart")]
+               if move.accepted and move.kind not in ("reshape", "exchange", "regroup", "resize",
+                                                      "restart")]
         flat = all(atom.topology.is_flat for atom in self.atoms)
         otherwise = ("noise='isotropic', which leaves directions to flat atoms, or " if flat
                      and self.units.noise.kind != "isotropic" else "")

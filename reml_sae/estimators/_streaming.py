@@ -96,7 +96,7 @@ def stream(
         by a penalty.
     """
     source = open_rows_of(fitted, Z)
-    rows = row_map(executor)
+    rows = fitted.row_map if executor is None else row_map(executor)
     whole = slice(0, source.shape[0])
     at_once = executor is None and is_in_memory(source) and fitted.takes_rows_at_once
     slices = [whole] if at_once else row_slices(

@@ -71,7 +71,9 @@ def swept_diagnostics(
         if len(rows):
             t = codes.points[rows, :atom.topology.latent_dim]
             checks.append(check_coverage(k, atom.topology, t))
-            slopes = atom.topology.jet(t, 1)[1] @ atom.coefficients
+            # lengths are those within the span of the decoder
+            span = np.linalg.qr(atom.coefficients.T)[1].T
+            slopes = atom.topology.jet(t, 1)[1] @ span
             checks.append(check_tangent(k, slopes, atom.topology.intrinsic_dim))
     explained = 1.0 - found.unexplained
     account = NoiseAccount(phi, explained, 0.0, 0.0, 0.0, "", False)

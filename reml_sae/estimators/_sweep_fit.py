@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,42 +12,45 @@ import numpy as np
 from reml_sae.assignments import TopK
 from reml_sae.discovery.encode import Remembered
 from reml_sae.discovery.record import SearchRecord
-from reml_sae.engine import Deadline, REMLTrace, Theta, TraceRow
-from reml_sae.estimators._harvest import fitted_codes
+from reml_sae.engine import Deadline, REMLTrace, TraceRow
 from reml_sae.estimators._results import Atom
 from reml_sae.estimators._sparse_codes import SparseCodes
 from reml_sae.estimators._sweep_checks import SweptRows, swept_diagnostics
 from reml_sae.estimators._swept import (
     SweptSAE,
-    encoded_by_sweep,
+    at_modes,
+    codes_at,
     model_of,
     rho_of,
-    row_width,
     structure_of,
 )
 from reml_sae.estimators._units import Units
 from reml_sae.families import get_family
 from reml_sae.io import RowSource
 from reml_sae.manifolds import Manifold
-from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.defaults import default_terms
+from reml_sae.models.sae.labelled import OwnSpans
 from reml_sae.models.sae.priors import without_null_priors
-from reml_sae.models.sae.rows import row_evidence
 from reml_sae.models.sae.single.summed import RowSums, SummedPoint
-from reml_sae.rows import CHUNK_ELEMENTS, SerialRows, ThreadRows, row_slices
+from reml_sae.rows import SerialRows, ThreadRows, row_slices
 from reml_sae.sweeps import (
+    RowCodes,
     SweepCheckpoint,
     SweepFit,
     SweepPolicy,
     SweepState,
     fit_sweeps,
     get_backend,
+    sweep,
 )
-from reml_sae.sweeps.standard import StandardRows
+from reml_sae.sweeps.standard import READ_ELEMENTS, StandardRows, on_device
+from reml_sae.sweeps.tables import SweepTables
 from reml_sae.typing import Array
 
 FILE = "000000.safetensors"
 """The file of a checkpoint that sweeps keep, named as those of a search are."""
+BLOCK_ROWS = 1 << 20
+"""Rows whose codes are found together, in some hundred bytes each."""
 SETTLED = "the sweeps to come would gain less than {tol:g} nats a row"
 SPENT = "the budget of sweeps ran out; raise max_outer"
 
@@ -90,20 +93,25 @@ def fit_by_sweeps(
         Where rows cannot be read, or atoms be found by sweeps.
     """
     on_host = settings.device == "cpu"
-    backend = get_backend("numpy" if on_host else settings.device)
-    rows = StandardRows(source, units.mean, units.scale, np.dtype(np.float32))
+    device = "numpy" if on_host else settings.device
+    backend, row_map = get_backend(device), ThreadRows() if on_host else SerialRows()
+    standard = StandardRows(source, units.mean, units.scale, np.dtype(np.float32))
+    rows = standard if on_host else on_device(standard, backend)
     trace = _Trace(len(rows) * len(units.mean) * float(np.log(units.scale)), settings.callbacks)
     policy = SweepPolicy(most_sweeps=settings.max_outer)
     seed = int(np.random.default_rng().integers(2**32)) if settings.seed is None else settings.seed
     fit = fit_sweeps(
         rows, atoms, backend, seed, policy,
-        row_map=ThreadRows() if on_host else SerialRows(), deadline=settings.deadline,
+        row_map=row_map, deadline=settings.deadline,
         checkpoint=SweepCheckpoint(settings.checkpoint and settings.checkpoint / FILE),
         watch=trace)
     deadline = settings.deadline.status if settings.deadline.passed else None
     message = (SETTLED.format(tol=policy.tol) if fit.settled
                else SPENT if deadline is None else deadline.value)
-    return _harvested(source, atoms, units, fit, policy, message, trace.kept, feature_names)
+    codes, tables = sweep(rows, fit.state, backend, n_candidates=policy.n_encoded,
+                          fineness=policy.fineness, row_map=row_map)[1:]
+    return _harvested(source, atoms, units, fit, codes, tables, policy, message, trace.kept,
+                      feature_names, device)
 
 
 class _Trace:
@@ -131,7 +139,8 @@ class _Trace:
 
 def _harvested(
     source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit,
-    policy: SweepPolicy, message: str, trace: REMLTrace, feature_names: tuple[str, ...] | None,
+    codes: RowCodes, tables: SweepTables, policy: SweepPolicy, message: str, trace: REMLTrace,
+    feature_names: tuple[str, ...] | None, device: str,
 ) -> SweptSAE:
     """What the user reads, and what encoding needs, of the state that sweeps ended with."""
     K, p = len(atoms), len(units.mean)
@@ -139,7 +148,7 @@ def _harvested(
     structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
     rho = rho_of(structure, fit.state)
     model = model_of(structure, beta, rho)
-    found, sums = _pass(source, model, fit.state, units, policy)
+    found, sums = _pass(source, OwnSpans.of(model, beta, rho), units, codes, tables, policy)
     point = SummedPoint(model, beta, rho, sums)
     counts = found.codes.counts(model.assignment)
     fitted_atoms = []
@@ -164,44 +173,43 @@ def _harvested(
         converged=fit.settled, message=message, trace=trace,
         diagnostics=swept_diagnostics(found, fitted_atoms, point.criterion, phi, fit.settled,
                                       message, trace),
-        search=SearchRecord(), feature_names=feature_names, sweeps=policy)
+        search=SearchRecord(), feature_names=feature_names, sweeps=policy, device=device)
 
 
 def _pass(
-    source: RowSource, model: SAEManifoldModel, state: SweepState, units: Units,
+    source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, tables: SweepTables,
     policy: SweepPolicy,
 ) -> tuple[SweptRows, RowSums]:
     """Codes of all rows, and what they have of V."""
-    codes, total = [], None
-    K, phi = len(model.atoms), state.dispersion
-    evidence, amplitudes, distances, squares = np.zeros(K), np.zeros(K), [], 0.0
-    centres = np.stack([state.decoder(k)[0] for k in range(K)])
-    for part in row_slices(source.shape[0], row_width(K, source.shape[1]), CHUNK_ELEMENTS):
+    (N, p), K = source.shape, len(spans.structure.atoms)
+    phi = spans.structure.scale_floor(spans.rho)
+
+    def project(part: slice) -> Array:
         data = units.standardised(source.chunk(part.start, part.stop).read())
-        own, theta = encoded_by_sweep(model, state, policy, data)
-        sums = RowSums.of(own, theta, own.rho)
+        return spans.project(data, codes.labels[part])
+
+    kept, total = list[SparseCodes](), None
+    evidence, amplitudes, distances = np.zeros(K), np.zeros(K), []
+    for block in row_slices(N, 1, BLOCK_ROWS):
+        slices = [slice(block.start + part.start, block.start + part.stop)
+                  for part in row_slices(block.stop - block.start, p, READ_ELEMENTS)]
+        projected = np.concatenate([*ThreadRows().map(project, slices)])
+        own = RowCodes(*(getattr(codes, item.name)[block] for item in fields(codes)))
+        parts = at_modes(spans, projected, own, tables, policy, ThreadRows())
+        kept.append(codes_at(parts, own.labels, spans.structure.atoms))
+        left = np.empty(len(own.labels))
+        sums = RowSums.of_kinds([part.sums() for part in parts])
         total = sums if total is None else total + sums
-        codes.append(SparseCodes.of(fitted_codes(own, theta, own.rho)))
-        labels = codes[-1].labels
-        apart = ((data - centres[labels]) ** 2).sum(axis=1)
-        centre = 0.5 * apart / phi + data.shape[1] * (
-            0.5 * np.log(2.0 * np.pi * phi) + np.log(units.scale))
-        gain = centre - row_evidence(own, theta, own.rho)
-        evidence += np.bincount(labels, weights=gain, minlength=K)
-        amplitudes += np.bincount(labels, weights=codes[-1].amplitudes, minlength=K)
-        residual = _residual_squares(own, theta)
-        squares += float(residual.sum())
-        distances.append(residual / phi)
+        for part in parts:
+            rows = part.kind.rows
+            centre = 0.5 * part.from_centres() / phi + p * (
+                0.5 * np.log(2.0 * np.pi * phi) + np.log(units.scale))
+            evidence += np.bincount(own.labels[rows], centre - part.evidence(), K)
+            left[rows] = part.residuals()
+        amplitudes += np.bincount(own.labels, kept[-1].amplitudes, K)
+        distances.append(left / phi)
     assert total is not None
-    found = SweptRows(SparseCodes.joined(codes), evidence, amplitudes,
-                      np.concatenate(distances), squares / (total.n_rows * source.shape[1]))
+    distance = np.concatenate(distances)
+    found = SweptRows(SparseCodes.joined(kept), evidence, amplitudes, distance,
+                      phi * float(distance.sum()) / (N * p))
     return found, total
-
-
-def _residual_squares(model: SAEManifoldModel, theta: Theta) -> Array:
-    """Squared lengths (n,) of what curves leave of the rows."""
-    out = np.empty(len(model.Z))
-    for kind in model.kinds:
-        state = kind.state(theta, model.rho)
-        out[kind.rows] = ((state.structure.Z - state.eta) ** 2).sum(axis=1)
-    return out

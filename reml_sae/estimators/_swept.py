@@ -17,24 +17,24 @@ from reml_sae.assignments import TopK
 from reml_sae.engine import Theta
 from reml_sae.estimators._codes import Codes
 from reml_sae.estimators._fitted import FittedSAE
+from reml_sae.estimators._harvest import ROW_TOLERANCE
 from reml_sae.estimators._sparse_codes import SparseCodes
 from reml_sae.linalg import MeetsBlock
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.gauge import Symmetry, kept_symmetries
+from reml_sae.models.sae.labelled import LabelledRows, OwnSpans
 from reml_sae.models.sae.mixture import Layout
 from reml_sae.models.sae.structure import SAEStructure
-from reml_sae.sweeps import SweepPolicy, SweepState, get_backend, sweep
+from reml_sae.rows import RowMap, SerialRows, ThreadRows
+from reml_sae.sweeps import RowCodes, SweepPolicy, SweepState, get_backend, sweep
 from reml_sae.sweeps.state import kinds_of_atoms
-from reml_sae.typing import Array
+from reml_sae.sweeps.tables import SweepTables
+from reml_sae.typing import Array, Index
 
-CHUNK_SHARE = 8
-"""Parts of a row's numbers that count: rows under many atoms are encoded faster in large chunks."""
-
-
-def row_width(n_atoms: int, p: int) -> int:
-    """Numbers a row by which the chunks of a fit by sweeps are cut."""
-    return max(1, (2 * n_atoms + p) // CHUNK_SHARE)
+CHUNK_SHARE, LEAST_WIDTH = 16, 32
+"""Parts of a row's numbers that count, and how many do at least: rows under many atoms are encoded
+faster in large chunks, and threads need some."""
 
 
 def symmetries_of(atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]) -> list[Symmetry]:
@@ -78,26 +78,32 @@ def state_of(structure: SAEStructure, beta: Array, rho: Array) -> SweepState:
         float(np.exp(rho[structure.outer.psi][0])), precision)
 
 
-def encoded_by_sweep(
-    model: SAEManifoldModel, state: SweepState, policy: SweepPolicy, data: Array
-) -> tuple[SAEManifoldModel, Theta]:
-    """Rows (n, p) as the model has them, each with the atom that a sweep gives it, at its mode."""
-    _, codes, tables = sweep(data, state, get_backend(), n_candidates=policy.n_encoded,
-                             fineness=policy.fineness)
-    n, K = len(data), len(model.atoms)
-    labels, rows = codes.labels, np.arange(n)
-    xi = np.zeros((n, K + model.layout.n_coordinates))
-    xi[rows, labels] = np.log(np.maximum(codes.amplitudes, np.finfo(float).tiny))
+def at_modes(
+    spans: OwnSpans, projected: Array, codes: RowCodes, tables: SweepTables, policy: SweepPolicy,
+    row_map: RowMap,
+) -> list[LabelledRows]:
+    """Rows, each with the atom that a sweep gives it, at their modes; see `OwnSpans.rows`."""
+    points = np.zeros((len(projected), max(kind.fine.points.shape[1] for kind in tables.kinds)))
     for kind in tables.kinds:
-        first = np.zeros(K, np.intp)
-        first[kind.atoms] = [model.coordinate_columns(int(k)).start for k in kind.atoms]
-        mine = np.flatnonzero(np.isin(labels, kind.atoms))
-        points = kind.fine.points[codes.nodes[mine]]
-        columns = first[labels[mine]][:, None] + np.arange(points.shape[1])
-        xi[mine[:, None], columns] = points
-    theta, active = Theta(xi, model.theta.beta), labels[:, None] == np.arange(K)
-    model = model.with_changes(Z=data, active=active, theta=theta, metrics=np.zeros(n, np.intp))
-    return model, model.refine_rows(theta, model.rho, policy.row_steps)
+        mine = np.flatnonzero(np.isin(codes.labels, kind.atoms))
+        own = kind.fine.points[codes.nodes[mine]]
+        points[mine, :own.shape[1]] = own
+    return [part.refined(policy.row_steps) for part in spans.rows(
+        projected, codes.labels, codes.amplitudes, points, row_map)]
+
+
+def codes_at(parts: Sequence[LabelledRows], labels: Index, atoms: Sequence[Manifold]
+             ) -> SparseCodes:
+    """Codes of rows at their modes."""
+    n = len(labels)
+    out = SparseCodes(labels, np.zeros(n), np.zeros((n, max(atom.latent_dim for atom in atoms))),
+                      np.zeros(n), np.zeros(n, bool), np.ones(n), tuple(atoms))
+    for part in parts:
+        rows, xi = part.kind.rows, part.batch.theta.xi
+        out.amplitudes[rows], out.points[rows, :xi.shape[1] - 1] = np.exp(xi[:, 0]), xi[:, 1:]
+        out.objective[rows] = part.objectives()
+        out.converged[rows] = part.decrements() < ROW_TOLERANCE
+    return out
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,21 +114,33 @@ class SweptSAE(FittedSAE):
 
     sweeps : SweepPolicy
         How it was made, and how rows are encoded.
+    device : str
+        Where rows find their atoms, as `get_backend` knows it; not part of a file.
     """
 
     sweeps: SweepPolicy
+    device: str = "numpy"
     takes_rows_at_once: ClassVar[bool] = False
 
     @property
     def row_width(self) -> int:
         """Numbers a row by which its chunks are cut."""
-        return row_width(len(self.atoms), len(self.units.mean))
+        return max(LEAST_WIDTH, len(self.units.mean) // CHUNK_SHARE)
+
+    @property
+    def row_map(self) -> RowMap:
+        """Threads: what a chunk takes is done by NumPy."""
+        return ThreadRows()
 
     @cached_property
     def _without_rows(self) -> SAEManifoldModel:
         structure = structure_of([atom.topology for atom in self.atoms], self.penalties,
                                  self.units.scale, len(self.units.mean))
         return model_of(structure, self.beta, self.rho)
+
+    @cached_property
+    def _spans(self) -> OwnSpans:
+        return OwnSpans.of(self._without_rows, self.beta, self.rho)
 
     @cached_property
     def _state(self) -> SweepState:
@@ -139,11 +157,23 @@ class SweptSAE(FittedSAE):
 
     def encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
         """The arrow model of standardised rows with their codes, and its state."""
-        return encoded_by_sweep(self._without_rows, self._state, self.sweeps, data)
+        codes, model = self.encode(data), self._without_rows
+        xi = np.zeros((len(data), len(self.atoms) + model.layout.n_coordinates))
+        for k in range(len(self.atoms)):
+            rows, amplitudes, points = codes.of_atom(k)
+            xi[rows, k], xi[rows, model.coordinate_columns(k)] = np.log(amplitudes), points
+        theta, active = Theta(xi, self.beta), codes.gates
+        return model.with_changes(Z=data, active=active, theta=theta,
+                                  metrics=np.zeros(len(data), np.intp)), theta
 
-    def encode(self, data: Array) -> Codes:
+    def encode(self, data: Array) -> SparseCodes:
         """Codes of standardised rows."""
-        return SparseCodes.of(super().encode(data))
+        backend = get_backend(self.device)
+        _, codes, tables = sweep(backend.array(data), self._state, backend,
+                                 n_candidates=self.sweeps.n_encoded, fineness=self.sweeps.fineness)
+        projected = self._spans.project(data, codes.labels)
+        parts = at_modes(self._spans, projected, codes, tables, self.sweeps, SerialRows())
+        return codes_at(parts, codes.labels, [atom.topology for atom in self.atoms])
 
     def decode_codes(self, codes: Codes) -> Array:
         """Mean of the data (N, p) given codes, in their units."""

@@ -55,19 +55,26 @@ class Units:
     def of(cls, data: Array, family: Family) -> Units:
         """Units of data (N, p): their own where the family has a dispersion, else none.
 
+        Of rows that are of one scale; `with_row_scales` is for others.
+
         Raises
         ------
         InputError
             Where the squares of the data overflow or underflow.
         """
         mean, scale = _centre_and_scale(data)
-        if family.has_row_scales:
-            centre, size = family.centre_and_scale((data - mean) / scale)
-            mean, scale = mean + scale * centre, scale * size
         digest, noise = matrix_digest(data), Isotropic(len(mean))
         if family.has_dispersion:
             return cls(mean, mean, scale, True, digest, noise)
         return cls(mean, _column_offset(family, data), 1.0, False, digest, noise)
+
+    def with_row_scales(self, data: Array, family: Family) -> Units:
+        """The units in which the family's rows of unequal scale are one at their weights."""
+        if not family.has_row_scales:
+            return self
+        centre, size = family.centre_and_scale((data - self.mean) / self.scale)
+        mean = self.mean + self.scale * centre
+        return replace(self, mean=mean, offset=mean, scale=self.scale * size)
 
     @classmethod
     def of_source(cls, source: RowSource) -> Units:

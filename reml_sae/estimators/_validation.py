@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from reml_sae import penalties as pen
+from reml_sae.answers import is_foreign
 from reml_sae.assignments import Assignment
+from reml_sae.engine import TraceRow
 from reml_sae.errors import InputError, located
 from reml_sae.families import Family, get_family, with_row_noise
 from reml_sae.families.noise import KINDS, Factors, NoiseKind, most_rank
 from reml_sae.manifolds import Manifold, get_manifold
+from reml_sae.manifolds._answers import check_answers as manifold_answers
 from reml_sae.models import PenaltyTerm, bind_penalty
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.priors import check_terms, with_null_priors, with_own_priors
 from reml_sae.models.sae.terms import check_priors, check_rows
+from reml_sae.penalties._answers import check_answers as penalty_answers
 from reml_sae.registry import near_names
 from reml_sae.rows import row_map
 
+Callbacks = tuple[Callable[[TraceRow], object], ...]
 CURVATURES = ("majorizer", "exact")
 SOLVERS = ("auto", "search", "sweeps")
 INTEGRATIONS = ("auto", "laplace", "quadrature")
@@ -86,6 +91,20 @@ def check_parameters(model: Any) -> None:
     for index, callback in enumerate(model.callbacks):
         if not callable(callback):
             raise InputError(f"callbacks[{index}] must be callable, got {callback!r}")
+
+
+def named_callbacks(callbacks: Sequence[Callable[[TraceRow], object]]) -> Callbacks:
+    """The same callbacks; what one raises has a note that names it."""
+    def named(index: int, callback: Callable[[TraceRow], object]) -> Callable[[TraceRow], object]:
+        def call(row: TraceRow) -> object:
+            try:
+                return callback(row)
+            except Exception as error:
+                error.add_note(f"raised by callbacks[{index}] of the fit")
+                raise
+        return call
+
+    return tuple(named(index, callback) for index, callback in enumerate(callbacks))
 
 
 def read_noise(noise: Any) -> tuple[NoiseKind, bool]:
@@ -154,10 +173,21 @@ def resolve_topology(
             raise InputError(
                 f"topology lists {len(topology)} atoms but n_atoms={n_atoms!r}; make them equal"
             )
-        atoms = [get_manifold(item) for item in topology]
+        atoms = [_manifold(item, f"topology[{k}]") for k, item in enumerate(topology)]
         return atoms, tuple(_leaves_size_open(*pair) for pair in zip(topology, atoms, strict=True))
-    atom = get_manifold(topology)
+    atom = _manifold(topology, "topology")
     return atom, _leaves_size_open(topology, atom)
+
+
+def _manifold(topology: Any, place: str) -> Manifold:
+    """The manifold of a name, a configuration or an object, which answers where it is foreign."""
+    atom = get_manifold(topology)
+    if is_foreign(atom):
+        try:
+            manifold_answers(atom)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error.__cause__
+    return atom
 
 
 def _leaves_size_open(topology: Any, atom: Manifold) -> bool:
@@ -182,6 +212,11 @@ def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:
             item = pen.from_config(dict(item), path=f"penalties[{index}]")
         if not isinstance(item, pen.Penalty):
             raise InputError(f"penalties[{index}] must be a Penalty or a dict, got {item!r}")
+        if is_foreign(item):
+            try:
+                penalty_answers(item)
+            except InputError as error:
+                raise InputError(f"penalties[{index}]: {error}") from error.__cause__
         out.append(item)
     return out
 

@@ -32,8 +32,10 @@ from reml_sae.estimators._streaming import check_memory
 from reml_sae.estimators._sweep_fit import SweepSettings, fit_by_sweeps
 from reml_sae.estimators._units import Units
 from reml_sae.estimators._validation import (
+    Callbacks,
     check_integer,
     check_parameters,
+    named_callbacks,
     read_penalties,
     resolve_noise,
     resolve_terms,
@@ -48,8 +50,6 @@ from reml_sae.models import PenaltyTerm
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.quadrature.lattice import check_integration
 from reml_sae.penalties import Penalty
-
-Callbacks = tuple[Callable[[TraceRow], object], ...]
 
 
 class SAEManifold(TopologyParameters, Reading):
@@ -297,7 +297,7 @@ class SAEManifold(TopologyParameters, Reading):
                  else partial(self._search, penalties, before))
         with progress(self.verbose) as (stages, shown):
             stopped = solve(structure, source, feature_names, deadline,
-                            (*self.callbacks, *shown), stages)
+                            (*named_callbacks(self.callbacks), *shown), stages)
         if deadline.interrupt.is_set() and not stopped:
             warnings.warn("interrupted by the user when the fit was complete", ConvergenceWarning,
                           stacklevel=3)
@@ -343,7 +343,9 @@ class SAEManifold(TopologyParameters, Reading):
         atoms = structure.atoms(least)
         check_integration(self.integration, atoms, self._assignment(least), bind(atoms), family)
         units = Units.of(data, family)
+        # the scales of degenerate rows would take long to find
         check_degenerate(data, family, atoms, structure.n_atoms or structure.most_atoms)
+        units = units.with_row_scales(data, family)
         present = (None if before is None else
                    present_fit(before, data, units.digest, self._assignment(least), family))
         settings = Settings(

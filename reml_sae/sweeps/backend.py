@@ -6,6 +6,8 @@ Products with rows are in the ``narrow`` type; Gram blocks and sums over chunks 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -26,12 +28,19 @@ class Backend(Protocol):
     narrow, wide : dtypes
     elements : int
         Numbers in the widest array of a chunk.
+    turn : context manager
+        Under which a sweep is made: those of several threads take turns on a device.
     """
 
     xp: Any
     narrow: Any
     wide: Any
     elements: int
+    turn: AbstractContextManager[Any]
+
+    @property
+    def room(self) -> int:
+        """Bytes that are free on the device; none where it has the memory of the host."""
 
     def array(self, x: Any, dtype: Any = None) -> DeviceArray:
         """An array on the device, of the narrow type unless said otherwise."""
@@ -54,6 +63,9 @@ class Backend(Protocol):
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """Columns of the largest entries of every row."""
 
+    def rough_product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray:
+        """a b, of which three digits are enough."""
+
     def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
         """Sums (s, ..) over so many rows of x one after the other, in the wide type."""
 
@@ -64,6 +76,8 @@ class NumPyBackend:
     xp: Any = np
     wide: Any = np.float64
     elements = 2_000_000
+    turn: AbstractContextManager[Any] = nullcontext()
+    room = 0
 
     def __init__(self, precision: Precision = "float32"):
         self.narrow: Any = np.dtype(precision)
@@ -96,6 +110,10 @@ class NumPyBackend:
         """See `Backend`."""
         return np.argpartition(-x, count - 1, axis=1)[:, :count]
 
+    def rough_product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray:
+        """See `Backend`."""
+        return a @ b
+
     def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
         """See `Backend`."""
         return np.add.reduceat(x, np.cumsum(counts) - counts, axis=0, dtype=self.wide)
@@ -104,6 +122,8 @@ class NumPyBackend:
 class TorchBackend:
     """See `Backend`."""
 
+    turn: AbstractContextManager[Any] = Lock()  # precision of products is one for all threads
+
     def __init__(self, device: str, precision: Precision = "float32"):
         torch: Any = require("torch", "torch", f"device={device!r}")
         self.xp, self._device = torch, torch.device(device)
@@ -111,6 +131,12 @@ class TorchBackend:
             raise InputError("device='cuda' needs a GPU that torch can use; there is none here")
         self.narrow, self.wide = getattr(torch, precision), torch.float64
         self.elements = 1 << 28 if self._device.type == "cuda" else NumPyBackend.elements
+
+    @property
+    def room(self) -> int:
+        """See `Backend`."""
+        cuda = self._device.type == "cuda"
+        return int(self.xp.cuda.mem_get_info(self._device)[0]) if cuda else 0
 
     def array(self, x: Any, dtype: Any = None) -> DeviceArray:
         """See `Backend`."""
@@ -140,6 +166,15 @@ class TorchBackend:
     def largest(self, x: DeviceArray, count: int) -> DeviceArray:
         """See `Backend`."""
         return self.xp.topk(x, count, dim=1).indices
+
+    def rough_product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray:
+        """See `Backend`."""
+        before = self.xp.get_float32_matmul_precision()
+        self.xp.set_float32_matmul_precision("high")  # TF32 on a GPU
+        try:
+            return a @ b
+        finally:
+            self.xp.set_float32_matmul_precision(before)
 
     def segment_sums(self, x: DeviceArray, counts: np.ndarray) -> DeviceArray:
         """See `Backend`."""

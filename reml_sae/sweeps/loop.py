@@ -244,12 +244,15 @@ class _Fit:
             found = rows.at(state, candidates, not stale)
             values.append(found.value)
             self.watch("sample", state, found.value)
-            done = rows.settled(values)
+            # of few rows the objective may rise: it counts the decoders' volume, which steps do not
+            rises = len(values) > 2 and values[-3] < values[-2] < values[-1]
+            done = rises or rows.settled(values)
             if len(values) > most or self.deadline.passed or (done and not stale):
                 return found
             stale, candidates = not done and len(values) % self.policy.reroute != 0, (
                 found.codes.candidates)
-            state = updated(state, found.sums)
+            # decoders of few rows take their noise in, which would pass for amplitudes
+            state = updated(state, found.sums, float(np.exp(self.policy.log_amplitudes)))
 
     def _mended(self, sample: _Rows, found: Ended, number: int) -> Ended:
         """The sample with atoms that began again where rows need them."""

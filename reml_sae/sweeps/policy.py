@@ -22,10 +22,12 @@ class SweepPolicy:
     """Count of rows for every atom, from which seeds and first sweeps are."""
     seed_tries: int = 8
     """Count of rows that propose a seed; the best is taken."""
+    seed_steps: int = 2
+    """Count of times at most that a seed is laid again through the rows that it explains best."""
     seed_share: float = 0.25
     """Share of an atom's rows that are near each other in a seed."""
     log_amplitudes: float = 2.0
-    """Log precision of log amplitudes at first, as in other starts."""
+    """Log precision of log amplitudes at first, as in other starts; the least on a sample."""
     most_seeded: int = 30
     """Count of sweeps of seed rows at most ..."""
     most_ranked: int = 6

@@ -13,7 +13,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.rows import RowCodes, SweepSums
-from reml_sae.sweeps.seeds import Near, nearest_flats, seed_flats
+from reml_sae.sweeps.seeds import Near, nearest_distance, seed_flats
 from reml_sae.sweeps.state import SweepState, kinds_of_atoms
 from reml_sae.sweeps.update import LEAST_NOISE
 from reml_sae.typing import Array, Index
@@ -37,13 +37,13 @@ def begun(
     square = backend.numpy(backend.xp.sum(X * X, axis=1)).astype(float)
     flats = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, policy, backend,
                        _n_near(len(X), len(atoms), policy))
-    left = nearest_flats(X, flats, backend)[1]
     kinds = kinds_of_atoms(atoms)
     return SweepState(
         kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
                      for kind in kinds),
         tuple(np.ones(len(kind.atoms)) for kind in kinds),
-        max(float(left.mean()) / X.shape[1], LEAST_NOISE), float(np.exp(policy.log_amplitudes)))
+        max(nearest_distance(X, flats, backend) / X.shape[1], LEAST_NOISE),
+        float(np.exp(policy.log_amplitudes)))
 
 
 def _n_near(n_rows: int, n_atoms: int, policy: SweepPolicy) -> int:

@@ -31,6 +31,8 @@ from reml_sae.typing import Array, Index
 
 CHUNK_ROWS = 1 << 14
 """Rows that are sorted by atom together: enough for products of some size with each decoder."""
+TILE, LEAST_TILE = 64, 4
+"""Rows of an atom that meet its decoder at once: as many as atoms have, within these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class SweepSums:
     grams : list of (k, M, M) sums of E[f f^T], by kind
     crossed : list of (k, p, M) sums of x E[f]^T
     needs : (K,) nats that rows would lose without an atom, by the next best of their candidates
+    shifts : list of (k,) sums of E[u], by kind
     amplitude : (2,) sums of E[u]^2 and of E[u^2]
     n_rows : int
     """
@@ -55,6 +58,7 @@ class SweepSums:
     grams: list[Array]
     crossed: list[Array]
     needs: Array
+    shifts: list[Array]
     amplitude: Array
     n_rows: int
 
@@ -121,12 +125,13 @@ def sweep(
     kernel = _Kernel(tables, backend, Z, shift, candidates, reroute,
                      min(n_candidates, state.n_atoms))
     rows = max(CHUNK_ROWS, min(backend.elements // state.n_atoms, 16 * CHUNK_ROWS))
-    found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
-                        _slices(len(Z), rows))
+    with backend.turn:
+        found = gather_rows(SerialRows() if row_map is None else row_map, kernel,
+                            _slices(len(Z), rows))
     value, square, needs, amplitude, *parts = map(backend.numpy, found.sums)
-    grams, crossed = [], []
-    for kind, (count, first, second, cross) in zip(
-            tables.kinds, zip(*[iter(parts)] * 4, strict=True), strict=True):
+    grams, crossed, shifts = [], [], []
+    for kind, (count, shift, first, second, cross) in zip(
+            tables.kinds, zip(*[iter(parts)] * 5, strict=True), strict=True):
         curve = backend.numpy(kind.fine.curve).astype(float)
         gram = np.empty((len(count), *(1 + curve.shape[1],) * 2))
         gram[:, 0, 0] = count
@@ -134,11 +139,13 @@ def sweep(
         gram[:, 1:, 1:] = np.einsum("gm,kg,gl->kml", curve, second, curve, optimize=True)
         grams.append(gram)
         crossed.append(cross)
+        shifts.append(shift)
     value = float(value) + 0.5 * Z.shape[1] * len(Z) * float(
         np.log(2.0 * np.pi * state.dispersion))
     labels, values, nodes, amplitudes, kept = found.each
     values = values + 0.5 * Z.shape[1] * np.log(2.0 * np.pi * state.dispersion)
-    return (SweepSums(value, float(square), grams, crossed, needs, amplitude, len(Z)),
+    return (SweepSums(value, float(square), grams, crossed, needs, shifts, amplitude,
+                      len(Z)),
             RowCodes(labels.astype(np.intp), values, nodes.astype(np.intp), amplitudes,
                      kept.astype(np.intp)), tables)
 
@@ -163,11 +170,80 @@ def log_gaussian(
 ) -> DeviceArray:
     """Log of the integral of exp(a pull - a^2 length / 2) over a ~ N(1, 1 / alpha), a >= 0 nearly.
 
-    ``pull`` is y_g.(x - c) over phi; ``lengths`` is |y_g|^2 over phi.
+    ``pull`` is y_g.(x - c) over phi; ``lengths`` is |y_g|^2 over phi. With s = length + alpha it is
+    (pull + alpha)_+^2 / 2 s - alpha / 2 - log(s / alpha) / 2, here without the difference of large
+    numbers where alpha is large.
     """
     sharp = lengths + alpha
-    reach = (pull + alpha).clip(0.0)
-    return 0.5 * reach * reach / sharp - 0.5 * backend.xp.log(sharp / alpha) - 0.5 * alpha
+    pull = pull.clip(-alpha)
+    return ((pull * (0.5 * pull + alpha) - (0.5 * alpha) * lengths) / sharp
+            - 0.5 * backend.xp.log(sharp / alpha))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """Rows of the atoms of a kind, sorted by atom, and cut into tiles of one atom each.
+
+    So products of rows with their own decoders are one batched product, whatever the number of
+    atoms. The last tile of an atom is filled up with its last row.
+
+    Attributes
+    ----------
+    number : int
+        Of the kind.
+    kind : KindTables
+    rows : (n,) rows in the chunk
+    place : (n,) places of their atoms in the kind
+    used : (k,) places of the atoms that have rows, on the host
+    counts : (k,) how many
+    index : (t, s) rows of every tile, by their number among ``rows``
+    own : (t, s) whether a row is not there to fill up
+    of_tile : (t,) places of the atoms of the tiles
+    n_tiles : (k,) tiles of every atom that is used, on the host
+    """
+
+    number: int
+    kind: KindTables
+    rows: DeviceArray
+    place: DeviceArray
+    used: Index
+    counts: Index
+    index: DeviceArray
+    own: DeviceArray
+    of_tile: DeviceArray
+    n_tiles: Index
+
+    @classmethod
+    def of(
+        cls, number: int, kind: KindTables, rows: DeviceArray, place: DeviceArray, backend: Backend
+    ) -> _Tiles:
+        """Of rows, with the places of their atoms."""
+        xp = backend.xp
+        order = backend.order(place)
+        rows, place = rows[order], place[order]
+        counts = np.bincount(backend.numpy(place), minlength=len(kind.squares))
+        used = np.flatnonzero(counts)
+        counts = counts[used]
+        size = int(min(max(len(place) // len(used), LEAST_TILE), TILE))
+        n_tiles = -(-counts // size)
+        ends = np.repeat(np.cumsum(counts), n_tiles)
+        turn = np.arange(len(ends)) - np.repeat(np.cumsum(n_tiles) - n_tiles, n_tiles)
+        starts = np.repeat(np.cumsum(counts) - counts, n_tiles) + size * turn
+        index = backend.array(starts, xp.int64)[:, None] + backend.places(size)
+        last = backend.array(ends - 1, xp.int64)[:, None]
+        return cls(number, kind, rows, place, used, counts, xp.minimum(index, last), index <= last,
+                   backend.array(np.repeat(used, n_tiles), xp.int64), n_tiles)
+
+    def project(self, X: DeviceArray) -> DeviceArray:
+        """B x (n, M) of the rows with their decoders."""
+        c = X[self.rows[self.index]] @ self.kind.decoders[self.of_tile].swapaxes(1, 2)
+        return c[self.own]
+
+    def crossed(self, X: DeviceArray, f: DeviceArray, backend: Backend) -> DeviceArray:
+        """sum x f^T (k, p, M) over the rows of every atom that is used."""
+        parts = f[self.index] * backend.cast(self.own, f.dtype)[:, :, None]
+        products = X[self.rows[self.index]].swapaxes(1, 2) @ parts
+        return backend.segment_sums(products, self.n_tiles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,64 +298,58 @@ class _Kernel:
         kept[left, least], scores[left, least] = own[left], score[better]
 
     def _scores(self, X: DeviceArray) -> DeviceArray:
-        """Coarse log evidence (n, K) of all atoms, up to what is the row's own."""
+        """Coarse log evidence (n, K) of all atoms, up to what is the row's own.
+
+        With q = pull / (2 s)^(1/2) and b = alpha (2 / s)^(1/2), `log_gaussian` is q (q + b) from
+        -b / 2 on, but for what a row has no part in.
+        """
         backend, tables, xp = self.backend, self.tables, self.backend.xp
         out = backend.zeros((len(X), len(tables.kind_of)), backend.narrow)
         for kind in tables.kinds:
             nodes, (size, M, p) = kind.coarse, kind.decoders.shape
             step = max(1, backend.elements // (len(X) * max(len(nodes.logs), M)))
             for own in _slices(size, step):
-                W = kind.decoders[own]
-                c = (X @ W.reshape(-1, p).T).reshape(len(X), len(W), M)
-                pull = ((c[:, :, 1:] - kind.crossed[own]) @ nodes.curve.T) * tables.precision
-                gain = log_gaussian(pull, nodes.lengths[own], tables.alpha, backend) + nodes.logs
-                out[:, kind.atoms[own]] = (xp.amax(gain, 2) + c[:, :, 0] * tables.precision
-                                      - 0.5 * kind.squares[own])
+                W, sharp = kind.decoders[own], (nodes.lengths[own] + tables.alpha)[:, :, None]
+                c = backend.rough_product(W.reshape(-1, p), X.T).reshape(len(W), M, len(X))
+                scaled = nodes.curve * (tables.precision / (2.0 * sharp) ** 0.5)
+                b = tables.alpha * (2.0 / sharp) ** 0.5
+                q = scaled @ (c[:, 1:] - kind.crossed[own][:, :, None])
+                q = xp.maximum(q, -0.5 * b)
+                gain = q * (q + b)
+                gain += log_gaussian(xp.zeros_like(nodes.lengths[own]), nodes.lengths[own],
+                                     tables.alpha, backend)[:, :, None] + nodes.logs[:, None]
+                score = (xp.amax(gain, 1) + c[:, 0] * tables.precision
+                         - 0.5 * kind.squares[own][:, None])
+                out[:, kind.atoms[own]] = score.T
         return out
 
-    def _segments(
-        self, labels: DeviceArray
-    ) -> Iterator[tuple[int, KindTables, DeviceArray, DeviceArray, list[tuple[int, slice]]]]:
-        """Rows by kind, sorted by atom.
-
-        The number of the kind and its tables; the rows, the places of their atoms in the kind, and
-        the slice of every atom among them.
-        """
+    def _tiles(self, labels: DeviceArray) -> Iterator[_Tiles]:
+        """Rows by the kinds of their atoms."""
         backend, tables, xp = self.backend, self.tables, self.backend.xp
         kind_of = tables.kind_of[labels]
         for number, kind in enumerate(tables.kinds):
             rows = xp.where(kind_of == number)[0]
-            if not len(rows):
-                continue
-            place = tables.place_of[labels[rows]]
-            order = backend.order(place)
-            rows, place = rows[order], place[order]
-            counts = np.bincount(backend.numpy(place), minlength=len(kind.squares))
-            ends = np.cumsum(counts)
-            yield number, kind, rows, place, [
-                (int(k), slice(int(ends[k] - counts[k]), int(ends[k])))
-                for k in np.flatnonzero(counts)]
+            if len(rows):
+                yield _Tiles.of(number, kind, rows, tables.place_of[labels[rows]], backend)
 
-    def _projected(
-        self, X: DeviceArray, kind: KindTables, place: DeviceArray,
-        segments: list[tuple[int, slice]],
-    ) -> tuple[DeviceArray, DeviceArray]:
-        """Of rows sorted by atom: y_g.(x - c) / phi at the nodes, and what the constant adds."""
-        precision = self.tables.precision
-        c = self.backend.xp.concatenate([X[own] @ kind.decoders[k].T for k, own in segments])
-        pull = ((c[:, 1:] - kind.crossed[place]) @ kind.fine.curve.T) * precision
+    def _projected(self, X: DeviceArray, tiles: _Tiles) -> tuple[DeviceArray, DeviceArray]:
+        """y_g.(x - c) / phi at the nodes, and what the constant adds, of rows in tiles."""
+        kind, place, precision = tiles.kind, tiles.place, self.tables.precision
+        c = tiles.project(X)
+        pull = ((c[:, 1:] - kind.crossed[place]) * precision) @ kind.fine.curve.T
         return pull, c[:, 0] * precision - 0.5 * kind.squares[place]
 
     def _evidence(self, X: DeviceArray, labels: DeviceArray) -> DeviceArray:
         """Log evidence (n,) of one atom for every row, amplitudes as if Gaussian."""
         backend, xp = self.backend, self.backend.xp
         out = backend.zeros((len(X),), backend.narrow)
-        for _, kind, rows, place, segments in self._segments(labels):
-            pull, constant = self._projected(X[rows], kind, place, segments)
-            gain = log_gaussian(pull, kind.fine.lengths[place], self.tables.alpha, backend)
+        for tiles in self._tiles(labels):
+            kind = tiles.kind
+            pull, constant = self._projected(X, tiles)
+            gain = log_gaussian(pull, kind.fine.lengths[tiles.place], self.tables.alpha, backend)
             gain = gain + kind.fine.logs
             top = xp.amax(gain, 1)
-            out[rows] = top + constant + xp.log(xp.sum(xp.exp(gain - top[:, None]), axis=1))
+            out[tiles.rows] = top + constant + xp.log(xp.sum(xp.exp(gain - top[:, None]), axis=1))
         return out
 
     def _posteriors(
@@ -294,11 +364,12 @@ class _Kernel:
             size, M, p = kind.decoders.shape
             G = len(kind.fine.logs)
             parts += [backend.zeros(shape, backend.wide)
-                      for shape in ((size,), (size, G), (size, G), (size, p, M))]
-        for number, kind, rows, place, segments in self._segments(labels):
-            own = X[rows]
-            pull, constant = self._projected(own, kind, place, segments)
-            R, u, u2, top = _mass(pull, kind.fine.lengths[place], kind.fine.logs, tables, backend)
+                      for shape in ((size,), (size,), (size, G), (size, G), (size, p, M))]
+        for tiles in self._tiles(labels):
+            kind, rows, counts = tiles.kind, tiles.rows, tiles.counts
+            pull, constant = self._projected(X, tiles)
+            R, u, u2, top = _mass(pull, kind.fine.lengths[tiles.place], kind.fine.logs, tables,
+                                  backend)
             total = xp.sum(R[0], axis=1)
             values[rows] = -backend.cast(top + xp.log(total) + constant, backend.wide)
             u, u2 = u / total, u2 / total
@@ -307,17 +378,15 @@ class _Kernel:
             first, second = R[1] / total[:, None], R[2] / total[:, None]
             amplitudes[rows] = backend.cast(xp.sum(first, axis=1), backend.wide)
             f = xp.concatenate([xp.ones_like(first[:, :1]), first @ kind.fine.curve], 1)
-            counts = np.array([mine.stop - mine.start for _, mine in segments])
-            used = np.array([k for k, _ in segments])
-            count, by_node, by_node2, crossed = parts[4 * number:4 * number + 4]
-            at = backend.array(used, xp.int64)
+            count, shift, by_node, by_node2, crossed = parts[5 * tiles.number:5 * tiles.number + 5]
+            at = backend.array(tiles.used, xp.int64)
             count[at] += backend.array(counts, backend.wide)
+            shift[at] += backend.segment_sums(u, counts)
             by_node[at] += backend.segment_sums(first, counts)
             by_node2[at] += backend.segment_sums(second, counts)
-            needs[backend.array(kind.atoms[used], xp.int64)] += backend.segment_sums(
+            needs[backend.array(kind.atoms[tiles.used], xp.int64)] += backend.segment_sums(
                 gap[rows], counts)
-            products = xp.stack([own[mine].T @ f[mine] for _, mine in segments])
-            crossed[at] += backend.cast(products, backend.wide)
+            crossed[at] += tiles.crossed(X, f, backend)
         return values, nodes, amplitudes, amplitude, parts
 
 

@@ -2,8 +2,9 @@
 
 Atoms come one after the other, as the centres of k-means++ do (Arthur and Vassilvitskii 2007): rows
 that no atom explains yet propose the flat of the rows nearest to themselves, and the proposal that
-leaves least unexplained is taken. Rows are near by angle, for atoms about a common centre, or by
-distance.
+leaves least unexplained is taken, and laid again through the rows that it explains best. What all
+rows have unexplained is noise, and proposes nothing. Rows are near by angle, for atoms about a
+common centre, or by distance.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.grid_mixture import make_grid, smooth_functions
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.sweeps.policy import SweepPolicy
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array
 
 Near = Literal["angle", "distance"]
 GRID = 200
+GROWN = 4
+"""Rows through which a flat is laid again, over those that were near a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,28 +69,48 @@ def seed_flats(
     n_near : int
         Rows through which a flat is laid.
     """
-    xp, flats, energy = backend.xp, [], energy.copy()
-    square = backend.numpy(xp.sum(X * X, axis=1)).astype(float)
+    xp, flats, left = backend.xp, [], backend.array(energy, backend.wide)
+    square = backend.cast(xp.sum(X * X, axis=1), backend.wide)
     for dim in dims:
-        total = energy.sum()
-        share = energy / total if total > 0.0 else np.full(len(energy), 1.0 / len(energy))
-        tries = rng.choice(len(energy), policy.seed_tries, p=share)
-        pull = np.abs(backend.numpy(X @ X[tries].T).astype(float)).T
+        tries = rng.choice(len(energy), policy.seed_tries, p=_shares(backend.numpy(left)))
+        pull = backend.cast(X[backend.array(tries, xp.int64)] @ X.T, backend.wide)
         if near == "angle":
-            close = pull / np.sqrt(np.maximum(square, 1e-30))
+            close = xp.abs(pull) / square.clip(1e-30) ** 0.5
         else:
-            close = 2.0 * pull - square
-        members = np.argpartition(-close, n_near - 1, axis=1)[:, :n_near]
-        best: tuple[float, Flat, Array] | None = None
-        for own in members:
-            flat = _flat(np.asarray(backend.numpy(X[own]), float), dim, near)
-            left = np.minimum(energy, _residual(X, square, flat, backend))
-            if best is None or left.sum() < best[0]:
-                best = float(left.sum()), flat, left
-        assert best is not None
-        flats.append(best[1])
-        energy = best[2]
+            close = 2.0 * xp.abs(pull) - square
+        best, rest = _best(X, square, left, backend.largest(close, n_near), dim, near, backend)
+        # near rows lie on a part of the curve, and those that they explain lie farther along it
+        for _ in range(policy.seed_steps):
+            members = backend.largest((left - rest)[None], min(GROWN * n_near, len(energy)))
+            flat, other = _best(X, square, left, members, dim, near, backend)
+            if float(xp.sum(other)) >= float(xp.sum(rest)):
+                break
+            best, rest = flat, other
+        flats.append(best)
+        left = rest
     return flats
+
+
+def _best(
+    X: DeviceArray, square: DeviceArray, left: DeviceArray, members: DeviceArray, dim: int,
+    near: Near, backend: Backend,
+) -> tuple[Flat, DeviceArray]:
+    """The flat through some of the members (f, n), and what it leaves unexplained of all rows.
+
+    That which leaves least, where ``left`` (m,) is unexplained without it.
+    """
+    xp = backend.xp
+    flats = [_flat(rows, dim, near) for rows in np.asarray(backend.numpy(X[members]), float)]
+    rest = xp.minimum(left, _residuals(X, square, flats, backend))
+    best = int(xp.argmin(xp.sum(rest, axis=1)))
+    return flats[best], rest[best]
+
+
+def _shares(energy: Array) -> Array:
+    """How likely rows propose a flat: by what they have above the median, which noise has too."""
+    excess = np.maximum(energy - np.median(energy), 0.0)
+    total = excess.sum()
+    return np.asarray(excess / total if total > 0.0 else np.full(len(energy), 1.0 / len(energy)))
 
 
 def _flat(rows: Array, dim: int, near: Near) -> Flat:
@@ -100,22 +123,29 @@ def _flat(rows: Array, dim: int, near: Near) -> Flat:
     return Flat(centre, kept / lengths * np.sqrt(top / (len(rows) * max(dim, 1))))
 
 
-def _residual(X: DeviceArray, square: Array, flat: Flat, backend: Backend) -> Array:
-    """Squared distances (m,) from a flat."""
-    units = flat.axes / np.maximum(np.linalg.norm(flat.axes, axis=1, keepdims=True), 1e-30)
-    both = backend.numpy(X @ backend.array(np.vstack([units, flat.centre]).T)).astype(float)
-    shift = units @ flat.centre
-    out = square - 2.0 * both[:, -1] + flat.centre @ flat.centre
-    out -= ((both[:, :-1] - shift) ** 2).sum(axis=1)
-    return np.asarray(np.maximum(out, 0.0))
+def _residuals(
+    X: DeviceArray, square: DeviceArray, flats: Sequence[Flat], backend: Backend
+) -> DeviceArray:
+    """Squared distances (f, m) from flats of one dimension."""
+    axes, centres = (np.stack([getattr(flat, name) for flat in flats])
+                     for name in ("axes", "centre"))
+    units = axes / np.maximum(np.linalg.norm(axes, axis=2, keepdims=True), 1e-30)
+    f, d, p = units.shape
+    both = backend.cast(
+        backend.array(np.concatenate([units.reshape(-1, p), centres])) @ X.T, backend.wide)
+    shift = backend.array(np.einsum("fdp,fp->fd", units, centres), backend.wide)
+    inside = both[:f * d].reshape(f, d, len(X)) - shift[:, :, None]
+    out = square - 2.0 * both[f * d:] - backend.xp.sum(inside * inside, axis=1)
+    lengths = backend.array((centres**2).sum(axis=1), backend.wide)
+    return (out + lengths[:, None]).clip(0.0)
 
 
-def nearest_flats(X: DeviceArray, flats: Sequence[Flat], backend: Backend) -> tuple[Index, Array]:
-    """The nearest flat (m,) of every row, and the squared distance."""
-    square = backend.numpy(backend.xp.sum(X * X, axis=1)).astype(float)
-    label, least = np.zeros(len(square), np.intp), np.full(len(square), np.inf)
-    for k, flat in enumerate(flats):
-        own = _residual(X, square, flat, backend)
-        closer = own < least
-        label[closer], least[closer] = k, own[closer]
-    return label, least
+def nearest_distance(X: DeviceArray, flats: Sequence[Flat], backend: Backend) -> float:
+    """Mean squared distance of rows from the nearest flat."""
+    xp = backend.xp
+    square = backend.cast(xp.sum(X * X, axis=1), backend.wide)
+    least = square
+    for number, flat in enumerate(flats):
+        own = _residuals(X, square, [flat], backend)[0]
+        least = own if number == 0 else xp.minimum(least, own)
+    return float(xp.sum(least)) / len(X)

@@ -5,8 +5,14 @@ A = sum E[f f^T], R = sum E[f] x^T and the prior Lambda = I + lambda S
 
     B = (A / phi + Lambda)^-1 R / phi,    H = A / phi + Lambda on every output
 
-and the objective of the sweeps is L plus the decoders' part of Laplace's method with the curvature
-that known coordinates would give, which majorizes that of L. Strengths, noise and the precision of
+Rows would take up but slowly what scale a curve lacks, as each has its own: so log amplitudes of
+an atom have a mean m in the M step, and the curve has it afterwards, which an EM algorithm of more
+parameters than are identified may do (Liu, Rubin and Wu 1998). With q what the prior has of the
+curve, m is a Newton step on alpha sum (E[u] - m)^2 / 2 + exp(2 m) q / 2; m = 0 is stationary as the
+objective is.
+
+The objective of the sweeps is L plus the decoders' part of Laplace's method with the curvature that
+known coordinates would give, which majorizes that of L. Strengths, noise and the precision of
 amplitudes take one step of Fellner and Schall (Wood and Fasiolo 2017; MacKay 1992).
 """
 
@@ -22,6 +28,8 @@ from reml_sae.typing import Array
 
 LONGEST = np.exp(2.0)
 """Factor by which a step may change a strength."""
+FARTHEST = 0.5
+"""Log of the factor by which a step may rescale a curve."""
 STRENGTHS = np.exp(-12.0), np.exp(18.0)
 AMPLITUDES = np.exp(-2.0), np.exp(12.0)
 LEAST_NOISE = 1e-8
@@ -50,21 +58,26 @@ def gradient(state: SweepState, sums: SweepSums) -> list[Array]:
             for gram, cross, B in zip(sums.grams, sums.crossed, state.decoders, strict=True)]
 
 
-def updated(state: SweepState, sums: SweepSums) -> SweepState:
-    """The state after an M step."""
+def updated(
+    state: SweepState, sums: SweepSums, least_precision: float = AMPLITUDES[0]
+) -> SweepState:
+    """The state after an M step, with amplitudes of at least this precision."""
     decoders, strengths = [], []
-    phi, energy, spent = state.dispersion, sums.square, 0.0
+    phi, energy, spent, moved = state.dispersion, sums.square, 0.0, 0.0
     for number, (gram, cross) in enumerate(zip(sums.grams, sums.crossed, strict=True)):
         prior, p = _priors(state, number), cross.shape[1]
+        counts, shift = gram[:, 0, 0], sums.shifts[number]
         inverse = np.asarray(np.linalg.inv(gram / phi + prior), float)
         B = np.asarray(inverse @ cross.transpose(0, 2, 1) / phi, float)
         energy += float(np.vdot(gram, B @ B.transpose(0, 2, 1))) - 2.0 * float(
             np.einsum("kpm,kmp->", cross, B))
         spent += p * float(np.einsum("kml,klm->", inverse, gram)) / phi
+        B, mean = _rescaled(state, B, prior, counts, shift)
+        moved += float((mean * (counts * mean - 2.0 * shift)).sum())
         decoders.append(B)
         strengths.append(_strengths(state, number, prior, inverse, B))
     squares, expected = sums.amplitude
-    varied = expected - squares
+    varied, squares = expected - squares, squares + moved
     alpha = max(sums.n_rows - state.amplitude_precision * varied, 1e-3 * sums.n_rows) / max(
         squares, 1e-12 * sums.n_rows)
     alpha = np.clip(alpha, state.amplitude_precision / LONGEST,
@@ -73,7 +86,18 @@ def updated(state: SweepState, sums: SweepSums) -> SweepState:
     return replace(
         state, decoders=tuple(decoders), strengths=tuple(strengths),
         dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE),
-        amplitude_precision=float(np.clip(alpha, *AMPLITUDES)))
+        amplitude_precision=float(np.clip(alpha, least_precision, AMPLITUDES[1])))
+
+
+def _rescaled(
+    state: SweepState, B: Array, prior: Array, counts: Array, shift: Array
+) -> tuple[Array, Array]:
+    """Decoders (k, M, p) that have the means m (k,) of their rows' log amplitudes, and these."""
+    curve = B[:, 1:]
+    q = np.einsum("kmp,kml,klp->k", curve, prior[:, 1:, 1:], curve, optimize=True)
+    alpha = state.amplitude_precision
+    mean = np.clip((alpha * shift - q) / (alpha * counts + 2.0 * q), -FARTHEST, FARTHEST)
+    return np.concatenate([B[:, :1], np.exp(mean)[:, None, None] * curve], axis=1), mean
 
 
 def _strengths(

@@ -1,9 +1,13 @@
 """Diagnostics find what is wrong with a fit."""
 
 import numpy as np
+import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
+from reml_sae.diagnostics import checks
+from reml_sae.diagnostics.checks import check_places, place_grid
+from reml_sae.manifolds import Circle
 
 DATA = planted_circles(150, 6, 1)
 
@@ -34,3 +38,39 @@ def test_one_circle_fitted_twice_is_seen_and_costs_evidence():
     one, two = (rs.SAEManifold(n_atoms=k, n_init=2).fit(DATA.Z) for k in (1, 2))
     assert status(two, "duplicate atoms") == "warn"
     assert one.criterion_ < two.criterion_ - 10.0
+
+
+def twice_round(winding, n=40, sd=0.1):
+    """The check of rows on a circle of which their coordinates are a multiple."""
+    atom, rng = Circle(2), np.random.default_rng(0)
+    t = rng.uniform(-np.pi, np.pi, size=n)
+    rows = np.column_stack([np.cos(t), np.sin(t)]) + sd * rng.normal(size=(n, 2))
+    grid = winding * place_grid(atom)
+    curve = np.column_stack([np.cos(grid), np.sin(grid)])
+    nats = ((rows[:, None] - curve) ** 2).sum(axis=2) / (2.0 * sd**2)
+    return check_places(0, atom, nats)
+
+
+def test_a_circle_that_winds_twice_does_not_tell_where_its_rows_are():
+    once, twice = twice_round(1), twice_round(2)
+    assert (once.status, once.figure) == ("pass", 0.0)
+    assert (twice.status, twice.figure) == ("fail", 1.0)
+
+
+@pytest.mark.parametrize("assignment", ["softmax", "topk"])
+def test_the_best_place_of_a_row_is_that_of_its_code(monkeypatch, assignment):
+    """The posterior on the grid of an atom peaks at the fitted coordinate, within a few cells."""
+    seen = []
+    monkeypatch.setattr(checks, "check_places",
+                        lambda k, atom, nats: seen.append(nats) or check_places(k, atom, nats))
+    plant = planted_circles(80, 5, 2, noise_sd=0.05, amplitude_sd=0.2)
+    model = rs.SAEManifold(n_atoms=2, assignment=assignment, noise="isotropic").fit(plant.Z)
+    grid = place_grid(model.atoms_[0].topology)
+    assert len(seen) == 2
+    for k, nats in enumerate(seen):
+        t = model.codes_.coordinates[k][model.codes_.gates[:, k]]
+        resolved = np.ptp(nats, axis=1) > 20.0
+        found = grid[nats.argmin(axis=1)]
+        apart = model.atoms_[k].topology.distance(found, t[:len(found)])
+        assert resolved.sum() > 30
+        assert (apart[resolved] < 0.1).all()

@@ -1,5 +1,6 @@
 """Noise with a covariance in whole fits: found, kept, in the units of the data, and refused."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -8,9 +9,15 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import align_angles
-from reml_sae.discovery.metric import MetricRows, posterior_moment, whitened_model
-from reml_sae.errors import DataWarning, InputError
-from reml_sae.families.noise import best_noise
+from reml_sae.discovery.metric import (
+    MetricRows,
+    observed_noise,
+    posterior_moment,
+    whitened_model,
+)
+from reml_sae.errors import ArtifactError, DataWarning, InputError
+from reml_sae.families.noise import best_noise, charged
+from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle
 
 N, P = 200, 6
@@ -61,12 +68,45 @@ def test_isotropic_noise_is_what_it_was():
     assert auto.criterion_ == pytest.approx(plain.criterion_, abs=0.02)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_noise_is_charged_by_what_the_state_leaves_it(seed):
+    """V is one function of what was found, however the search has come to it."""
+    Z = planted("diagonal", seed)[1]
+    model = fit(Z, {"kind": "factor", "rank": 1})
+    arrow = model.build_model(Z)
+    state = arrow.initial_theta(), arrow.initial_rho()
+    assert observed_noise(arrow, *state).constant == pytest.approx(arrow.constant, abs=1e-6)
+    changed = arrow.with_changes(noise=replace(arrow.noise, across=np.ones(P - 1)))
+    assert abs(changed.constant - arrow.constant) > 1e-3
+    again = observed_noise(changed, *state)
+    assert rs.criterion(again, state[1]).value == pytest.approx(model.criterion_, abs=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_noise_alone_is_no_circle(rank):
+    """One that has taken a factor for its curve is far above noise alone, and a flat one is."""
+    found = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        frame = np.linalg.qr(rng.normal(size=(P, rank)))[0]
+        Z = 0.2 * rng.normal(size=(N, P)) + 2.0 * rng.normal(size=(N, rank)) @ frame.T
+        with pytest.warns(DataWarning, match="no better than a flat"):
+            model = fit(Z)
+        found.append(model.noise_.kind == "factor" and model.noise_.rank == rank)
+        second = Z.T @ Z / N
+        noise = best_noise("factor", second, N)
+        alone = charged(noise, second, N) + 0.5 * Z.size * (1.0 + np.log(2.0 * np.pi))
+        assert model.criterion_ < alone + 0.5 * P * np.log(N) + 20.0
+    assert sum(found) >= 4
+
+
 def test_the_units_of_the_data():
     """V moves by N p log c alone, and all that is read by c; the covariance too."""
     _, Z = planted("factor", 0)
     one = fitted("factor", 0)
-    other = fit(10.0 * Z)
-    assert other.criterion_ - one.criterion_ == pytest.approx(Z.size * np.log(10.0), abs=0.01)
+    other, third = fit(10.0 * Z), fit(3.0 * Z)
+    assert other.criterion_ - one.criterion_ == pytest.approx(Z.size * np.log(10.0), abs=1e-6)
+    assert third.criterion_ - one.criterion_ == pytest.approx(Z.size * np.log(3.0), abs=1e-6)
     curves = [model.atoms_[0].coefficients for model in (one, other)]
     covariances = [model.dispersion_ * model.noise_.shape for model in (one, other)]
     for (a, b), unit in ((curves, 10.0), (covariances, 100.0)):
@@ -102,6 +142,18 @@ def test_save_load_encode_and_solve_again(kind, tmp_path):
     arrow = again.build_model(Z)
     assert rs.criterion(arrow, arrow.initial_rho()).value == pytest.approx(
         model.criterion_, abs=1e-6)
+
+
+def test_files_of_other_noise(tmp_path):
+    """Of before variances across the factors were kept, and with some that are not its own."""
+    fitted("factor", 0).save(tmp_path / "fit.safetensors")
+    tensors, metadata = read_artifact(tmp_path / "fit.safetensors")
+    across = tensors.pop("noise.across")
+    write_artifact(tmp_path / "before", tensors, metadata)
+    np.testing.assert_array_equal(rs.load(tmp_path / "before").noise_.across, np.ones(P - 1))
+    write_artifact(tmp_path / "other", {**tensors, "noise.across": across[1:]}, metadata)
+    with pytest.raises(ArtifactError, match="across has 4 variances, not one for each of the 5"):
+        rs.load(tmp_path / "other")
 
 
 def test_a_model_in_another_metric_is_the_same_model():

@@ -225,3 +225,23 @@ def test_threads_give_the_same_bits(monkeypatch):
                             lambda n=n_workers: ThreadRows(n))
         found.append(model().fit(DATA))
     assert found[0].criterion_ == found[1].criterion_
+
+
+@pytest.mark.parametrize("room", [0, 10**9])
+def test_a_device_fits_and_encodes_as_numpy_does(fitted, shards, monkeypatch, room):
+    """Rows that have room on the device, and such as are read in every sweep; by torch's CPU."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.setattr("reml_sae.sweeps.backend.TorchBackend.room", room)
+    found = model(device="cpu:0", random_state=0).fit(str(shards))
+    assert found.converged_ and found.codes_.converged.all()
+    # both end where the sweeps to come would gain less than a thousandth of a nat a row
+    assert found.criterion_ == pytest.approx(fitted.criterion_, abs=2.0)
+    assert found.dispersion_ == pytest.approx(fitted.dispersion_, rel=1e-3)
+    codes = found.encode(DATA)
+    np.testing.assert_array_equal(codes.labels, found.codes_.labels)
+    np.testing.assert_allclose(codes.points, found.codes_.points, atol=1e-8)
+    found._fitted.__dict__["device"] = "numpy"
+    by_numpy = found.encode(DATA)
+    assert (by_numpy.labels == codes.labels).mean() > 0.995
+    same = by_numpy.labels == codes.labels
+    np.testing.assert_allclose(by_numpy.amplitudes[same], codes.amplitudes[same], atol=1e-5)

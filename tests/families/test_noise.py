@@ -1,5 +1,7 @@
 """Noise of rows: metric, evidence against brute force, rank and kind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import gammaln
@@ -12,6 +14,8 @@ from reml_sae.families.noise import (
     Factor,
     Isotropic,
     best_noise,
+    charged,
+    most_rank,
     nats,
     open_kinds,
     tells_factors,
@@ -31,7 +35,8 @@ def factors(p, ratios, seed=0):
 STILL = Diagonal(np.array([1.0, 0.0, -2.0, 0.5, 0.5, 0.0]), 1.0)
 """Two columns without a variance of their own."""
 EXAMPLES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
-            Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]))]
+            Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]),
+                   np.array([1.4, 0.6]))]
 
 
 @pytest.mark.parametrize("noise", EXAMPLES, ids=lambda noise: noise.kind)
@@ -89,7 +94,8 @@ def test_nothing_near_is_better(kind):
             else:
                 moved = found.directions + size * rng.normal(size=found.directions.shape)
                 ratios = found.ratios * np.exp(size * rng.normal(size=found.rank))
-                other = Factor(np.linalg.qr(moved)[0], np.maximum(ratios, 1.0 + 1e-6))
+                other = replace(found, directions=np.linalg.qr(moved)[0],
+                                ratios=np.maximum(ratios, 1.0 + 1e-6))
             # the prior of the ratios moves their best by 2 / n, which the step leaves out
             assert nats(other, second, n) + other.cost(n) > value - 4.0 / n
 
@@ -115,11 +121,28 @@ def evidence(noise, second, n):
 @pytest.mark.parametrize("ratios", [(4.0,), (30.0,), (12.0, 9.0)])
 def test_evidence_of_factors(n, within, ratios):
     """Against the mean over the prior: directions uniform, 1 / e uniform."""
-    p, r = 3 + (len(ratios) > 1), len(ratios)
-    second = second_moment(factors(p, ratios), n, 3)
-    values, vectors = np.linalg.eigh(second)
-    floor = values[: p - r].mean()
-    noise = Factor(vectors[:, : p - r - 1 : -1], values[: p - r - 1 : -1] / floor)
+    r = len(ratios)
+    second = second_moment(factors(3 + (r > 1), ratios), n, 3)
+    # two factors that are nearly alike are neither one mode nor two
+    check_evidence(second, r, n, within + 0.3 * (r - 1))
+
+
+@pytest.mark.parametrize("n", [100, 400])
+def test_evidence_of_a_factor_above_a_slope(n):
+    """With the mean of the variances across it for all of them V would be .4 to .5 nats off."""
+    frame = special_ortho_group.rvs(4, random_state=2)
+    second = (frame * [3.0, 2.5, 0.4, 0.1]) @ frame.T
+    check_evidence(second, 1, n, 0.1)
+    noise = Factor.of_rank(second, 1)
+    flat = replace(noise, across=np.ones(3))
+    assert flat.cost(n) - noise.cost(n) > 0.35
+
+
+def check_evidence(second, r, n, within):
+    """V of the leading factors against importance sampling of the mean over the prior."""
+    p = len(second)
+    vectors = np.linalg.eigh(second)[1]
+    noise = Factor.of_rank(second, r)
     value, phi = evidence(noise, second, n)
     rng, m = np.random.default_rng(4), 300_000
     sd = 2.5 * np.sqrt(2.0 / n)
@@ -128,7 +151,7 @@ def test_evidence_of_factors(n, within, ratios):
         0.5 * np.log(2.0 * np.pi) + np.log(sd))
     kept = (np.diff(u, axis=1, append=0.0) < 0.0).all(1)
     frame = np.concatenate([noise.directions, vectors[:, : p - r]], axis=1)
-    U, log_q = rotated(frame, r, noise.ratios, n, rng, m)
+    U, log_q = rotated(frame, noise, n, rng, m)
     e = np.exp(u)
     shape = np.eye(p) + np.einsum("mar,mr,mbr->mab", U, e - 1.0, U)
     shape *= np.exp(-u.sum(1) / p)[:, None, None]
@@ -137,24 +160,24 @@ def test_evidence_of_factors(n, within, ratios):
     assert weights.sum() ** 2 / (weights**2).sum() > 300
     # the proposals are of one sign of each column, and of one order of the columns
     modes = r * np.log(2.0) + gammaln(r + 1)
-    # two factors that are nearly alike are neither one mode nor two
-    assert value == pytest.approx(-averaged(log_w) - modes, abs=within + 0.3 * (r - 1))
+    assert value == pytest.approx(-averaged(log_w) - modes, abs=within)
 
 
-def rotated(frame, r, ratios, n, rng, m):
+def rotated(frame, noise, n, rng, m):
     """Frames (m, p, r) about the mode, and their log density against the uniform one.
 
     Columns are drawn one after the other on the unit sphere orthogonal to those before: a Cauchy
     step t in the tangent plane gives the direction (1, t) / |(1, t)|, of density
     q(t) |(1, t)|^(d + 1) in the sphere's own area for d tangent dimensions.
     """
-    p = len(frame)
+    p, r = noise.directions.shape
     out, log_q = np.zeros((m, p, r)), np.zeros(m)
     basis = np.repeat(frame[None], m, axis=0)
-    values = np.append(ratios, np.ones(p - r))
+    seen = np.append(noise.ratios, noise.across[::-1])
+    rates = 1.0 / np.append(noise.ratios, np.ones(p - r))
     for j in range(r):
         d = p - 1 - j
-        size = n * (values[j] - values[j + 1:]) ** 2 / (values[j] * values[j + 1:])
+        size = n * (rates[j + 1:] - rates[j]) * (seen[j] - seen[j + 1:])
         sd = 1.0 / np.sqrt(size + 1.0)
         t = sd * rng.standard_cauchy(size=(m, d))
         direction = np.concatenate([np.ones((m, 1)), t], axis=1)
@@ -200,6 +223,68 @@ def test_the_kind_and_the_rank():
     assert np.mean(np.array(ranks) == 3) >= 0.9
 
 
+def turns(noise, n):
+    """Information about turns between two directions, one of them a factor: Minka's equation 70."""
+    r, p = noise.rank, len(noise.directions)
+    seen = np.append(noise.ratios, noise.across)
+    rates = 1.0 / np.append(noise.ratios, np.ones(p - r))
+    return [n * (rates[k] - rates[j]) * (seen[j] - seen[k])
+            for j in range(r) for k in range(j + 1, p)]
+
+
+def test_many_rows_leave_laplaces_evidence():
+    """Where every direction is known, the integral over its sphere is that of Laplace's method.
+
+    To what a saddlepoint approximation of second order leaves of a Gamma function of 1 / 2.
+    """
+    n, p = 10**6, 7
+    second = second_moment(factors(p, [30.0, 12.0, 5.0]), 40, 0)
+    for r in range(4):
+        noise = Factor.of_rank(second, r)
+        sphere = p - np.arange(r)
+        half = 0.5 * np.log(np.pi) * sphere - gammaln(0.5 * sphere)
+        log_information = r * np.log(0.5 * n) + np.log1p(-r / p) - r * np.log(2.0 * np.pi)
+        expected = (np.log(noise.ratios).sum() + 0.5 * log_information + half.sum()
+                    + 0.5 * np.log(np.array(turns(noise, n)) / (2.0 * np.pi)).sum()
+                    - gammaln(r + 1))
+        assert noise.cost(n) == pytest.approx(expected, abs=0.02 * r)
+
+
+def minka(second, n, rank):
+    """-log evidence of so many factors of isotropic noise (Minka 2000, equation 80)."""
+    p, noise = len(second), Factor.of_rank(second, rank)
+    sphere = p - np.arange(rank)
+    directions = (rank * np.log(2.0) + 0.5 * np.log(np.pi) * sphere - gammaln(0.5 * sphere)).sum()
+    free = p * rank - rank * (rank + 1) / 2 + rank
+    return (nats(noise, second, n) + directions - 0.5 * free * np.log(2.0 * np.pi)
+            + 0.5 * np.log(turns(noise, n)).sum() + 0.5 * rank * np.log(n))
+
+
+@pytest.mark.parametrize(("n", "p", "ratios"), [
+    (300, 12, (40.0, 15.0, 6.0)), (200, 40, (60.0, 40.0, 20.0, 15.0, 8.0)), (300, 20, ()),
+    (60, 150, (200.0, 100.0, 50.0)), (60, 150, ()), (100, 150, tuple(np.geomspace(200, 30, 10)))])
+def test_ranks_are_those_of_minkas_evidence(n, p, ratios):
+    """Of more rows than columns, and of less: whatever V says of more factors than are planted."""
+    right = 0
+    ranks = range(min(len(ratios) + 30, most_rank(p, n)) + 1)
+    for seed in range(20):
+        second = second_moment(factors(p, ratios, seed), n, seed)
+        reference = int(np.argmin([minka(second, n, r) for r in ranks]))
+        lowest = int(np.argmin([charged(Factor.of_rank(second, r), second, n) for r in ranks]))
+        right += lowest == reference == len(ratios) == Factor.best(second, n).rank
+    assert right >= 19
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_a_factor_less(n):
+    second = second_moment(factors(12, [40.0, 15.0, 6.0]), n, 0)
+    expected, found = Factor.of_rank(second, 2), Factor.of_rank(second, 3).simpler()
+    for name, value in expected.arrays().items():
+        np.testing.assert_allclose(found.arrays()[name], value, rtol=1e-12)
+    again = replace(expected, across=np.ones(10)).observed(second[None])
+    np.testing.assert_allclose(again.across, expected.across, rtol=1e-9)
+
+
 def test_factors_are_looked_for_where_rows_tell_them():
     """Few rows do where the spectrum ends, two to a column wherever it does."""
     n, p = 120, 150
@@ -235,8 +320,10 @@ def shapes():
     rng = np.random.default_rng(3)
     U = np.linalg.qr(rng.normal(size=(6, 3)))[0]
     d = rng.normal(size=6)
-    return [Diagonal(d - d.mean(), 0.8), STILL, Factor(U, np.array([9.0, 4.0, 1.3])),
-            Factor(U[:, :1], np.array([30.0])), Factor(U[:, :2], np.array([5.0, 4.9]))]
+    return [Diagonal(d - d.mean(), 0.8), STILL,
+            Factor(U, np.array([9.0, 4.0, 1.3]), np.array([1.2, 1.0, 0.8])),
+            Factor(U[:, :1], np.array([30.0]), np.array([3.0, 0.8, 0.6, 0.6, 0.0])),
+            Factor(U[:, :2], np.array([5.0, 4.9]), np.array([2.5, 1.0, 0.4, 0.1]))]
 
 
 @pytest.mark.parametrize("noise", shapes(), ids=lambda noise: f"{noise.kind}{noise.simpler().kind}")

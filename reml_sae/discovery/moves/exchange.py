@@ -8,15 +8,15 @@ above that of the present ones, are started anew in the joint model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from reml_sae.discovery.codes import Candidate
-from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import codes_of, local_rows, rough_criterion
+from reml_sae.discovery.fitting import Fitted, Settings, rough_fit
+from reml_sae.discovery.local import codes_of, local_rows, local_settings, rough_local
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.place import place_rows
 from reml_sae.discovery.strengths import known_of
@@ -25,6 +25,8 @@ from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
 
 UNUSABLE = 1e12
+FAMILY = "family"
+"""Kind of the outer parameters of the noise."""
 
 
 class Exchange:
@@ -52,7 +54,7 @@ class Exchange:
 def _pairings(fitted: Fitted, data: list[Array], context: Context) -> list[Index]:
     """The atom (K,) whose rows each shape may take: the least V of all, or of two exchanged."""
     atoms, policy = fitted.model.atoms, context.settings.policy.move
-    values, every = _values_alone(atoms, data, context), np.arange(len(atoms))
+    values, every = _values_alone(fitted, data, context), np.arange(len(atoms))
     found = {tuple(linear_sum_assignment(values)[1].tolist())}
     for pair in combinations(every.tolist(), 2):
         swapped = every.copy()
@@ -66,17 +68,34 @@ def _pairings(fitted: Fitted, data: list[Array], context: Context) -> list[Index
     return [np.array(whose) for _, whose in ranked[: policy.most_exchanges]]
 
 
-def _values_alone(atoms: Sequence[Manifold], data: list[Array], context: Context) -> Array:
+def _values_alone(fitted: Fitted, data: list[Array], context: Context) -> Array:
     """V (K, K) of each shape fitted roughly to the rows of each atom; large where that fails."""
-    policy, rng = context.settings.policy, context.rng
+    atoms, policy, rng = fitted.model.atoms, context.settings.policy, context.rng
     values = np.empty((len(atoms), len(atoms)))
     for k, X in enumerate(data):
         chosen = sample_index(len(X), policy.move.flat_rows, rng)
         scores = principal_scores(X[chosen], policy.topology.most_columns)
-        by_shape = {atom.label: rough_criterion(scores, atom, context.settings, rng)
+        by_shape = {atom.label: _value_amid(fitted, scores, atom, context)
                     for atom in {atom.label: atom for atom in atoms}.values()}
         values[:, k] = [by_shape[atom.label] * len(X) / len(chosen) for atom in atoms]
     return np.asarray(np.minimum(values, UNUSABLE))
+
+
+def _value_amid(fitted: Fitted, scores: Array, atom: Manifold, context: Context) -> float:
+    """V of a rough fit of one shape to rows of one atom, in the noise that all atoms share.
+
+    In noise of its own, a curve that winds through the rows of a flat would pass for a good one.
+    Rows are left to Laplace's method, as in the joint model.
+    """
+    settings = replace(context.settings.plain(), integration="laplace")
+    found = rough_local(scores, atom, settings, context.rng)
+    if found is None:
+        return np.inf
+    outer, own = fitted.model.outer, local_settings(settings, scores.shape[1])
+    shared = {key: value for key, value in outer.keyed(fitted.result.rho).items()
+              if key.kind == FAMILY}
+    again = rough_fit(found.model.with_changes(held=shared), own, f"{atom.label} amid the noise")
+    return np.inf if again is None else again.result.criterion
 
 
 def _exchanged(

@@ -18,6 +18,7 @@ from reml_sae.discovery.local import (
     local_rows,
     rough_criterion,
 )
+from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Euclidean, Manifold
@@ -98,7 +99,10 @@ def _linear_twin(
               for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])
     curved = rough_criterion(scores, atom, settings, rng)
-    return best if values[best] < curved + policy.move.margin else None
+    alone = np.inf
+    if settings.noise != "isotropic":  # in which the curve may hold nothing
+        alone = without_atoms(MetricRows.isotropic(scores), settings.of_scores().noise)
+    return best if min(values[best], alone) < curved + policy.move.margin else None
 
 
 def _codes_on_flat(

@@ -6,11 +6,12 @@ from reml_sae.discovery.moves.exchange import Exchange
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
 from reml_sae.discovery.moves.merge import Merge
 from reml_sae.discovery.moves.protocol import Move
+from reml_sae.discovery.moves.regroup import Regroup
 from reml_sae.discovery.moves.remove import NameNoAtom, Remove, RemoveLast
 from reml_sae.discovery.moves.reshape import Reshape
 from reml_sae.discovery.moves.resize import Resize
 from reml_sae.discovery.moves.restart import Restart
 
 MOVES: tuple[Move, ...] = (
-    Reshape(), Exchange(), Merge(), Remove(), Restart(), Resize(), Demote(), RemoveLast(),
-    NameNoAtom(), NameFlatTwin())
+    Reshape(), Exchange(), Regroup(), Merge(), Remove(), Restart(), Resize(), Demote(),
+    RemoveLast(), NameNoAtom(), NameFlatTwin())

@@ -34,9 +34,10 @@ from reml_sae.manifolds import Manifold
 class Resize:
     """Another basis takes the place of an atom's, again and again while V falls.
 
-    The one for which V is predicted to be lowest is tried first. Predictions at the codes of a wide
-    basis are unfair to narrower ones, so once V has fallen the next smaller ones are tried too.
-    Last come starts of their own with the bases that were chosen, where one is wider than before.
+    The smallest for which V is predicted to be nearly the lowest is tried first. Predictions at the
+    codes of a wide basis are unfair to narrower ones, so once V has fallen the next smaller ones
+    are tried too. Last come starts of their own with the bases that were chosen, where one is wider
+    than before.
     """
 
     kind = "resize"
@@ -70,7 +71,7 @@ class Resize:
 def _promising(
     fitted: Fitted, k: int, judged: list[Manifold], settings: Settings
 ) -> Manifold | None:
-    """The basis with the lowest predicted V of those that are worth a fit, if there is any.
+    """The smallest basis whose predicted V is nearly the lowest of those worth a fit, if any is.
 
     Codes that move with the decoder lower V further than predicted, so a wider one may even be
     predicted to raise it a little. Where it is predicted to stay the same, the strength of the
@@ -91,7 +92,9 @@ def _promising(
         wider = basis.basis_size > present.basis_size
         if whole < -gain or (wider and not -gain <= rise <= low and whole < high):
             worth.append((rise, basis))
-    return min(worth, key=lambda pair: pair[0], default=(0.0, None))[1]
+    best = min((rise for rise, _ in worth), default=0.0)
+    return min((basis for rise, basis in worth if rise <= best + low),
+               key=lambda basis: basis.basis_size, default=None)
 
 
 def _around(atom: Manifold, ahead: int) -> Iterator[Manifold]:

@@ -58,6 +58,15 @@ class RowNoise(ABC):
     def rows_cost(self, metrics: Index) -> float:
         """Nats that V charges for the noise of rows in these metrics."""
 
+    @property
+    @abstractmethod
+    def is_observed(self) -> bool:
+        """Whether the cost hangs on what second moment the noise of the rows has."""
+
+    @abstractmethod
+    def observed(self, moments: Array) -> Self:
+        """The same noise of rows with second moments (G, p, p) in each metric."""
+
     @abstractmethod
     def of_atom(self, k: int) -> Noise:
         """Omega of the rows of an atom."""
@@ -186,6 +195,15 @@ class Noise(RowNoise):
     def rows_cost(self, metrics: Index) -> float:
         """`cost`."""
         return self.cost(len(metrics))
+
+    @property
+    def is_observed(self) -> bool:
+        """Most hang on Omega alone."""
+        return False
+
+    def observed(self, moments: Array) -> Self:
+        """The same."""
+        return self
 
     def of_atom(self, k: int) -> Noise:
         """The same for all."""

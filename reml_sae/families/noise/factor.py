@@ -3,20 +3,27 @@
 Omega ~ I + U diag(e - 1) U^T with r orthonormal columns U, uniform on the Stiefel manifold, and
 ratios e_j > 1 of a factor's variance to the floor, 1 / e_j uniform on (0, 1). The information about
 log e is n / 2 (I - 1 1^T / p). A rotation of direction j towards k by an angle t changes the
-log-likelihood by -I sin^2(t) / 2 with I = n (e_j - e_k)^2 / (e_j e_k) (Minka 2000). I goes to zero
-where two factors are alike, or one and the floor, so the directions are integrated over the whole
-sphere, one after the other: each is a normaliser of a Bingham density.
+log-likelihood of rows with a second moment S by -I sin^2(t) / 2,
+
+    I = n (1 / w_k - 1 / w_j) (s_j - s_k)    (Minka 2000)
+
+with the variances s that S has along them, and those w that Omega gives them: e = s for a factor,
+one for all of the floor, whose own s differ. With the floor's variance for them, as if infinitely
+many rows were seen, the last factors of a slope would be charged too little beside the others.
+I goes to zero where two factors are alike, or one and the floor, so the directions are integrated
+over the whole sphere, one after the other: each is a normaliser of a Bingham density.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 from scipy.special import log_ndtr
 
+from reml_sae.errors import InputError
 from reml_sae.families._special import LOG_2PI
 from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise
 from reml_sae.families.noise._bingham import log_share_slopes, log_shares
@@ -34,13 +41,14 @@ def most_rank(n_columns: int, n_rows: int) -> int:
 
 
 def _axes(second: Array) -> tuple[Array, Array]:
-    """Variances (p,), the largest first, and their directions (p, p) in columns.
+    """Variances (p,), the largest first, and their directions (p, p) in columns."""
+    values, vectors = np.linalg.eigh(second)
+    return np.maximum(values[::-1] + _least(second), TINY), vectors[:, ::-1]
 
-    Directions that have hardly any noise get some.
-    """
-    floor = LEAST_SHARE * np.trace(second) / len(second)
-    values, vectors = np.linalg.eigh(second + floor * np.eye(len(second)))
-    return np.maximum(values[::-1], TINY), vectors[:, ::-1]
+
+def _least(second: Array) -> float:
+    """Variance that is added in all directions, so that none has hardly any noise."""
+    return LEAST_SHARE * float(np.trace(second)) / len(second)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +61,13 @@ class Factor(Noise):
         U, orthonormal columns.
     ratios : (r,) array
         e > 1, the variance along each over that of the floor.
+    across : (p - r,) array
+        Variances of the rows across all factors, over their mean.
     """
 
     directions: Array
     ratios: Array
+    across: Array
     kind: ClassVar[str] = "factor"
 
     @classmethod
@@ -66,30 +77,36 @@ class Factor(Noise):
         best, lowest, since = 0, np.inf, 0
         saddles = np.zeros(0)
         for r in range(max(most_rank(len(second), n_rows), 0) + 1):
-            ratios = _ratios(values, r)
-            cost, saddles = _cost(ratios, len(values), n_rows, saddles)
+            ratios, across = _split(values, r)
+            cost, saddles = _cost(ratios, across, n_rows, saddles)
             # the best phi of these factors is the floor's variance over the floor of Omega
             log_phi = np.log(values[r:].mean()) + np.log(ratios).sum() / len(values)
             value = 0.5 * n_rows * len(values) * log_phi + cost
             best, lowest, since = (r, value, 0) if value < lowest else (best, lowest, since + 1)
             if since == PATIENCE:
                 break
-        return cls(vectors[:, :best], _ratios(values, best))
+        return cls(vectors[:, :best], *_split(values, best))
 
     @classmethod
     def of_rank(cls, second: Array, rank: int) -> Factor:
         """The leading directions of the second moment (p, p) of the noise."""
         values, vectors = _axes(second)
-        return cls(vectors[:, :rank], _ratios(values, rank))
+        return cls(vectors[:, :rank], *_split(values, rank))
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
-        """Made of ``directions`` (p, r) and ``ratios`` (r,)."""
-        return cls(arrays["directions"], arrays["ratios"])
+        """Made of ``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
+        directions, ratios = arrays["directions"], arrays["ratios"]
+        equal = np.ones(p - len(ratios))
+        across = arrays.get("across", equal)  # not in a file from before V knew of them
+        if len(across) != len(equal):
+            raise InputError(f"across has {len(across)} variances, not one for each of the "
+                             f"{len(equal)} directions across {len(ratios)} factors")
+        return cls(directions, ratios, across)
 
     def arrays(self) -> dict[str, Array]:
-        """``directions`` (p, r) and ``ratios`` (r,)."""
-        return {"directions": self.directions, "ratios": self.ratios}
+        """``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
+        return {"directions": self.directions, "ratios": self.ratios, "across": self.across}
 
     @property
     def rank(self) -> int:
@@ -100,8 +117,25 @@ class Factor(Noise):
         """Without the weakest factor."""
         if self.rank <= 1:
             return Isotropic(len(self.directions)) if self.rank else None
-        kept = np.argsort(-self.ratios)[:-1]
-        return Factor(self.directions[:, kept], self.ratios[kept])
+        *kept, weakest = np.argsort(-self.ratios)
+        across = np.append(self.ratios[weakest], self.across)
+        floor = across.mean()
+        return Factor(self.directions[:, kept],
+                      np.maximum(self.ratios[kept] / floor, LEAST_RATIO), across / floor)
+
+    @property
+    def is_observed(self) -> bool:
+        """Where there are factors, whose directions the rows tell from those across them."""
+        return self.rank > 0
+
+    def observed(self, moments: Array) -> Self:
+        """With the variances that a second moment (1, p, p) has across the factors."""
+        second = moments[0]
+        outside = second - self.directions @ (self.directions.T @ second)
+        outside -= (outside @ self.directions) @ self.directions.T
+        across = np.linalg.eigvalsh(0.5 * (outside + outside.T))[::-1][:len(self.across)]
+        across = np.maximum(across + _least(second), TINY)
+        return replace(self, across=across / across.mean())
 
     @property
     def floor(self) -> float:
@@ -134,38 +168,36 @@ class Factor(Noise):
         """The noise of other loadings."""
         loadings = parameters.reshape(self.directions.shape)
         directions, lengths, _ = np.linalg.svd(loadings, full_matrices=False)
-        return type(self)(directions, np.maximum(1.0 + lengths**2, LEAST_RATIO))
+        return replace(self, directions=directions,
+                       ratios=np.maximum(1.0 + lengths**2, LEAST_RATIO))
 
     def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`; with Omega = M / |M|^(1/p), M = I + L L^T at the loadings L."""
         p, r = self.directions.shape
         if not r:
             return np.zeros(0)
-        axes = np.linalg.qr(np.append(self.directions, np.eye(p), axis=1))[0]
-        axes[:, :r] = self.directions
-        e = np.append(self.ratios, np.ones(p - r))
-        root, stretch = np.sqrt(e), 1.0 / np.sqrt(self.floor)
-        within = axes.T @ (0.5 * (slope + slope.T)) @ axes
+        U, e, root, stretch = self.directions, self.ratios, np.sqrt(self.ratios), self.floor**-0.5
+        turned = 0.5 * (slope + slope.T) @ U
+        within = U.T @ turned
+        size = stretch * float(np.diag(within) @ (1.0 / root - 1.0) + np.trace(slope))
         # divided differences of M^(-1/2), and what the determinant does
-        turned = -stretch * within / (root[:, None] * root * (root[:, None] + root))
-        size = float(np.diag(within) @ (stretch / root))
-        turned[np.diag_indices(p)] += 0.5 * size / (p * e)
-        turned[np.arange(r), np.arange(r)] += self._cost_ratios(n_rows)
-        within = axes[:, :r].T @ parameters.reshape(p, r)
-        return np.asarray(2.0 * axes @ (turned[:, :r] @ within)).ravel()
+        turned = -stretch * (turned - U @ within) / (root * (1.0 + root))
+        within *= -stretch / (root[:, None] * root * (root[:, None] + root))
+        within[np.diag_indices(r)] += 0.5 * size / (p * e) + self._cost_ratios(n_rows)
+        return np.asarray(2.0 * (turned + U @ within) @ (U.T @ parameters.reshape(p, r))).ravel()
 
     def _cost_ratios(self, n_rows: int) -> Array:
         """Derivative of the cost in the ratios, (r,)."""
         r, e = self.rank, self.ratios
-        counts, information = _turns(e, len(self.directions), n_rows)
-        others, own = np.append(e, 1.0), e[:, None]
-        by_own = n_rows * (1.0 / others - others / own**2)
-        by_other = n_rows * (1.0 / own - own / others**2)
-        weight = -0.5 * log_share_slopes(0.5 * information, counts)
+        counts, information = _turns(e, self.across, n_rows)
+        fitted, seen, own = _spectra(e, self.across)
+        weight = -0.5 * log_share_slopes(0.5 * information, counts) * (information > 0.0)
         near = np.tril(np.exp(-0.25 * information[:, :r]), -1)
         met = 1.0 + np.tril(1.0 - near, -1).sum(axis=1)
         weight[:, :r] -= 0.25 * near / met[:, None]
-        out = 1.0 / e + (weight * by_own).sum(axis=1) + (weight * by_other).sum(axis=0)[:r]
+        by_own = weight * (n_rows * ((own - seen) / own**2 + 1.0 / fitted - 1.0 / own))
+        by_other = weight * (n_rows * ((seen - own) / fitted**2 + 1.0 / own - 1.0 / fitted))
+        out = 1.0 / e + by_own.sum(axis=1) + by_other[:, :r].sum(axis=0)
         root = np.sqrt(0.5 * n_rows)
         above = root * np.log(e)
         out -= root / e * np.exp(-0.5 * above**2 - 0.5 * LOG_2PI - log_ndtr(above))
@@ -173,27 +205,32 @@ class Factor(Noise):
 
     def cost(self, n_rows: int) -> float:
         """Prior and information of directions and ratios; their orders are one model."""
-        return _cost(self.ratios, len(self.directions), n_rows, np.zeros(0))[0]
+        return _cost(self.ratios, self.across, n_rows, np.zeros(0))[0]
 
 
-def _ratios(values: Array, rank: int) -> Array:
-    """Variances (p,) of the leading directions over the mean of the others, (rank,)."""
-    return np.maximum(values[:rank] / values[rank:].mean(), LEAST_RATIO)
+def _split(values: Array, rank: int) -> tuple[Array, Array]:
+    """Variances (p,) of the leading directions and of the others, over the mean of the others."""
+    values = values / values[rank:].mean()
+    return np.maximum(values[:rank], LEAST_RATIO), values[rank:]
 
 
-def _turns(ratios: Array, p: int, n_rows: int) -> tuple[Array, Array]:
-    """Information about turns of direction j towards k < r and towards the floor, (r, r + 1).
+def _spectra(ratios: Array, across: Array) -> tuple[Array, Array, Array]:
+    """Variances (p,) by Omega and in the rows of all directions; those of the factors, (r, 1)."""
+    return (np.append(ratios, np.ones_like(across)), np.append(ratios, across), ratios[:, None])
 
-    And how many such turns the integral over direction j has, when those before it are held.
+
+def _turns(ratios: Array, across: Array, n_rows: int) -> tuple[Array, Array]:
+    """Information about turns of direction j towards k, (r, p), the factors first.
+
+    And which of these turns (r, p) the integral over direction j has, when those before it are
+    held.
     """
-    r, others = len(ratios), np.append(ratios, 1.0)
-    own = ratios[:, None]
-    counts = np.triu(np.ones((r, r + 1)), 1)
-    counts[:, r] = p - r
-    return counts, n_rows * (own - others) ** 2 / (own * others)
+    fitted, seen, own = _spectra(ratios, across)
+    information = n_rows * (1.0 / fitted - 1.0 / own) * (own - seen)
+    return np.triu(np.ones_like(information), 1), np.maximum(information, 0.0)
 
 
-def _cost(ratios: Array, p: int, n_rows: int, saddles: Array) -> tuple[float, Array]:
+def _cost(ratios: Array, across: Array, n_rows: int, saddles: Array) -> tuple[float, Array]:
     """`Factor.cost`, and the saddlepoints (r,) of its integrals.
 
     Those (r - 1,) of a factor less, or none, are where they are looked for.
@@ -201,13 +238,13 @@ def _cost(ratios: Array, p: int, n_rows: int, saddles: Array) -> tuple[float, Ar
     r = len(ratios)
     if not r:
         return 0.0, saddles
-    counts, information = _turns(ratios, p, n_rows)
+    counts, information = _turns(ratios, across, n_rows)
     start = np.concatenate([saddles, np.zeros(r - len(saddles))])
     shares, saddles = log_shares(0.5 * information, counts, start)
     # two factors have two orders where they can be told apart
     apart = np.tril(-np.expm1(-0.25 * information[:, :r]), -1)
     orders = np.log1p(apart.sum(axis=1)).sum()
-    log_information = r * np.log(0.5 * n_rows) + np.log1p(-r / p)
+    log_information = r * np.log(0.5 * n_rows) + np.log1p(-r / (r + len(across)))
     logs = np.log(ratios)
     above = log_ndtr(logs * np.sqrt(0.5 * n_rows)).sum()  # what of the normal has e > 1
     return float(logs.sum() + 0.5 * (log_information - r * LOG_2PI) - shares.sum() - orders

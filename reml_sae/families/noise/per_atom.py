@@ -105,6 +105,16 @@ class PerAtom(RowNoise):
         """d of each row's group, (N,)."""
         return np.asarray(self.sizes[metrics])
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether one of them is."""
+        return any(noise.is_observed for noise in self.noises)
+
+    def observed(self, moments: Array) -> Self:
+        """Each noise of the rows in its metric."""
+        return replace(self, noises=tuple(
+            noise.observed(moments[[g]]) for g, noise in enumerate(self.noises)))
+
     def of_atom(self, k: int) -> Noise:
         """That of its group."""
         return self.noises[self.groups[k]]

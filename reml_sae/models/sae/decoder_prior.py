@@ -5,7 +5,7 @@ beta is (M, p).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -184,6 +184,27 @@ class DecoderPrior:
             if (phi := self.structure.outer.dispersion) is not None:
                 grad_rho[phi] += 0.5 * along
         return total
+
+    def gram_gradients(
+        self, priors: Mapping[int, Array], scales: Mapping[int, Array]
+    ) -> tuple[Array, Array]:
+        """Gradients in beta (M, p) and rho of <W_k, P_k> and of <W_k, n P_> of atoms k.
+
+        Parameters
+        ----------
+        priors, scales : mapping of k to (M_k, M_k) arrays
+            W of the priors' precisions, and of the curvatures of g.
+        """
+        beta, rho = np.zeros_like(self.beta), np.zeros(len(self.rho))
+        for term, _, derivative in self._gram_derivatives():
+            if term.atom in priors:
+                rho[term.where] += np.einsum("jab,ab->j", derivative, priors[term.atom])
+        for k, where, scale in self.scales:
+            if k in scales:
+                beta[where] += scale.gram_pull(scales[k])
+                if (phi := self.structure.outer.dispersion) is not None:
+                    rho[phi] += float(np.vdot(scale.gram_rho(), scales[k]))
+        return beta, rho
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
         """Every quadratic decoder term with its rows of beta and d gram / d rho."""

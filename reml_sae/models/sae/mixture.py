@@ -141,6 +141,19 @@ class Mixture:
         return self.gradient(self._contract(weights[:, None], 0)[:, 0],
                              self._contract(weights[:, None], 1)[:, 0])
 
+    def feature_slopes(self, k: int, axes: Sequence[int]) -> Array:
+        """Derivatives of the features of atom k in some of its coordinates, (N, d, M_k)."""
+        return np.asarray(self.a[:, [k], None] * self.basis_jets[k][1][:, axes], float)
+
+    def feature_slope_pullback(self, k: int, axes: Sequence[int], weights: Array) -> Array:
+        """Gradient (N, K + D) in x of their inner product with fixed weights (N, d, M_k)."""
+        _, slopes, bends = self.basis_jets[k][:3]
+        s, ds = np.zeros_like(self.a), np.zeros((self.n, self.layout.n_coordinates))
+        s[:, k] = (weights * slopes[:, axes]).sum((1, 2))
+        ds[:, self.layout.coordinate_slices[k]] = np.einsum(
+            "ndm,ndem->ne", weights, bends[:, axes])
+        return self.gradient(s, ds)
+
     def _contract(self, weights: Array, order: int) -> Array:
         """Derivative of order 0 or 1 of s_lk = sum_{m in k} w_lm Phi_m for w (N, L, M).
 

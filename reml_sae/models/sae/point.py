@@ -24,6 +24,7 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
+from reml_sae.models.sae.outside import OutsidePart
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure
@@ -109,6 +110,12 @@ class SAEPoint(SAEState):
         edf = self.structure.n_carried - rows[2] - decoders[2] - gauge_trace
         if curvature == "majorizer":
             edf += 2.0 * self.remainder.scaling
+            edf += 2.0 * sum(part.terms.scaling for part in self._outside.values())
+            outside_beta, outside_rho = self.decoder_prior.gram_gradients(
+                {k: part.terms.prior for k, part in self._outside.items()},
+                {k: part.terms.scales for k, part in self._outside.items()})
+            grad_beta += outside_beta
+            grad_rho += outside_rho
         # at the weights of its rows, every entry of the data part of H carries 1 / phi
         grad_rho[self.structure.outer.psi] += data.grad_psi
         if curvature == "majorizer" and (phi := self.structure.outer.dispersion) is not None:
@@ -116,6 +123,7 @@ class SAEPoint(SAEState):
         value = data.half_logdet + gauge_value - correction
         if curvature == "majorizer":
             value += float(self.remainder.values.sum())
+            value += sum(part.terms.value for part in self._outside.values())
             grad_x += self.row_prior.hvp(self.remainder.slope)
             grad_rho += self.row_prior.gradient_rho_dot(self.remainder.slope)
         if self.tail:
@@ -128,15 +136,26 @@ class SAEPoint(SAEState):
         grad_psi = np.zeros(len(self.psi))
         u, border_trace = None, inverse.border_trace
         missing = 2.0 * self.remainder.blocks
+        for part in self._outside.values():
+            missing += 2.0 * part.blocks
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
         else:
-            excess = self._missing_scales.data if self.tail else np.zeros((0, 0))
-            t, tau, u, grad_psi = self.row_trace(t, tau, missing, excess)
+            by_gram = np.zeros_like(self.data_gram)
+            by_weight = np.zeros(len(self.features))
+            for k, part in self._outside.items():
+                where = self.structure.layout.basis_slices[k]
+                by_gram[where, where] += part.terms.data
+                by_weight += part.by_weight
+            if self.tail:
+                by_gram -= self._missing_scales.data
+            t, tau, u, grad_psi = self.row_trace(t, tau, missing, by_gram, by_weight)
             if self.tail:
                 grad_psi = grad_psi - self._missing_scales.psi
                 border_trace = border_trace - 2.0 * self._missing_scales.prior
         grad_x, grad_beta = self.pulled_back(t, tau, u)
+        for k, part in self._outside.items():
+            grad_x += self.outside_gradient(k, part)
         gauge_pull = factor.apply_border_inverse(self.gauge.columns)
         size = self.theta.beta.size
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
@@ -144,6 +163,20 @@ class SAEPoint(SAEState):
         return DataTrace(0.5 * factor.logdet(), inverse.rows + missing, inverse.edges,
                          inverse.columns, border_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi, by_mean=u)
+
+    @cached_property
+    def _outside(self) -> dict[int, OutsidePart]:
+        """U of every atom whose border is a Kronecker product of independent rows."""
+        structure, prior = self.structure, self.decoder_prior
+        if self.precision is None or structure.couples_rows or structure.has_dense_border:
+            return {}
+        out = {}
+        for k, where in enumerate(structure.layout.basis_slices):
+            if structure.active[:, k].any():
+                A = self.data_gram[where, where]
+                out[k] = OutsidePart.of(self.outside_rows(k), A, prior.grams[k],
+                                        A + prior.curvature_grams[k], structure.shape[1])
+        return out
 
     def _traces(self, border_trace: Array) -> list[Array]:
         """Blocks of a matrix (M, M) of the border, by the layout."""
@@ -274,7 +307,11 @@ class SAEPoint(SAEState):
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         trace = (self._selected_inverse if curvature == "majorizer"
                  else exact_trace(self)).border_trace
-        return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta)
+        traces = self._traces(trace)
+        if curvature == "majorizer":
+            for k, part in self._outside.items():
+                traces[k] = traces[k] + 2.0 * part.terms.prior
+        return self.decoder_prior.precision_gradient(traces, adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

@@ -152,21 +152,18 @@ class Remainder:
     scaling: float
 
     @classmethod
-    def of(cls, blocks: Array, polar: list[Polar], carried: Mask, curvature: Array, slope: Array
+    def of(cls, inverse: Array, polar: list[Polar], carried: Mask, curvature: Array, slope: Array
            ) -> Self:
-        """Of rows with the blocks D_i (n, q, q) at a mode.
+        """Of rows with the inverse blocks D_i^-1 (n, q, q) at a mode, zero where one is singular.
 
-        Nothing where a block is singular, and for atoms that a row does not carry. The curvature
-        and the slope of the prior are (n, K + D), in full local parameters.
+        Nothing of these, and for atoms that a row does not carry. The curvature and the slope of
+        the prior are (n, K + D), in full local parameters.
         """
-        values, out = np.zeros(len(blocks)), np.zeros_like(blocks)
+        values, out = np.zeros(len(inverse)), np.zeros_like(inverse)
         by_curvature, by_slope = np.zeros_like(curvature), np.zeros_like(slope)
         if not polar:
             return cls(values, out, by_curvature, by_slope, 0.0)
-        inverse = np.broadcast_to(np.eye(blocks.shape[1]), blocks.shape).copy()
-        definite = np.linalg.slogdet(blocks)[0] > 0  # others have no V anyway
-        inverse[definite] = np.linalg.inv(blocks[definite])
-        scaling = 0.0
+        definite, scaling = inverse.any(axis=(1, 2)), 0.0
         for amplitude, angles in polar:
             rows = np.flatnonzero(definite & carried[:, angles[0]])
             columns = angles if amplitude is None else np.append(angles, amplitude)

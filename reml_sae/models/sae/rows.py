@@ -120,7 +120,7 @@ def _batches(
                                  kind.is_open * opening[kind.atoms].sum(1)[kind.incidence.block])
 
 
-def _over_batch(batch: RowBatch, task: Callable[[RowBatch], RowResult]) -> Array:
+def over_batch(batch: RowBatch, task: Callable[[RowBatch], RowResult]) -> Array:
     """What a task returns of every row of a batch, (n, ..)."""
     return gather_rows(batch.structure.row_map, task, batch.chunks()).each[0]
 
@@ -131,7 +131,7 @@ def over_rows(
     """What a task returns of every row, (N,)."""
     out = np.empty(len(structure.Z))
     for kind, batch in _batches(structure, theta, rho):
-        out[slice(None) if kind is None else kind.rows] = _over_batch(batch, task)
+        out[slice(None) if kind is None else kind.rows] = over_batch(batch, task)
     return out
 
 
@@ -140,10 +140,11 @@ def row_objective(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
 
     Penalties on beta, and those that couple rows, are left out.
     """
-    return over_rows(structure, theta, rho, _objective)
+    return over_rows(structure, theta, rho, objective_of)
 
 
-def _objective(batch: RowBatch) -> RowResult:
+def objective_of(batch: RowBatch) -> RowResult:
+    """The task of `row_objective`."""
     return RowResult((batch.objectives(),))
 
 
@@ -152,10 +153,11 @@ def row_evidence(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
 
     Infinite where a row's curvature is not positive definite, so that it is not at a mode.
     """
-    return over_rows(structure, theta, rho, _evidence)
+    return over_rows(structure, theta, rho, evidence_of)
 
 
-def _evidence(batch: RowBatch) -> RowResult:
+def evidence_of(batch: RowBatch) -> RowResult:
+    """The task of `row_evidence`."""
     structure, point = batch.structure, batch.state()
     sign, logdet = np.linalg.slogdet(point.row_hessian("majorizer"))
     value = batch.objectives() + np.where(sign > 0, 0.5 * logdet, np.inf)
@@ -195,14 +197,14 @@ def refine_rows(structure: SAEStructure, theta: Theta, rho: Array, n_sweeps: int
         return theta
     xi = theta.xi.copy()
     for kind, batch in _batches(structure, theta, rho):
-        found = _over_batch(batch, partial(_refine, n_sweeps))
+        found = over_batch(batch, partial(refine_batch, n_sweeps))
         if kind is None:
             return Theta(found, theta.beta)
         kind.put_xi(xi, found)
     return Theta(xi, theta.beta)
 
 
-def _refine(n_sweeps: int, batch: RowBatch) -> RowResult:
+def refine_batch(n_sweeps: int, batch: RowBatch) -> RowResult:
     """Sweeps over the rows of a chunk, of which those that have settled drop out."""
     xi, value = batch.theta.xi.copy(), batch.objectives()
     moving = np.flatnonzero(np.isfinite(value))
@@ -239,10 +241,11 @@ def _sweep(batch: RowBatch, value: Array) -> tuple[Array, Array]:
 
 def row_decrements(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
     """Newton decrement of every row at fixed decoders, (N,), in the square root of nats."""
-    return over_rows(structure, theta, rho, _decrements)
+    return over_rows(structure, theta, rho, decrements_of)
 
 
-def _decrements(batch: RowBatch) -> RowResult:
+def decrements_of(batch: RowBatch) -> RowResult:
+    """The task of `row_decrements`."""
     point, packed = batch.state(), PackedRows(batch.structure.carried)
     gradient = packed.pack(point.row_gradient())
     blocks = packed.pack_blocks(point.row_hessian("majorizer"))
@@ -266,7 +269,7 @@ class SAERowSampler:
     def __init__(self, structure: SAEStructure, theta: Theta, rho: Array):
         self.theta, self.carried = theta, structure.carried
         self._parts = [
-            (kind, batch, PackedRows(batch.structure.carried), _over_batch(batch, _upper_factors))
+            (kind, batch, PackedRows(batch.structure.carried), over_batch(batch, _upper_factors))
             for kind, batch in _batches(structure, theta, rho)]
 
     def move(self, noise: Array) -> tuple[Theta, Array]:

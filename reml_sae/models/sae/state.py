@@ -23,6 +23,7 @@ from reml_sae.linalg import Incidence, MeetsAll
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
+from reml_sae.models.sae.outside import OutsidePart, OutsideRows, compact_axes
 from reml_sae.models.sae.remainder import Remainder
 from reml_sae.models.sae.row_prior import RowPrior
 from reml_sae.models.sae.structure import SAEStructure
@@ -180,8 +181,29 @@ class SAEState(DecoderTerms):
         # where rows are coupled, a row's block is not its curvature
         polar = [] if self.structure.couples_rows else self.structure.polar
         curvature = np.einsum("naa->na", self.row_prior.blocks("majorizer"))
-        return Remainder.of(self.row_hessian("majorizer"), polar, self.structure.carried,
-                            curvature, self.row_prior.gradient())
+        return Remainder.of(self.row_inverse, polar, self.structure.carried, curvature,
+                            self.row_prior.gradient())
+
+    @cached_property
+    def row_inverse(self) -> Array:
+        """D_i^-1 (N, q, q) of the majorizer; zero where it is singular, where there is no V."""
+        blocks = self.row_hessian("majorizer")
+        out, definite = np.zeros_like(blocks), np.linalg.slogdet(blocks)[0] > 0
+        out[definite] = np.linalg.inv(blocks[definite])
+        return out
+
+    def outside_rows(self, k: int) -> OutsideRows:
+        """What the rows that carry atom k do not know of its functions."""
+        assert self.precision is not None
+        axes = compact_axes(self.structure.atoms[k])
+        columns = self.structure.coordinate_columns(k).start + np.array(axes, np.intp)
+        return OutsideRows(columns, self.precision * self.row_weight,
+                           self.mixture.feature_slopes(k, axes), self.row_inverse, self.incidence)
+
+    def outside_gradient(self, k: int, part: OutsidePart) -> Array:
+        """Gradient (N, K + D) in x of U, of what its slopes have of it alone."""
+        axes = compact_axes(self.structure.atoms[k])
+        return self.mixture.feature_slope_pullback(k, axes, part.slopes)
 
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""
@@ -242,7 +264,7 @@ class SAEState(DecoderTerms):
     # --- derivative of the log-determinant -------------------------------------------------------
 
     def row_trace(
-        self, t: Array, tau: Array, missing: Array, excess: Array
+        self, t: Array, tau: Array, missing: Array, by_gram: Array, by_weight: Array
     ) -> tuple[Array, Array, Array | None, Array]:
         """Parts of the gradient of (1/2) tr(G H), where all entries of a row have one weight.
 
@@ -255,8 +277,10 @@ class SAEState(DecoderTerms):
             T, of rows that are scaled by the root of their weight.
         missing : (N, q, q) array
             What is added to the rows of G.
-        excess : (.., M, M) array
-            Of `MissingScales`, its derivative in the data's Gram matrix.
+        by_gram : (.., M, M) array
+            Derivative in the data's Gram matrix of what is added to (1/2) log|H|.
+        by_weight : (N,) array
+            Its derivative in the logs of the weights, at fixed Gram matrix and rows of H.
 
         Returns
         -------
@@ -264,15 +288,14 @@ class SAEState(DecoderTerms):
         """
         assert self.precision is not None
         root = np.sqrt(self.row_weight)
-        if self.structure.polar:
-            own = root[:, None, None] * self.restrict(self.jacobian)
-            t = t + self.precision * self.lift(missing @ own)
+        own = root[:, None, None] * self.restrict(self.jacobian)
+        t = t + self.precision * self.lift(missing @ own)
+        tau = tau + 2.0 * self.precision * self.incidence.apply(self.scaled_features, by_gram)
         if not self.tail:
             return t, tau, None, np.zeros(len(self.psi))
-        tau = tau - 2.0 * self.precision * self.incidence.apply(self.scaled_features, excess)
         t, tau = root[:, None, None] * t, root[:, None] * tau
         slope = np.einsum("nar,nar->n", t, self.jacobian)
-        slope += np.einsum("nm,nm->n", tau, self.features)
+        slope += np.einsum("nm,nm->n", tau, self.features) + 2.0 * by_weight
         slope *= 0.5 / self.row_weight
         u = (self.tail * slope * self.row_weight)[:, None] * self.score
         by_psi = self.structure.family.row_weight_psi(self.structure.Z, self.eta, self.psi)

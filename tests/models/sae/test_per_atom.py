@@ -23,7 +23,7 @@ P = 4
 
 def shapes(n):
     frame = np.linalg.qr(np.random.default_rng(0).normal(size=(P, 2)))[0]
-    return (Factor(frame, np.array([6.0, 1.5])), Isotropic(P),
+    return (Factor(frame, np.array([6.0, 1.5]), np.ones(P - 2)), Isotropic(P),
             Diagonal(np.array([0.3, -0.3, 0.1, -0.1]), 0.5))[:n]
 
 
@@ -54,7 +54,8 @@ def test_equal_noises_are_one_noise(integration):
     own = in_metric(model, model.theta, apart([model.noise] * 2, [0.0, 0.0]))
     cost = own.noise.rows_cost(own.metrics)
     assert cost > 1.0
-    assert V(own, rho) - cost == pytest.approx(V(model, rho), abs=1e-7)
+    # (1/2) log|H| errs by the root of what the inner solve leaves
+    assert V(own, rho) - cost == pytest.approx(V(model, rho), abs=1e-6)
     factor = shapes(1)[0]
     one = in_metric(model, model.theta, factor)
     own = in_metric(model, model.theta, apart([factor] * 2, [0.0, 0.0]))

@@ -121,9 +121,9 @@ def test_derivatives_in_rows():
 
     def value(h):
         blocks, curvature, slope = (x + h * v for x, v in zip(at, moves, strict=True))
-        return Remainder.of(blocks, polar, carried, curvature, slope).values
+        return Remainder.of(np.linalg.inv(blocks), polar, carried, curvature, slope).values
 
-    found = Remainder.of(at[0], polar, carried, at[1], at[2])
+    found = Remainder.of(np.linalg.inv(at[0]), polar, carried, at[1], at[2])
     along = [np.einsum("nab,nab->n", found.blocks, moves[0]),
              (found.curvature * moves[1] + found.slope * moves[2]).sum(axis=1)]
     np.testing.assert_allclose(sum(along), (value(1e-5) - value(-1e-5)) / 2e-5,
@@ -146,8 +146,8 @@ def test_an_angle_that_no_row_knows_is_worth_its_prior():
 
 
 def test_a_singular_block_misses_nothing():
-    blocks, none = np.array([[[0.0]], [[2.0]]]), np.zeros((2, 1))
-    found = Remainder.of(blocks, [Polar(None, np.array([0]))], np.ones((2, 1), bool), none, none)
+    inverse, none = np.array([[[0.0]], [[0.5]]]), np.zeros((2, 1))
+    found = Remainder.of(inverse, [Polar(None, np.array([0]))], np.ones((2, 1), bool), none, none)
     np.testing.assert_allclose(found.values, [0.0, of_angles(np.array([2.0]))[0][0]])
     assert found.blocks[0, 0, 0] == 0.0
 

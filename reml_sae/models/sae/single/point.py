@@ -16,6 +16,7 @@ from scipy.linalg import block_diag
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import BlockInverse, BorderBlocks, NestedFactor
+from reml_sae.models.sae.outside import OutsidePart
 from reml_sae.models.sae.point import SAEPoint, explained_share
 from reml_sae.models.sae.row_prior import GatePrior
 from reml_sae.models.sae.row_scales import MissingScales
@@ -211,13 +212,19 @@ class SinglePoint(DecoderTerms):
         xi = self._tangent()
         beta = prior_beta + volume_beta + gauge_beta - correction_beta
         grad_rho -= correction_rho
+        outside_beta, outside_rho = self.decoder_prior.gram_gradients(
+            self._by_atom([part and part.terms.prior for part in self._outside]),
+            self._by_atom([part and part.terms.scales for part in self._outside]))
+        beta += outside_beta
+        grad_rho += outside_rho
         edf = self.structure.n_carried - prior_trace - gauge_trace
         value = 0.5 * self._factor.logdet() + volume - correction
-        for (kind, state), inverse in zip(self._parts, self._selected_inverse[0], strict=True):
+        for (kind, state), part, inverse in zip(
+                self._parts, self._outside, self._selected_inverse[0], strict=True):
             remainder = state.remainder
-            own_x, own_beta, own_psi, _ = self._data_trace(kind, state, inverse)
+            own_x, own_beta, own_psi, _ = self._data_trace(kind, state, part, inverse)
             n, width = own_x.shape
-            blocks = inverse.rows + 2.0 * remainder.blocks
+            blocks = inverse.rows + 2.0 * _missing_blocks(state, part)
             blocks += 2.0 * remainder.curvature[:, :, None] * np.eye(width)
             prior_x, own_rho, trace = state.row_prior.half_trace_gradients(
                 curvature, blocks, np.zeros((0, width, width)), np.zeros((0, n, width)))
@@ -229,6 +236,9 @@ class SinglePoint(DecoderTerms):
             grad_rho[kind.outer] += own_rho
             edf += 2.0 * remainder.scaling - trace
             value += float(remainder.values.sum())
+            if part is not None:
+                edf += 2.0 * part.terms.scaling
+                value += part.terms.value
         if excess is not None:
             value -= excess.value
             grad_rho[self.structure.outer.psi] -= excess.psi
@@ -237,16 +247,40 @@ class SinglePoint(DecoderTerms):
             grad_rho[phi] -= 0.5 * edf
         return LogDeterminant(value, Theta(xi, beta), grad_rho, edf)
 
+    @cached_property
+    def _outside(self) -> list[OutsidePart | None]:
+        """U of the atoms of every kind; None of the rows that use none."""
+        prior, out = self.decoder_prior, list[OutsidePart | None]()
+        for kind, state in self._parts:
+            own, A = kind.atoms[:, 0], state.data_gram[:, :-1, :-1]
+            out.append(OutsidePart.of(
+                state.outside_rows(0), A, np.stack([prior.grams[k] for k in own]),
+                A + np.stack([prior.curvature_grams[k] for k in own]), self.structure.shape[1])
+                if kind.is_open else None)
+        return out
+
+    def _by_atom(self, values: Sequence[Array | None]) -> dict[int, Array]:
+        """What the atoms of every kind have, (k, ..), atom by atom."""
+        return {int(k): own for kind, all_own in zip(self.kinds, values, strict=True)
+                if all_own is not None for k, own in zip(kind.atoms[:, 0], all_own, strict=True)}
+
     def _data_trace(
-        self, kind: Kind, state: SAEState, inverse: BlockInverse
+        self, kind: Kind, state: SAEState, part: OutsidePart | None, inverse: BlockInverse
     ) -> tuple[Array, Array, Array, Array | None]:
         """Gradients of the data's (1/2) tr(G H) in x, in decoders and in psi; and in the means."""
-        scales = self._missing_scales
-        excess = np.zeros((0, 0)) if scales is None else scales.data[
-            kind.places[:, :, None], kind.places[:, None, :]]
+        scales, by_weight = self._missing_scales, np.zeros(len(kind.rows))
+        by_gram = np.zeros_like(state.data_gram)
+        if part is not None:
+            by_gram[:, :-1, :-1] += part.terms.data
+            by_weight += part.by_weight
+        if scales is not None:
+            by_gram -= scales.data[kind.places[:, :, None], kind.places[:, None, :]]
         t, tau, u, by_psi = state.row_trace(
-            inverse.jac_cross, inverse.feature_cross, 2.0 * state.remainder.blocks, excess)
+            inverse.jac_cross, inverse.feature_cross, 2.0 * _missing_blocks(state, part),
+            by_gram, by_weight)
         grad_x, grad_beta = state.pulled_back(t, tau, u)
+        if part is not None:
+            grad_x += state.outside_gradient(0, part)
         beyond = np.sqrt(state.row_weight)[:, None, None] * inverse.jac_beyond
         grad_beta += state.mixture.coefficient_pullback(beyond, kind.incidence) @ inverse.beyond
         return grad_x, grad_beta, by_psi, u
@@ -350,9 +384,10 @@ class SinglePoint(DecoderTerms):
                 Theta(unpacked(self.kinds, adjoint.xi, self.theta.xi.shape[1]), adjoint.beta),
                 "exact")
         out = []
-        for (kind, state), inverse in zip(self._parts, self._selected_inverse[0], strict=True):
+        for (kind, state), part, inverse in zip(
+                self._parts, self._outside, self._selected_inverse[0], strict=True):
             moved = state.moved(kind.own(adjoint.xi), kind.beta(adjoint.beta))
-            u = self._data_trace(kind, state, inverse)[3]
+            u = self._data_trace(kind, state, part, inverse)[3]
             out.append(state.data_slope(moved, u))
         return self._of_rows(out)
 
@@ -361,7 +396,10 @@ class SinglePoint(DecoderTerms):
         if curvature == "exact":
             return SAEPoint(self.structure, self.theta, self.rho).precision_gradient(
                 adjoint, "exact")
-        return self.decoder_prior.precision_gradient(self._traces, adjoint.beta)
+        traces = list(self._traces)
+        for k, own in self._by_atom([part and part.terms.prior for part in self._outside]).items():
+            traces[k] = traces[k] + 2.0 * own
+        return self.decoder_prior.precision_gradient(traces, adjoint.beta)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
@@ -374,3 +412,9 @@ class SinglePoint(DecoderTerms):
             value += own[0]
             gradient[kind.outer] += own[1]
         return value - self.structure.log_multiplicity, gradient
+
+
+def _missing_blocks(state: SAEState, part: OutsidePart | None) -> Array:
+    """Derivative in D_i, (n, q, q), of what (1/2) log|H| lacks."""
+    blocks = state.remainder.blocks
+    return blocks if part is None else blocks + part.blocks

@@ -8,6 +8,7 @@ and no array is as long as all rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -17,6 +18,7 @@ import numpy as np
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import BlockFactor, EliminatedRows, NestedBorder
 from reml_sae.models.sae.gauge import Gauge
+from reml_sae.models.sae.outside import Outside
 from reml_sae.models.sae.scale import Scale, scale_terms
 from reml_sae.models.sae.single.kinds import Kind, kinds_of
 from reml_sae.models.sae.state import SAEState
@@ -36,6 +38,7 @@ class KindSums:
     spans : (k, p, r) array
     counts : (k,) rows of every atom
     gram : (k, m + 1, m + 1) the data's part of the Gram matrix
+    blur : (k, m, m) C of `outside`
     coupling : (k, m + 1, r, m + 1, r) C^T D^-1 C
     """
 
@@ -45,6 +48,7 @@ class KindSums:
     spans: Array
     counts: Index
     gram: Array
+    blur: Array
     coupling: Array
 
     @classmethod
@@ -55,11 +59,13 @@ class KindSums:
         rows = EliminatedRows(state.row_hessian("majorizer"), state.scaled_features, jacobians,
                               state.precision, kind.incidence)
         return cls(kind.atoms[:, 0], kind.places, kind.generators, state.span,
-                   kind.incidence.counts, state.data_gram, rows.coupling())
+                   kind.incidence.counts, state.data_gram, state.outside_rows(0).gram(),
+                   rows.coupling())
 
     def __add__(self, other: KindSums) -> KindSums:
         """Of both groups of rows."""
         return replace(self, counts=self.counts + other.counts, gram=self.gram + other.gram,
+                       blur=self.blur + other.blur,
                        coupling=self.coupling + other.coupling)
 
 
@@ -86,22 +92,32 @@ class RowSums:
     @classmethod
     def of(cls, structure: SAEStructure, theta: Theta, rho: Array) -> Self:
         """Of the rows of a structure, at modes of theirs."""
-        value, edf, kinds = structure.constant, 0.0, []
-        for kind in kinds_of(structure):
-            state = kind.state(theta, rho)
-            own, blocks = state.structure, state.row_hessian("majorizer")
-            value += float(own.family.loss(own.Z, state.eta, state.psi).sum())
-            value += state.row_prior.value() + state.row_prior.log_partition()[0]
-            value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
-            value += float(state.remainder.values.sum())
-            value += len(own.Z) * (structure.assignment.log_patterns()
-                                   - own.assignment.log_patterns())
-            value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
-            prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
-            edf += float(own.carried.sum()) + 2.0 * state.remainder.scaling
-            edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
-            kinds.append(KindSums.of(kind, state))
-        return cls(value, edf, len(structure.Z), tuple(kinds))
+        patterns = structure.assignment.log_patterns()
+        every = cls.of_kinds([cls.of_kind(kind, kind.state(theta, rho), patterns)
+                              for kind in kinds_of(structure)])
+        return replace(every, value=structure.constant + every.value)
+
+    @classmethod
+    def of_kinds(cls, parts: Sequence[RowSums]) -> Self:
+        """Of rows of all kinds, from those of each."""
+        return cls(sum(part.value for part in parts), sum(part.edf for part in parts),
+                   sum(part.n_rows for part in parts),
+                   tuple(own for part in parts for own in part.kinds))
+
+    @classmethod
+    def of_kind(cls, kind: Kind, state: SAEState, log_patterns: float) -> Self:
+        """Of the rows of a kind at a state, without the constant of their units."""
+        own, blocks = state.structure, state.row_hessian("majorizer")
+        value = float(own.family.loss(own.Z, state.eta, state.psi).sum())
+        value += state.row_prior.value() + state.row_prior.log_partition()[0]
+        value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
+        value += float(state.remainder.values.sum())
+        value += len(own.Z) * (log_patterns - own.assignment.log_patterns())
+        value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
+        prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
+        edf = float(own.carried.sum()) + 2.0 * state.remainder.scaling
+        edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
+        return cls(value, edf, len(own.Z), (KindSums.of(kind, state),))
 
     def __add__(self, other: RowSums) -> RowSums:
         """Of both groups of rows, of the same kinds."""
@@ -141,13 +157,22 @@ class SummedPoint:
             gram = gram + Scale(w * count, C, own, P, floor).gram
         return gram
 
+    def _priors(self, kind: KindSums) -> Array:
+        """`_prior` of the atoms of a kind, (k, m, m)."""
+        return np.stack([self._prior(int(k), int(count))
+                         for k, count in zip(kind.atoms, kind.counts, strict=True)])
+
+    def _outside(self, kind: KindSums) -> float:
+        """U of the atoms of a kind."""
+        A, own = kind.gram[:, :-1, :-1], np.stack([self._grams[k] for k in kind.atoms])
+        return Outside.of(A, kind.blur, own, A + self._priors(kind), self.beta.shape[1]).value
+
     @cached_property
     def _border(self) -> NestedBorder:
         blocks = []
         for kind in self.sums.kinds:
             gram = kind.gram.copy()
-            gram[:, :-1, :-1] += [self._prior(int(k), int(count))
-                                  for k, count in zip(kind.atoms, kind.counts, strict=True)]
+            gram[:, :-1, :-1] += self._priors(kind)
             used = (kind.counts > 0)[:, None, None, None]
             tangents = np.einsum("cab,kbp->kcap", kind.generators, self.beta[kind.places[:, :-1]])
             columns = np.sqrt(float(self.sums.n_rows)) * used * (tangents @ kind.spans[:, None])
@@ -169,6 +194,7 @@ class SummedPoint:
         kept = [item for item in structure.symmetries if counts.get(item[0])]
         gauge = Gauge(structure.layout, kept, self.beta, float(self.sums.n_rows))
         value += 0.5 * self._border.logdet() + gauge.volume()[0]
+        value += sum(map(self._outside, self.sums.kinds))
         value -= sum(structure.atoms[k].log_multiplicity for k in used)
         return float(value - log_permutations(structure.atoms, used))
 
