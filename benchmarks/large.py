@@ -43,7 +43,7 @@ CASES = {
     "rows": [Case(8, n, 64) for n in (2000, 4000, 8000, 16000)],
     "atoms": [Case(k, 125 * k, 64) for k in (8, 16, 32, 64)],
     "columns": [Case(8, 2000, p) for p in (16, 64, 256, 768)],
-    "several": [Case(8, 800, 16, s=2), Case(8, 800, 16, s=3)],
+    "several": [Case(8, 800, 16, s=2), Case(8, 800, 16, s=3), Case(16, 1600, 32, s=2)],
 }
 
 

@@ -1,6 +1,11 @@
 """Generalized Fellner-Schall steps (Wood and Fasiolo 2017): a cheap start for quadratic strengths.
 
-Every strength goes to the value at which the explicit part of the gradient of V vanishes.
+Every strength goes to the value at which the explicit part of the gradient of V vanishes,
+
+    lambda / (1 + (E / v - 1) / c)
+
+with the notation of `response`. At c = 1 it is Wood and Fasiolo's, lambda v / E, which holds E and
+v fixed: towards a limit, where c vanishes, it goes by a constant factor for ever.
 """
 
 from __future__ import annotations
@@ -9,9 +14,11 @@ import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop
+from reml_sae.engine.response import data_share
 from reml_sae.typing import Array
 
-CLIP = 2.0
+CLIP = 4.0
+"""Longest step of a log strength."""
 LOOSE = 0.05
 """Newton decrement of the inner solves."""
 SMALL_GAIN = 0.2
@@ -34,14 +41,14 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
 
 
 def _step(value: CriterionValue, dispersion: int | None) -> Array:
-    """Step of log lambda to -(d log C + (1/2) tr H^-1 dH) / (dF/dlog lambda), clipped.
+    """Steps of the log strengths, clipped.
 
     For a dispersion the signs of numerator and denominator are exchanged, and the ratio is
     RSS / (N p - edf).
     """
     energy = value.explicit["objective"]
-    volume = -(value.explicit["log_normalizer"] + value.explicit["half_logdet"])
-    step = np.log(np.maximum(volume, 1e-300)) - np.log(np.maximum(energy, 1e-300))
+    volume = np.maximum(-(value.explicit["log_normalizer"] + value.explicit["half_logdet"]), 1e-300)
+    step = -np.log(np.maximum(1.0 + (energy / volume - 1.0) / data_share(value), 1e-300))
     if (j := dispersion) is not None:
         # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
         rss = value.inner.point.dispersion_energy

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae.errors import InputError
 from reml_sae.typing import Array, Mask
@@ -116,6 +117,12 @@ class Outer:
         """Where each of `parts` is, in order."""
         ends = np.cumsum([0, *(len(part.names) for part in self.parts)]).tolist()
         return tuple(slice(a, b) for a, b in pairwise(ends))
+
+    @cached_property
+    def of_atoms(self) -> tuple[NDArray[np.intp], ...]:
+        """Places of the parameters of every atom that has some."""
+        atoms = np.array([key.atom for key in self.keys])
+        return tuple(np.flatnonzero(atoms == k) for k in np.unique(atoms[atoms >= 0]))
 
     @cached_property
     def psi(self) -> slice:

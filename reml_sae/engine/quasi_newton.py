@@ -1,8 +1,9 @@
 """The last stage of the REML loop: a trust-region quasi-Newton search with the exact gradient.
 
-A strength without a finite optimum is moved to the end of its box once the prior alone sets its
-part of H. Where V has lost the digits that tell a better rho, Newton steps on the gradient end the
-search.
+It goes in the coordinates of `chart`, with the curvature that `response` foretells at every point
+and what secants have learnt beside it. A strength without a finite optimum is moved to the end of
+its box once the prior alone sets its part of H. Where V has lost the digits that tell a better rho,
+Newton steps on the gradient end the search.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.engine.chart import Chart
 from reml_sae.engine.crease import crease
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.loop import Loop, logger
+from reml_sae.engine.response import foretold_hessian
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
 from reml_sae.engine.trust_region import boxed_step, predicted_change
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -24,8 +27,10 @@ FIRST_RADIUS, MAX_RADIUS, LEAST_RADIUS = 0.5, 1.0, 1e-5
 POOR, GOOD, SHORTER = 0.25, 0.75, 0.25
 """Shares of the foretold change of V below and above which the radius changes, and its factor."""
 FLATTEST = 0.05
-"""Least curvature of V in a log strength that a search starts from."""
+"""Least curvature of V in a parameter of which nothing else is known."""
 DIFFERENCE = 1e-3
+OWN_STEP = 0.05
+"""Share of a step from which it tells the curvature in an atom's own parameters."""
 MAX_RESTARTS = 6
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
@@ -46,43 +51,49 @@ def quasi_newton(loop: Loop) -> OuterStatus:
     """Trust-region SR1 on V inside the box; returns why it ended."""
     value = loop.evaluate(loop.best_rho, gradient=True)
     loop.keep(loop.best_rho, value)
-    if loop.stationary(loop.best_rho, value):
+    refused: set[int] = set()
+    if _ended(loop, refused):
         if loop.left > 0:
             loop.record("trust-region", loop.best_rho, value)
         return OuterStatus.STATIONARY
     if loop.left <= 0:
         return OuterStatus.SPENT
-    hessian = _first_hessian(loop, value)
-    radius, widest = FIRST_RADIUS, MAX_RADIUS * np.sqrt(len(value.gradient))
-    refused: set[int] = set()
+    chart = Chart(loop.outer, loop.best_rho)
+    learnt = _first_learnt(loop, chart)
+    n = len(value.gradient)
+    radius, widest = FIRST_RADIUS * np.sqrt(n), MAX_RADIUS * np.sqrt(n)
     stalls = restarts = age = 0
     level = value.value
     while loop.left > 0:
         best = loop.found
-        radius = min(_move(loop, hessian, radius), widest)
+        radius = min(_move(loop, chart, learnt, radius), widest)
         moved = loop.found is not best
         stalls = 0 if moved else stalls + 1
         loop.record("trust-region", loop.best_rho, loop.found)
-        if loop.stationary(loop.best_rho, loop.found):
+        if _ended(loop, refused):
             return OuterStatus.STATIONARY
         age += 1
-        if moved and not _at_limit(loop, refused).size and age < OLD + len(hessian):
+        if moved and not _at_limit(loop, refused).size and age < OLD + n:
             continue
-        jumped = _jump_to_limits(loop, refused)
-        if not jumped and stalls < MAX_STALLS and age < OLD + len(hessian):
+        jumped = _jump_to_limits(loop, chart, learnt, refused)
+        if not jumped and stalls < MAX_STALLS and age < OLD + n:
             continue
         if not jumped and (restarts >= MAX_RESTARTS or radius < LEAST_RADIUS):
             return crease(loop)
-        # where the search stops early its Hessian was wrong; a new one often ends it in a step
-        hessian, stalls, age = _first_hessian(loop, loop.found, whole=not jumped), 0, 0
         if jumped:
+            stalls = 0
             continue
+        # where the search stops early its Hessian was wrong; a new one often ends it in a step
+        chart = Chart(loop.outer, loop.best_rho)
+        learnt, stalls, age = _first_learnt(loop, chart, whole=True), 0, 0
+        hessian = _hessian(loop, chart) + learnt
         gain, level = level - loop.found.value, loop.found.value
         restarts += gain <= NEGLIGIBLE
-        _polish(loop, hessian)
+        _polish(loop, chart, hessian)
         if loop.stationary(loop.best_rho, loop.found):
             return OuterStatus.STATIONARY
-        if restarts > 0 and gain <= NEGLIGIBLE and _predicted_fall(loop, hessian) <= NEGLIGIBLE:
+        if (restarts > 0 and gain <= NEGLIGIBLE
+                and _predicted_fall(loop, chart, hessian) <= NEGLIGIBLE):
             return OuterStatus.FLAT
         if not loop.found.inner.converged:
             return OuterStatus.NO_MODE
@@ -90,26 +101,34 @@ def quasi_newton(loop: Loop) -> OuterStatus:
     return OuterStatus.STATIONARY if ended else OuterStatus.SPENT
 
 
+def _ended(loop: Loop, refused: set[int]) -> bool:
+    """Whether the gradient vanishes, and no limit promises a fall that counts.
+
+    V falls to its limit as 1 / strength, that is by its slope in the logarithm.
+    """
+    left = -float(loop.found.gradient[_at_limit(loop, refused)].sum())
+    return loop.stationary(loop.best_rho, loop.found) and left < NEGLIGIBLE
+
+
 def _frame(loop: Loop) -> Array:
     """Directions with one scale at the best point, as columns; see `ArrowModel.rho_frame`."""
     return loop.model.rho_frame(loop.theta, loop.best_rho)
 
 
-def _move(loop: Loop, hessian: Array, radius: float) -> float:
+def _move(loop: Loop, chart: Chart, learnt: Array, radius: float) -> float:
     """Try a step, learn from it, and return the next radius."""
     best, rho, frame = loop.found, loop.best_rho, _frame(loop)
-    scale = np.diagonal(frame)
-    gradient = frame.T @ best.gradient
-    low, high = loop.outer.bounds.T
-    step = boxed_step(gradient, hessian, radius, (low - rho) / scale, (high - rho) / scale)
+    gradient = chart.tangent(rho, frame).T @ best.gradient
+    hessian = _hessian(loop, chart) + learnt
+    step = boxed_step(gradient, hessian, radius, *chart.box(rho, frame))
     predicted = predicted_change(gradient, hessian, step)
-    trial = loop.outer.clip(rho + frame @ step)
+    trial = chart.moved(rho, frame, step)
     try:
         found = loop.evaluate(trial, gradient=True)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("outer trial refused: %s", error)
         return SHORTER * radius
-    _update_sr1(hessian, step, frame.T @ (found.gradient - best.gradient))
+    _learn(loop, chart, learnt, step, trial, found)
     if found.inner.converged and loop.improves(trial, found, ROUNDING):
         loop.keep(trial, found)
     share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
@@ -131,7 +150,7 @@ def _at_limit(loop: Loop, refused: set[int]) -> NDArray[np.intp]:
     return np.array(flat, np.intp)
 
 
-def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
+def _jump_to_limits(loop: Loop, chart: Chart, learnt: Array, refused: set[int]) -> bool:
     """Move strengths that are running to infinity to the end of the box, where V does not rise."""
     index = _at_limit(loop, refused)
     if not index.size or loop.left <= 0:
@@ -146,12 +165,13 @@ def _jump_to_limits(loop: Loop, refused: set[int]) -> bool:
         return False
     if not value.inner.converged or value.value > loop.found.value:
         return False
+    _learn(loop, chart, learnt, chart.step(loop.best_rho, trial), trial, value)
     loop.keep(trial, value)
     loop.record("trust-region", trial, value)
     return True
 
 
-def _polish(loop: Loop, hessian: Array) -> None:
+def _polish(loop: Loop, chart: Chart, hessian: Array) -> None:
     """Newton steps with a fixed Hessian, judged by the gradient.
 
     The last gain of a search is about g^2 / V'', which sinks below the rounding of V, and below its
@@ -161,13 +181,13 @@ def _polish(loop: Loop, hessian: Array) -> None:
         best, rho, frame = loop.found, loop.best_rho, _frame(loop)
         if loop.stationary(rho, best):
             return
-        gradient = frame.T @ loop.projected(rho, best.gradient)
+        gradient = chart.tangent(rho, frame).T @ loop.projected(rho, best.gradient)
         free = gradient != 0.0
         step = np.zeros_like(rho)
         step[free] = -np.linalg.lstsq(hessian[np.ix_(free, free)], gradient[free], rcond=None)[0]
         if not 0.0 < np.abs(step).max(initial=0.0) <= FIRST_RADIUS:
             return
-        trial = loop.outer.clip(rho + frame @ step)
+        trial = chart.moved(rho, frame, step)
         try:
             value = loop.evaluate(trial, gradient=True)
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
@@ -179,15 +199,41 @@ def _polish(loop: Loop, hessian: Array) -> None:
         loop.record("trust-region", trial, value)
 
 
-def _predicted_fall(loop: Loop, hessian: Array) -> float:
+def _predicted_fall(loop: Loop, chart: Chart, hessian: Array) -> float:
     """Fall of V in a Newton step inside the box; infinite where it curves downwards."""
-    gradient = _frame(loop).T @ loop.projected(loop.best_rho, loop.found.gradient)
+    tangent = chart.tangent(loop.best_rho, _frame(loop))
+    gradient = tangent.T @ loop.projected(loop.best_rho, loop.found.gradient)
     free = np.flatnonzero(gradient)
     values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
     if not loop.found.inner.converged or values[0] < -LEAST_CURVATURE:
         return np.inf
     along = vectors.T @ gradient[free]
     return float(0.5 * (along**2 / np.maximum(values, LEAST_CURVATURE)).sum())
+
+
+def _hessian(loop: Loop, chart: Chart) -> Array:
+    """The Hessian of V that is foretold at the best point, before anything is learnt of it."""
+    return foretold_hessian(chart, loop.best_rho, loop.found)
+
+
+def _learn(loop: Loop, chart: Chart, learnt: Array, step: Array, trial: Array,
+           found: CriterionValue) -> None:
+    """Learn from a step what the Hessian has beside what is foretold (Dennis, Gay, Welsch 1981).
+
+    V is a sum over atoms, but for what they share (Griewank and Toint 1982): the step tells first
+    the curvature of every part in which it is not small, and then of the whole.
+    """
+    frame = _frame(loop)
+    change = chart.tangent(trial, frame).T @ found.gradient
+    change -= chart.tangent(loop.best_rho, frame).T @ loop.found.gradient
+    change -= _hessian(loop, chart) @ step
+    for own in loop.outer.of_atoms:
+        moved = step[own]
+        if np.linalg.norm(moved) > OWN_STEP * np.linalg.norm(step):
+            part = learnt[np.ix_(own, own)]
+            _update_sr1(part, moved, (change - learnt @ step)[own] + part @ moved)
+            learnt[np.ix_(own, own)] = part
+    _update_sr1(learnt, step, change)
 
 
 def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
@@ -198,39 +244,39 @@ def _update_sr1(hessian: Array, step: Array, change: Array) -> None:
         hessian += np.outer(residual, residual) / denominator
 
 
-def _first_hessian(loop: Loop, value: CriterionValue, whole: bool = False) -> Array:
-    """Start of the quasi-Newton Hessian of V, in the directions of the frame.
+def _first_learnt(loop: Loop, chart: Chart, whole: bool = False) -> Array:
+    """What the Hessian of V has beside what is foretold, by differences of gradients.
 
-    Near a Fellner-Schall point the curvature in a quadratic strength is about its energy. A
-    dispersion and the other strengths, strongly coupled, have columns by differences of gradients;
-    with ``whole``, all that are not at a limit have.
+    Of strengths of priors that are not quadratic and of parameters of the family that are no
+    dispersion; with ``whole``, of all that are not at a limit.
     """
-    rho, frame = loop.best_rho, _frame(loop)
-    energy = np.abs(value.explicit["objective"])
-    # where a strength runs to infinity, V falls as its inverse: the curvature is the slope
-    hessian = np.diag(np.maximum(np.maximum(energy, -value.gradient), FLATTEST))
-    differenced = ~loop.outer.quadratic
-    if loop.outer.dispersion is not None:
-        differenced[loop.outer.dispersion] = True
-    if whole:
-        differenced[:] = rho < loop.outer.bounds[:, 1]
+    rho, frame, value = loop.best_rho, _frame(loop), loop.found
+    gradient = chart.tangent(rho, frame).T @ value.gradient
+    foretold = _hessian(loop, chart)
+    energy = np.maximum(np.abs(value.explicit["objective"]), FLATTEST)
+    learnt = np.diag(np.where(loop.outer.quadratic, 0.0, energy))
+    differenced = rho < loop.outer.bounds[:, 1] if whole else ~loop.outer.quadratic
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
+    least, most = chart.box(rho, frame)
     back = np.full(len(rho), -DIFFERENCE)
-    ahead = np.where(rho + DIFFERENCE <= loop.outer.bounds[:, 1], DIFFERENCE, back)
+    ahead = np.where(most >= DIFFERENCE, DIFFERENCE, back)
+    back = np.where(least <= -DIFFERENCE, back, ahead)
     for group in _groups(loop.model.rho_apart(), differenced):
         chosen = [j for j, _ in group]
         for step in (ahead, back) if (ahead[chosen] > 0.0).any() else (back,):
-            together = frame[:, chosen] @ step[chosen]
+            together = np.zeros_like(rho)
+            together[chosen] = step[chosen]
+            moved = chart.moved(rho, frame, together)
             try:
-                moved = loop.evaluate(rho + together, gradient=True).gradient
+                found = loop.evaluate(moved, gradient=True).gradient
             except (InnerConvergenceError, NotPositiveDefiniteError) as error:
                 logger.debug("no difference of gradients: %s", error)
                 continue
-            change = frame.T @ (moved - value.gradient)
+            change = chart.tangent(moved, frame).T @ found - gradient
             for j, rows in group:
-                hessian[j, rows] = hessian[rows, j] = change[rows] / step[j]
+                learnt[j, rows] = learnt[rows, j] = change[rows] / step[j] - foretold[rows, j]
             break
-    return hessian
+    return learnt
 
 
 def _groups(

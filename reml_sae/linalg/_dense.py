@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve, lapack
+from scipy.linalg import lapack
 
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.typing import Array
@@ -59,7 +59,8 @@ class DenseCholesky:
         """Solve A x = rhs for (P,) or (P, k)."""
         if rhs.size == 0:
             return rhs.copy()
-        return cho_solve((self.lower, True), rhs)
+        out: Array = lapack.dpotrs(self.lower, rhs, lower=True)[0]
+        return out
 
     def logdet(self) -> float:
         """Log-determinant of A."""

@@ -98,7 +98,7 @@ class LowRankUpdate:
         return other
 
     def apply_border_inverse(self, v: Array) -> Array:
-        """Apply the border block of H^-1 to v (M, p)."""
+        """Apply the border block of H^-1 to v (.., M, p)."""
         return self._bordered.apply_border_inverse(v)
 
     def border_inverse(self) -> Array:

@@ -125,7 +125,7 @@ class PackedFactor:
         return other
 
     def apply_border_inverse(self, v: Array) -> Array:
-        """Apply the border block of H^-1 to v (M, p)."""
+        """Apply the border block of H^-1 to v (.., M, p)."""
         return self._base.apply_border_inverse(v)
 
     def border_inverse(self) -> Array:

@@ -73,7 +73,7 @@ class SpanFactor(Factor, Protocol):
         ...
 
     def apply_border_inverse(self, v: Array) -> Array:
-        """Apply the border block of H^-1 to v (M, p)."""
+        """Apply the border block of H^-1 to v (.., M, p)."""
         ...
 
     def border_inverse(self) -> Array:
@@ -132,11 +132,18 @@ class SpanSchur:
         return self.outside * self._gram.logdet() + self._inside.logdet()
 
     def solve(self, v: Array) -> Array:
-        """S^-1 v for v (M, p)."""
+        """S^-1 v for v (.., M, p)."""
         inside = v @ self.span
-        outside = self._gram.solve(v - inside @ self.span.T) if self.outside else 0.0
-        solved = self._inside.solve(inside.ravel()).reshape(inside.shape)
-        return solved @ self.span.T + outside
+        # one column for each v, in the order in which the factor is stored
+        count = int(np.prod(v.shape[:-2]))
+        flat = inside.reshape(count, self.m * self.r)
+        solved = self._inside.solve(flat.T).T.reshape(inside.shape)
+        out = np.asarray(solved @ self.span.T, np.float64)
+        if self.outside:
+            rest = (v - inside @ self.span.T).swapaxes(0, -2)
+            flat = rest.reshape(self.m, count * v.shape[-1])
+            out += self._gram.solve(flat).reshape(rest.shape).swapaxes(0, -2)
+        return out
 
     def inverse(self) -> Array:
         """S_r^-1, (M, r, M, r)."""
@@ -149,7 +156,10 @@ class SpanSchur:
 
     def covariance(self, where: slice) -> Array:
         """Blocks of S^-1 of border rows ``where`` for every output, (p, m, m)."""
-        inside = self.inverse()[where][:, :, where]
+        start, stop, _ = where.indices(self.m)
+        own = slice(start * self.r, stop * self.r)
+        columns = self._inside.solve(np.eye(self.m * self.r)[:, own])[own]
+        inside = columns.reshape(stop - start, self.r, stop - start, self.r)
         out = np.einsum("or,arbs,os->oab", self.span, inside, self.span, optimize=True)
         if self.outside:
             left = 1.0 - np.einsum("or,or->o", self.span, self.span)
@@ -202,7 +212,7 @@ class BorderedFactor(ABC):
         return solve_bordered(self.matrix, self.solve_rows, self.schur.solve, g_rows, g_border)
 
     def apply_border_inverse(self, v: Array) -> Array:
-        """Apply the border block of H^-1, that is S^-1, to v (M, p)."""
+        """Apply the border block of H^-1, that is S^-1, to v (.., M, p)."""
         return self.schur.solve(v)
 
     def border_inverse(self) -> Array:

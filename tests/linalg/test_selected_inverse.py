@@ -58,9 +58,10 @@ def test_span(shape, chunk_rows, part):
 @pytest.mark.parametrize("shape", SPANS, ids=str)
 def test_span_border_block(shape):
     matrix = shape.build()
-    v = np.random.default_rng(4).normal(size=(shape.m, shape.p))
-    expected = np.einsum("aobs,bs->ao", DenseSpanInverse.of(matrix).border, v)
+    v = np.random.default_rng(4).normal(size=(2, shape.m, shape.p))
+    expected = np.einsum("aobs,cbs->cao", DenseSpanInverse.of(matrix).border, v)
     assert_close(matrix.factorize().apply_border_inverse(v), expected)
+    assert_close(matrix.factorize().apply_border_inverse(v[1]), expected[1])
 
 
 @pytest.mark.parametrize("where", [slice(0, 1), slice(None), slice(1, 3)], ids=str)

@@ -156,9 +156,7 @@ class SAEPoint(SAEState):
         grad_x, grad_beta = self.pulled_back(t, tau, u)
         for k, part in self._outside.items():
             grad_x += self.outside_gradient(k, part)
-        gauge_pull = np.zeros_like(self.gauge.columns)
-        for out, column in zip(gauge_pull, self.gauge.columns, strict=True):
-            out[...] = factor.apply_border_inverse(column)
+        gauge_pull = factor.apply_border_inverse(self.gauge.columns)
         size = self.theta.beta.size
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))

@@ -5,8 +5,10 @@ import pytest
 
 from reml_sae.discovery.metric import in_metric
 from reml_sae.engine import Deadline, REMLTrace, Theta, criterion
+from reml_sae.engine.chart import Chart
 from reml_sae.engine.loop import Loop
-from reml_sae.engine.quasi_newton import _first_hessian
+from reml_sae.engine.quasi_newton import _first_learnt
+from reml_sae.engine.response import foretold_hessian
 from reml_sae.families import StudentTRows
 from reml_sae.families.noise import Diagonal, Factor, Isotropic, PerAtom
 from reml_sae.manifolds import Circle, Euclidean, Point, Sphere
@@ -199,7 +201,9 @@ def test_strengths_of_many_atoms_are_differenced_at_once(monkeypatch):
         loop.keep(model.initial_rho(), value)
         monkeypatch.setattr(loop, "evaluate", lambda *args, **options: (
             asked.append(1), Loop.evaluate(loop, *args, **options))[1])
-        return _first_hessian(loop, value, whole=True)
+        chart = Chart(model.outer, model.initial_rho())
+        return _first_learnt(loop, chart, whole=True) + foretold_hessian(
+            chart, loop.best_rho, loop.found)
 
     found, often = hessian(), len(asked)
     monkeypatch.setattr(type(model), "rho_apart", lambda self: ())
