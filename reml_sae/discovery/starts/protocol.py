@@ -70,6 +70,11 @@ class StartProblem:
                 or len(self.atoms) == 1)
 
     @property
+    def is_one_ring(self) -> bool:
+        """Whether all rows lie on one ring."""
+        return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
+
+    @property
     def is_exact(self) -> bool:
         """Whether every row uses the same number of atoms."""
         return self.assignment.least_active == self.assignment.most_active

@@ -1,0 +1,36 @@
+"""One ring, by its plane and along its loop."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem, on_one_atom
+from reml_sae.relaxations.axes import leading_scores
+from reml_sae.relaxations.carried import carried_on
+from reml_sae.relaxations.loops import loop_angles
+from reml_sae.relaxations.pieces import find_partitions
+
+
+class RingStart:
+    """Angles of a single ring, carried on to where the evidence of the curve is highest.
+
+    They are those about the centres of planes, and of a walk along the loop, however it winds: of
+    the rows, and of their leading scores, in which noise of many columns does not hide it.
+    """
+
+    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+        """Starts that come close to the best by evidence, and that only the criterion can rank."""
+        if not problem.is_one_ring:
+            return []
+        Z, (atom,), policy = problem.Z, problem.atoms, problem.policy
+        planes = find_partitions(Z, [1], problem.dims, [True], problem.n_init, rng,
+                                 policy.relaxation.partition)
+        scores = leading_scores(Z, atom.basis_size - 1 + policy.start.extra_axes)[0]
+        loops = [loop_angles(rows, share, rng, policy.relaxation.loop)
+                 for rows, shares in ((Z, policy.start.neighbour_shares),
+                                      (scores, policy.start.loop_shares)) for share in shares]
+        angles = [plane.coordinates[0] for plane in planes]
+        angles += [t[:, None] for t in loops if t is not None]
+        found = carried_on(Z - Z.mean(axis=0), atom, angles, policy.relaxation.grid,
+                           policy.start.close_per_row * len(Z))
+        return [on_one_atom(t) for t in found]
