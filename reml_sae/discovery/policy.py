@@ -65,8 +65,6 @@ class StartPolicy:
     """The same in the graph of the leading scores of rows on one ring."""
     extra_axes: int = 4
     """Count of leading axes beyond an atom's own, which rough functions may use."""
-    close_per_row: float = 0.25
-    """Nats a row by which the evidence of a ring on a grid may be behind the best and be fitted."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
     same: float = 0.01

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem, on_one_atom
@@ -9,6 +11,7 @@ from reml_sae.relaxations.axes import leading_scores
 from reml_sae.relaxations.carried import carried_on
 from reml_sae.relaxations.loops import loop_angles
 from reml_sae.relaxations.pieces import find_partitions
+from reml_sae.typing import Array
 
 
 class RingStart:
@@ -31,6 +34,19 @@ class RingStart:
                                       (scores, policy.start.loop_shares)) for share in shares]
         angles = [plane.coordinates[0] for plane in planes]
         angles += [t[:, None] for t in loops if t is not None]
-        found = carried_on(Z - Z.mean(axis=0), atom, angles, policy.relaxation.grid,
-                           policy.start.close_per_row * len(Z))
+        few = scores[:, : atom.linear_dim + policy.start.extra_axes]
+        found = carried_on(Z - Z.mean(axis=0), atom, angles,
+                           _on_planes(few, policy.relaxation.carry.most_planes, rng), rng,
+                           policy.relaxation.carry, policy.relaxation.grid)
         return [on_one_atom(t) for t in found]
+
+
+def _on_planes(scores: Array, most: int, rng: np.random.Generator) -> Iterator[Array]:
+    """Angles (N, 1) of rows (N, r) on random planes, of which each axis has the same variance."""
+    if scores.shape[1] < 2:
+        return
+    for _ in range(most):
+        frame = np.linalg.qr(rng.standard_normal((scores.shape[1], 2)))[0]
+        y = scores @ frame
+        y /= y.std(axis=0)
+        yield np.arctan2(y[:, 1], y[:, 0])[:, None]
