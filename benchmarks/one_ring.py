@@ -68,6 +68,11 @@ def cases() -> Iterator[tuple[str, np.ndarray, int, str]]:
         Z = ring(WAVES["wound twice"], 200, 40, 0.1, 10 + seed, factors=3)
         for noise in ("isotropic", "auto"):
             yield f"wound amid factors, {seed}, {noise}", Z, 2, noise
+    for seed in range(4):
+        Z = ring(WAVES["plane"], 40, 4, 0.15, 30 + seed, factors=1)
+        yield f"few amid a factor, {seed}, auto", 1.5 * Z, 1, "auto"
+        Z = ring(WAVES["two"], 80, 6, 0.1, 40 + seed, factors=1)
+        yield f"two amid a factor, {seed}, factor", Z, 2, "factor"
     for h in (2, 3):
         yield f"plane, {h} asked", ring(WAVES["plane"], 200, 12, 0.1, 4), h, "isotropic"
         yield f"line, {h} asked", line(200, 10, 0.0, 0.1, 5), h, "isotropic"

@@ -133,7 +133,7 @@ def _has_plain_noise(rough: Sequence[tuple[Fitted, CodeStart]]) -> bool:
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
     return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
-                        settings.n_init, settings.policy)
+                        settings.n_init, settings.policy, settings.noise != "isotropic")
 
 
 def _starts_amid_noise(

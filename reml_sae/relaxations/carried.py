@@ -62,7 +62,7 @@ def carried_on(
     X: Array, atom: Manifold, starts: Sequence[Array], more: Iterable[Array],
     rng: np.random.Generator, policy: CarryPolicy, grid_policy: GridPolicy,
 ) -> list[Array]:
-    """Where coordinates of rows lead, the best first and no two alike.
+    """Where the best of starts and of their crosses lead, the best first and no two alike.
 
     Parameters
     ----------
@@ -83,10 +83,10 @@ def carried_on(
     list of (n, 1) arrays
         On a grid; the starts as they are where rows are equal.
     """
-    unit = float(np.sqrt((X**2).sum(axis=1).mean())) if X.size else 0.0
-    if not unit > TINY:
+    size = float(np.sqrt((X**2).sum(axis=1).mean())) if X.size else 0.0
+    if not size > TINY:
         return list(starts)
-    Y, grid = X / unit, make_grid(atom, grid_policy.coarse_grid)
+    Y, grid = X / size, make_grid(atom, grid_policy.coarse_grid)
 
     def carried(t: Array) -> _End:
         return _end(Y, grid, _first_state(Y, atom, grid, t), grid_policy.nearly)

@@ -5,7 +5,7 @@ import pytest
 
 from reml_sae.manifolds import Circle
 from reml_sae.relaxations.carried import carried_on
-from reml_sae.relaxations.policy import GridPolicy
+from reml_sae.relaxations.policy import CarryPolicy, GridPolicy
 
 
 def ring(rng: np.random.Generator, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -23,6 +23,11 @@ def distance(t: np.ndarray, other: np.ndarray) -> float:
                for sign in (1.0, -1.0) for turn in [np.exp(1j * (t - sign * other)).ravel()])
 
 
+def ends(X, starts, more=(), harmonics=2, **policy):
+    return carried_on(X, Circle(harmonics), starts, more, np.random.default_rng(0),
+                      CarryPolicy(**policy), GridPolicy())
+
+
 def test_poor_angles_are_carried_to_good_ones():
     """On most seeds angles with an error of half a radian end near the true ones."""
     near = 0
@@ -31,7 +36,7 @@ def test_poor_angles_are_carried_to_good_ones():
         t, X = ring(rng)
         poor = t + rng.normal(0.0, 0.7, t.shape)
         assert distance(t, poor) > 0.3
-        found = carried_on(X, Circle(2), [poor], GridPolicy(), np.inf)
+        found = ends(X, [poor])
         near += len(found) == 1 and distance(t, found[0]) < 0.05
     assert near >= 9
 
@@ -40,16 +45,52 @@ def test_ends_are_distinct_and_ranked():
     rng = np.random.default_rng(0)
     t, X = ring(rng)
     astray = rng.uniform(-np.pi, np.pi, t.shape)
-    found = carried_on(X, Circle(2), [astray, t, t + 1e-3], GridPolicy(), np.inf)
+    starts = [astray, t, t + 1e-3]
+    found = ends(X, starts, patience=0, close_per_row=np.inf)
     assert distance(t, found[0]) < 0.05
-    assert len(found) <= 2
-    only = carried_on(X, Circle(2), [astray, t, t + 1e-3], GridPolicy(), 1.0)
+    assert len(found) == 2 and distance(t, found[1]) > 0.05
+    only = ends(X, starts, patience=0, close_per_row=0.01)
     assert len(only) == 1
     np.testing.assert_array_equal(only[0], found[0])
+    assert len(ends(X, starts, patience=0, close_per_row=np.inf, most_kept=1)) == 1
+
+
+def test_more_starts_are_tried_until_several_agree():
+    t, X = ring(np.random.default_rng(0))
+    asked = []
+
+    def more(good):
+        for number in range(10):
+            asked.append(number)
+            yield t + 1e-3 * number if good else np.zeros_like(t)
+
+    ends(X, [t], more(True), agree=3)
+    assert len(asked) == 3
+    asked.clear()
+    ends(X, [t], more(False), agree=3)
+    assert len(asked) == 10
+
+
+def test_ends_with_a_half_right_each_are_crossed():
+    """A loop that winds twice: neither end has all rows in their order, and most crosses do."""
+    better = 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        t = rng.uniform(-np.pi, np.pi, (200, 1))
+        waves = np.hstack([0.3 * np.cos(t), 0.3 * np.sin(t), np.cos(2 * t), np.sin(2 * t)])
+        X = waves @ np.linalg.qr(rng.normal(size=(8, 4)))[0].T + 0.05 * rng.normal(size=(200, 8))
+        X -= X.mean(axis=0)
+        folded = np.mod(2.0 * t, 2.0 * np.pi) - np.pi
+        halves = [np.where((t > 0.0) == first, t, folded) for first in (True, False)]
+        without = ends(X, halves, patience=0)[0]
+        crossed = ends(X, halves, patience=24)[0]
+        better += distance(t, crossed) < 0.1 and distance(t, without) > 0.1
+    print(better)
+    assert better >= 3
 
 
 @pytest.mark.parametrize("X", [np.zeros((20, 3)), np.zeros((20, 0))])
 def test_equal_rows_keep_their_coordinates(X):
     t = np.linspace(-1.0, 1.0, 20)[:, None]
-    (found,) = carried_on(X, Circle(1), [t], GridPolicy(), 1.0)
+    (found,) = ends(X, [t], harmonics=1)
     np.testing.assert_array_equal(found, t)

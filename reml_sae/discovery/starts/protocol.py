@@ -55,6 +55,8 @@ class StartProblem:
     n_init : int
         How many starts of one kind there are at most.
     policy : SearchPolicy
+    shaped : bool
+        Whether noise may have a shape.
     """
 
     Z: Array
@@ -62,6 +64,7 @@ class StartProblem:
     assignment: Assignment
     n_init: int
     policy: SearchPolicy
+    shaped: bool = False
 
     @property
     def is_partition(self) -> bool:

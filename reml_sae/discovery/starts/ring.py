@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from reml_sae.typing import Array
 class RingStart:
     """Angles of a single ring, carried on to where the evidence of the curve is highest.
 
-    They are those about the centres of planes, and of a walk along the loop, however it winds: of
-    the rows, and of their leading scores, in which noise of many columns does not hide it.
+    They are those about the centres of planes, main ones and random, and of walks along the loop,
+    however it winds: of the rows, and of their leading scores, in which noise of many columns does
+    not hide it. Carried on in white noise a ring bends after noise of a shape: where noise may have
+    one, some raw angles are starts too, unless the rows are many.
     """
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
@@ -28,17 +30,25 @@ class RingStart:
         Z, (atom,), policy = problem.Z, problem.atoms, problem.policy
         planes = find_partitions(Z, [1], problem.dims, [True], problem.n_init, rng,
                                  policy.relaxation.partition)
+        raw = [plane.coordinates[0] for plane in planes]
+        raw += _loops(Z, policy.start.neighbour_shares, problem, rng)
         scores = leading_scores(Z, atom.basis_size - 1 + policy.start.extra_axes)[0]
-        loops = [loop_angles(rows, share, rng, policy.relaxation.loop)
-                 for rows, shares in ((Z, policy.start.neighbour_shares),
-                                      (scores, policy.start.loop_shares)) for share in shares]
-        angles = [plane.coordinates[0] for plane in planes]
-        angles += [t[:, None] for t in loops if t is not None]
         few = scores[:, : atom.linear_dim + policy.start.extra_axes]
-        found = carried_on(Z - Z.mean(axis=0), atom, angles,
-                           _on_planes(few, policy.relaxation.carry.most_planes, rng), rng,
-                           policy.relaxation.carry, policy.relaxation.grid)
+        found = carried_on(
+            Z - Z.mean(axis=0), atom, raw + _loops(scores, policy.start.loop_shares, problem, rng),
+            _on_planes(few, policy.relaxation.carry.most_planes, rng), rng,
+            policy.relaxation.carry, policy.relaxation.grid)
+        if problem.shaped and Z.size <= policy.start.raw_entries:
+            found += raw
         return [on_one_atom(t) for t in found]
+
+
+def _loops(
+    rows: Array, shares: Sequence[float], problem: StartProblem, rng: np.random.Generator
+) -> list[Array]:
+    """Angles (N, 1) of walks between neighbouring rows (N, r), for every share of neighbours."""
+    found = [loop_angles(rows, share, rng, problem.policy.relaxation.loop) for share in shares]
+    return [t[:, None] for t in found if t is not None]
 
 
 def _on_planes(scores: Array, most: int, rng: np.random.Generator) -> Iterator[Array]:
