@@ -144,7 +144,7 @@ def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) ->
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
     return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
-                        settings.n_init, settings.policy)
+                        settings.n_init, settings.policy, settings.noise != "isotropic")
 
 
 def _starts_amid_noise(

@@ -16,6 +16,7 @@ from reml_sae.discovery.policy import SearchPolicy, TopologyPolicy
 from reml_sae.engine import Theta
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
+from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.start import row_weights
@@ -136,3 +137,33 @@ def least_gaussian(scores: Array) -> float:
     n, r = scores.shape
     sign, log_volume = np.linalg.slogdet(np.atleast_2d(np.cov(scores.T, bias=True)))
     return 0.5 * n * (float(log_volume) + r * (1.0 + np.log(2.0 * np.pi))) if sign > 0 else -np.inf
+
+
+def least_flat(fitted: Fitted, d: int, settings: Settings) -> float:
+    """What V of the rows of a fit is hardly below with a flat of d dimensions for its atoms.
+
+    The largest likelihood of the flat is that of principal axes (probabilistic PCA, Tipping and
+    Bishop 1999), or without dimensions that of the rows' mean in its best noise. Its centre and
+    axes cost half the log of n an entry and more: their prior is as wide as the rows, and n rows
+    tell each to noise over root n. Minus infinity where there is no closed form: rows that are not
+    Gaussian, a flat in noise of a shape.
+    """
+    rows, (n, p) = fitted.rows, fitted.model.shape
+    if not isinstance(fitted.model.family, Gaussian) or (d and settings.noise != "isotropic"):
+        return -np.inf
+    X = rows.unit * rows.noise.colour(rows.Z)
+    X -= X.mean(axis=0)
+    size = n * p * (1.0 + np.log(2.0 * np.pi)) + (p + d * p - d * (d + 1) / 2) * np.log(n)
+    if not d:
+        second = X.T @ X / n
+        return 0.5 * float(size) + charged(best_noise(settings.noise, second, n), second, n)
+    variances = np.linalg.svd(X, compute_uv=False) ** 2 / n
+    along, left = variances[:d], float(variances[d:].sum())
+    if d >= p or not left > TINY * along.sum():
+        return -np.inf
+    return 0.5 * float(size + n * (np.log(along).sum() + (p - d) * np.log(left / (p - d))))
+
+
+def beyond_doubt(rise: float, limit: float, fitted: Fitted, settings: Settings) -> bool:
+    """Whether an estimated rise of V is so far above its limit that no fit would change that."""
+    return rise > limit + settings.policy.move.within_per_row * len(fitted.model.active)

@@ -63,17 +63,25 @@ class Moments:
 
     Attributes
     ----------
-    counts : (G,) array
-        Sum of R over the rows.
-    sums : (G, r) array
-        R' X.
+    gram : (M, M) array
+        Phi' N Phi.
+    right : (M, r) array
+        Phi' R' X.
     square : float
         Sum of squares of X.
     """
 
-    counts: Array
-    sums: Array
+    gram: Array
+    right: Array
     square: float
+
+    @classmethod
+    def of(cls, X: Array, grid: Grid, mixing: Array, total: Array) -> Moments:
+        """Of responsibilities up to the totals (n,) of their rows."""
+        counts = mixing.T @ (1.0 / total)
+        expected = mixing @ grid.basis / total[:, None]
+        return cls((grid.basis * counts[:, None]).T @ grid.basis, expected.T @ X,
+                   float((X**2).sum()))
 
 
 @dataclass(frozen=True)
@@ -118,15 +126,15 @@ def responsibilities(X: Array, grid: Grid, state: State) -> tuple[Array, float]:
 def expected_moments(X: Array, grid: Grid, state: State) -> Moments:
     """E step that keeps only what the M step needs: a third of the passes over (n, G)."""
     mixing, total, _ = _mixing(X, grid, state)
-    sums = mixing.T @ np.column_stack([X / total[:, None], 1.0 / total])
-    return Moments(sums[:, -1], sums[:, :-1], float((X**2).sum()))
+    return Moments.of(X, grid, mixing, total)
 
 
 def _mixing(X: Array, grid: Grid, state: State) -> tuple[Array, Array, float]:
     """Responsibilities (n, G) up to the totals (n,) of their rows; negative log likelihood."""
-    mean = grid.basis @ state.decoder
-    weight = grid.log_weight - 0.5 * (mean**2).sum(axis=1) / state.variance
-    R = np.column_stack([X, np.ones(len(X))]) @ np.vstack([mean.T / state.variance, weight])
+    B, basis = state.decoder / np.sqrt(state.variance), grid.basis
+    weight = grid.log_weight - 0.5 * np.einsum("gm,gm->g", basis @ (B @ B.T), basis)
+    along = X @ (B.T / np.sqrt(state.variance))
+    R = np.column_stack([along, np.ones(len(X))]) @ np.vstack([basis.T, weight])
     top = R.max(axis=1, keepdims=True)
     R -= top
     np.maximum(R, LEAST_LOG, out=R)
@@ -141,8 +149,7 @@ def fit_decoder(
     moments: Moments, grid: Grid, variance: float, strength: float
 ) -> tuple[Array, float, Array]:
     """M step: decoder (M, r), expected residual sum of squares, inverse curvature (M, M)."""
-    gram = (grid.basis * moments.counts[:, None]).T @ grid.basis
-    right = grid.basis.T @ moments.sums
+    gram, right = moments.gram, moments.right
     curvature = gram / variance + strength * grid.roughness
     curvature.flat[:: len(gram) + 1] += 1.0
     inverse = np.asarray(np.linalg.inv(curvature), np.float64)

@@ -234,7 +234,7 @@ def _short_runs(
             state = anneal(Y, grid, begin, policy.nearly)
             if number > 0:
                 R = responsibilities(Y, grid, state)[0]
-                moments = Moments(R.sum(axis=0), R.T @ X, float((X**2).sum()))
+                moments = Moments.of(X, grid, R, np.ones(len(R)))
                 decoder, squares, _ = fit_decoder(moments, grid, variance, strength)
                 state = anneal(X, grid, State(decoder, squares / X.size + FLOOR, strength),
                                policy.nearly)

@@ -54,6 +54,24 @@ class GridPolicy:
 
 
 @dataclass(frozen=True)
+class CarryPolicy:
+    """Coordinates carried on by EM before they are fitted: that takes milliseconds, a fit more."""
+
+    most_planes: int = 24
+    """Count of random planes whose angles are carried on at most ..."""
+    agree: int = 3
+    """... and of those that have come to the best end when no more are ..."""
+    alike: float = 0.5
+    """... within so many nats."""
+    patience: int = 12
+    """Count of crosses in turn that are no better than the best end when no more are tried."""
+    close_per_row: float = 0.25
+    """Nats a row by which the evidence of an end may be behind the best and be fitted ..."""
+    most_kept: int = 3
+    """... and the count of those that are, at most."""
+
+
+@dataclass(frozen=True)
 class BlockPolicy:
     """Block-sparse dictionaries."""
 
@@ -138,6 +156,7 @@ class RelaxationPolicy:
     partition: PartitionPolicy = field(default_factory=PartitionPolicy)
     loop: LoopPolicy = field(default_factory=LoopPolicy)
     grid: GridPolicy = field(default_factory=GridPolicy)
+    carry: CarryPolicy = field(default_factory=CarryPolicy)
     blocks: BlockPolicy = field(default_factory=BlockPolicy)
     unmixing: UnmixingPolicy = field(default_factory=UnmixingPolicy)
     noise_mixture: NoiseMixturePolicy = field(default_factory=NoiseMixturePolicy)

@@ -25,7 +25,7 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.errors import InputError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle
-from reml_sae.relaxations.policy import LoopPolicy, RelaxationPolicy
+from reml_sae.relaxations.policy import GridPolicy, RelaxationPolicy
 from tests.discovery.test_discovery import CIRCLE, fitted, rng, settings, standardised, two_circles
 
 OPEN = Structure(None, None, 16, False)
@@ -168,11 +168,11 @@ def test_an_artifact_keeps_the_policy_and_may_lack_it(tmp_path):
 
 def test_relaxations_hear_of_the_policy():
     data = planted_circles(80, 5, 1, noise_sd=0.1)
-    few = RelaxationPolicy(loop=LoopPolicy(least_rows=10**6))
+    few = RelaxationPolicy(grid=GridPolicy(same=-1.0))
     found = [len(starts.find_code_starts(
         StartProblem(standardised(data.Z), [CIRCLE], settings(5).assign(1), 1, policy), rng()))
         for policy in (SearchPolicy(), SearchPolicy(relaxation=few))]
-    assert found == [3, 1]
+    assert found[0] == 1 < found[1]
 
 
 # --- what a topology says of itself ----------------------------------------------------------

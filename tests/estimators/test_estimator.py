@@ -162,8 +162,8 @@ def test_trace(model):
 
 def test_callbacks_see_every_row():
     seen = []
-    data = planted_circles(60, 5).Z
-    model = rs.SAEManifold(n_atoms=1, callbacks=(seen.append,)).fit(data)
+    data = planted_circles(60, 5, 2).Z
+    model = rs.SAEManifold(n_atoms=2, n_init=2, callbacks=(seen.append,)).fit(data)
     assert all(any(row is other for other in seen) for row in model.trace_)
     assert len(seen) > len(model.trace_)  # the starts that lost
 

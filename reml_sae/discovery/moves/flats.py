@@ -12,8 +12,10 @@ import numpy as np
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import (
+    beyond_doubt,
     codes_of,
     criterion_from,
+    least_flat,
     least_gaussian,
     local_rows,
     rough_criterion,
@@ -58,7 +60,7 @@ class NameFlatTwin(Demote):
 def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     """The model with a flat for atom k; None where it is one, needed, or has hardly any rows."""
     atom, settings = fitted.model.atoms[k], context.settings
-    if atom.is_flat:
+    if atom.is_flat or _is_hopeless(fitted, atom, settings):
         return None
     rows, X = local_rows(fitted, k, settings.policy)
     if not len(rows):
@@ -77,6 +79,16 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
 
     return Proposal(k, f"{atom.label} -> {flat.label}",
                     settings.policy.move.margin, fit)
+
+
+def _is_hopeless(fitted: Fitted, atom: Manifold, settings: Settings) -> bool:
+    """Whether no flat in the place of the only atom can have a V that would be accepted."""
+    policy = settings.policy.move
+    if len(fitted.model.atoms) > 1:
+        return False
+    rise = (least_flat(fitted, min(atom.linear_dim, policy.most_flat), settings)
+            - fitted.result.criterion)
+    return beyond_doubt(rise, policy.margin, fitted, settings)
 
 
 def _linear_twin(

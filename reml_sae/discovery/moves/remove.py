@@ -6,7 +6,7 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import amplitudes_of
+from reml_sae.discovery.local import amplitudes_of, beyond_doubt, least_flat
 from reml_sae.discovery.moves._removal import without_atom
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_of
@@ -89,4 +89,8 @@ def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:
     def fit(settings: Settings) -> Fitted | None:
         return refitted(fitted, [Point()], codes, known, settings)
 
-    return Proposal(0, detail, limit, fit)
+    def rise_alone(settings: Settings) -> float | None:
+        rise = least_flat(fitted, 0, settings) - fitted.result.criterion
+        return rise if beyond_doubt(rise, limit, fitted, settings) else None
+
+    return Proposal(0, detail, limit, fit, rise_alone=rise_alone)

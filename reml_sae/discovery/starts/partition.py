@@ -22,11 +22,14 @@ from reml_sae.typing import Array
 
 
 class PartitionStart:
-    """Clusters of rows; for one atom that is no ring or flat, coordinates on a latent grid."""
+    """Clusters of rows; for one atom that is no flat, coordinates on a latent grid.
+
+    A single ring is that of `RingStart`.
+    """
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
         """Starts, the best explained first."""
-        if not problem.is_partition:
+        if not problem.is_partition or problem.is_one_ring:
             return []
         Z, atoms, policy = problem.Z, problem.atoms, problem.policy
         found = find_partitions(

@@ -55,6 +55,8 @@ class StartProblem:
     n_init : int
         How many starts of one kind there are at most.
     policy : SearchPolicy
+    shaped : bool
+        Whether noise may have a shape.
     """
 
     Z: Array
@@ -62,12 +64,18 @@ class StartProblem:
     assignment: Assignment
     n_init: int
     policy: SearchPolicy
+    shaped: bool = False
 
     @property
     def is_partition(self) -> bool:
         """Whether a start gives every row to one atom."""
         return (self.assignment.is_mixture or self.assignment.most_active == 1
                 or len(self.atoms) == 1)
+
+    @property
+    def is_one_ring(self) -> bool:
+        """Whether all rows lie on one ring."""
+        return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
 
     @property
     def is_exact(self) -> bool:

@@ -10,14 +10,14 @@ import numpy as np
 from reml_sae.discovery.codes import hard_shares
 from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, NoiseMixtureStart
 from reml_sae.discovery.starts.dictionary import DictionaryStart
-from reml_sae.discovery.starts.loop import LoopStart
 from reml_sae.discovery.starts.partition import PartitionStart
 from reml_sae.discovery.starts.protocol import CodeStart, Start, StartProblem
+from reml_sae.discovery.starts.ring import RingStart
 from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
 
 STARTS: tuple[Start, ...] = (
-    PartitionStart(), LoopStart(), DictionaryStart(), UnmixingStart(), WideRingStart())
+    RingStart(), PartitionStart(), DictionaryStart(), UnmixingStart(), WideRingStart())
 AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
 """Those for rows whose main axes may be those of noise."""
 
