@@ -130,10 +130,11 @@ def test_a_schedule_moves_the_weight_and_ends_at_its_end():
     schedule = {"kind": "linear", "w_start": 0.1, "w_end": 4.0, "steps": 3}
     config = {"kind": "orthogonality", "latent_dim": 2, "weight_schedule": schedule}
     plane = Euclidean(2, 1)
-    model = rs.SAEManifold(n_atoms=1, topology=plane, penalties=[config]).fit(Z)
+    model = rs.SAEManifold(
+        n_atoms=1, topology=plane, penalties=[config], noise="isotropic").fit(Z)
     name = "orthogonality.coordinates[0]"
     weights = [row.weights[name] for row in model.trace_ if row.stage == "anneal"]
     np.testing.assert_allclose(weights[:4], [0.1, 1.4, 2.7, 4.0])
-    fixed = rs.SAEManifold(n_atoms=1, topology=plane, penalties=[
+    fixed = rs.SAEManifold(n_atoms=1, topology=plane, noise="isotropic", penalties=[
         {"kind": "orthogonality", "latent_dim": 2, "weight": 4.0}]).fit(Z)
     assert model.criterion_ == pytest.approx(fixed.criterion_, abs=1e-5)

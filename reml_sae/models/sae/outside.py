@@ -34,6 +34,8 @@ from reml_sae.typing import Array, Index
 
 SLIGHT = 1e-6
 """tau."""
+ROUNDING = 1e-13
+"""Of N, which is singular but for P where rows are few; without noise P is nothing to it."""
 
 
 def compact_axes(atom: Manifold) -> list[int]:
@@ -118,7 +120,8 @@ class Outside:
     def of(cls, A: Array, C: Array, P: Array, G: Array, n_outputs: int) -> Self:
         """Of Gram matrices (.., M, M): G = A + P + n P_, and p."""
         half = 0.5 * max(n_outputs - A.shape[-1] + 1, 0)
-        W = np.linalg.solve(A + 0.5 * C + SLIGHT * P, A)
+        N = A + 0.5 * C + SLIGHT * P
+        W = np.linalg.solve(N * (1.0 + ROUNDING * np.eye(A.shape[-1])), A)
         back = W.swapaxes(-1, -2)
         twice = A @ W
         less = P + twice @ W
