@@ -65,8 +65,7 @@ class KindSums:
     def __add__(self, other: KindSums) -> KindSums:
         """Of both groups of rows."""
         return replace(self, counts=self.counts + other.counts, gram=self.gram + other.gram,
-                       blur=self.blur + other.blur,
-                       coupling=self.coupling + other.coupling)
+                       blur=self.blur + other.blur, coupling=self.coupling + other.coupling)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,7 @@ class RowSums:
         value -= 0.5 * float(own.carried.sum()) * np.log(2.0 * np.pi)
         prior = state.restrict_blocks(state.row_prior.blocks("majorizer"))
         edf = float(own.carried.sum()) + 2.0 * state.remainder.scaling
-        edf -= float(np.einsum("nab,nba->", np.linalg.inv(blocks), prior))
+        edf -= float(np.einsum("nab,nba->", state.row_inverse, prior))
         return cls(value, edf, len(own.Z), (KindSums.of(kind, state),))
 
     def __add__(self, other: RowSums) -> RowSums:
