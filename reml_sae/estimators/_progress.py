@@ -19,18 +19,21 @@ class _Line:
 
     def __init__(self, bar: Progress, task: TaskID):
         self._bar, self._task, self._stage, self._row = bar, task, "", ""
+        self._fresh = False
 
     def enter(self, stage: Stage) -> None:
-        self._stage = str(stage)
-        self._show()
+        self._stage, self._fresh = str(stage), True
+        self._show(now=True)
 
     def add(self, row: TraceRow) -> None:
         slope = f", |gradient| {row.gradient_norm:.1g}" if row.gradient_norm >= 0.0 else ""
         self._row = f"V {row.criterion:.2f}{slope}, iteration {row.iteration + 1} ({row.stage})"
-        self._show()
+        # a stage shorter than the bar's own clock still shows a V of its own
+        self._show(now=self._fresh)
+        self._fresh = False
 
-    def _show(self) -> None:
-        self._bar.update(self._task, description=f"{self._stage}  {self._row}")
+    def _show(self, now: bool) -> None:
+        self._bar.update(self._task, description=f"{self._stage}  {self._row}", refresh=now)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ ADVICE = {
     "read distances across the gap.",
     "tangent": "The coordinate stands still somewhere on the atom. Do not read the order of rows "
     "there; try a simpler shape or fewer basis functions.",
-    "places": "Rows have two places on the atom: it comes back to where it was, or is folded. Do "
-    "not read their coordinates; try fewer basis functions, or a simpler shape.",
+    "places": "The atom comes back to where it was: a circle that winds twice, a surface that is "
+    "folded or goes through itself. The coordinates of these rows are not known; try a simpler "
+    "shape, more rows or a larger n_init.",
     "duplicate atoms": "Two atoms share a place and a plane. Look at both cards; fit one atom "
     "fewer and compare V.",
     "row integrals": "Laplace's method is off by this much a row, and V with it. Compare fits "
