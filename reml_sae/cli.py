@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with _terminated_as_interrupted():
-            return _run(options)
+            status = _run(options)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        # who read the output, such as `head`, has enough; Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.DONE
     except KeyboardInterrupt:
         print("reml-sae: interrupted before there was anything to keep", file=sys.stderr)
         return ExitStatus.INTERRUPTED

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -108,6 +109,12 @@ def test_penalties(capsys):
     assert [line.split()[0] for line in lines] == list(rs.penalties.registered_kinds())
     entropy = next(line for line in lines if line.startswith("softmax_assignment_sparsity "))
     assert entropy.split()[1] == "psi" and "w sum_i H(a_i)" in entropy
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error():
+    command = f"{shlex.quote(sys.executable)} -m reml_sae.cli penalties | head -n 1"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert found.stdout.startswith("ard ") and not found.stderr
 
 
 def test_one_penalty(capsys):
