@@ -28,9 +28,13 @@ def folder(tmp_path_factory):
     return base
 
 
-def test_demo(capsys):
-    assert main(["demo"]) == 0
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "week")]) == 0
     out = capsys.readouterr().out
+    model = rs.load(tmp_path / "week")
+    assert model.summary() in out and shows_rows(tmp_path / "week" / "report.html")
+    assert "Wednesday" in (tmp_path / "week" / "report.html").read_text()
+    assert main(["demo", "-o", str(tmp_path / "week")]) == 2
     assert "Wednesday" in out and "explained variance" in out and "circular correlation" in out
 
 
