@@ -193,7 +193,8 @@ def test_summary_says_what_a_reader_needs(model):
 def test_what_a_terminal_shows_of_results_is_short(model):
     shown = {name: repr(item) for name, item in (
         ("trace", model.trace_), ("search", model.search_), ("checks", model.diagnostics_),
-        ("metrics", model.metrics(DATA.Z)), ("top", model.top_rows(0)), ("data", DATA))}
+        ("metrics", model.metrics(DATA.Z)), ("top", model.top_rows(0)), ("data", DATA),
+        ("model", model.build_model(DATA.Z)))}
     assert all(len(text) < 600 and "array(" not in text for text in shown.values())
     n = len(model.diagnostics_.checks)
     assert f"{n} of {n} checks pass" in shown["checks"] and "bits a row" in shown["metrics"]
