@@ -97,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
                   "(the best state is written), 130 interrupted")
     fit.add_argument("data", help="file.npy, file.safetensors, a folder or glob of shards, .zarr, "
                      ".arrow; PATH::NAME names a tensor or a column")
-    fit.add_argument("-k", "--n-atoms", type=_count_or_auto, help="number of atoms, or auto; 4 by default")
+    fit.add_argument("-k", "--n-atoms", type=_count_or_auto,
+                     help="number of atoms, or auto; 4 by default")
     fit.add_argument("--topology", nargs="+",
                      help="one name for all atoms, K names, or auto; V chooses the number of basis "
                      "functions, which --config can fix: topology = "

@@ -121,6 +121,13 @@ def test_output_that_nobody_reads_to_its_end_is_no_error():
     assert found.stdout.startswith("ard ") and not found.stderr
 
 
+def test_help_names_the_default_number_of_atoms(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{rs.SAEManifold().n_atoms} by default" in said
+
+
 def test_one_penalty(capsys):
     assert main(["penalties", "ard"]) == 0
     out = capsys.readouterr().out
