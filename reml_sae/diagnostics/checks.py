@@ -66,6 +66,14 @@ class Diagnostics:
     trace: REMLTrace = field(repr=False)
     noise: NoiseAccount | None = None
 
+    def __repr__(self) -> str:
+        names = {status: [check.name for check in self.checks if check.status == status]
+                 for status in ("fail", "warn")}
+        said = "".join(f", {status}: {'; '.join(found)}" for status, found in names.items()
+                       if found)
+        passed = len(self.checks) - sum(map(len, names.values()))
+        return f"<Diagnostics: {passed} of {len(self.checks)} checks pass{said}>"
+
     @property
     def status(self) -> str:
         """The worst status of all checks."""
