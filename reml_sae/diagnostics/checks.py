@@ -235,9 +235,9 @@ def check_places(k: int, atom: Manifold, nats: Array) -> Check:
     """
     grid = place_grid(atom)
     weight = np.exp(nats.min(axis=1, keepdims=True) - nats)
-    weight /= weight.sum(axis=1, keepdims=True)
-    away = np.array([row @ (atom.distance(np.broadcast_to(grid[best], grid.shape), grid) > FAR)
-                     for row, best in zip(weight, nats.argmin(axis=1), strict=True)])
+    best = np.repeat(grid[nats.argmin(axis=1)], len(grid), axis=0)
+    far = atom.distance(best, np.tile(grid, (len(nats), 1))).reshape(nats.shape) > FAR
+    away = (weight * far).sum(axis=1) / weight.sum(axis=1)
     share = float((away > UNSURE).mean())
     status: Status = "fail" if share > MOST_UNSURE else "warn" if share > MANY_UNSURE else "pass"
     return Check(f"atom {k} places", status, share,
