@@ -200,7 +200,8 @@ def test_a_callback_is_named():
 def test_what_is_right_is_fitted():
     model = rs.SAEManifold(n_atoms=1, n_init=1, topology="plane", penalties=[Ridge()]).fit(Z)
     assert model.converged_
-    own, theirs = (rs.SAEManifold(n_atoms=1, n_init=1, topology=atom).fit(Z[:20])
+    ring = planted_manifolds(20, 3, ["circle"], noise_sd=0.1).Z
+    own, theirs = (rs.SAEManifold(n_atoms=1, n_init=1, topology=atom).fit(ring)
                    for atom in (OwnCircle(), Circle()))
     assert own.criterion_ == pytest.approx(theirs.criterion_)
     own, theirs = (rs.SAEManifold(n_atoms=1, topology="linear", family=family).fit(COUNTS[:30])
