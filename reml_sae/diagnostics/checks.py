@@ -201,7 +201,9 @@ def _left_out(model: SAEManifoldModel, result: FitResult) -> Check:
     status: Status = "warn" if abs(error) > LARGE_ERROR else "pass"
     return Check("coordinates left out", status, error,
                  "nats a row that V lacks, for shares of atoms on which rows carry no coordinate: "
-                 f"by sums on grids of {len(rows)} rows")
+                 f"by sums on grids of {len(rows)} rows" + (
+                     "; V would lack more, had the strength of the shares not been held"
+                     if any(key.target == "logits" for key in model.held) else ""))
 
 
 def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
