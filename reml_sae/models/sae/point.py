@@ -260,7 +260,7 @@ class SAEPoint(SAEState):
 
     def sparse_backend(self) -> str | None:
         """The sparse Cholesky that ran for penalties that couple rows; None where none did."""
-        return self._factor.backend
+        return self._factor.backend if self.structure.couples_rows else None
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
