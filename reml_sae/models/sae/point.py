@@ -24,6 +24,7 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
+from reml_sae.models.sae.gauge import at_its_phase
 from reml_sae.models.sae.outside import OutsidePart
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
@@ -223,7 +224,7 @@ class SAEPoint(SAEState):
         """Effective degrees of freedom of decoder k, and its covariance for every output.
 
         Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
-        (p, M_k, M_k).
+        (p, M_k, M_k), at its phase.
         """
         where = self.structure.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
@@ -235,7 +236,10 @@ class SAEPoint(SAEState):
             inverse = self._factor.border_inverse().reshape(size, size)[flat, flat]
             trace += float(np.vdot(self.decoder_prior.border("majorizer")[flat, flat], inverse))
         edf = (where.stop - where.start) * p - trace
-        return edf, self._factor.coefficient_covariance(where)
+        own = self.gauge.columns[self.gauge.of_atom(k)]
+        pulled = self._factor.apply_border_inverse(own) if len(own) else own
+        return edf, at_its_phase(self._factor.coefficient_covariance(where),
+                                 own[:, where], pulled[:, where])
 
     def score_moments(self) -> Array:
         """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p).
