@@ -194,7 +194,7 @@ class QuadraturePoint:
         return value - self.structure.log_multiplicity, gradient + gates[1]
 
     def decoder_posterior(self, k: int) -> tuple[float, Array]:
-        """Effective degrees of freedom of decoder k, and its covariance (p, M_k, M_k) at its phase."""
+        """Effective degrees of freedom of decoder k; covariance (p, M_k, M_k) at its phase."""
         where, p = self.structure.layout.basis_slices[k], self.structure.shape[1]
         m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
         own = self._held.covariance[flat, flat]

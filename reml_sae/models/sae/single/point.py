@@ -311,8 +311,8 @@ class SinglePoint(DecoderTerms):
         number, block = next((number, int(np.flatnonzero(kind.atoms[:, 0] == k)[0]))
                              for number, kind in enumerate(self.kinds)
                              if kind.is_open and k in kind.atoms)
-        size = self.structure.atoms[k].basis_size * self.structure.shape[1]
-        own, shape = self.gauge.of_atom(k), (-1, self.structure.atoms[k].basis_size, self.structure.shape[1])
+        m, p = self.structure.atoms[k].basis_size, self.structure.shape[1]
+        own, shape, size = self.gauge.of_atom(k), (-1, m, p), m * p
         return size - trace, at_its_phase(
             self._factor.nested.covariance(number, block),
             np.reshape([self.gauge.tangents[a] for a in own], shape),
