@@ -249,7 +249,7 @@ class SAEPoint(SAEState):
         assert self.precision is not None
         weight, structure = self.row_weight[:, None], self.structure
         jacobian, score = self.restrict(self.jacobian), self.score / np.sqrt(weight)
-        spread = weight[:, :, None] * np.linalg.solve(self.row_hessian("majorizer"), jacobian)
+        spread = weight[:, :, None] * (self.row_inverse @ jacobian)
         r, out = jacobian.shape[2], []
         for metric in range(structure.noise.n_metrics):
             own = structure.metrics == metric
@@ -311,11 +311,9 @@ class SAEPoint(SAEState):
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         trace = (self._selected_inverse if curvature == "majorizer"
                  else exact_trace(self)).border_trace
-        traces = self._traces(trace)
-        if curvature == "majorizer":
-            for k, part in self._outside.items():
-                traces[k] = traces[k] + 2.0 * part.terms.prior
-        return self.decoder_prior.precision_gradient(traces, adjoint.beta)
+        outside = {k: part.terms.prior for k, part in self._outside.items()
+                   if curvature == "majorizer"}
+        return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta, outside)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

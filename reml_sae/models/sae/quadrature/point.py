@@ -184,7 +184,7 @@ class QuadraturePoint:
     def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         return self.decoder_prior.precision_gradient(
-            self._traces(self._volume(curvature).by_prior), adjoint.beta)
+            self._traces(self._volume(curvature).by_prior), adjoint.beta, {})
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""

@@ -328,7 +328,7 @@ class SinglePoint(DecoderTerms):
         for kind, state in self._parts:
             weight = state.row_weight[:, None]
             score, jacobian = state.score / np.sqrt(weight), state.jacobian
-            spread = weight[:, :, None] * np.linalg.solve(state.row_hessian("majorizer"), jacobian)
+            spread = weight[:, :, None] * (state.row_inverse @ jacobian)
             for j, rows in kind.incidence:
                 Q = state.span[j]
                 within = np.tensordot(jacobian[rows], spread[rows], axes=([0, 1], [0, 1]))
@@ -402,10 +402,8 @@ class SinglePoint(DecoderTerms):
         if curvature == "exact":
             return SAEPoint(self.structure, self.theta, self.rho).precision_gradient(
                 adjoint, "exact")
-        traces = list(self._traces)
-        for k, own in self._by_atom(lambda terms: terms.prior).items():
-            traces[k] = traces[k] + 2.0 * own
-        return self.decoder_prior.precision_gradient(traces, adjoint.beta)
+        return self.decoder_prior.precision_gradient(
+            self._traces, adjoint.beta, self._by_atom(lambda terms: terms.prior))
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

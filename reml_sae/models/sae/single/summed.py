@@ -164,7 +164,7 @@ class SummedPoint:
     def _outside(self, kind: KindSums) -> float:
         """U of the atoms of a kind."""
         A, own = kind.gram[:, :-1, :-1], np.stack([self._grams[k] for k in kind.atoms])
-        return Outside.of(A, kind.blur, own, A + self._priors(kind), self.beta.shape[1]).value
+        return Outside(A, kind.blur, own, A + self._priors(kind), self.beta.shape[1]).value
 
     @cached_property
     def _border(self) -> NestedBorder:
