@@ -119,6 +119,12 @@ class NestedBorder:
         """The block of S^-1 of one block of the border for every output, (p, m, m)."""
         return self._blocks[batch].covariance(block, self._shared_inverse)
 
+    def own_inverse(self, batch: int, v: Array) -> Array:
+        """Apply the diagonal block of S^-1 at every block of a batch to v (k, m, p)."""
+        own = self._blocks[batch]
+        half = own.solve(v)
+        return half + own.from_shared(self._shared.solve(own.towards_shared(half).T).T)
+
 
 class NestedFactor(NestedBorder):
     """Factor of a nested arrowhead; vectors are (rows of every batch, blocks of every batch, c).
@@ -165,12 +171,6 @@ class NestedFactor(NestedBorder):
             x_rows.append(batch.rows.solve(rows - batch.rows.from_border(met @ batch.spans)))
             x_blocks.append(blocks)
         return x_rows, x_blocks, shared
-
-    def own_inverse(self, batch: int, v: Array) -> Array:
-        """Apply the diagonal block of H^-1 at every block of a batch to v (k, m, p)."""
-        own = self.batches[batch]
-        half = own.solve(v)
-        return half + own.from_shared(self._shared.solve(own.towards_shared(half).T).T)
 
     def selected_inverse(self) -> tuple[list[BlockInverse], float]:
         """The parts of H^-1 that derivatives of log|H| need, and its trace at c."""

@@ -17,7 +17,7 @@ def planted(seed):
 
 
 def covered(seed):
-    """Shares of points at which the band covers the plant: radially, and out of its plane.
+    """Shares of points at which the band covers the plant: radially, out of its plane, and in it.
 
     The fit knows the circle up to its phase and direction, so the plant is turned to it.
     """
@@ -39,9 +39,6 @@ def covered(seed):
 def test_bands_cover_as_often_as_they_say():
     shares = np.array([covered(seed) for seed in range(SEEDS)])
     mean, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / np.sqrt(SEEDS)
-    radial, across, in_plane = zip(mean, error, strict=True)
-    for share, standard_error in (radial, across):
+    for share, standard_error in zip(mean, error, strict=True):
         assert abs(share - 0.95) < 2.0 * standard_error, (mean, error)
         assert standard_error < 0.04
-    # along the circle the phase that was fitted here is left in the band
-    assert in_plane[0] > 0.95 - 2.0 * in_plane[1]

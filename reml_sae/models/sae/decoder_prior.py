@@ -239,7 +239,9 @@ class DecoderPrior:
             out[term.where] += np.einsum("jab,ab->j", derivative, u[where] @ self.beta[where].T)
         return out
 
-    def precision_gradient(self, traces: Sequence[Array], adjoint: Array) -> Array:
+    def precision_gradient(
+        self, traces: Sequence[Array], adjoint: Array, outside: Mapping[int, Array]
+    ) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise.
 
         Parameters
@@ -247,14 +249,17 @@ class DecoderPrior:
         traces : sequence of (M_k, M_k) arrays
             Border of G at every block of the layout, traced over outputs.
         adjoint : (M, p) border of the adjoint of `criterion`
+        outside : mapping of k to (M_k, M_k) arrays
+            Derivatives of `outside` in the priors of atoms.
         """
         layout, p = self.structure.layout, self.structure.shape[1]
         out = []
-        for where, gram, trace, gaussian in zip(
+        for k, (where, gram, trace, gaussian) in enumerate(zip(
                 layout.blocks, self.grams, traces, [*self.structure.has_gaussian_decoder, True],
-                strict=False):
+                strict=False)):
             B = self.beta[where]
-            out.append(0.5 * np.vdot(gram, trace)
+            whole = trace + 2.0 * outside[k] if k in outside else trace
+            out.append(0.5 * np.vdot(gram, whole)
                        + np.vdot(gram @ B, 0.5 * B - adjoint[where])
                        - 0.5 * p * len(B) * gaussian)
         own = self.structure.noise.decoder_precisions(len(self.structure.atoms))

@@ -124,6 +124,27 @@ def move_atom(
     return atom.gauge_move(atom.retract(t, rest_t), c), rotation @ (b + rest_b)
 
 
+def at_its_phase(covariance: Array, tangents: Array, pulled: Array) -> Array:
+    """Covariance of a decoder for every output, given where it is on its orbit.
+
+    A place on the orbit is a convention, not an unknown: the posterior is that of the decoders that
+    are not turned against the fitted one.
+
+    Parameters
+    ----------
+    covariance : (p, M_k, M_k) array
+        Blocks of G, which has some volume along the orbit.
+    tangents, pulled : (c, M_k, p) arrays
+        C_a, and G C_a in the decoder of the atom.
+    """
+    if not len(tangents):
+        return covariance
+    along = np.tensordot(tangents, pulled, axes=([1, 2], [1, 2]))
+    inverse = np.linalg.pinv(0.5 * (along + along.T), hermitian=True)
+    taken: Array = np.einsum("cao,cd,dbo->oab", pulled, inverse, pulled, optimize=True)
+    return covariance - taken
+
+
 class Gauge:
     """The gauge at one state of the decoders.
 
@@ -162,6 +183,10 @@ class Gauge:
         for where, tangent in zip(self.places, self.tangents, strict=True):
             out[where] += self.weight * float(np.vdot(tangent, v[where])) * tangent
         return out
+
+    def of_atom(self, k: int) -> list[int]:
+        """Which tangents are those of atom k."""
+        return [a for a, (atom, _, _) in enumerate(self.symmetries) if atom == k]
 
     def half_trace(self, pulled: Sequence[Array]) -> tuple[Array, float]:
         """Gradient (M, p) in beta of half the trace of G w C C^T at fixed G, and the trace.

@@ -24,6 +24,7 @@ columns and the functions, not with the rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -100,42 +101,82 @@ class OutsideRows:
 class Outside:
     """U of one atom, or of the atoms of one kind (..), and its derivatives.
 
-    Attributes
+    Parameters
     ----------
-    value : float
-    data, blurred, prior, scales : (.., M, M) arrays
-        Derivatives in A, C, P and n P_.
-    scaling : float
-        Derivative in the log of a common factor of A and n_ D_i, at which C stays as it is.
+    A, C, P, G : (.., M, M) arrays
+        Gram matrices: G = A + P + n P_.
+    n_outputs : int
+        p.
     """
 
-    value: float
-    data: Array
-    blurred: Array
-    prior: Array
-    scales: Array
-    scaling: float
+    A: Array
+    C: Array
+    P: Array
+    G: Array
+    n_outputs: int
 
-    @classmethod
-    def of(cls, A: Array, C: Array, P: Array, G: Array, n_outputs: int) -> Self:
-        """Of Gram matrices (.., M, M): G = A + P + n P_, and p."""
-        half = 0.5 * max(n_outputs - A.shape[-1] + 1, 0)
-        N = A + 0.5 * C + SLIGHT * P
-        W = np.linalg.solve(N * (1.0 + ROUNDING * np.eye(A.shape[-1])), A)
-        back = W.swapaxes(-1, -2)
-        twice = A @ W
-        less = P + twice @ W
-        value = half * float((np.linalg.slogdet(less)[1] - np.linalg.slogdet(G)[1]).sum())
-        inner = np.linalg.inv(less)
-        around = W @ inner @ back
+    @property
+    def _half(self) -> float:
+        return 0.5 * max(self.n_outputs - self.A.shape[-1] + 1, 0)
+
+    @cached_property
+    def _known(self) -> Array:
+        """W = N^-1 A."""
+        N = self.A + 0.5 * self.C + SLIGHT * self.P
+        rounded = N * (1.0 + ROUNDING * np.eye(N.shape[-1]))
+        return np.asarray(np.linalg.solve(rounded, self.A), np.float64)
+
+    @cached_property
+    def _less(self) -> Array:
+        """P + X."""
+        return np.asarray(self.P + self.A @ self._known @ self._known)
+
+    @cached_property
+    def value(self) -> float:
+        """U."""
+        logs = np.linalg.slogdet(self._less)[1] - np.linalg.slogdet(self.G)[1]
+        return self._half * float(logs.sum())
+
+    @cached_property
+    def _inner(self) -> Array:
+        return np.asarray(np.linalg.inv(self._less), np.float64)
+
+    @cached_property
+    def _by_n(self) -> Array:
         # dX = dA W W + sym + W^T dA W - W^T dN W W - W^T W^T dN W
-        crossed = W @ around
-        by_n = -(crossed + crossed.swapaxes(-1, -2))
-        first = W @ W @ inner
-        known = half * np.linalg.inv(G)
-        data = half * (first + first.swapaxes(-1, -2) + around + by_n) - known
-        return cls(value, data, 0.5 * half * by_n, half * (inner + SLIGHT * by_n) - known, -known,
-                   float((data * A).sum()))
+        crossed = self._known @ self._around
+        return -(crossed + crossed.swapaxes(-1, -2))
+
+    @property
+    def _around(self) -> Array:
+        return np.asarray(self._known @ self._inner @ self._known.swapaxes(-1, -2))
+
+    @cached_property
+    def scales(self) -> Array:
+        """Derivative in n P_."""
+        return np.asarray(-self._half * np.linalg.inv(self.G))
+
+    @cached_property
+    def data(self) -> Array:
+        """Derivative in A."""
+        first = self._known @ self._known @ self._inner
+        moved = first + first.swapaxes(-1, -2) + self._around + self._by_n
+        return self._half * moved + self.scales
+
+    @property
+    def blurred(self) -> Array:
+        """Derivative in C."""
+        return 0.5 * self._half * self._by_n
+
+    @property
+    def prior(self) -> Array:
+        """Derivative in P."""
+        return self._half * (self._inner + SLIGHT * self._by_n) + self.scales
+
+    @property
+    def scaling(self) -> float:
+        """Derivative in the log of a common factor of A and n_ D_i, at which C stays as it is."""
+        return float((self.data * self.A).sum())
 
 
 @dataclass(frozen=True)
@@ -144,19 +185,33 @@ class OutsidePart:
 
     Attributes
     ----------
+    rows : OutsideRows
     terms : Outside
-    blocks : (n, q, q) in D_i
-    slopes : (n, d, M) in the slopes of the features
-    by_weight : (n,) in the logs of the rows' weights, at fixed A and D_i
     """
 
+    rows: OutsideRows
     terms: Outside
-    blocks: Array
-    slopes: Array
-    by_weight: Array
 
     @classmethod
     def of(cls, rows: OutsideRows, A: Array, P: Array, G: Array, n_outputs: int) -> Self:
-        """Of rows and Gram matrices as `Outside.of`."""
-        terms = Outside.of(A, rows.gram(), P, G, n_outputs)
-        return cls(terms, *rows.pulled(terms.blurred))
+        """Of rows and Gram matrices as those of `Outside`."""
+        return cls(rows, Outside(A, rows.gram(), P, G, n_outputs))
+
+    @cached_property
+    def _pulled(self) -> tuple[Array, Array, Array]:
+        return self.rows.pulled(self.terms.blurred)
+
+    @property
+    def blocks(self) -> Array:
+        """Derivative in D_i, (n, q, q)."""
+        return self._pulled[0]
+
+    @property
+    def slopes(self) -> Array:
+        """Derivative in the slopes of the features, (n, d, M)."""
+        return self._pulled[1]
+
+    @property
+    def by_weight(self) -> Array:
+        """Derivative in the logs of the rows' weights (n,), at fixed A and D_i."""
+        return self._pulled[2]

@@ -24,6 +24,7 @@ from reml_sae.models.sae.exact import (
     output_products,
     weighted_border,
 )
+from reml_sae.models.sae.gauge import at_its_phase
 from reml_sae.models.sae.outside import OutsidePart
 from reml_sae.models.sae.row_scales import MissingScales
 from reml_sae.models.sae.state import SAEState
@@ -223,7 +224,7 @@ class SAEPoint(SAEState):
         """Effective degrees of freedom of decoder k, and its covariance for every output.
 
         Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
-        (p, M_k, M_k).
+        (p, M_k, M_k), at its phase.
         """
         where = self.structure.layout.basis_slices[k]
         border_trace = self._selected_inverse.border_trace
@@ -235,7 +236,10 @@ class SAEPoint(SAEState):
             inverse = self._factor.border_inverse().reshape(size, size)[flat, flat]
             trace += float(np.vdot(self.decoder_prior.border("majorizer")[flat, flat], inverse))
         edf = (where.stop - where.start) * p - trace
-        return edf, self._factor.coefficient_covariance(where)
+        own = self.gauge.columns[self.gauge.of_atom(k)]
+        pulled = self._factor.apply_border_inverse(own) if len(own) else own
+        return edf, at_its_phase(self._factor.coefficient_covariance(where),
+                                 own[:, where], pulled[:, where])
 
     def score_moments(self) -> Array:
         """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p).
@@ -245,7 +249,7 @@ class SAEPoint(SAEState):
         assert self.precision is not None
         weight, structure = self.row_weight[:, None], self.structure
         jacobian, score = self.restrict(self.jacobian), self.score / np.sqrt(weight)
-        spread = weight[:, :, None] * np.linalg.solve(self.row_hessian("majorizer"), jacobian)
+        spread = weight[:, :, None] * (self.row_inverse @ jacobian)
         r, out = jacobian.shape[2], []
         for metric in range(structure.noise.n_metrics):
             own = structure.metrics == metric
@@ -260,7 +264,7 @@ class SAEPoint(SAEState):
 
     def sparse_backend(self) -> str | None:
         """The sparse Cholesky that ran for penalties that couple rows; None where none did."""
-        return self._factor.backend
+        return self._factor.backend if self.structure.couples_rows else None
 
     def explained(self) -> float:
         """Share of the null deviance that the fit explains; of a Gaussian, of the variance."""
@@ -307,11 +311,9 @@ class SAEPoint(SAEState):
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         trace = (self._selected_inverse if curvature == "majorizer"
                  else exact_trace(self)).border_trace
-        traces = self._traces(trace)
-        if curvature == "majorizer":
-            for k, part in self._outside.items():
-                traces[k] = traces[k] + 2.0 * part.terms.prior
-        return self.decoder_prior.precision_gradient(traces, adjoint.beta)
+        outside = {k: part.terms.prior for k, part in self._outside.items()
+                   if curvature == "majorizer"}
+        return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta, outside)
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

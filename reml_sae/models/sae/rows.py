@@ -249,7 +249,13 @@ def decrements_of(batch: RowBatch) -> RowResult:
     point, packed = batch.state(), PackedRows(batch.structure.carried)
     gradient = packed.pack(point.row_gradient())
     blocks = packed.pack_blocks(point.row_hessian("majorizer"))
-    square = (gradient * batched_solve_psd(blocks, gradient)).sum(axis=1)
+    known = np.linalg.slogdet(blocks)[0] > 0
+    step = np.empty_like(gradient)
+    step[known] = batched_solve_psd(blocks[known], gradient[known])
+    # on an atom of no size any coordinate is as good
+    step[~known] = np.einsum("nab,nb->na", np.linalg.pinv(blocks[~known], hermitian=True),
+                             gradient[~known])
+    square = (gradient * step).sum(axis=1)
     return RowResult((np.sqrt(np.maximum(square, 0.0)),))
 
 

@@ -6,7 +6,7 @@ import pytest
 from reml_sae import penalties as pen
 from reml_sae.manifolds import Circle, Euclidean
 from reml_sae.models import bind_penalty
-from reml_sae.models.sae.gauge import kept_symmetries, log_volume
+from reml_sae.models.sae.gauge import at_its_phase, kept_symmetries, log_volume
 from reml_sae.models.sae.mixture import Layout
 
 N, P = 6, 4
@@ -61,3 +61,25 @@ def test_volume_of_a_subgroup():
     one = kept(SPACE, pen.BlockSparsityPenalty(groups=[[0, 2], [1]]))
     assert log_volume([SPACE], all_three) == pytest.approx(np.log(8 * np.pi**2))
     assert log_volume([SPACE], one) == pytest.approx(np.log(2 * np.pi))
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1.0, 1e6])
+def test_a_covariance_at_its_phase_does_not_know_the_weight_of_the_gauge(weight):
+    """It is that of the complement of the orbit's tangents, from dense matrices."""
+    m, p, c = 4, 3, 2
+    rng = np.random.default_rng(5)
+    root, tangents = rng.normal(size=(m * p, m * p)), rng.normal(size=(c, m, p))
+    flat = tangents.reshape(c, -1).T
+    curvature = root @ root.T
+    free = np.linalg.svd(flat)[0][:, c:]
+    expected = free @ np.linalg.inv(free.T @ curvature @ free) @ free.T
+    G = np.linalg.inv(curvature + weight * flat @ flat.T)
+    found = at_its_phase(np.einsum("aobo->oab", G.reshape(m, p, m, p)), tangents,
+                         (G @ flat).T.reshape(tangents.shape))
+    np.testing.assert_allclose(found, np.einsum("aobo->oab", expected.reshape(m, p, m, p)),
+                               atol=1e-8)
+
+
+def test_an_atom_of_no_size_has_no_phase():
+    G, nothing = np.ones((3, 2, 2)), np.zeros((1, 2, 3))
+    np.testing.assert_array_equal(at_its_phase(G, nothing, nothing), G)

@@ -73,9 +73,9 @@ def test_derivatives(stack):
     def value(h, which):
         A, C, P, scales = (x + h * v * (i == which) for i, (x, v) in
                            enumerate(zip(at, moves, strict=True)))
-        return Outside.of(A, C, P, A + P + scales, 9).value
+        return Outside(A, C, P, A + P + scales, 9).value
 
-    found = Outside.of(at[0], at[1], at[2], at[0] + at[2] + at[3], 9)
+    found = Outside(at[0], at[1], at[2], at[0] + at[2] + at[3], 9)
     for which, slope in enumerate((found.data, found.blurred, found.prior, found.scales)):
         expected = (value(1e-5, which) - value(-1e-5, which)) / 2e-5
         assert np.vdot(slope, moves[which]) == pytest.approx(expected, rel=1e-7)
@@ -84,7 +84,7 @@ def test_derivatives(stack):
 def test_rows_that_know_nothing_leave_the_prior():
     """However little is known of a coordinate, the curvature stays between P and A + P."""
     A, P = np.diag([100.0, 50.0]), np.eye(2)
-    values = [Outside.of(A, blur * A, P, A + P, 2).value for blur in (0.0, 1.0, 1e3, 1e12)]
+    values = [Outside(A, blur * A, P, A + P, 2).value for blur in (0.0, 1.0, 1e3, 1e12)]
     assert values[0] == pytest.approx(0.0, abs=1e-5)
     assert np.all(np.diff(values) < 0.0)
     assert values[-1] == pytest.approx(-0.5 * np.log(101.0 * 51.0), rel=1e-6)
@@ -92,4 +92,4 @@ def test_rows_that_know_nothing_leave_the_prior():
 
 def test_an_atom_that_no_row_uses_lacks_nothing():
     none = np.zeros((3, 3))
-    assert Outside.of(none, none, np.eye(3), np.eye(3), 9).value == 0.0
+    assert Outside(none, none, np.eye(3), np.eye(3), 9).value == 0.0

@@ -7,8 +7,9 @@ from scipy.linalg import eigh
 from reml_sae import SAEManifold
 from reml_sae.engine import Theta, criterion
 from reml_sae.linalg import DenseCholesky
-from reml_sae.manifolds import Circle
+from reml_sae.manifolds import Circle, Sphere
 from reml_sae.models.sae.quadrature.width import HeldByPrior
+from reml_sae.models.sae.rows import row_decrements
 from tests.models.sae.systems import build
 
 
@@ -31,10 +32,19 @@ def test_nothing_changes_where_the_rows_hold_all():
         np.testing.assert_array_equal(same, found.inverse)
 
 
-def test_a_singular_curvature_costs_half_a_bit_and_no_covariance_exceeds_the_prior():
+def test_nor_where_a_decoder_is_hardly_wider_than_its_prior():
+    H, P = spectrum(4, 1.9, 0.5)
+    found = held(H, P)
+    np.testing.assert_allclose(found.half_logdet(), 0.5 * np.linalg.slogdet(H)[1], rtol=1e-12)
+    np.testing.assert_allclose(found.by_curvature, found.inverse)
+    shares = eigh(found.covariance, np.linalg.inv(P), eigvals_only=True)
+    np.testing.assert_allclose(shares, [0.5, 1.0])
+
+
+def test_a_singular_curvature_costs_a_bit_and_no_covariance_exceeds_the_prior():
     H, P = spectrum(1, 1e6, 3.0, 0.2)
     found, least = held(H, P), 0.5 * np.linalg.slogdet(P)[1]
-    apart = 0.5 * np.log(5.0) + 0.5 * np.log((1.0 + 1.0 / 9.0) / 2.0) - 0.5 * np.log(2.0)
+    apart = 0.5 * np.log(5.0) + 0.5 * np.log((1.0 + 4.0 / 9.0) / 4.0) - np.log(2.0)
     np.testing.assert_allclose(found.half_logdet() - least, apart, rtol=1e-6)
     shares = eigh(found.covariance, np.linalg.inv(P), eigvals_only=True)
     np.testing.assert_allclose(shares, [0.2, 1.0, 1.0], rtol=1e-2)
@@ -73,3 +83,13 @@ def test_a_saddle_that_symmetry_hides_is_left():
     beta[1:] = 0.0
     inner = criterion(model, rho, theta=Theta(theta.xi, beta), gradient=False).inner
     assert inner.converged and np.abs(inner.theta.beta[1:]).max() > 0.1
+
+
+def test_rows_of_an_atom_that_collapsed_are_at_their_modes():
+    """As a sphere of pure noise ends: no coordinate is better than another."""
+    model = build([Sphere(1)], n=20, p=3)
+    theta = model.initial_theta()
+    beta = theta.beta.copy()
+    beta[1:] = 0.0
+    found = row_decrements(model, Theta(theta.xi, beta), model.initial_rho())
+    np.testing.assert_allclose(found, 0.0, atol=1e-12)

@@ -15,7 +15,7 @@ import numpy as np
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import DenseCholesky
 from reml_sae.models.sae.decoder_prior import DecoderPrior
-from reml_sae.models.sae.gauge import Gauge, used_symmetries
+from reml_sae.models.sae.gauge import Gauge, at_its_phase, used_symmetries
 from reml_sae.models.sae.quadrature.parts import RowParts
 from reml_sae.models.sae.quadrature.width import HeldByPrior
 from reml_sae.models.sae.row_prior import GatePrior
@@ -184,7 +184,7 @@ class QuadraturePoint:
     def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
         """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
         return self.decoder_prior.precision_gradient(
-            self._traces(self._volume(curvature).by_prior), adjoint.beta)
+            self._traces(self._volume(curvature).by_prior), adjoint.beta, {})
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of decoders and gates, less the log number of equal modes."""
@@ -194,12 +194,15 @@ class QuadraturePoint:
         return value - self.structure.log_multiplicity, gradient + gates[1]
 
     def decoder_posterior(self, k: int) -> tuple[float, Array]:
-        """Effective degrees of freedom of decoder k, and its covariance (p, M_k, M_k)."""
+        """Effective degrees of freedom of decoder k; covariance (p, M_k, M_k) at its phase."""
         where, p = self.structure.layout.basis_slices[k], self.structure.shape[1]
         m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
         own = self._held.covariance[flat, flat]
         edf = m * p - float(np.vdot(own, self._prior("majorizer")[flat, flat]))
-        return edf, np.einsum("aobo->oab", own.reshape(m, p, m, p))
+        tangents = self.gauge.columns[self.gauge.of_atom(k), where]
+        pulled = (tangents.reshape(-1, m * p) @ own).reshape(tangents.shape)
+        return edf, at_its_phase(np.einsum("aobo->oab", own.reshape(m, p, m, p)),
+                                 tangents, pulled)
 
     @property
     def dispersion_energy(self) -> float:

@@ -16,6 +16,7 @@ from scipy.linalg import block_diag
 
 from reml_sae.engine.protocol import LogDeterminant, Theta
 from reml_sae.linalg import BlockInverse, BorderBlocks, NestedFactor
+from reml_sae.models.sae.gauge import at_its_phase
 from reml_sae.models.sae.outside import Outside, OutsidePart
 from reml_sae.models.sae.point import SAEPoint, explained_share
 from reml_sae.models.sae.row_prior import GatePrior
@@ -177,6 +178,7 @@ class SinglePoint(DecoderTerms):
                     out[k] = trace[:-1, :-1]
         return out
 
+    @cached_property
     def _gauge_pulled(self) -> list[Array]:
         """H^-1 times every tangent of the gauge, in the decoder of its atom."""
         found: dict[int, list[Array]] = {}
@@ -207,7 +209,7 @@ class SinglePoint(DecoderTerms):
         volume, volume_beta = self.gauge.volume()
         prior_beta, grad_rho, prior_trace = self.decoder_prior.half_trace_gradients(
             curvature, traces, np.zeros((0, 0)))
-        gauge_beta, gauge_trace = self.gauge.half_trace(self._gauge_pulled())
+        gauge_beta, gauge_trace = self.gauge.half_trace(self._gauge_pulled)
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         xi = self._tangent()
         beta = prior_beta + volume_beta + gauge_beta - correction_beta
@@ -303,14 +305,18 @@ class SinglePoint(DecoderTerms):
         """Effective degrees of freedom of decoder k, and its covariance for every output.
 
         Its p M_k coefficients less the trace of H^-1 times the curvature of its penalties, and
-        (p, M_k, M_k).
+        (p, M_k, M_k), at its phase.
         """
         trace = float(np.vdot(self.decoder_prior.curvature_grams[k], self._traces[k]))
         number, block = next((number, int(np.flatnonzero(kind.atoms[:, 0] == k)[0]))
                              for number, kind in enumerate(self.kinds)
                              if kind.is_open and k in kind.atoms)
-        size = self.structure.atoms[k].basis_size * self.structure.shape[1]
-        return size - trace, self._factor.nested.covariance(number, block)
+        m, p = self.structure.atoms[k].basis_size, self.structure.shape[1]
+        own, shape, size = self.gauge.of_atom(k), (-1, m, p), m * p
+        return size - trace, at_its_phase(
+            self._factor.nested.covariance(number, block),
+            np.reshape([self.gauge.tangents[a] for a in own], shape),
+            np.reshape([self._gauge_pulled[a] for a in own], shape))
 
     def score_moments(self) -> Array:
         """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p).
@@ -322,7 +328,7 @@ class SinglePoint(DecoderTerms):
         for kind, state in self._parts:
             weight = state.row_weight[:, None]
             score, jacobian = state.score / np.sqrt(weight), state.jacobian
-            spread = weight[:, :, None] * np.linalg.solve(state.row_hessian("majorizer"), jacobian)
+            spread = weight[:, :, None] * (state.row_inverse @ jacobian)
             for j, rows in kind.incidence:
                 Q = state.span[j]
                 within = np.tensordot(jacobian[rows], spread[rows], axes=([0, 1], [0, 1]))
@@ -396,10 +402,8 @@ class SinglePoint(DecoderTerms):
         if curvature == "exact":
             return SAEPoint(self.structure, self.theta, self.rho).precision_gradient(
                 adjoint, "exact")
-        traces = list(self._traces)
-        for k, own in self._by_atom(lambda terms: terms.prior).items():
-            traces[k] = traces[k] + 2.0 * own
-        return self.decoder_prior.precision_gradient(traces, adjoint.beta)
+        return self.decoder_prior.precision_gradient(
+            self._traces, adjoint.beta, self._by_atom(lambda terms: terms.prior))
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import BlockFactor, EliminatedRows, NestedBorder
-from reml_sae.models.sae.gauge import Gauge
+from reml_sae.models.sae.gauge import Gauge, at_its_phase
 from reml_sae.models.sae.outside import Outside
 from reml_sae.models.sae.scale import Scale, scale_terms
 from reml_sae.models.sae.single.kinds import Kind, kinds_of
@@ -164,7 +164,7 @@ class SummedPoint:
     def _outside(self, kind: KindSums) -> float:
         """U of the atoms of a kind."""
         A, own = kind.gram[:, :-1, :-1], np.stack([self._grams[k] for k in kind.atoms])
-        return Outside.of(A, kind.blur, own, A + self._priors(kind), self.beta.shape[1]).value
+        return Outside(A, kind.blur, own, A + self._priors(kind), self.beta.shape[1]).value
 
     @cached_property
     def _border(self) -> NestedBorder:
@@ -204,4 +204,16 @@ class SummedPoint:
         covariance = self._border.covariance(number, block)
         prior = self._prior(k, int(self.sums.kinds[number].counts[block]))
         size = self.structure.atoms[k].basis_size * self.beta.shape[1]
-        return float(size - np.einsum("oab,ba->", covariance, prior)), covariance
+        edf = float(size - np.einsum("oab,ba->", covariance, prior))
+        tangents, pulled = self._orbits[number]
+        return edf, at_its_phase(covariance, tangents[:, block], pulled[:, block])
+
+    @cached_property
+    def _orbits(self) -> list[tuple[Array, Array]]:
+        """Tangents (c, k, m, p) of the gauge of every kind, and S^-1 times each in its block."""
+        out = []
+        for number, kind in enumerate(self.sums.kinds):
+            tangents = np.einsum("cab,kbp->ckap", kind.generators, self.beta[kind.places[:, :-1]])
+            pulled = [self._border.own_inverse(number, own) for own in tangents]
+            out.append((tangents, np.reshape(pulled, tangents.shape)))
+        return out
