@@ -76,7 +76,7 @@ def _watched(kind: type) -> type:
 
     more: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__,
                             "__reduce__": lambda own: (watched, (plain(own),))}
-    if kind.__eq__ is not object.__eq__:
+    if any("__eq__" in vars(base) for base in kind.__mro__[:-1]):
         more |= {"__eq__": is_equal, "__hash__": kind.__hash__}
     return type(kind)(kind.__name__, (kind,), methods | more)
 

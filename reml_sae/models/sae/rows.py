@@ -230,7 +230,8 @@ def _sweep(batch: RowBatch, value: Array) -> tuple[Array, Array]:
         move = packed.unpack(np.where(np.isfinite(step), step, 0.0))[left]
         rest = batch.rows(left)
         rest = rest.at(rest.structure.move_rows(rest.theta.xi, move))
-        trial = rest.objectives()
+        with np.errstate(over="ignore"):  # a step to where the objective overflows is not better
+            trial = rest.objectives()
         better = trial < value[left]
         xi[left[better]], value[left[better]] = rest.theta.xi[better], trial[better]
         left = left[~better]
