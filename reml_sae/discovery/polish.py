@@ -24,10 +24,6 @@ from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
 
-INNER_TOL = 1e-5
-"""Newton decrement of the inner solves: V is then right to a small part of what a step must gain.
-"""
-
 
 def noise_gradient(
     model: SAEManifoldModel, parameters: Array, at: CriterionValue, curvature: Curvature
@@ -68,21 +64,20 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
         return None
     policy, scale = settings.policy.noise, np.sqrt(2.0 / len(base.Z))
     lowest, found = fitted.result.criterion, None
-    nearest = base.with_state(fitted.result.theta, fitted.result.rho)
+    theta = fitted.result.theta
 
     def value(x: Array) -> tuple[float, Array]:
-        nonlocal lowest, found, nearest
+        nonlocal lowest, found
         parameters = scale * x[n_rho:]
-        model = in_metric(nearest, nearest.theta, noise.at(parameters))
+        model = in_metric(base, theta, noise.at(parameters))
         rho = base.outer.clip(x[:n_rho])
         try:
-            at = criterion(model, rho, curvature="majorizer", tol=INNER_TOL)
+            at = criterion(model, rho, curvature="majorizer")
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.debug("no V there: %s", error)
             return np.inf, np.zeros_like(x)
         if at.inner.converged and at.value < lowest:
             lowest, found = at.value, model.with_state(at.inner.point.theta, rho)
-            nearest = found
         slope = scale * noise_gradient(model, parameters, at, "majorizer")
         return at.value, np.concatenate([at.gradient, slope])
 

@@ -30,11 +30,9 @@ FIRST_DAMPING = 1e-2
 FOLLOW_SWEEPS = 4
 ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
-SPARE = 0.1
-"""Of the tolerance, to which a step is solved at most."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
 """Decrement of a damped step below which negative curvature is looked for, and the relative
-residual of the solves that do."""
+residual of the solve that does."""
 
 
 class InnerStatus(Enum):
@@ -115,7 +113,7 @@ def solve_inner(
         check()
         moved: Theta | None = None
         try:
-            descent = _descent(point, damping, tol)
+            descent = _descent(point, damping)
         except NotPositiveDefiniteError:
             pass  # more damping
         else:
@@ -168,11 +166,8 @@ class _Descent:
     moves_rows: bool
 
 
-def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
+def _descent(point: InnerPoint, damping: float) -> _Descent:
     """The Newton step; under damping that of H + damping * diag(H).
-
-    It is solved no more accurately than brings the decrement to its tolerance; where it is there,
-    the solve only looks for negative curvature.
 
     Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
     leaves no gradient: one is looked for.
@@ -188,9 +183,9 @@ def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
     decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
     downhill: Theta | None = None
     if damping == 0.0:
-        enough = LOOKED_FOR if decrement <= tol else SPARE * tol / decrement
         result = preconditioned_cg(
-            point.hvp, factor, negative, rtol=min(0.1, max(decrement, enough)), max_iter=60)
+            point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
+        )
         step, downhill = result.x, result.negative_curvature
     elif decrement <= LOOK_AROUND:
         rng = np.random.default_rng(0)
