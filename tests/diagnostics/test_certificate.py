@@ -101,7 +101,7 @@ def test_groups_of_a_mixed_model_against_quadrature(family):
 def test_the_diagnostics_report_it():
     for n_atoms, message in ((1, "exact"), (2, "nats a row")):
         plant = planted_circles(60, 6, n_atoms, noise_sd=0.05)
-        model = rs.SAEManifold(n_atoms=n_atoms).fit(plant.Z)
+        model = rs.SAEManifold(n_atoms=n_atoms, n_init=1, noise="isotropic").fit(plant.Z)
         check = next(c for c in model.diagnostics_.checks if c.name == "row integrals")
         assert check.status == "pass"
         assert abs(check.figure) < 0.25
@@ -110,7 +110,7 @@ def test_the_diagnostics_report_it():
 
 def test_a_good_fit_is_told_nothing_of_tails():
     """Of 200 draws many rows have a k above 0.7, and their mean is right all the same."""
-    for seed in range(3):
+    for seed in range(2):
         plant = planted_circles(100, 6, 2, noise_sd=0.1, random_state=seed)
         fit = rs.SAEManifold(2, rs.manifolds.Circle(1), noise="isotropic", n_init=1).fit(plant.Z)
         check = next(c for c in fit.diagnostics_.checks if c.name == "row integrals")

@@ -13,6 +13,7 @@ from reml_sae.families.noise import (
     Diagonal,
     Factor,
     Isotropic,
+    PerAtom,
     best_noise,
     charged,
     most_rank,
@@ -56,6 +57,14 @@ def test_arrays_are_all_that_there_is(noise):
     again = NOISES.get(noise.kind).of(noise.arrays(), len(noise.shape))
     np.testing.assert_array_equal(again.shape, noise.shape)
     assert again.cost(50) == noise.cost(50)
+
+
+def test_text_of_a_noise_is_short():
+    factor = Factor.of_rank(factors(300, [40.0, 9.0, 3.5]), 3)
+    assert repr(factor) == "Factor(rank=3, p=300, ratios=[40, 9, 3.5])"
+    assert repr(PerAtom.alike(factor, 2)) == f"PerAtom({factor!r}, groups=[0, 0])"
+    wide = Diagonal.best(np.diag(np.geomspace(0.1, 10.0, 300)), 1000)
+    assert repr(wide) == "Diagonal(p=300, variances=0.1 .. 9.97)"
 
 
 def test_columns_that_do_not_vary():

@@ -73,6 +73,10 @@ class Diagonal(Noise):
         """``log_variances`` (p,) and ``spread`` (1,)."""
         return {"log_variances": self.log_variances, "spread": np.array([self.spread])}
 
+    def __repr__(self) -> str:
+        least, most = np.exp([self.log_variances.min(), self.log_variances.max()])
+        return f"Diagonal(p={len(self.log_variances)}, variances={least:.3g} .. {most:.3g})"
+
     @property
     def shape(self) -> Array:
         """Omega, (p, p)."""

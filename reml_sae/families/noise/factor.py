@@ -33,6 +33,8 @@ from reml_sae.typing import Array
 LEAST_RATIO = 1.0 + 1e-9
 PATIENCE = 5
 """Ranks in a row that do not fit better, after which no more are tried."""
+SHOWN = 6
+"""Ratios in the text that stands for a noise."""
 
 
 def most_rank(n_columns: int, n_rows: int) -> int:
@@ -107,6 +109,11 @@ class Factor(Noise):
     def arrays(self) -> dict[str, Array]:
         """``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
         return {"directions": self.directions, "ratios": self.ratios, "across": self.across}
+
+    def __repr__(self) -> str:
+        ratios = ", ".join(f"{ratio:.3g}" for ratio in self.ratios[:SHOWN])
+        more = ", .." if self.rank > SHOWN else ""
+        return f"Factor(rank={self.rank}, p={len(self.directions)}, ratios=[{ratios}{more}])"
 
     @property
     def rank(self) -> int:

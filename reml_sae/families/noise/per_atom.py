@@ -45,6 +45,9 @@ class PerAtom(RowNoise):
     groups: Index
     kind: ClassVar[str] = "per_atom"
 
+    def __repr__(self) -> str:
+        return f"PerAtom({', '.join(map(repr, self.noises))}, groups={self.groups.tolist()})"
+
     @classmethod
     def alike(cls, noise: Noise, n_atoms: int) -> Self:
         """One group of all atoms, in units of the root mean square of its rows."""

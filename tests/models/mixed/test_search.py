@@ -38,7 +38,7 @@ def crossed_counts(seed, family, slopes=False, method="Laplace", slope_sd=0.2):
 def test_crossed_counts_converge_to_what_can_be_reached(family, slopes):
     """The Laplace optimum is close to V of the joint mode, and no other start ends lower."""
     failed = []
-    for seed in range(6):
+    for seed in range(3):
         model = crossed_counts(seed, family, slopes)
         fit = rs.fit_reml(model)
         # of these V alone is asked
@@ -53,14 +53,14 @@ def test_crossed_counts_converge_to_what_can_be_reached(family, slopes):
 def test_singular_covariances_converge():
     """All means of a group share one effect: correlations of one, with two variances at zero."""
     converged = 0
-    for seed in range(6):
+    for seed in range(4):
         fit = rs.fit_reml(crossed_counts(seed, "poisson", True, slope_sd=0.0))
         plain = rs.fit_reml(crossed_counts(seed, "poisson", slope_sd=0.0))
         # the simpler model is nested, and the truth: five parameters gain a few nats at most
         assert plain.criterion - 15.0 < fit.criterion < plain.criterion + 0.01
         assert fit.converged or "raise max_outer" in fit.message
         converged += fit.converged
-    assert converged >= 4
+    assert converged >= 3
 
 
 def test_an_exhausted_budget_names_the_argument():

@@ -162,8 +162,8 @@ def test_the_last_fit_of_the_estimator_is_exact(assignment):
     """
     plant = planted_manifolds(240, 4, ["circle"] * 2, noise_sd=0.15, amplitude_sd=0.1,
                               random_state=4)
-    fit = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=assignment,
-                         n_init=1).fit(plant.Z)
+    fit = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=assignment, n_init=1,
+                         noise="isotropic").fit(plant.Z)
     assert fit.converged_ and fit.integration_ == "quadrature"
     assert "exact" in str(fit.diagnostics_.summary())
     model = fit.build_model(plant.Z)

@@ -38,7 +38,7 @@ def planted(K, integration):
     plant = planted_manifolds(14 * K, P, ["circle"] * K, noise_sd=0.4, offset=1.0,
                               amplitude_sd=0.1, imbalance=1.5, random_state=1)
     fit = rs.SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", n_init=1,
-                         integration=integration).fit(plant.Z)
+                         integration=integration, noise="isotropic").fit(plant.Z)
     model = fit.build_model(plant.Z).decided()
     return model, model.rho + 0.1
 

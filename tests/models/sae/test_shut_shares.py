@@ -51,7 +51,8 @@ def importance(model, theta, rho, rng):
 @pytest.mark.parametrize(("k", "noise"), [(2, 0.1), (3, 0.2), (5, 0.1)])
 def test_row_evidence_is_the_integral_over_shares_and_coordinates(k, noise):
     plant = planted_manifolds(40 * k, 2 * k, ["circle"] * k, noise_sd=noise, random_state=1)
-    fit = rs.SAEManifold(n_atoms=k, topology=Circle(1), n_init=1).fit(plant.Z)
+    fit = rs.SAEManifold(n_atoms=k, topology=Circle(1), n_init=1,
+                         noise="isotropic").fit(plant.Z)
     assert fit.converged_
     model, rho = fit.build_model(plant.Z), fit.rho_
     theta = criterion(model, rho, gradient=False).inner.theta
