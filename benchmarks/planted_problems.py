@@ -70,12 +70,17 @@ def plant(number):
                "offset": float(rng.choice([0.0, 1.0, 2.0])), "random_state": number}
     sd = float(rng.uniform(0.05, 0.5))
     gates = str(rng.choice(["softmax", "topk"]))
+    return *within_limit(number, names, n, p, sd, options), gates
+
+
+def within_limit(number, names, n, p, sd, options):
+    """A plant with so little noise that the oracle places it, its codes and their scores."""
     while True:
         made = planted_manifolds(n, p, names, noise_sd=sd, **options)
         codes = oracle(made, np.random.default_rng(number))
         scores = recovery_scores(made, codes)
         if scores.assignment_accuracy >= CLEAR and np.nanmax(scores.coordinate_error) <= PLACED:
-            return made, codes, scores, gates
+            return made, codes, scores
         sd *= QUIETER
         if sd < 1e-3:  # shapes that lie on each other: their centres are moved apart
             sd, options["offset"] = 0.2, options["offset"] + 1.0

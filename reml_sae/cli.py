@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with _terminated_as_interrupted():
-            return _run(options)
+            status = _run(options)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        # who read the output, such as `head`, has enough; Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.DONE
     except KeyboardInterrupt:
         print("reml-sae: interrupted before there was anything to keep", file=sys.stderr)
         return ExitStatus.INTERRUPTED
@@ -82,14 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=[loudness], help=help, **more)
 
-    command("demo", "fit the bundled calendar data and show the summary")
+    demo = command("demo", "fit the bundled calendar data and show the summary")
+    demo.add_argument("-o", "--out", help="folder for the fit and its report; it is made")
 
     fit = command("fit", "fit a matrix and write the artifact and a report",
                   epilog="exit status: 0 converged, 2 input that cannot be used, 3 not converged "
                   "(the best state is written), 130 interrupted")
     fit.add_argument("data", help="file.npy, file.safetensors, a folder or glob of shards, .zarr, "
                      ".arrow; PATH::NAME names a tensor or a column")
-    fit.add_argument("-k", "--n-atoms", type=_count_or_auto, help="number of atoms, or auto")
+    fit.add_argument("-k", "--n-atoms", type=_count_or_auto,
+                     help="number of atoms, or auto; 4 by default")
     fit.add_argument("--topology", nargs="+",
                      help="one name for all atoms, K names, or auto; V chooses the number of basis "
                      "functions, which --config can fix: topology = "

@@ -43,6 +43,9 @@ OPTIONS = tuple(inspect.signature(rs.SAEManifold).parameters)
 
 def demo(options: argparse.Namespace) -> None:
     """Fit the bundled calendar data and show where the weekdays sit."""
+    if options.out is not None:
+        check_folder(options.out, "--out")
+        _refuse_fit(Path(options.out) / FIT_FILE)
     data = datasets.load_weekdays()
     print(f"Fitting one circle to {data.description}:\n{len(data.Z)} rows of 7 weekdays in 20 "
           "sentences, each sentence's mean taken out, by\n"
@@ -60,6 +63,11 @@ def demo(options: argparse.Namespace) -> None:
     truth = 2.0 * np.pi * np.arange(7.0) / 7.0
     print(f"circular correlation with the calendar: {circular_correlation(means, truth):.3f}"
           f"   ({seconds:.1f} s)")
+    if options.out is not None:
+        folder = _save(model, Path(options.out))
+        names = [datasets.WEEKDAYS[day] for day in data.labels]
+        _write_report(model, folder, open_rows(data.Z, "data"), names, "weekdays")
+        print(f"\nwrote {folder / FIT_FILE}, {SUMMARY_FILE} and {REPORT_FILE}")
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -110,10 +118,15 @@ def _checkpoint(options: argparse.Namespace) -> Path:
     elif checkpoint.exists() and not options.resume:
         raise InputError(f"{str(checkpoint)!r} is of a fit that was stopped; add --resume to go on "
                          "with it, or --overwrite to begin anew")
-    elif there.exists() and not checkpoint.exists():
-        raise InputError(f"{str(there)!r} is a fit that was not stopped; name another folder, or "
-                         "add --overwrite to replace it")
+    elif not checkpoint.exists():
+        _refuse_fit(there, ", or add --overwrite to replace it")
     return checkpoint
+
+
+def _refuse_fit(path: Path, otherwise: str = "") -> None:
+    if path.exists():
+        raise InputError(f"{str(path)!r} is a fit that is done; name another folder"
+                         f"{otherwise}")
 
 
 def _is_worse(model: rs.SAEManifold, path: Path) -> bool:

@@ -13,6 +13,7 @@ __all__ = [
     "ArtifactError",
     "ConvergenceWarning",
     "DataWarning",
+    "ForeignKindError",
     "InnerConvergenceError",
     "InputError",
     "MissingDependencyError",
@@ -62,6 +63,13 @@ class NotPositiveDefiniteError(RemlSaeError, ArithmeticError):
 
 class InnerConvergenceError(RemlSaeError, ArithmeticError):
     """The inner solve (PIRLS) did not reach a stationary point."""
+
+
+class ForeignKindError(RemlSaeError, RuntimeError):
+    """A penalty, topology or family of others failed in the middle of a fit; the message names it.
+
+    `reml_sae.penalties.check_penalty` and `reml_sae.manifolds.check_manifold` tell more.
+    """
 
 
 class MissingDependencyError(RemlSaeError, ImportError):

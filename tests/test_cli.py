@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,9 +28,13 @@ def folder(tmp_path_factory):
     return base
 
 
-def test_demo(capsys):
-    assert main(["demo"]) == 0
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "week")]) == 0
     out = capsys.readouterr().out
+    model = rs.load(tmp_path / "week")
+    assert model.summary() in out and shows_rows(tmp_path / "week" / "report.html")
+    assert "Wednesday" in (tmp_path / "week" / "report.html").read_text()
+    assert main(["demo", "-o", str(tmp_path / "week")]) == 2
     assert "Wednesday" in out and "explained variance" in out and "circular correlation" in out
 
 
@@ -108,6 +113,22 @@ def test_penalties(capsys):
     assert [line.split()[0] for line in lines] == list(rs.penalties.registered_kinds())
     entropy = next(line for line in lines if line.startswith("softmax_assignment_sparsity "))
     assert entropy.split()[1] == "psi" and "w sum_i H(a_i)" in entropy
+
+
+def test_output_that_nobody_reads_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run([sys.executable, "-m", "reml_sae.cli", "penalties"], stdout=writer,
+                           stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert found.returncode == 0 and not found.stderr
+
+
+def test_help_names_the_default_number_of_atoms(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{rs.SAEManifold().n_atoms} by default" in said
 
 
 def test_one_penalty(capsys):

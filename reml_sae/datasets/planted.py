@@ -51,6 +51,10 @@ class Planted:
     support: NDArray[np.bool_]
     amplitudes: Array
 
+    def __repr__(self) -> str:
+        return (f"<Planted {', '.join(self.topologies)}: {len(self.Z)} rows, {self.Z.shape[1]} "
+                f"columns, noise sd {self.noise_sd:.4g}>")
+
     @property
     def explained_variance(self) -> float:
         """Share of the variance of Z that the planted signal explains."""

@@ -18,6 +18,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import laplace_certificate
 from reml_sae.diagnostics.check import Check, Status
 from reml_sae.diagnostics.noise import NoiseAccount, extreme_check, undescribed_check
+from reml_sae.diagnostics.places import check_places, left_out, place_nats, rows_are_gaussian
 from reml_sae.diagnostics.report import write_checks
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
 from reml_sae.errors import InputError, NotPositiveDefiniteError
@@ -34,12 +35,6 @@ LOW_TANGENT, LOWEST_TANGENT = 0.05, 0.005
 HIGH_COSINE = 0.98
 COVERAGE_BINS, COVERAGE_BINS_SURFACE, BULK = 12, 48, 1.2
 """Cells of a curve and of a surface; the bulk is within so many nats of the prior's mode."""
-PLACES, PLACES_SURFACE = 400, 2500
-"""Points of a curve and of a surface among which rows are placed."""
-FAR, UNSURE = 1.0, 0.1
-"""Distance, in radians or standard deviations, and probability of another place that counts."""
-MANY_UNSURE, MOST_UNSURE = 0.05, 0.1
-"""Share of the rows of an atom with such a place that is warned of, and that fails."""
 CERTIFIED_ROWS, LARGE_ERROR = 200, 0.25
 """Rows whose Laplace approximation is checked; the mean error, in nats, that is warned of."""
 EXACT_ENTRIES, EXACT_BORDER = 4_000_000, 512
@@ -65,6 +60,14 @@ class Diagnostics:
     figures: dict[str, float | int | str]
     trace: REMLTrace = field(repr=False)
     noise: NoiseAccount | None = None
+
+    def __repr__(self) -> str:
+        names = {status: [check.name for check in self.checks if check.status == status]
+                 for status in ("fail", "warn")}
+        said = "".join(f", {status}: {'; '.join(found)}" for status, found in names.items()
+                       if found)
+        passed = len(self.checks) - sum(map(len, names.values()))
+        return f"<Diagnostics: {passed} of {len(self.checks)} checks pass{said}>"
 
     @property
     def status(self) -> str:
@@ -141,10 +144,14 @@ def diagnose(
             t = result.theta.xi[rows, model.coordinate_columns(k)]
             checks.append(check_coverage(k, atom, t))
             checks.append(check_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
-            if _can_return(model, atom):
-                checks.append(check_places(k, atom, _nats(model, result, k, rows)))
+            if rows_are_gaussian(model) and not atom.is_flat:  # which never comes back
+                rows = rows[spread_index(len(rows), CERTIFIED_ROWS)]
+                checks.append(check_places(
+                    k, atom, place_nats(model, result.theta, result.rho, k, rows)))
     checks.append(_duplicates(model, result))
     checks.append(_laplace(model, result))
+    if model.assignment.is_mixture and rows_are_gaussian(model) and not model.by_quadrature:
+        checks.append(_left_out(model, result))
     figures, noise = _figures(model, result), None
     if model.family.has_dispersion:
         noise = NoiseAccount.of(model, result, second, figures[explained_name(model.family)])
@@ -195,54 +202,16 @@ def check_tangent(k: int, slopes: Array, dim: int) -> Check:
                  "smallest over largest tangent singular value, 5 % quantile")
 
 
-def _can_return(model: SAEManifoldModel, atom: Manifold) -> bool:
-    """Whether a curve may come back to where it was; a flat does not."""
-    return (not atom.is_flat and model.family.equal_weights and model.noise.n_metrics == 1
-            and not model.couples_rows)
-
-
-def _nats(model: SAEManifoldModel, result: FitResult, k: int, rows: NDArray[np.intp]) -> Array:
-    """Negative log posterior (n, G) of points on a grid of atom k, of a sample of its rows.
-
-    All else of the rows is held; up to a constant of every row.
-    """
-    atom, where = model.atoms[k], model.layout.basis_slices[k]
-    rows = rows[spread_index(len(rows), CERTIFIED_ROWS)]
-    part, beta = model.rows(rows), result.theta.beta
-    theta = Theta(result.theta.xi[rows], beta)
-    amplitudes, features = part.scaled_basis(theta)
-    features[:, where] = 0.0
-    centre = model.assignment.whole_constants(beta[where.start])
-    rest = part.working - features @ beta - centre
-    grid = place_grid(atom)
-    curve = atom.basis(grid) @ beta[where] - centre
-    own = amplitudes.a[:, k, None]
-    squares = own**2 * (curve**2).sum(axis=1) - 2.0 * own * (rest @ curve.T)
-    variance = model.family.dispersion(result.rho[model.outer.psi])
-    return np.asarray(0.5 * squares / variance + atom.prior_jet(grid, 0)[0])
-
-
-def place_grid(atom: Manifold) -> Array:
-    """Coordinates (G, d) among which the places of rows are looked for."""
-    return atom.grid(PLACES if atom.intrinsic_dim == 1 else PLACES_SURFACE)
-
-
-def check_places(k: int, atom: Manifold, nats: Array) -> Check:
-    """Share of rows that may be somewhere else on the atom, by their posteriors (n, G) on its grid.
-
-    A curve that comes back to where it was, or a surface that is folded or goes through itself,
-    gives rows two coordinates: neither is known.
-    """
-    grid = place_grid(atom)
-    weight = np.exp(nats.min(axis=1, keepdims=True) - nats)
-    weight /= weight.sum(axis=1, keepdims=True)
-    away = np.array([row @ (atom.distance(np.broadcast_to(grid[best], grid.shape), grid) > FAR)
-                     for row, best in zip(weight, nats.argmin(axis=1), strict=True)])
-    share = float((away > UNSURE).mean())
-    status: Status = "fail" if share > MOST_UNSURE else "warn" if share > MANY_UNSURE else "pass"
-    return Check(f"atom {k} places", status, share,
-                 f"share of rows that are {FAR:g} away on the {atom.name} with a probability above "
-                 f"{UNSURE:g}")
+def _left_out(model: SAEManifoldModel, result: FitResult) -> Check:
+    """What V lacks for coordinates that rows do not carry, of a sample of rows."""
+    rows = spread_index(len(result.theta.xi), CERTIFIED_ROWS)
+    error = float(left_out(model, result.theta, result.rho, rows).mean())
+    status: Status = "warn" if abs(error) > LARGE_ERROR else "pass"
+    return Check("coordinates left out", status, error,
+                 "nats a row that V lacks, for shares of atoms on which rows carry no coordinate: "
+                 f"by sums on grids of {len(rows)} rows" + (
+                     "; V would lack more, had the strength of the shares not been held"
+                     if any(key.target == "logits" for key in model.held) else ""))
 
 
 def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:

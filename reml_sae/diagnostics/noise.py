@@ -238,7 +238,7 @@ def undescribed_check(model: SAEManifoldModel, result: FitResult) -> Check:
         return Check(name, "warn", float(index.size),
                      f"{named_rows(index, len(weights))} hardly count, with weights of "
                      f"{weights[index[0]]:.2g} to {weights[index[-1]]:.2g}: they do not decide the "
-                     "fit; look at them, and fit more atoms if they have something in common",
+                     "fit",
                      tuple(map(int, index)))
     residual = model.Z - model.scaled_basis(result.theta)[1] @ result.theta.beta
     phi = model.family.dispersion(result.rho[model.outer.psi])
@@ -263,5 +263,4 @@ def check_distances(distance: Array, freedom: Array) -> Check:
         return Check(UNDESCRIBED, "pass", 0.0, "none: no row is farther from its curves than noise")
     return Check(UNDESCRIBED, "warn", float(index.size),
                  f"{named_rows(index, len(tail))} farther from the curves than noise "
-                 f"(chi-square p < {LEVEL:g} for all rows together): look at them; drop them, or "
-                 "fit more atoms if they have something in common", tuple(map(int, index)))
+                 f"(chi-square p < {LEVEL:g} for all rows together)", tuple(map(int, index)))

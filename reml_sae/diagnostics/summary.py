@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
+from reml_sae.diagnostics.check import Check
 from reml_sae.diagnostics.checks import explained_name
 from reml_sae.diagnostics.noise import noise_lines
+from reml_sae.diagnostics.report.advice import advice
 from reml_sae.families import Family, get_family
+
+WIDTH = 100
+"""Columns of the lines on checks."""
+LIMITS = {"infinite": "infinite: what it penalises is gone", "zero": "zero: it does nothing"}
+"""What a strength at a limit is."""
 
 
 def summary_text(model: Any) -> str:
@@ -33,7 +41,7 @@ def summary_text(model: Any) -> str:
         lines += ["", "Strengths (data scaled to unit root mean square):"]
     limits = dict(model.limits_)
     for name, value in model.strengths_.items():
-        note = f"  -> {limits[name]}" if name in limits else ""
+        note = f"  -> {LIMITS[limits[name]]}" if name in limits else ""
         lines.append(f"  {name:<48}{value:>12.4g}{note}")
     held = [term for term in model.penalties_ if not term.penalty.rho_count()]
     if held:
@@ -56,10 +64,18 @@ def summary_text(model: Any) -> str:
         f"{explained} {share:.4f}   V = {model.criterion_:.4f} nats",
         f"{status}: {model.message_} ({model.n_iter_} outer iterations)",
     ]
-    flagged = [check for check in model.diagnostics_.checks if check.status != "pass"]
-    for check in flagged:
-        lines.append(f"{check.status}: {check.name}: {check.message} ({check.figure:.3g})")
+    for check in model.diagnostics_.checks:
+        if check.status != "pass":
+            lines += _flagged(check)
     return "\n".join(lines)
+
+
+def _flagged(check: Check) -> list[str]:
+    """A check that does not pass: what was found, and what it asks the reader to do."""
+    found = f"{check.status}: {check.name} ({check.figure:.3g}): {check.message}"
+    todo = advice(check)
+    return ["", *wrap(found, WIDTH, subsequent_indent="      "),
+            *wrap(todo, WIDTH, initial_indent="   -> ", subsequent_indent="      ")]
 
 
 def _row_lines(model: Any) -> list[str]:

@@ -157,6 +157,7 @@ def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:
     digest = hashlib.sha256(repr((
         [atom.label for atom in model.atoms], model.noise.kind, model.outer.names,
         [(fingerprint(term.penalty), term.target, term.atom) for term in model.terms],
+        [(str(key), value) for key, value in model.held.items()],
         sorted((name, value) for name, value in options.items() if name not in others))).encode())
     for array in (theta.xi, theta.beta, model.initial_rho(), model.active):
         digest.update(np.ascontiguousarray(array).data)

@@ -38,6 +38,11 @@ class SearchRecord:
     policy: SearchPolicy = field(default_factory=SearchPolicy)
     seconds: float | None = None
 
+    def __repr__(self) -> str:
+        done = sum(move.accepted for move in self.moves)
+        time = "" if self.seconds is None else f", {self.seconds:.1f} s"
+        return f"<SearchRecord: {len(self.moves)} moves tried, {done} kept{time}>"
+
     def lines(self) -> list[str]:
         """Text for a summary; empty where nothing was searched."""
         lines = [f"  {n:>3} atoms            V = {value:.2f}" for n, value in self.n_atoms]
@@ -46,7 +51,7 @@ class SearchRecord:
             checked = ("" if np.isnan(choice.p_value)
                        else f"; permuted rows p = {choice.p_value:.2f}")
             lines.append(f"  atom {k}: {choice.manifold.name:<12}{best}{checked}")
-        lines += [f"  {move.kind} atom {move.atom}: {move.detail}; V {move.before:.2f} -> "
+        lines += [f"  {_named(move)}: {move.detail}; V {move.before:.2f} -> "
                   f"{move.after:.2f}, {_outcome(move)}" for move in self.moves]
         return ["", "Search (V of rough fits):", *lines] if lines else []
 
@@ -63,10 +68,10 @@ class SearchRecord:
     def checks(self) -> list[Check]:
         """What a reader must know of the atoms beside the checks of the fit."""
         nothing = [Check("atoms against none", "warn", move.before - move.after,
-                         f"nats by which V falls with {move.detail} in their place: they explain "
-                         "nothing") for move in self.no_atom]
+                         f"nats by which V falls with {move.detail} in their place")
+                   for move in self.no_atom]
         flats = [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
-                       f"nats by which V falls with {move.detail}: its curve is not needed")
+                       f"nats by which V falls with {move.detail}")
                  for move in self.flat_twins]
         return nothing + flats
 
@@ -90,6 +95,10 @@ class SearchRecord:
         return cls(tuple((int(n), float(value)) for n, value in values["n_atoms"]),
                    tuple(choices), tuple(MoveRecord(**item) for item in values["moves"]),
                    SearchPolicy.from_dict(values.get("policy", {})), values.get("seconds"))
+
+
+def _named(move: MoveRecord) -> str:
+    return move.kind if move.kind == "no atom" else f"{move.kind} atom {move.atom}"
 
 
 def _outcome(move: MoveRecord) -> str:

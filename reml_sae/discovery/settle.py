@@ -4,6 +4,10 @@ Between REML fits the rows search for better local minima and the active set is 
 are discrete, so they stay frozen inside a fit, and may lead up: V of what is returned is not above
 that of the fit that was given.
 
+Where rows mix atoms, V has the mean of a curve in the place of a coordinate that a row does not
+carry, and shares of such atoms cost nothing: a fit may slide to where all rows have some, as the
+strength of the entropy falls. Where V has fallen by less than it then lacks, that strength is held.
+
 `integrate_rows` ends a search whose rows were left to Laplace's method only for these choices.
 """
 
@@ -16,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from reml_sae.diagnostics.places import left_out, rows_are_gaussian
 from reml_sae.discovery.fitting import (
     Fitted,
     Settings,
@@ -27,11 +32,15 @@ from reml_sae.discovery.fitting import (
 from reml_sae.engine import FitResult, OuterStatus, REMLTrace, criterion_at
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
 from reml_sae.models import SAEManifoldModel
+from reml_sae.rows import spread_index
+from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
 
 UNSETTLED = "the outer iteration budget ran out before all rows had settled on their atoms"
 LOOSE = "the fit is loose: rows were still to move to other atoms"
+LOOKED_AT, LACKING = 200, 3.0
+"""Rows of which it is summed what V lacks; nats of it below which nothing has slid."""
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
 
 
@@ -68,8 +77,11 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
         rough &= many and number < policy.most_rough_rounds and left > settings.max_outer // 2
         loose = many and not rough and len(rounds) < policy.most_rounds - 1
         try:
-            result = _fit(model, settings, left, trace,
-                          rough_options(policy) if rough else _final(settings, loose))
+            if rough:
+                result = _fit(model, settings, left, trace, rough_options(policy))
+            else:
+                model, result = _fit_on(model, rho, min(lowest, fitted.result.criterion), settings,
+                                        trace, _final(settings, loose))
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
             logger.info("round %d was given up: %s", number, error)
             break
@@ -131,6 +143,34 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
     return _at_modes(Fitted(model, result).observed(), settings)
 
 
+def _fit_on(
+    model: SAEManifoldModel, rho: Array, before: float, settings: Settings, trace: REMLTrace,
+    options: dict[str, Any],
+) -> tuple[SAEManifoldModel, FitResult]:
+    """A REML fit from a state with this V, and its model: that where shares do not slide away."""
+    left = max(settings.max_outer - trace.n_counted, 0)
+    result = _fit(model, settings, left, trace, options)
+    left = settings.max_outer - trace.n_counted
+    if result.interrupted or left <= 0 or not _has_slid(model, result, before):
+        return model, result
+    logger.info("V fell by less than it lacks: the strengths of the shares are held")
+    shares = {key: value for key, value in model.outer.keyed(rho).items() if key.target == "logits"}
+    model = model.with_changes(held={**model.held, **shares})
+    return model, _fit(model, settings, left, trace, options)
+
+
+def _has_slid(model: SAEManifoldModel, result: FitResult, before: float) -> bool:
+    """Whether V has fallen by less than it lacks of coordinates that rows do not carry."""
+    fall = before - result.criterion
+    if (fall <= 0.0 or not model.assignment.is_mixture or not rows_are_gaussian(model)
+            or model.by_quadrature):
+        return False
+    n = len(result.theta.xi)
+    rows = spread_index(n, LOOKED_AT)
+    lacks = n * float(left_out(model, result.theta, result.rho, rows).mean())
+    return lacks > max(fall, LACKING)
+
+
 def _fit(
     model: SAEManifoldModel, settings: Settings, left: int, trace: REMLTrace,
     options: dict[str, Any],
@@ -161,7 +201,8 @@ def _not_above(
     logger.info("choices of rows led up from V = %.6f, which is fitted on as it is", min(values))
     model = lowest.model.with_state(lowest.result.theta, lowest.result.rho)
     try:
-        result = _fit(model, settings, left, trace, _final(settings))
+        model, result = _fit_on(model, lowest.result.rho, lowest.result.criterion, settings, trace,
+                                _final(settings))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("it was given up: %s", error)
         return _as_it_was(lowest, settings, OuterStatus.FAILED, UNUSABLE)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reml_sae.engine.protocol import Factor, Theta
+from reml_sae.engine.protocol import Theta
+from reml_sae.linalg import Factor
 
 
 @dataclass(frozen=True)

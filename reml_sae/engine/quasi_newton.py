@@ -300,9 +300,14 @@ def _groups(
 
 
 def limits(loop: Loop, rho: Array, value: CriterionValue) -> tuple[tuple[str, str], ...]:
-    """Strengths on a flat stretch of V: the prior alone sets their part of H, or nothing does."""
+    """Strengths on a flat stretch of V: the prior alone sets their part of H, or nothing does.
+
+    Those that are held are no limits.
+    """
     found = []
     for j, name in enumerate(loop.outer.names):
+        if loop.outer.bounds[j, 0] == loop.outer.bounds[j, 1]:
+            continue
         if rho[j] >= loop.outer.bounds[j, 1] or _is_infinite(value, np.array([j]))[0]:
             found.append((name, "infinite"))
         elif rho[j] <= loop.outer.bounds[j, 0]:

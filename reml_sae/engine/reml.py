@@ -70,6 +70,10 @@ class FitResult:
     n_iter: int
     detail: str = ""
 
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else f"NOT CONVERGED ({self.message})"
+        return f"<FitResult: V = {self.criterion:.4f} nats, {state}>"
+
     @property
     def converged(self) -> bool:
         """Whether the fit is at an optimum of V.

@@ -61,6 +61,11 @@ class REMLTrace:
 
     rows: list[TraceRow] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        ends = (f": V = {self.rows[0].criterion:.4f} -> {self.rows[-1].criterion:.4f} nats"
+                if self.rows else "")
+        return f"<REMLTrace of {len(self)} outer iterations{ends}>"
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -67,6 +67,7 @@ def _secular(values: Array, along: Array, radius: float) -> Array:
     def excess(multiplier: float) -> float:
         return 1.0 / radius - 1.0 / float(np.linalg.norm(along / (values + multiplier)))
 
-    most = least + float(np.linalg.norm(along)) / radius
+    # twice what the bound needs: at a tiny radius rounding would put the root beyond it
+    most = least + 2.0 * float(np.linalg.norm(along)) / radius
     multiplier = brentq(excess, least, most, xtol=1e-14 * most, rtol=1e-12)
     return -along / (values + multiplier)

@@ -16,6 +16,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.diagnostics import Diagnostics, diagnose, looks_at_shape
 from reml_sae.discovery.encode import Remembered, encode, remember
 from reml_sae.discovery.fitting import Fitted
+from reml_sae.discovery.judge import MoveRecord
 from reml_sae.discovery.metric import posterior_moments
 from reml_sae.discovery.pursuit import atom_grid
 from reml_sae.discovery.record import SearchRecord
@@ -216,28 +217,37 @@ class FittedSAE:
 
     def remarks(self) -> list[str]:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""
-        out = [f"{move.kind}: {move.detail}; V fell from {move.before:.4f} to {move.after:.4f}"
+        out = [f"changed by the search, {move.kind}: {move.detail}; with that V is {_by(move)}"
                for move in self.search.moves
                if move.accepted and move.kind not in ("reshape", "exchange", "regroup", "resize",
                                                       "restart")]
         flat = all(atom.topology.is_flat for atom in self.atoms)
-        otherwise = ("noise='isotropic', which leaves directions to flat atoms, or " if flat
+        otherwise = ("; noise='isotropic' leaves directions to flat atoms" if flat
                      and self.units.noise.kind != "isotropic" else "")
-        out += ["the atoms explain nothing that the noise does not: V would go from "
-                f"{move.before:.4f} to {move.after:.4f} with {move.detail} in their place. They "
-                f"were kept as asked; use {otherwise}n_atoms='auto'"
+        out += [f"the atoms explain nothing: with {move.detail} and noise in their place V is "
+                f"{_by(move)}. Do not interpret them. They were kept because their number was "
+                f"asked for; n_atoms='auto' keeps those alone that are needed{otherwise}"
                 for move in self.search.no_atom]
-        out += [f"atom {move.atom} is no better than a flat: V would go from {move.before:.4f} to "
-                f"{move.after:.4f} with {move.detail}. It was kept as asked; set demote=True, name "
-                "the flat as its topology, or raise n_init if you know that it is curved"
+        out += [f"atom {move.atom} is no better than a flat: with one in its place "
+                f"({move.detail}) V is {_by(move)}. It was kept because its shape was asked for; "
+                "demote=True makes it flat, and a larger n_init looks harder for a curve where you "
+                "know that there is one"
                 for move in self.search.flat_twins]
         idle = [check.name.removesuffix(" occupancy") for check in self.diagnostics.checks
                 if check.name.endswith("occupancy") and check.status == "fail"]
         if self.diagnostics.noise is not None and self.diagnostics.noise.at_floor:
-            out.append("Z has no noise: the curves explain the rows up to rounding, and the "
-                       "dispersion is at its floor. Do not compare V with that of fits that leave "
-                       "noise")
+            out.append("Z has no noise: the curves go through its rows up to rounding. Codes and "
+                       "curves are right, but V is at a limit: do not compare it with that of "
+                       "fits that leave noise")
         if idle:
-            out.append(f"{', '.join(idle)} carries nothing; fit fewer atoms, or use "
+            out.append(f"hardly any row uses {', '.join(idle)}; fit fewer atoms, or use "
                        "n_atoms='auto'")
         return out
+
+
+def _by(move: MoveRecord) -> str:
+    """How V changes with what a move proposes, in words."""
+    fall = move.before - move.after
+    if fall > 0.0:
+        return f"{fall:.1f} nats lower, which is better"
+    return f"only {-fall:.1f} nats higher, too little to tell"

@@ -72,6 +72,8 @@ class Metrics:
                 f"explained variance {self.explained_variance:.4f}, mse {self.mse:.4g}\n"
                 f"dead atoms: {dead}")
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class LinearComparison:
@@ -140,6 +142,8 @@ class LinearComparison:
             f"explained variance about the mean of {self.n_rows} rows; S..S+1: on the straight "
             "line between linear codes of S and of S + 1 atoms a row"])
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True, eq=False)
 class TopRows:
@@ -165,6 +169,8 @@ class TopRows:
         for row, amplitude, t in zip(self.index, self.amplitudes, self.coordinates, strict=True):
             lines.append(f"{row:>8}{amplitude:>12.4g}  {' '.join(f'{x:.4g}' for x in t)}")
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def top_rows(codes: Codes, k: int, n: int) -> TopRows:

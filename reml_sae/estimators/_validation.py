@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reml_sae import penalties as pen
-from reml_sae.answers import is_foreign
+from reml_sae.answers import answering
 from reml_sae.assignments import Assignment
 from reml_sae.engine import TraceRow
 from reml_sae.errors import InputError, located
@@ -181,13 +181,7 @@ def resolve_topology(
 
 def _manifold(topology: Any, place: str) -> Manifold:
     """The manifold of a name, a configuration or an object, which answers where it is foreign."""
-    atom = get_manifold(topology)
-    if is_foreign(atom):
-        try:
-            manifold_answers(atom)
-        except InputError as error:
-            raise InputError(f"{place}: {error}") from error.__cause__
-    return atom
+    return answering(get_manifold(topology), place, manifold_answers)
 
 
 def _leaves_size_open(topology: Any, atom: Manifold) -> bool:
@@ -212,12 +206,7 @@ def read_penalties(penalties: Sequence[Any] | None) -> list[pen.Penalty] | None:
             item = pen.from_config(dict(item), path=f"penalties[{index}]")
         if not isinstance(item, pen.Penalty):
             raise InputError(f"penalties[{index}] must be a Penalty or a dict, got {item!r}")
-        if is_foreign(item):
-            try:
-                penalty_answers(item)
-            except InputError as error:
-                raise InputError(f"penalties[{index}]: {error}") from error.__cause__
-        out.append(item)
+        out.append(answering(item, f"penalties[{index}]", penalty_answers))
     return out
 
 

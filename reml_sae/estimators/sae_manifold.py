@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from reml_sae.answers import answering
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.metric import MetricRows
@@ -43,6 +44,7 @@ from reml_sae.estimators._validation import (
 )
 from reml_sae.estimators._warm_start import present_fit, structure_of
 from reml_sae.families import Family, get_family, with_row_noise
+from reml_sae.families._answers import check_answers as family_answers
 from reml_sae.io import RowSource, open_rows, read_matrix
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
@@ -334,6 +336,7 @@ class SAEManifold(TopologyParameters, Reading):
         (n, p), least = data.shape, structure.n_atoms or 1
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
+        family = answering(family, "family", partial(family_answers, data=data))
         noise, per_atom = resolve_noise(
             self.noise, family, self._assignment(max(least, int(self.n_active))), (n, p))
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, xlogy
 
 from reml_sae.errors import InputError
-from reml_sae.families._base import Array, Family
+from reml_sae.families._base import Family
 from reml_sae.families._checks import check_counts, check_order, refuse
 from reml_sae.families._special import LOG_2PI, stirling_error
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True, eq=False)

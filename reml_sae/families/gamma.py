@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from reml_sae.families._base import Array, ScaledFamily
+from reml_sae.families._base import ScaledFamily
 from reml_sae.families._checks import check_finite, check_order, refuse
 from reml_sae.families._special import (
     EXP_LIMIT,
@@ -24,6 +24,7 @@ from reml_sae.families._special import (
     exp_limited,
     stirling_error,
 )
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

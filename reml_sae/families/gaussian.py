@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.families._base import Array, ScaledFamily
+from reml_sae.families._base import ScaledFamily
 from reml_sae.families._checks import check_finite, check_order, refuse
 from reml_sae.families._special import LOG_2PI
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

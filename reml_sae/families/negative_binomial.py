@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from reml_sae.families._base import Array, Family
+from reml_sae.families._base import Family
 from reml_sae.families._checks import check_counts, check_order
 from reml_sae.families._special import (
     EXP_LIMIT,
@@ -32,6 +32,7 @@ from reml_sae.families._special import (
     stirling_error,
 )
 from reml_sae.families.poisson import count_constant
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reml_sae.families._base import Array, Family
+from reml_sae.families._base import Family
 from reml_sae.families._checks import check_counts, check_order
 from reml_sae.families._special import EXP_LIMIT, LOG_2PI, exp_limited, stirling_error
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)

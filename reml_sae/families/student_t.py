@@ -20,9 +20,10 @@ from typing import ClassVar
 import numpy as np
 
 from reml_sae.errors import InputError
-from reml_sae.families._base import UNIT_FREE_BOX, Array, Family
+from reml_sae.families._base import UNIT_FREE_BOX, Family
 from reml_sae.families._checks import check_finite, check_order
 from reml_sae.families._special import LOG_2PI, digamma_error, stirling_error
+from reml_sae.typing import Array
 
 FIRST_DF = 5.0
 NORMAL_CONSISTENT = 1.4826

@@ -32,12 +32,12 @@ from reml_sae.families._base import (
     GAUSSIAN_STEP,
     LOG_DISPERSION,
     UNIT_FREE_BOX,
-    Array,
     Family,
     ScaledFamily,
 )
 from reml_sae.families._checks import check_finite, check_order
 from reml_sae.families._special import LOG_2PI, digamma_error, stirling_error
+from reml_sae.typing import Array
 
 LOG_DF = "log_df"
 DF_BOX = (0.5, 1e6)

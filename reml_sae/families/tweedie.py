@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from reml_sae.errors import InputError
-from reml_sae.families._base import LOG_DISPERSION, UNIT_FREE_BOX, Array, ScaledFamily
+from reml_sae.families._base import LOG_DISPERSION, UNIT_FREE_BOX, ScaledFamily
 from reml_sae.families._checks import check_finite, check_order, refuse
 from reml_sae.families._special import (
     EXP_LIMIT,
@@ -49,6 +49,7 @@ from reml_sae.families._special import (
     expm1_limited,
     stirling_error,
 )
+from reml_sae.typing import Array
 
 TAIL = 9.0
 """Half-width of the summed window in standard deviations of the terms' peak: exp(-40)."""

@@ -19,7 +19,8 @@ def check_answers(manifold: Manifold) -> None:
     InputError
         Naming the topology and the method, where it raises, has another shape or is not finite.
     """
-    asked = Asked(manifold, manifold.name, "reml_sae.manifolds.check_manifold")
+    asked = Asked(manifold, manifold.name,
+                  "reml_sae.manifolds.check_manifold compares it with what is asked for")
     d, size = manifold.latent_dim, manifold.basis_size
     grid = asked.answer("grid", POINTS)
     n = len(grid) if np.ndim(grid) else 0

@@ -24,7 +24,8 @@ def check_answers(penalty: Penalty) -> None:
     InputError
         Naming the kind and the method, where it raises, has another shape or is not finite.
     """
-    asked = Asked(penalty, penalty.KIND_TAG, "reml_sae.penalties.check_penalty")
+    asked = Asked(penalty, penalty.KIND_TAG,
+                  "reml_sae.penalties.check_penalty compares it with what is asked for")
     count = penalty.rho_count()
     rho = asked.array("initial_rho", (count,))
     asked.array("rho_bounds", (count, 2))

@@ -32,10 +32,10 @@ import scipy.sparse as sp
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields, _gram
 from reml_sae.penalties._base import PenaltyTier
-from reml_sae.penalties._gram import Directions, GramPenalty, Index, Matrix
+from reml_sae.penalties._gram import Directions, GramPenalty, Matrix
 from reml_sae.penalties._matrix import Held
 from reml_sae.penalties._registry import register
-from reml_sae.typing import Array, Curvature
+from reml_sae.typing import Array, Curvature, Index
 
 FLOOR = 1e-50
 """Added to the squared norm of every decoder, so that two zero decoders count as incoherent."""

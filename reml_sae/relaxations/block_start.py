@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from reml_sae.errors import InputError
-from reml_sae.relaxations.block_frames import TINY, similarity
+from reml_sae.relaxations.axes import TINY
+from reml_sae.relaxations.block_frames import similarity
 from reml_sae.relaxations.block_ksvd import BlockFit
 from reml_sae.typing import Array, Index, Mask
 

@@ -24,9 +24,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from reml_sae.linalg import single_threaded
-from reml_sae.relaxations.axes import leading_axes, sample_rows
+from reml_sae.relaxations.axes import TINY, leading_axes, sample_rows
 from reml_sae.relaxations.block_frames import (
-    TINY,
     candidate_frames,
     distinct,
     energies,

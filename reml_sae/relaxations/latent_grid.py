@@ -25,11 +25,10 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
-from reml_sae.relaxations.axes import sample_rows
+from reml_sae.relaxations.axes import TINY, sample_rows
 from reml_sae.relaxations.graphs import eigenmap
 from reml_sae.relaxations.grid_mixture import (
     FLOOR,
-    TINY,
     Grid,
     Moments,
     State,

@@ -6,7 +6,8 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import checks
-from reml_sae.diagnostics.checks import check_coverage, check_places, place_grid
+from reml_sae.diagnostics.checks import check_coverage
+from reml_sae.diagnostics.places import check_places, place_grid
 from reml_sae.manifolds import Circle
 
 DATA = planted_circles(150, 6, 1)

@@ -99,10 +99,18 @@ def test_rows_stand_where_they_are(full, model):
 
 def test_table_and_cards_stand_in_the_order_of_evidence(full, model):
     page, data = page_of(full)
+    links = [link for link in page.links if link.startswith("#atom-")]
     order = [f"#atom-{k}" for k in np.argsort([-atom.evidence for atom in model.atoms_])]
-    assert page.links[:3] == order
+    assert links[:3] == order
     assert [f"#atom-{card['atom']}" for card in data["cards"]] == order
     assert 'aria-sort="descending"><button type="button">evidence' in full.read_text()
+
+
+def test_links_lead_to_the_sections(full):
+    page, _ = page_of(full)
+    assert [link for link in page.links if link.startswith("#section-")] == [
+        f"#section-{name}" for name in (
+            "atoms", "cards", "residuals", "noise", "checks", "trace", "summary")]
 
 
 def test_the_time_is_that_of_the_whole_fit(full, model):

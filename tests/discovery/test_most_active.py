@@ -57,7 +57,7 @@ def test_every_row_of_a_fit_uses_n_active_atoms():
     n_active = 5
     data = planted_manifolds(36, 12, ["circle"] * 6, n_active=n_active)
     model = rs.SAEManifold(n_atoms=6, topology=Circle(1), assignment="topk", n_active=n_active,
-                           n_init=1, max_outer=1).fit(data.Z)
+                           n_init=1, max_outer=1, noise="isotropic").fit(data.Z)
     assert model.assignment_.n_active == n_active
     for codes in (model.codes_, model.encode(data.Z[:7])):
         assert (codes.gates.sum(axis=1) == n_active).all()

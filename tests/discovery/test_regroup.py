@@ -9,7 +9,7 @@ from reml_sae.discovery.codes import Candidate, hard_shares
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.discovery.starts.registry import find_code_starts
 
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 def problem(seed):
@@ -37,7 +37,8 @@ def accuracy(seed, assignment, monkeypatch):
     plant = problem(seed)
     monkeypatch.setattr("reml_sae.discovery.first_fit.find_code_starts",
                         in_halves(plant, assignment))
-    model = rs.SAEManifold(n_atoms=3, assignment=assignment, noise="isotropic").fit(plant.Z)
+    model = rs.SAEManifold(n_atoms=3, assignment=assignment, noise="isotropic",
+                           n_init=1).fit(plant.Z)
     return model, recovery_scores(plant, model.codes_).assignment_accuracy
 
 

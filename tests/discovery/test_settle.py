@@ -6,13 +6,14 @@ from functools import cache
 import numpy as np
 import pytest
 
-from reml_sae.datasets import planted_mixture
+from reml_sae.datasets import planted_manifolds, planted_mixture
+from reml_sae.diagnostics.places import left_out
 from reml_sae.discovery import settle
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import SearchPolicy, SettlePolicy
 from reml_sae.engine import Theta, criterion
-from reml_sae.manifolds import Circle
+from reml_sae.manifolds import Circle, get_manifold
 from tests.discovery.test_discovery import settings, standardised
 
 SEEDS, SLACK = range(2), 0.1
@@ -51,3 +52,16 @@ def test_v_is_not_above_the_start(choose, curvature, monkeypatch):
         found = settle.settle(given, replace(settings(COLUMNS), curvature=curvature,
                                             policy=policy))
         assert value(found, curvature) <= value(given, curvature) + SLACK
+
+
+def test_shares_that_cost_nothing_are_not_taken():
+    """Crossing atoms in much noise: V falls as all rows mix, on coordinates that none carries."""
+    atoms = [get_manifold("plane"), get_manifold("circle")]
+    for seed in (2, 3):
+        made = planted_manifolds(40, 4, ["plane", "circle"], noise_sd=0.3, random_state=seed)
+        rows, rng = MetricRows.isotropic(standardised(made.Z)), np.random.default_rng(seed)
+        own = replace(settings(4), n_init=1)
+        found = settle.settle(fit_starts(rows, atoms, own, rng), own)
+        lacks = left_out(found.model, found.result.theta, found.result.rho, np.arange(40)).sum()
+        assert abs(lacks) < settle.LACKING
+        assert found.result.converged

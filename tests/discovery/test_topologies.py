@@ -46,7 +46,7 @@ def test_a_shape_that_was_asked_for_stays_and_is_named(asked):
 
 
 def test_a_flat_is_demoted_where_that_is_asked_for():
-    with pytest.warns(DataWarning, match="demote: circle"):
+    with pytest.warns(DataWarning, match="changed by the search, demote: circle"):
         model = rs.SAEManifold(n_atoms=1, demote=True).fit(no_ring(1))
     assert model.atoms_[0].topology.name == "euclidean"
     assert any(move.accepted for move in model.search_.moves)

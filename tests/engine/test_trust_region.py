@@ -55,3 +55,15 @@ def test_a_blocked_parameter_does_not_stop_the_others():
     g, H = np.array([-1.0, 1e-3]), np.array([[1.0, -0.5], [-0.5, 1.0]])
     step = boxed_step(g, H, 1.0, np.array([-5.0, -5.0]), np.array([0.0, 5.0]))
     np.testing.assert_allclose(step, [0.0, -1e-3], rtol=1e-12)
+
+
+def test_a_radius_of_any_size_is_kept():
+    """Rounding puts the root of the secular equation on either side of its bound."""
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        n = rng.integers(1, 4)
+        curvature, radius = 10.0 ** rng.uniform(-6, 9, n), 10.0 ** rng.uniform(-16, -3)
+        slope = rng.normal(size=n) * 10.0 ** rng.uniform(-6, 6)
+        step = boxed_step(slope, np.diag(curvature), radius, np.full(n, -np.inf),
+                          np.full(n, np.inf))
+        assert np.linalg.norm(step) <= radius * (1.0 + 1e-6)

@@ -1,8 +1,10 @@
 """The face: scikit-learn conventions, atoms, persistence, trace, diagnostics."""
 
+import copy
 import io
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from sklearn.base import clone
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
+from reml_sae.diagnostics.report.advice import ADVICE
 from reml_sae.errors import InputError
 
 DATA = planted_circles(100, 8, 2, noise_sd=0.05, random_state=2)
@@ -185,6 +188,27 @@ def test_summary_says_what_a_reader_needs(model):
     text = model.summary()
     for word in ("explained variance", "noise sd", "edf", "V =", "converged", "circle"):
         assert word in text
+
+
+def test_what_a_terminal_shows_of_results_is_short(model):
+    shown = {name: repr(item) for name, item in (
+        ("trace", model.trace_), ("search", model.search_), ("checks", model.diagnostics_),
+        ("metrics", model.metrics(DATA.Z)), ("top", model.top_rows(0)), ("data", DATA),
+        ("model", model.build_model(DATA.Z)))}
+    assert all(len(text) < 600 and "array(" not in text for text in shown.values())
+    n = len(model.diagnostics_.checks)
+    assert f"{n} of {n} checks pass" in shown["checks"] and "bits a row" in shown["metrics"]
+
+
+def test_the_summary_says_what_to_do_about_a_check_that_does_not_pass(model):
+    checks = [replace(check, status="warn") if check.name == "atom 1 coverage" else check
+              for check in model.diagnostics_.checks]
+    other = copy.copy(model)
+    other.diagnostics_ = replace(model.diagnostics_, checks=tuple(checks))
+    found = " ".join(other.summary().split())
+    assert "warn: atom 1 coverage" in found and f"-> {ADVICE['coverage']}" in found
+    assert "\n   ->" not in model.summary()
+    assert "warn: atom 1 coverage" in repr(other.diagnostics_)
 
 
 def test_log_lines_without_a_terminal(caplog):

@@ -1,6 +1,8 @@
 """What others wrote and hands in is named where it raises, has another shape or is not finite."""
 
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import ClassVar
 
 import numpy as np
@@ -8,11 +10,14 @@ import pytest
 
 import reml_sae as rs
 from reml_sae import penalties as pen
+from reml_sae.answers import watched
 from reml_sae.datasets import planted_manifolds
-from reml_sae.errors import InputError
+from reml_sae.errors import ForeignKindError, InputError
+from reml_sae.families import Poisson
 from reml_sae.manifolds import Circle
 
 Z = planted_manifolds(60, 4, ["plane"], noise_sd=0.1).Z
+COUNTS = np.random.default_rng(0).poisson(np.exp(1.0 + Z))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +120,74 @@ def test_a_basis_is_named(jet, message):
         rs.SAEManifold(n_atoms=1, topology=atom).fit(Z)
 
 
+class OwnPoisson(Poisson):
+    """Counts of another package."""
+
+
+@pytest.mark.parametrize("fault", ["raises", "nan", "shape", "none"])
+@pytest.mark.parametrize("method", ["initial_eta", "deviance", "loss_eta", "weight", "psi_bounds"])
+def test_a_family_is_named(method, fault):
+    if (method, fault) == ("psi_bounds", "nan"):
+        pytest.skip("no number is none of its answers")
+    family = spoiled(OwnPoisson, method, fault)()
+    with pytest.raises(InputError, match=rf"family: poisson.{method} .*families.Family says"):
+        rs.SAEManifold(n_atoms=1, topology="plane", family=family).fit(COUNTS[:30])
+
+
+def not_a_number(found):
+    return tuple(map(not_a_number, found)) if isinstance(found, tuple) else np.nan * found
+
+
+LATER = {"raises": (raises, "raised ZeroDivisionError in the middle of a fit: their own fault"),
+         "nan": (lambda own, *arguments: not_a_number(own(*arguments)),
+                 "returned nan in the middle of a fit")}
+
+
+def spoiled_later(kind, method, fault, calls):
+    """A class like ``kind`` with a fault in one method from so many calls on."""
+    own, number = getattr(kind, method), count()
+
+    def method_of(self, *arguments):
+        def sound(*rest):
+            return own(self, *rest)
+        return LATER[fault][0](sound, *arguments) if next(number) >= calls else sound(*arguments)
+
+    return type("Spoiled", (kind,), {method: method_of})
+
+
+@pytest.mark.parametrize("fault", LATER)
+@pytest.mark.parametrize("calls", [20, 40])
+def test_what_fails_in_the_middle_of_a_fit_is_named(fault, calls):
+    """It would else be a step that the search takes back, or an error without a name."""
+    cases = {
+        "own_ridge.row_gradient": lambda: rs.SAEManifold(
+            n_atoms=1, topology="plane",
+            penalties=[spoiled_later(Ridge, "row_gradient", fault, calls)()]).fit(Z),
+        "circle.prior_jet": lambda: rs.SAEManifold(
+            n_atoms=2, topology=spoiled_later(OwnCircle, "prior_jet", fault, calls)()).fit(Z),
+        "poisson.loss_eta": lambda: rs.SAEManifold(
+            n_atoms=1, topology="plane",
+            family=spoiled_later(OwnPoisson, "loss_eta", fault, calls)()).fit(COUNTS)}
+    for named, fit in cases.items():
+        with pytest.raises(ForeignKindError, match=f"{named} {LATER[fault][1]}"):
+            fit()
+
+
+def test_a_watched_object_is_what_it_was():
+    atom, penalty = OwnCircle(3), Ridge(weight=2.0)
+    for own in (atom, penalty):
+        same = watched(own)
+        assert isinstance(same, type(own))
+        assert same == own
+        assert own == same
+        assert hash(same) == hash(own)
+        assert pickle.loads(pickle.dumps(same)) == own
+        assert type(pickle.loads(pickle.dumps(same))) is type(same)
+    assert type(replace(watched(penalty), weight=3.0)) is type(watched(penalty))
+    assert watched(atom) != Circle(3)
+    assert watched(atom) != OwnCircle(2)
+
+
 def test_a_callback_is_named():
     def fails(row):
         raise RuntimeError("their own fault")
@@ -127,6 +200,10 @@ def test_a_callback_is_named():
 def test_what_is_right_is_fitted():
     model = rs.SAEManifold(n_atoms=1, n_init=1, topology="plane", penalties=[Ridge()]).fit(Z)
     assert model.converged_
-    own = rs.SAEManifold(n_atoms=1, n_init=1, topology=OwnCircle()).fit(Z)
-    theirs = rs.SAEManifold(n_atoms=1, n_init=1, topology=Circle()).fit(Z)
+    ring = planted_manifolds(20, 3, ["circle"], noise_sd=0.1).Z
+    own, theirs = (rs.SAEManifold(n_atoms=1, n_init=1, topology=atom).fit(ring)
+                   for atom in (OwnCircle(), Circle()))
+    assert own.criterion_ == pytest.approx(theirs.criterion_)
+    own, theirs = (rs.SAEManifold(n_atoms=1, topology="linear", family=family).fit(COUNTS[:30])
+                   for family in (OwnPoisson(), Poisson()))
     assert own.criterion_ == pytest.approx(theirs.criterion_)

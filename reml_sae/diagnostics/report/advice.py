@@ -23,11 +23,14 @@ ADVICE = {
     "fewer and compare V.",
     "row integrals": "Laplace's method is off by this much a row, and V with it. Compare fits "
     "only where V differs by more, or set integration='quadrature'.",
+    "coordinates left out": "Rows have shares of an atom that they are not placed on, and pay too "
+    "little or too much for them. Do not compare this V with others, nor read small shares; with "
+    "one atom a row set assignment='topk'.",
     "rows of extreme norm": "Look at the rows named. Drop or rescale them, or set "
     "row_noise='student_t'.",
     "noise": "Follow the message: fit again with the noise that it names before you trust V.",
     "rows not described": "Look at the rows named: errors, or a feature without an atom. Then "
-    "drop them or fit more atoms.",
+    "drop them, or fit more atoms if they have something in common.",
     "atoms against none": "The atoms explain nothing that the rows' mean and noise do not. "
     "Do not interpret them; a flat atom says what a direction of the noise says.",
     "against its flat": "The curve is not needed: read the atom as a direction, or set "

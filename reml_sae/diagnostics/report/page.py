@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -84,18 +84,20 @@ def write_report(
     order = sorted(range(len(model.atoms_)), key=lambda k: -model.atoms_[k].evidence)
     near = co_activation(rows.users if not model.assignment_.is_mixture else model.codes_.gates)
     cards = [card(k, rows, near[k], place < FULL_CARDS) for place, k in enumerate(order)]
+    sections = {
+        "Atoms": _atoms(facts.table(rows, order)), "Cards": _cards(cards, rows),
+        "Residuals": _residuals(data["residuals"]), "Noise": _noise(data["noise"]),
+        "Checks": _checks(model.diagnostics_.checks), "Trace of V": '<figure id="trace"></figure>',
+        "Summary": f"<pre>{escape(model.summary())}</pre>"}
     _write(path, "SAE-manifold fit", WITH_ROWS if Z is not None else "",
-           "".join([_head(facts.head(rows, source, __version__)),
-                    _atoms(facts.table(rows, order)), _cards(cards, rows),
-                    _residuals(data["residuals"]), _noise(data["noise"]),
-                    _checks(model.diagnostics_.checks), _trace(),
-                    f"<section><h2>Summary</h2><pre>{escape(model.summary())}</pre></section>"]),
+           _head(facts.head(rows, source, __version__)) + _sections(sections),
            {**data, "cards": cards})
 
 
 def write_checks(path: str | os.PathLike[str], text: str, checks: Sequence[Check]) -> None:
     """Write checks alone, and a preformatted text under them, as such a page."""
-    _write(path, "Diagnostics", "", f"{_checks(checks)}<pre>{escape(text)}</pre>", {})
+    body = f"<h2>Checks</h2>{_checks(checks)}<pre>{escape(text)}</pre>"
+    _write(path, "Diagnostics", "", body, {})
 
 
 def shows_rows(path: str | os.PathLike[str]) -> bool:
@@ -121,6 +123,15 @@ def _number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written to the page")
 
 
+def _sections(contents: Mapping[str, str]) -> str:
+    """Those that are not empty under their titles, and links to them before, past 500 atoms."""
+    ids = {title: f"section-{title.split()[0].lower()}" for title, text in contents.items() if text}
+    links = "".join(f'<a href="#{place}">{title}</a>' for title, place in ids.items())
+    return f'<nav aria-label="Sections">{links}</nav>' + "".join(
+        f'<section id="{place}"><h2>{title}</h2>{contents[title]}</section>'
+        for title, place in ids.items())
+
+
 def _head(pairs: Sequence[tuple[str, str]]) -> str:
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
     return f'<dl class="head">{items}</dl>'
@@ -136,7 +147,7 @@ def _atoms(table: list[dict[str, Any]]) -> str:
     shapes = sorted({item["topology"].split("(")[0] for item in table})
     options = "".join(f"<option>{escape(shape)}</option>" for shape in shapes)
     return (
-        '<section><h2>Atoms</h2><form class="filter" role="search">'
+        '<form class="filter" role="search">'
         '<label>Filter <input type="search" id="filter" placeholder="shape or number"></label>'
         f'<label>Shape <select id="shape"><option value="">all</option>{options}</select></label>'
         '<label>Checks <select id="state"><option value="">all</option><option>pass</option>'
@@ -147,7 +158,7 @@ def _atoms(table: list[dict[str, Any]]) -> str:
         f"<tbody>{rows}</tbody></table></div>"
         f"<details><summary>What the columns mean</summary><dl>"
         f"{''.join(f'<dt>{escape(s)}</dt><dd>{escape(h)}</dd>' for _, s, h in COLUMNS)}"
-        "</dl></details></section>")
+        "</dl></details>")
 
 
 def _cell(name: str, value: Any) -> str:
@@ -180,7 +191,7 @@ def _cards(cards: list[dict[str, Any]], rows: RowsOfFit) -> str:
     note = ("" if rows.Z is not None else "<p>Written without the rows of the data: no rows beside "
             "the curves, no residuals. <code>reml-sae report FOLDER --data FILE</code> adds "
             "them.</p>")
-    return f"<section><h2>Cards</h2>{note}<div class=\"cards\">{''.join(out)}</div></section>"
+    return f"{note}<div class=\"cards\">{''.join(out)}</div>"
 
 
 def _residuals(found: dict[str, Any] | None) -> str:
@@ -189,14 +200,13 @@ def _residuals(found: dict[str, Any] | None) -> str:
     worst = "".join(f'<tr><td class="number">{item["row"]}</td><td class="number">'
                     f'{item["size"]:.4g}</td><td>{escape(item["label"])}</td></tr>'
                     for item in found["worst"])
-    return ('<section><h2>Residuals</h2><div class="pair"><figure id="residuals"></figure><table>'
+    return ('<div class="pair"><figure id="residuals"></figure><table>'
             f"<caption>Rows that are described worst</caption><tr><th{NUMBER}>row</th>"
-            f"<th{NUMBER}>root mean square</th><th></th></tr>{worst}</table></div></section>")
+            f"<th{NUMBER}>root mean square</th><th></th></tr>{worst}</table></div>")
 
 
 def _noise(found: dict[str, Any] | None) -> str:
-    return "" if found is None else (
-        '<section><h2>Noise</h2><figure id="noise"></figure></section>')
+    return "" if found is None else '<figure id="noise"></figure>'
 
 
 def _checks(checks: Sequence[Check]) -> str:
@@ -206,10 +216,6 @@ def _checks(checks: Sequence[Check]) -> str:
         f'<td class="number">{check.figure:.4g}</td><td>{escape(check.message)}</td>'
         f"<td>{escape(advice(check) if check.status != 'pass' else '')}</td></tr>"
         for check in sorted(checks, key=lambda check: order[check.status]))
-    return ('<section><h2>Checks</h2><div class="scroll" tabindex="0" role="region" '
+    return ('<div class="scroll" tabindex="0" role="region" '
             'aria-label="Checks"><table><tr><th>status</th><th>check</th><th>figure</th>'
-            f"<th>what was found</th><th>what to do</th></tr>{rows}</table></div></section>")
-
-
-def _trace() -> str:
-    return '<section><h2>Trace of V</h2><figure id="trace"></figure></section>'
+            f"<th>what was found</th><th>what to do</th></tr>{rows}</table></div>")

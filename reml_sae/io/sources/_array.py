@@ -88,9 +88,9 @@ def _as_array(source: Any, name: str) -> NDArray[Any]:
             raise InputError(
                 f"{name}: the tensor cannot be shared ({error}); move it to the CPU as float32 or "
                 "float64") from error
-    if isinstance(source, np.ma.MaskedArray) and np.ma.count_masked(source):
-        raise InputError(f"{name} is a masked array, and {np.ma.count_masked(source)} of its "
-                         "entries are masked; fill them in, or drop those rows")
+    if isinstance(source, np.ma.MaskedArray) and (masked := np.ma.getmaskarray(source).sum()):
+        raise InputError(f"{name} is a masked array, and {masked} of its entries are masked; fill "
+                         "them in, or drop those rows")
     try:
         return np.asarray(source)
     except ValueError as error:

@@ -3,8 +3,6 @@
 from reml_sae.models.mixed.fitted import FittedMixedModel, LikelihoodRatio
 from reml_sae.models.mixed.model import MixedModel
 from reml_sae.models.mixed.posterior import (
-    Prediction,
-    RandomEffects,
     corrected_covariance,
     posterior_covariance,
     predict,
@@ -13,6 +11,7 @@ from reml_sae.models.mixed.posterior import (
 from reml_sae.models.mixed.results import mixed_summary
 from reml_sae.models.mixed.smooths import Smooth
 from reml_sae.models.mixed.summary import MixedSummary
+from reml_sae.models.mixed.tables import Prediction, RandomEffects
 
 __all__ = [
     "FittedMixedModel",

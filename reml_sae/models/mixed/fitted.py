@@ -19,8 +19,6 @@ from reml_sae.models.mixed.layout import NewData, RandomLayout
 from reml_sae.models.mixed.plots import plot_fit
 from reml_sae.models.mixed.point import MixedPoint
 from reml_sae.models.mixed.posterior import (
-    Prediction,
-    RandomEffects,
     crossed_columns,
     joint_point,
     predict,
@@ -34,6 +32,7 @@ from reml_sae.models.mixed.results import (
 )
 from reml_sae.models.mixed.sd_profile import sd_intervals
 from reml_sae.models.mixed.summary import MixedSummary
+from reml_sae.models.mixed.tables import Prediction, RandomEffects
 from reml_sae.typing import Array, Curvature
 
 
@@ -73,6 +72,8 @@ class LikelihoodRatio:
             *(f"{name:8s}{k:6d}{aic:12.2f}{bic:12.2f}{value:12.3f}"
               for name, k, aic, bic, value in rows),
             f"chi-squared {self.statistic:.4f} on {self.df} df, p = {self.p_value:.4g}"])
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True, eq=False, repr=False)

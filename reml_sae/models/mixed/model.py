@@ -109,6 +109,11 @@ class MixedModel(MixedArrow):
         model.layout = layout
         return model
 
+    def __repr__(self) -> str:
+        text = self.layout.formula.text if self.layout else "from arrays"
+        return (f"<MixedModel {text} by {self.method} ({self.family.name}): {len(self.data.y)} "
+                "observations, not fitted>")
+
     def fit(self, *, curvature: Curvature = "majorizer", **options: Any) -> FittedMixedModel:
         """Fit by `reml_sae.fit_reml`.
 

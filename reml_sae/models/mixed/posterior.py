@@ -17,7 +17,6 @@ the criterion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +29,7 @@ from reml_sae.families import Binomial
 from reml_sae.models.mixed.arrow import MixedArrow
 from reml_sae.models.mixed.design import finite, matrix
 from reml_sae.models.mixed.point import MixedPoint
+from reml_sae.models.mixed.tables import Prediction, RandomEffects
 from reml_sae.typing import Array, Curvature
 
 DENSE_LIMIT = 5000
@@ -94,57 +94,6 @@ class Differences(Protocol):
     def below(self) -> Sequence[Value]:
         """V below."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class RandomEffects:
-    """Conditional modes of the random effects.
-
-    Attributes
-    ----------
-    labels : (G,) array
-        The groups.
-    names : tuple of str
-        Names of the q effects.
-    values : (G, q) array
-    conditional_sds : (G, q) array
-        Given the fixed effects and smooths, as lme4 reports them.
-    sds : (G, q) array
-        With the uncertainty of the coefficients.
-    """
-
-    labels: NDArray[Any]
-    names: tuple[str, ...]
-    values: Array
-    conditional_sds: Array
-    sds: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Predictions for new observations.
-
-    Attributes
-    ----------
-    eta : (n,) array
-        Linear predictor.
-    se : (n,) array
-        Its posterior standard deviation.
-    mean : (n,) array
-        Expected response; of one trial where the family is binomial.
-    lower, upper : (n,) arrays or None
-        Ends of the interval that was asked for, on the scale of the response.
-    """
-
-    eta: Array
-    se: Array
-    mean: Array
-    lower: Array | None = None
-    upper: Array | None = None
-
-    def band(self, z: float = 1.959963984540054) -> tuple[Array, Array]:
-        """Lower and upper end of eta +- z se, (n,) each."""
-        return self.eta - z * self.se, self.eta + z * self.se
 
 
 def joint_point(model: MixedArrow, fit: Fit) -> MixedPoint:

@@ -156,6 +156,8 @@ class MixedSummary:
         return "\n".join([*self._head(), *self._random(), *self._smooths(), *self._fixed(),
                           *self._tail()])
 
+    __repr__ = __str__
+
     def _head(self) -> list[str]:
         groups = "".join(f", {size} {name}" for name, size in self.group_sizes.items())
         criterion = "REML criterion" if self.method == "REML" else "deviance"

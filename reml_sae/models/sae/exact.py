@@ -75,7 +75,7 @@ def output_products(weight: Array, own: Array, features: Array) -> Array:
     return out
 
 
-def exact_matrix(point: SAEState) -> ArrowMatrix:
+def exact_matrix(point: SAEState) -> ArrowMatrix[Array]:
     """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out.
 
     Raises

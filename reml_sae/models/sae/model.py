@@ -139,6 +139,9 @@ class SAEManifoldModel(SAEStructure):
         rho[psi] = self.family.settled_psi(squares, self.shape[1], rho[psi])
         return rho
 
+    def __repr__(self) -> str:
+        return f"<SAEManifoldModel of {len(self.Z)} rows, {len(self.atoms)} atoms>"
+
     @property
     def effective_dim(self) -> int:
         """Parameters integrated by Laplace's method: M p, and those that rows carry."""

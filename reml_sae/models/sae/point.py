@@ -215,7 +215,7 @@ class SAEPoint(SAEState):
         grad_psi = 0.5 * (family.weight_psi(Z, self.eta, self.psi) * leverage).sum((1, 2))
         return t, tau, u, grad_psi
 
-    def exact_matrix(self) -> ArrowMatrix:
+    def exact_matrix(self) -> ArrowMatrix[Array]:
         """Exact Hessian plus the gauge terms, with dense coupling; rows that couple left out."""
         return exact_matrix(self)
 

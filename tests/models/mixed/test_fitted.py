@@ -65,7 +65,19 @@ def test_printing():
     short = str(sleepstudy())
     assert "converged" in short and "\n" not in short
     rough = MixedModel.from_formula(FULL, frame("sleepstudy")).fit(rough=True)
-    assert "NOT CONVERGED" in str(rough)
+    assert "NOT CONVERGED" in str(rough) and "NOT CONVERGED" in repr(rough.fit)
+
+
+def test_what_a_terminal_shows_of_results_is_a_short_table():
+    fit = sleepstudy()
+    known, effects = fit.predict(interval="prediction"), fit.ranef["Subject"]
+    shown = [repr(item) for item in (fit.model, fit.fit, fit.summary(), known, effects)]
+    assert all(len(text) < 1500 and "array(" not in text for text in shown)
+    assert "and 170 more observations" in shown[3] and "and 8 more groups" in shown[4]
+    assert shown[4].splitlines()[1].split() == ["308", "2.2586", "12.071", "9.199", "2.3048"]
+    table = known.to_frame()
+    assert list(table) == ["eta", "se", "mean", "lower", "upper"] and len(table) == 180
+    assert effects.to_frame()["Days"].iloc[0] == effects.values[0, 1]
 
 
 def test_profile_of_the_sds():

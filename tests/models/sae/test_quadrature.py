@@ -10,7 +10,7 @@ from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Cylinder, Euclidean, Mobius, Sphere, Torus
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae import model as sae_model
-from reml_sae.models.sae.quadrature.lattice import lattice
+from reml_sae.models.sae.quadrature.lattice import lattice, squares
 from reml_sae.models.sae.quadrature.nodes import RowNodes
 from reml_sae.models.sae.quadrature.pairs import RowPairs
 from reml_sae.models.sae.quadrature.parts import RowParts
@@ -32,6 +32,17 @@ def close(found, expected, tolerance=1e-7):
 
 def along(theta, v, k, step=STEP):
     return Theta(theta.xi, theta.beta + k * step * v)
+
+
+@pytest.mark.parametrize("p", [2, 40])
+def test_squared_distances(p):
+    """In few columns to a share of themselves, however small they are beside the points."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(7, p))
+    Z = np.vstack([points[:3] + 1e-6 * rng.normal(size=(3, p)), rng.normal(size=(4, p))])
+    exact = ((Z[:, None] - points) ** 2).sum(axis=2)
+    np.testing.assert_allclose(squares(Z, points), exact, rtol=1e-12,
+                               atol=0.0 if p == 2 else 1e-12)
 
 
 @every

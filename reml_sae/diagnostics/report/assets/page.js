@@ -261,15 +261,19 @@ const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); drawCard(entry.target); }
 }, { rootMargin: "400px" });
 for (const element of elements) {
+  element.tabIndex = -1;
   if (element.tagName === "DETAILS") element.addEventListener("toggle", () => element.open && drawCard(element));
   else seen.observe(element);
 }
 function follow() {
   const target = elements.find((element) => `#${element.id}` === location.hash);
   if (!target) return;
+  target.hidden = false; // which the filter of the table may have made it
   if (target.tagName === "DETAILS") target.open = true;
   drawCard(target);
   target.scrollIntoView();
+  const entry = target.querySelector("summary") || target;
+  entry.focus({ preventScroll: true }); // from where Tab goes on
 }
 addEventListener("hashchange", follow);
 addEventListener("beforeprint", () => elements.forEach(drawCard));

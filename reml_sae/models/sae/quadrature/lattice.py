@@ -43,6 +43,8 @@ PROBES = 200
 """Points of the manifold's own grid at which curvatures are read."""
 MOST_NODES, MOST_PAIRS = 40_000, 60_000_000
 """Nodes, and rows times nodes, beyond which a quadrature is refused."""
+FEW_COLUMNS = 6
+"""Columns in which distances by differences cost no more than by products."""
 NEAR = 10.0
 """Nats above its best point within which a row has mass to speak of."""
 CHUNK_ELEMENTS = 2_000_000
@@ -188,7 +190,16 @@ def no_atom() -> Lattice:
 
 
 def squares(Z: Array, points: Array) -> Array:
-    """Squared distances (n, G) of rows (n, p) from points (G, p)."""
+    """Squared distances (n, G) of rows (n, p) from points (G, p).
+
+    In few columns by differences, whose error is a share of the distance itself: where noise is
+    small beside the rows, that of the squares of these would hide the minimum of L.
+    """
+    if Z.shape[1] <= FEW_COLUMNS:
+        out = np.zeros((len(Z), len(points)))
+        for column, at in zip(Z.T, points.T, strict=True):
+            out += (column[:, None] - at) ** 2
+        return out
     out = np.einsum("np,np->n", Z, Z)[:, None] - 2.0 * Z @ points.T
     out += np.einsum("gp,gp->g", points, points)
     return out
