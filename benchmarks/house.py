@@ -18,7 +18,8 @@ import reml_sae as rs
 from reml_sae.datasets import load_weekdays, planted_circles
 warnings.simplefilter("ignore")
 {rows}
-model = rs.SAEManifold(n_atoms={k}, topology=rs.manifolds.Circle({h}), random_state=0)
+model = rs.SAEManifold(n_atoms={k}, topology=rs.manifolds.Circle({h}), noise="{noise}",
+                       random_state=0)
 print(model.fit(Z).criterion_)
 """
 MONTHS = """
@@ -33,10 +34,12 @@ CASES = {
     **{f"reml-sae {flag}": f"from reml_sae.cli import main; main(['{flag}'])"
        for flag in ("--version", "--help")},
     **{f"planted circles, K = {k}, {n} x {p}": FIT.format(
-        k=k, h=1, rows=f"Z = planted_circles({n}, {p}, {k}, noise_sd=0.05).Z")
+        k=k, h=1, noise="auto", rows=f"Z = planted_circles({n}, {p}, {k}, noise_sd=0.05).Z")
        for k, (n, p) in PLANTED.items()},
-    "weekdays, 140 x 384": FIT.format(k=1, h=2, rows="Z = load_weekdays().Z"),
-    "like months, 240 x 384": FIT.format(k=1, h=2, rows=MONTHS),
+    **{f"{name}, {noise}": FIT.format(k=1, h=2, noise=noise, rows=rows)
+       for name, rows in (("weekdays, 140 x 384", "Z = load_weekdays().Z"),
+                          ("like months, 240 x 384", MONTHS))
+       for noise in ("isotropic", "auto")},
 }
 
 

@@ -144,7 +144,8 @@ def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) ->
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
     return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
-                        settings.n_init, settings.policy, settings.noise != "isotropic")
+                        settings.n_init, settings.policy, settings.noise != "isotropic",
+                        settings.deadline)
 
 
 def _starts_amid_noise(
@@ -157,7 +158,7 @@ def _starts_amid_noise(
     starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, AMID_NOISE)
     X = working_scale(rows.Z, settings)
     everything = best_noise(settings.noise, X.T @ X / len(X), len(X))
-    if everything.simpler() is not None:
+    if everything.simpler() is not None and not settings.deadline.passed:
         white = _problem(rows.whitened(everything).Z, atoms, settings)
         starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]

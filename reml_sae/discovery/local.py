@@ -78,13 +78,17 @@ def local_scores(
 
 
 def local_settings(settings: Settings, n_columns: int) -> Settings:
-    """Settings for a fit of one atom on its own: Gaussian, default penalties, one start."""
+    """Settings for a fit of one atom on its own: Gaussian, default penalties, one start.
+
+    Out of time it is raised that it is, whether or not there is a state.
+    """
     policy = settings.policy
     return replace(
         settings.of_scores(),
         bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
         assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
         n_init=1, callbacks=(), max_outer=min(settings.max_outer, policy.move.most_outer),
+        deadline=replace(settings.deadline, sharp=True),
         tol=max(settings.tol, policy.topology.local_tol), family=Gaussian(),
         offset=np.zeros(n_columns))
 

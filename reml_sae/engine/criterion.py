@@ -12,7 +12,7 @@ whatever H is; the system is solved by conjugate gradients with H as preconditio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +69,7 @@ def criterion(
     gradient: bool = True,
     tol: float = 1e-6,
     max_inner: int = 100,
+    check: Callable[[], None] = lambda: None,
 ) -> CriterionValue:
     """V(rho) with the inner problem solved again.
 
@@ -85,6 +86,8 @@ def criterion(
     tol : float
         Bound on the Newton decrement of the inner solve.
     max_inner : int
+    check : callable
+        Called before every step of the inner solve; raises where no more is to be made.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def criterion(
     if rho.shape != (len(names),) or not (np.abs(rho) <= LARGEST_RHO).all():
         raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), at most "
                          f"{LARGEST_RHO:g} in size, got {rho}")
-    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner)
+    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner, check=check)
     return criterion_at(model, inner, curvature=curvature, gradient=gradient)
 
 

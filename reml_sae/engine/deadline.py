@@ -1,6 +1,6 @@
 """When a fit must end: `Deadline`, and what is raised once it has passed.
 
-A step in progress is finished; time is looked at between steps. So is Ctrl-C while
+A Newton step in progress is finished; time is looked at between steps. So is Ctrl-C while
 `stops_on_interrupt` lasts: Python would raise it at any place, and what a search holds there would
 be lost.
 """
@@ -47,10 +47,13 @@ class Deadline:
         None where there is no limit.
     interrupt : threading.Event
         Set once the user has asked for an end.
+    sharp : bool
+        Whether what ends at it may end without any state, which nobody needs.
     """
 
     at: float | None = None
     interrupt: threading.Event = field(default_factory=threading.Event)
+    sharp: bool = False
 
     @classmethod
     def within(cls, seconds: float | None) -> Deadline:

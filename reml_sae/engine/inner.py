@@ -12,6 +12,7 @@ accepts or rejects its own step, go between joint steps while far from the mode 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -81,6 +82,7 @@ def solve_inner(
     *,
     tol: float = 1e-6,
     max_iter: int = 100,
+    check: Callable[[], None] = lambda: None,
 ) -> InnerSolution[Point]:
     """Minimise F over theta at fixed rho.
 
@@ -93,6 +95,8 @@ def solve_inner(
     tol : float
         Bound on the Newton decrement. F is in nats, so the bound needs no scale.
     max_iter : int
+    check : callable
+        Called before every step; raises where no more is to be made.
 
     Returns
     -------
@@ -106,6 +110,7 @@ def solve_inner(
         return InnerSolution(point.theta, point, status, iteration, decrement, damping)
 
     for iteration in range(max_iter + 1):
+        check()
         moved: Theta | None = None
         try:
             descent = _descent(point, damping)

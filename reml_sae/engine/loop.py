@@ -47,10 +47,10 @@ class Loop:
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
         """V at rho; raises `Stopped` once there is a state to keep and no time is left."""
-        if self.best is not None:
-            self.deadline.check()
+        may_stop = self.best is not None or self.deadline.sharp
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
-                         gradient=gradient, tol=self.inner_tol if tol is None else tol)
+                         gradient=gradient, tol=self.inner_tol if tol is None else tol,
+                         check=self.deadline.check if may_stop else lambda: None)
 
     def keep(self, rho: Array, value: CriterionValue) -> None:
         """Take a state as the best so far, from which the next solve starts."""

@@ -114,9 +114,9 @@ class SAEManifold(TopologyParameters, Reading):
         ``topology="auto"`` whatever is said here. Otherwise it is kept. A `DataWarning` names it
         either way.
     max_time : float or None, default=None
-        Seconds after which the fit ends with its best state, not converged. Time is looked at
-        between outer iterations, starts and candidates of the search: the step in progress is
-        finished, and one is always made.
+        Seconds after which the fit ends with its best state, not converged, over all rounds of
+        the search. The Newton step or kind of start in progress is finished, and one fit is always
+        begun.
     integration : {"auto", "laplace", "quadrature"}, default="auto"
         How the rows' own parameters are integrated out in V. "quadrature", exact, is for rows that
         use one atom, without penalties on its coordinates: one atom under softmax, any number

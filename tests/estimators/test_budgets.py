@@ -10,8 +10,9 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles, planted_manifolds
-from reml_sae.discovery import search
-from reml_sae.engine import OuterStatus, deadline
+from reml_sae.discovery import journal, search
+from reml_sae.engine import Deadline, OuterStatus, deadline, inner
+from reml_sae.engine.deadline import Stopped
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.manifolds import Circle, Euclidean
 
@@ -119,6 +120,43 @@ def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
         assert not found.converged_, late
         assert found.message_ == OuterStatus.OUT_OF_TIME.value, (late, found.message_)
         assert_usable(found, data)
+
+
+@pytest.mark.parametrize("sharp", [False, True])
+def test_time_is_looked_at_before_every_step(sharp, monkeypatch):
+    """But for those to a first state, where one is needed."""
+    steps, looks = [], []
+    clock = SimpleNamespace(monotonic=lambda: float(looks.append(len(steps)) or 0.0))
+    monkeypatch.setattr(deadline, "time", clock)
+    descent = inner._descent
+    monkeypatch.setattr(inner, "_descent", lambda *state: steps.append(0) or descent(*state))
+    model = one_circle()
+    model = model.with_state(model.initial_theta(), model.initial_rho() + 1.0)
+    assert rs.fit_reml(model, max_time=Deadline(1.0, sharp=sharp)).converged
+    assert len(steps) > 10 and np.diff(looks).max() == 1
+    assert (looks[0] == 0) == sharp
+    steps.clear()
+    if sharp:
+        with pytest.raises(Stopped):
+            rs.fit_reml(model, max_time=Deadline(0.0, sharp=True))
+    else:
+        assert rs.fit_reml(model, max_time=Deadline(0.0)).interrupted
+    assert bool(steps) != sharp
+
+
+def test_out_of_time_one_fit_is_made(monkeypatch):
+    """None of the shapes that are compared: the first of them is taken."""
+    made = []
+    fit_reml = journal.fit_reml
+    monkeypatch.setattr(search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
+
+    def counted(*arguments, **options):
+        made.append(fit_reml(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(journal, "fit_reml", counted)
+    assert_usable(fit(FEW, **KINDS["any shape"], max_time=1e-9), FEW)
+    assert len(made) == 1
 
 
 def test_no_limit_changes_nothing():

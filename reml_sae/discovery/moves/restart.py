@@ -37,9 +37,16 @@ class Restart:
     names_only = False
 
     def applies(self, fitted: Fitted, context: Context) -> bool:
-        """Where an atom is rough. A fit that has not converged, and says so, is left as it is."""
+        """Where an atom is rough. A fit that has not converged, and says so, is left as it is.
+
+        So is the one ring that was asked for: its starts have come from many planes already, and
+        the evidence has ranked where they lead (`starts.ring`).
+        """
+        atoms, asked = fitted.model.atoms, context.structure
+        if asked.n_atoms == 1 and asked.topology is not None and atoms[0].relaxation == "ring":
+            return False
         return fitted.result.converged and any(
-            _is_rough(fitted, k, context) for k in range(len(fitted.model.atoms)))
+            _is_rough(fitted, k, context) for k in range(len(atoms)))
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """Restarts, atom by atom."""

@@ -6,7 +6,7 @@ To add one, write a class with `propose` and name it in `registry.STARTS`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.engine import Deadline
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
@@ -57,6 +58,7 @@ class StartProblem:
     policy : SearchPolicy
     shaped : bool
         Whether noise may have a shape.
+    deadline : Deadline
     """
 
     Z: Array
@@ -65,6 +67,7 @@ class StartProblem:
     n_init: int
     policy: SearchPolicy
     shaped: bool = False
+    deadline: Deadline = field(default_factory=Deadline)
 
     @property
     def is_partition(self) -> bool:

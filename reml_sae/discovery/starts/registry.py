@@ -25,8 +25,15 @@ AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
 def find_code_starts(
     problem: StartProblem, rng: np.random.Generator, kinds: Sequence[Start] = STARTS
 ) -> list[CodeStart]:
-    """Starts of some kinds; of all ``STARTS``, at least one."""
-    found = [start for kind in kinds for start in kind.propose(problem, rng)]
+    """Starts of some kinds; of all ``STARTS``, at least one.
+
+    Out of time, no more kinds are asked than these need.
+    """
+    found: list[CodeStart] = []
+    for kind in kinds:
+        if (found or kinds is not STARTS) and problem.deadline.passed:
+            break
+        found += kind.propose(problem, rng)
     if problem.assignment.is_mixture:
         return [_with_shares(start, problem.policy.encode.hard_share) for start in found]
     return found

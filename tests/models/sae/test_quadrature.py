@@ -81,15 +81,17 @@ def test_logdet_gradient(name, curvature):
         for e in np.eye(len(rho))]), 1e-6)
 
 
-@pytest.mark.parametrize("atom", [Circle(2), Torus(1), Sphere(2), Euclidean(1, 2)], ids=repr)
-def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom):
+@pytest.mark.parametrize(("atom", "p"), [  # more functions than columns, and fewer
+    *((atom, 3) for atom in (Circle(2), Torus(1), Sphere(2), Euclidean(1, 2))),
+    (Circle(2), 8), (Euclidean(1, 2), 5)], ids=repr)
+def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom, p):
     rng = np.random.default_rng(2)
-    Z, beta, psi = rng.normal(size=(40, 3)), rng.normal(size=(atom.basis_size, 3)), [np.log(0.3)]
-    nothing, psi = np.zeros(3), np.array(psi)
-    nodes = lattice(atom, beta, Gaussian(), psi, Z, nothing)
-    arguments = (Z, nodes, beta, nothing, Gaussian(), psi)
+    Z, beta = rng.normal(size=(40, p)), 0.5 * rng.normal(size=(atom.basis_size, p))
+    offset, psi = rng.normal(size=p), np.array([np.log(0.3)])
+    nodes = lattice(atom, beta, Gaussian(), psi, Z, offset)
+    arguments = (Z, nodes, beta, offset, Gaussian(), psi)
     shared, own = RowNodes(*arguments), RowPairs(*arguments)
-    for name in ("rows", "beta", "outer", "curvature", "complete", "energy", "edf"):
+    for name in ("rows", "beta", "outer", "curvature", "complete", "energy", "edf", "scores"):
         close(getattr(shared.sums, name), getattr(own.sums, name), 1e-9)
     G = rng.normal(size=(beta.size, beta.size))
     for one, other in zip(shared.curvature_pullback(G + G.T), own.curvature_pullback(G + G.T),
@@ -97,6 +99,7 @@ def test_shared_nodes_and_nodes_of_each_row_give_the_same_sums(atom):
         close(one, other, 1e-9)
     u = rng.normal(size=beta.shape)
     close(shared.gradient_outer_dot(u), own.gradient_outer_dot(u), 1e-9)
+    close(shared.data_gradient(G + G.T, u), own.data_gradient(G + G.T, u), 1e-9)
 
 
 @pytest.mark.parametrize("sd", [0.02, 0.1, 0.5, 2.0])
