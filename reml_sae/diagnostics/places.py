@@ -89,5 +89,6 @@ def check_places(k: int, atom: Manifold, nats: Array) -> Check:
     share = float((away > UNSURE).mean())
     status: Status = "fail" if share > MOST_UNSURE else "warn" if share > MANY_UNSURE else "pass"
     return Check(f"atom {k} places", status, share,
-                 f"share of rows that are {FAR:g} away on the {atom.name} with a probability above "
-                 f"{UNSURE:g}")
+                 "share of rows that may as well be elsewhere on the atom: with a probability "
+                 f"above {UNSURE:g} they are {FAR:g} or more, in radians or standard deviations, "
+                 "from where they are likeliest")
