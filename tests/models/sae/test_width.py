@@ -33,7 +33,7 @@ def test_nothing_changes_where_the_rows_hold_all():
 
 
 def test_nor_where_a_decoder_is_hardly_wider_than_its_prior():
-    H, P = spectrum(4, 1.9, 0.5)
+    H, P = spectrum(4, 1.4, 0.5)
     found = held(H, P)
     np.testing.assert_allclose(found.half_logdet(), 0.5 * np.linalg.slogdet(H)[1], rtol=1e-12)
     np.testing.assert_allclose(found.by_curvature, found.inverse)
@@ -41,10 +41,10 @@ def test_nor_where_a_decoder_is_hardly_wider_than_its_prior():
     np.testing.assert_allclose(shares, [0.5, 1.0])
 
 
-def test_a_singular_curvature_costs_a_bit_and_no_covariance_exceeds_the_prior():
+def test_a_singular_curvature_costs_little_and_no_covariance_exceeds_the_prior():
     H, P = spectrum(1, 1e6, 3.0, 0.2)
     found, least = held(H, P), 0.5 * np.linalg.slogdet(P)[1]
-    apart = 0.5 * np.log(5.0) + 0.5 * np.log((1.0 + 4.0 / 9.0) / 4.0) - np.log(2.0)
+    apart = 0.5 * np.log(5.0) + 0.5 * np.log((1.0 + 0.25) / 3.0) - 0.5 * np.log(3.0)
     np.testing.assert_allclose(found.half_logdet() - least, apart, rtol=1e-6)
     shares = eigh(found.covariance, np.linalg.inv(P), eigvals_only=True)
     np.testing.assert_allclose(shares, [0.2, 1.0, 1.0], rtol=1e-2)

@@ -1,4 +1,4 @@
-"""No decoder is twice as wide as its prior: the volume where rows say less than nothing of it.
+"""No decoder is much wider than its prior: the volume where rows say less than nothing of it.
 
 With the rows integrated out, L = l + prior need not curve upwards by as much as the prior P does:
 of rows that no circle describes, l curves downwards at B = 0, and at some strengths the mode forks
@@ -30,7 +30,7 @@ from scipy.linalg import eigh, solve_triangular
 from reml_sae.linalg import DenseCholesky
 from reml_sae.typing import Array
 
-WIDEST = 2.0
+WIDEST = 1.5
 """Variance of a decoder over its prior's, above which it is bounded."""
 
 
