@@ -30,12 +30,14 @@ def summary_text(model: Any) -> str:
         f"rows {n}, columns {model.n_features_in_}, atoms {k}",
         "",
         "Atoms:",
-        f"  {'':>3} {'topology':<{width}}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}",
+        f"  {'':>3} {'topology':<{width}}{'rows':>7}{'share':>8}{'edf':>10}{'evidence':>12}"
+        f"{'a row':>9}{'over flat':>11}",
     ]
     counts = model.codes_.counts(model.assignment_)
     for j, (atom, count) in enumerate(zip(model.atoms_, counts, strict=True)):
         lines.append(f"  {j:>3} {atom.topology.label:<{width}}{count:>7}{atom.share:>8.3f}"
-                     f"{atom.edf:>10.2f} {atom.evidence:>11.1f}")
+                     f"{atom.edf:>10.2f} {atom.evidence:>11.1f}"
+                     f"{_figure(atom.evidence_per_row):>9}{_figure(atom.over_flat):>11}")
     lines += model.search_.lines()
     if model.strengths_:
         lines += ["", "Strengths (data scaled to unit root mean square):"]
@@ -68,6 +70,10 @@ def summary_text(model: Any) -> str:
         if check.status != "pass":
             lines += _flagged(check)
     return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
 
 
 def _flagged(check: Check) -> list[str]:

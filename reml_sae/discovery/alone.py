@@ -22,6 +22,7 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.metric import TINY, MetricRows
 from reml_sae.discovery.sizes import ways_gained
+from reml_sae.discovery.strengths import known_of_one
 from reml_sae.engine import OuterKey, Theta
 from reml_sae.errors import InnerConvergenceError, InputError, NotPositiveDefiniteError
 from reml_sae.families.noise import Noise
@@ -97,11 +98,10 @@ def rise_alone(
         Coordinates of the rows of atom k on it, from which the fit starts.
     settings : Settings
     """
-    model, rho = fitted.model, fitted.result.rho
+    model = fitted.model
     if not model.kinds or model.noise.n_metrics > 1 or fitted.rows.noise.simpler() is not None:
         return None  # what another basis leaves may be noise of another shape
-    known = {replace(key, atom=min(key.atom, 0)): value for key, value
-             in model.outer.keyed(rho).items() if key.atom in (-1, k)}
+    known = known_of_one(fitted, k)
     mine = model.active[:, k]
     own = fitted.result.theta.xi[mine, model.coordinate_columns(k)]
     values = []

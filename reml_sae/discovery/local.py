@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import SearchPolicy, TopologyPolicy
-from reml_sae.engine import Theta
+from reml_sae.engine import OuterKey, Theta
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
 from reml_sae.families.noise import best_noise, charged
@@ -122,12 +123,19 @@ def rough_criterion(
     return np.inf if found is None else found.result.criterion
 
 
-def criterion_from(scores: Array, t: Array, atom: Manifold, settings: Settings) -> float:
-    """V of a rough fit of one atom to rows (n, r) from their coordinates on it (n, d)."""
+def criterion_from(
+    scores: Array, t: Array, atom: Manifold, settings: Settings,
+    known: Mapping[OuterKey, float] | None = None,
+) -> float:
+    """V of a rough fit of one atom to rows (n, r) from their coordinates on it (n, d).
+
+    Outer parameters that are known by key start there. Infinite where the start is of no use;
+    raises interrupts.
+    """
     n, r = scores.shape
     own = local_settings(settings, r).plain()
     codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), t)
-    model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes)
+    model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes, known)
     found = rough_fit(model, own, f"{atom.label} as it is")
     return np.inf if found is None else uninterrupted(found, settings).result.criterion
 

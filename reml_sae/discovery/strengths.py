@@ -14,6 +14,12 @@ def known_of(fitted: Fitted) -> dict[OuterKey, float]:
     return fitted.model.outer.keyed(fitted.result.rho)
 
 
+def known_of_one(fitted: Fitted, k: int) -> dict[OuterKey, float]:
+    """Outer parameters of atom k, and those of all, by their keys in a model of this atom alone."""
+    return {replace(key, atom=min(key.atom, 0)): value
+            for key, value in known_of(fitted).items() if key.atom in (-1, k)}
+
+
 def known_without(fitted: Fitted, k: int) -> dict[OuterKey, float]:
     """Outer parameters by key, without those of atom k."""
     return {key: value for key, value in known_of(fitted).items() if key.atom != k}

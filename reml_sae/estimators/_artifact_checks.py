@@ -233,6 +233,10 @@ def _check_figures(fitted: FittedSAE) -> None:
         if not (np.isfinite([atom.edf, atom.evidence]).all() and 0.0 <= atom.share <= STATE):
             raise ArtifactError(f"atoms[{index}]: edf {atom.edf!r}, evidence {atom.evidence!r} and "
                                 f"share {atom.share!r} are not those of an atom")
+        for name in ("evidence_per_row", "over_flat"):
+            figure = getattr(atom, name)
+            if figure is not None and not (np.isnan(figure) or abs(figure) <= LARGEST):
+                raise ArtifactError(f"atoms[{index}]: {name} {figure!r} is not a number of nats")
         if not (np.diagonal(atom.covariance, axis1=1, axis2=2) >= 0.0).all():
             raise ArtifactError(f"covariance.{index} has variances below 0")
 

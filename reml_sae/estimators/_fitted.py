@@ -90,7 +90,8 @@ class FittedSAE:
 
     @classmethod
     def of(cls, fitted: Fitted, search: SearchRecord, units: Units,
-           feature_names: tuple[str, ...] | None) -> FittedSAE:
+           feature_names: tuple[str, ...] | None,
+           over_flat: Sequence[float | None]) -> FittedSAE:
         """What the user reads and what encoding needs of the model that the search ended with."""
         model, result = fitted.model, fitted.result
         units = units.of_model(model)
@@ -102,7 +103,7 @@ class FittedSAE:
         if model.layout.has_intercept:
             intercept = units.offset + data_decoders(model, theta)[-1]
         return cls(
-            atoms=fitted_atoms(model, result, units),
+            atoms=fitted_atoms(model, result, units, codes.counts(model.assignment), over_flat),
             assignment=model.assignment, family=model.family,
             penalties=without_null_priors(model.terms),
             integration="quadrature" if model.by_quadrature else "laplace",

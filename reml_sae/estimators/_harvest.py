@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from reml_sae.engine import FitResult, Theta
@@ -11,7 +13,7 @@ from reml_sae.estimators._units import Units
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.rows import row_decrements, row_evidence
 from reml_sae.models.sae.start import row_weights
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 ROW_TOLERANCE = 1e-4
 """Newton decrement, in the square root of nats, below which a row's code has converged."""
@@ -40,9 +42,10 @@ def data_decoders(model: SAEManifoldModel, theta: Theta) -> Array:
 
 
 def fitted_atoms(
-    model: SAEManifoldModel, result: FitResult, units: Units
+    model: SAEManifoldModel, result: FitResult, units: Units, counts: Index,
+    over_flat: Sequence[float | None],
 ) -> list[Atom]:
-    """Atoms in the units of the data."""
+    """Atoms in the units of the data, with the rows (K,) of each and what is over its flat."""
     decoders = data_decoders(model, result.theta)
     point = model.at(result.theta, result.rho)
     share = model.assignment.amplitudes(model.logits(result.theta), model.is_open).a.mean(axis=0)
@@ -54,14 +57,21 @@ def fitted_atoms(
             coefficients[0] += units.offset
         edf, covariance = point.decoder_posterior(k)
         scale = model.unit**2 * np.exp(model.noise.log_size(k))
+        evidence = _evidence(model, result, k)
         out.append(Atom(
             topology=atom, coefficients=coefficients,
             edf=edf,
-            evidence=_evidence(model, result, k), share=float(share[k]),
+            evidence=evidence, evidence_per_row=a_row(evidence, counts[k]),
+            over_flat=over_flat[k], share=float(share[k]),
             covariance=np.ascontiguousarray(
                 scale * model.noise.of_atom(k).colour_variances(covariance)),
         ))
     return out
+
+
+def a_row(evidence: float, count: int) -> float:
+    """Evidence over the number of rows; nan where there are none."""
+    return evidence / count if count else np.nan
 
 
 def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:

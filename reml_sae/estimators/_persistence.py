@@ -80,7 +80,8 @@ def write_fit(
         "strengths": fitted.strengths,
         "limits": [list(item) for item in fitted.limits],
         "atoms": [{"topology": atom.topology.to_config(), "edf": atom.edf,
-                   "evidence": atom.evidence, "share": atom.share} for atom in fitted.atoms],
+                   "evidence": atom.evidence, "evidence_per_row": atom.evidence_per_row,
+                   "over_flat": atom.over_flat, "share": atom.share} for atom in fitted.atoms],
         "terms": [{"penalty": term.penalty.to_config(), "target": term.target, "atom": term.atom}
                   for term in fitted.penalties],
         "trace": [vars(row) for row in fitted.trace],
@@ -144,7 +145,8 @@ def _fitted(
     topologies = tuple(get_manifold(item["topology"]) for item in metadata["atoms"])
     found: dict[str, Any] = dict(
         atoms=[Atom(topologies[k], tensors[f"coefficients.{k}"], item["edf"],
-                    item["evidence"], item["share"], tensors[f"covariance.{k}"])
+                    item["evidence"], item.get("evidence_per_row", np.nan),
+                    item.get("over_flat", np.nan), item["share"], tensors[f"covariance.{k}"])
                for k, item in enumerate(metadata["atoms"])],
         assignment=assignment,
         family=family,

@@ -30,6 +30,13 @@ class Atom:
     evidence : float
         Nats of V that the atom's curve earns over its centre alone, at the fitted codes of the
         other atoms and the fitted outer parameters; larger is better.
+    evidence_per_row : float
+        The same over the number of rows that use the atom, of a mixture most; nan where there are
+        none.
+    over_flat : float or None
+        Nats a row by which V rises with the best flat in the place of the curve, on the atom's own
+        rows; below zero the curve is not needed. None where the atom is flat itself; nan where that
+        was not tried.
     share : float
         Mean assignment of the rows to the atom.
     covariance : (p, M_k, M_k) array
@@ -40,6 +47,8 @@ class Atom:
     coefficients: Array
     edf: float
     evidence: float
+    evidence_per_row: float
+    over_flat: float | None
     share: float
     covariance: Array
 

@@ -13,6 +13,7 @@ from reml_sae.assignments import TopK
 from reml_sae.discovery.encode import Remembered
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.engine import Deadline, REMLTrace, TraceRow
+from reml_sae.estimators._harvest import a_row
 from reml_sae.estimators._results import Atom
 from reml_sae.estimators._sparse_codes import SparseCodes
 from reml_sae.estimators._sweep_checks import SweptRows, swept_diagnostics
@@ -156,7 +157,8 @@ def _harvested(
         edf, covariance = point.decoder_posterior(k)
         fitted_atoms.append(Atom(
             atom, np.ascontiguousarray(units.scale * beta[model.layout.basis_slices[k]]), edf,
-            float(found.evidence[k]), float(found.amplitudes[k]) / found.n_rows,
+            float(found.evidence[k]), a_row(float(found.evidence[k]), counts[k]), np.nan,
+            float(found.amplitudes[k]) / found.n_rows,
             np.ascontiguousarray(units.scale**2 * covariance)))
     edf = sums.edf + sum(atom.edf for atom in fitted_atoms)
     phi = fit.state.dispersion

@@ -14,6 +14,7 @@ from reml_sae.answers import answering
 from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.discovery.fitting import Settings
 from reml_sae.discovery.metric import MetricRows
+from reml_sae.discovery.over_flat import over_flat
 from reml_sae.discovery.search import search
 from reml_sae.discovery.stages import Stages
 from reml_sae.discovery.structure import Structure
@@ -363,7 +364,8 @@ class SAEManifold(TopologyParameters, Reading):
         rng = np.random.default_rng(self.random_state)
         with deadline.stops_on_interrupt():
             fitted, record = search(rows, structure, settings, rng, present)
-            self._adopt(FittedSAE.of(fitted, record, units, feature_names))
+            rises = over_flat(fitted, settings, rng)
+            self._adopt(FittedSAE.of(fitted, record, units, feature_names, rises))
         return fitted.result.interrupted
 
     def _resolve(self) -> tuple[Structure, list[Penalty] | None]:

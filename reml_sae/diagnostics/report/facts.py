@@ -60,7 +60,6 @@ def table(rows: RowsOfFit, order: Sequence[int]) -> list[dict[str, Any]]:
     """One dictionary an atom, in an order of them; None where a figure is not known."""
     model = rows.model
     figures = {check.name: check.figure for check in model.diagnostics_.checks}
-    gains = _over_flat(model)
     out = []
     for k in order:
         atom = model.atoms_[k]
@@ -69,7 +68,7 @@ def table(rows: RowsOfFit, order: Sequence[int]) -> list[dict[str, Any]]:
         out.append({
             "atom": k, "topology": atom.topology.label, "rows": count, "share": atom.share,
             "edf": atom.edf, "evidence": atom.evidence,
-            "over_flat": gains[k] / count if k in gains and count else None,
+            "evidence_per_row": _known(atom.evidence_per_row), "over_flat": _known(atom.over_flat),
             "amplitude": float(model.codes_.assignments[mine, k].mean()) if count else None,
             "coverage": figures.get(f"atom {k} coverage"),
             "status": _worst([check.status for check in model.diagnostics_.checks
@@ -129,19 +128,8 @@ def residuals(rows: RowsOfFit) -> dict[str, Any] | None:
                 for i in np.argsort(-size, kind="stable")[:WORST_ROWS]]}
 
 
-def _over_flat(model: Any) -> dict[int, float]:
-    """Nats by which V is lower with an atom's curve than with the best flat, where that was tried.
-
-    Of a chosen topology by the table of the choice, which may be of rough fits.
-    """
-    out, choices = {}, model.search_.topologies
-    for k, choice in enumerate(choices if len(choices) == len(model.atoms_) else ()):
-        flat = [value for name, value in choice.table if "degree=1)" in name]
-        if flat and choice.table and not choice.manifold.is_flat:
-            out[k] = min(flat) - choice.table[0][1]
-    for move in model.search_.flat_twins:
-        out[move.atom] = move.after - move.before
-    return {k: value for k, value in out.items() if k < len(model.atoms_)}
+def _known(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else value
 
 
 def _worst(states: list[str]) -> str:

@@ -38,8 +38,9 @@ COLUMNS = (
     ("amplitude", "amplitude", "mean amplitude over its own rows"),
     ("edf", "edf", "effective degrees of freedom of the decoder"),
     ("evidence", "evidence", "nats of V that the curve earns over its centre alone"),
-    ("over_flat", "over flat", "nats a row by which V is lower than with the best flat, where the "
-     "search tried one; below zero the curve is not needed"),
+    ("evidence_per_row", "a row", "evidence over the number of rows"),
+    ("over_flat", "over flat", "nats a row by which V rises with the best flat in the place of the "
+     "curve; below zero the curve is not needed"),
     ("coverage", "coverage", "share of the cells of the shape that hold a row"),
     ("status", "checks", "worst of the checks of the atom"),
 )

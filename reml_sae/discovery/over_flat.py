@@ -1,0 +1,57 @@
+"""What the curve of an atom is worth over a flat in its place.
+
+For every atom V of two rough fits to the atom's own rows, as the others leave them (`local_rows`),
+in the metric of the noise of the fit: of its own shape, from the rows' coordinates and its fitted
+strengths, and of the best flat, from the rows' scores on their principal axes. Both are of the
+default penalties.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reml_sae.discovery.fitting import Fitted, Settings
+from reml_sae.discovery.local import criterion_from, local_rows
+from reml_sae.discovery.strengths import known_of_one
+from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.relaxations.axes import principal_scores, sample_index
+from reml_sae.typing import Array
+
+
+def over_flat(
+    fitted: Fitted, settings: Settings, rng: np.random.Generator
+) -> list[float | None]:
+    """Nats a row by which V rises with the best flat in the place of each atom.
+
+    None of an atom that is flat itself; nan where its rows are too few to have a shape, where no
+    fit of them is usable, and where time had run out or the user asked for an end.
+    """
+    out: list[float | None] = [None if atom.is_flat else np.nan for atom in fitted.model.atoms]
+    settings.stages.enter("flats in the place of atoms")
+    try:
+        for k, atom in enumerate(fitted.model.atoms):
+            if not atom.is_flat and not fitted.result.interrupted:
+                out[k] = _rise(fitted, k, settings, rng)
+    except KeyboardInterrupt:  # the fit is complete
+        pass
+    return out
+
+
+def flat_dimensions(atom: Manifold, scores: Array, most: int) -> range:
+    """Dimensions of the flats that are tried in the place of an atom of these scores (n, r)."""
+    return range(1, min(atom.linear_dim, most, scores.shape[1]) + 1)
+
+
+def _rise(fitted: Fitted, k: int, settings: Settings, rng: np.random.Generator) -> float:
+    atom, policy = fitted.model.atoms[k], settings.policy
+    rows, X = local_rows(fitted, k, policy)
+    chosen = sample_index(len(rows), policy.move.flat_rows, rng)
+    scores = principal_scores(X[chosen], policy.topology.most_columns)
+    t = fitted.result.theta.xi[rows[chosen], fitted.model.coordinate_columns(k)]
+    axes = scores / np.sqrt(np.mean(scores**2, axis=0))
+    values = [criterion_from(scores, axes[:, :d], Euclidean(d, 1), settings)
+              for d in flat_dimensions(atom, scores, policy.move.most_flat)]
+    if not np.isfinite(values).any():
+        return np.nan
+    curved = criterion_from(scores, t, atom, settings, known_of_one(fitted, k))
+    return (min(values) - curved) / len(scores) if np.isfinite(curved) else np.nan
