@@ -8,12 +8,14 @@ default penalties.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import criterion_from, local_rows
 from reml_sae.discovery.strengths import known_of_one
-from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.manifolds import Euclidean
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array
 
@@ -37,21 +39,37 @@ def over_flat(
     return out
 
 
-def flat_dimensions(atom: Manifold, scores: Array, most: int) -> range:
-    """Dimensions of the flats that are tried in the place of an atom of these scores (n, r)."""
-    return range(1, min(atom.linear_dim, most, scores.shape[1]) + 1)
-
-
 def _rise(fitted: Fitted, k: int, settings: Settings, rng: np.random.Generator) -> float:
     atom, policy = fitted.model.atoms[k], settings.policy
     rows, X = local_rows(fitted, k, policy)
     chosen = sample_index(len(rows), policy.move.flat_rows, rng)
     scores = principal_scores(X[chosen], policy.topology.most_columns)
-    t = fitted.result.theta.xi[rows[chosen], fitted.model.coordinate_columns(k)]
-    axes = scores / np.sqrt(np.mean(scores**2, axis=0))
-    values = [criterion_from(scores, axes[:, :d], Euclidean(d, 1), settings)
-              for d in flat_dimensions(atom, scores, policy.move.most_flat)]
-    if not np.isfinite(values).any():
+    if not scores.size:
         return np.nan
-    curved = criterion_from(scores, t, atom, settings, known_of_one(fitted, k))
-    return (min(values) - curved) / len(scores) if np.isfinite(curved) else np.nan
+    variances = np.mean(scores**2, axis=0)
+    d = _best_dimension(variances, len(scores), min(atom.linear_dim, policy.move.most_flat))
+    flat = criterion_from(scores, (scores / np.sqrt(variances))[:, :d], Euclidean(d, 1), settings)
+    t = fitted.result.theta.xi[rows[chosen], fitted.model.coordinate_columns(k)]
+    curved = criterion_from(scores, t, atom, _near(settings), known_of_one(fitted, k))
+    return (flat - curved) / len(scores) if np.isfinite([flat, curved]).all() else np.nan
+
+
+def _best_dimension(variances: Array, n: int, most: int) -> int:
+    """Dimensions of the flat that n rows of these variances along their axes (r,) ask for.
+
+    By the largest likelihood (probabilistic PCA, Tipping and Bishop 1999) and Schwarz's criterion.
+    """
+    r = len(variances)
+
+    def value(d: int) -> float:
+        rest = (r - d) * np.log(variances[d:].mean()) if d < r else 0.0
+        free = d * r - 0.5 * d * (d - 1)
+        return float(n * (np.log(variances[:d]).sum() + rest) + free * np.log(n))
+
+    return min(range(1, min(most, r) + 1), key=value)
+
+
+def _near(settings: Settings) -> Settings:
+    """Settings of a fit that begins where one has ended: one step leaves less than a nat."""
+    settle = replace(settings.policy.settle, rough_steps=1)
+    return replace(settings, policy=replace(settings.policy, settle=settle))

@@ -22,7 +22,6 @@ from reml_sae.discovery.local import (
 )
 from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.over_flat import flat_dimensions
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.relaxations.axes import principal_scores, sample_index
@@ -109,7 +108,7 @@ def _linear_twin(
     if criterion_from(scores, t, atom, settings) + policy.move.margin < least_gaussian(scores):
         return None
     values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
-              for d in flat_dimensions(atom, scores, policy.move.most_flat)}
+              for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])
     curved = rough_criterion(scores, atom, settings, rng)
     alone = np.inf
