@@ -61,6 +61,8 @@ def test_v_is_near_that_of_the_search(fitted):
     assert abs(fitted.criterion_ - found.criterion_) < 4.0
     evidence = [sorted(atom.evidence for atom in fit.atoms_) for fit in (fitted, found)]
     np.testing.assert_allclose(*evidence, rtol=0.02)
+    assert all(np.isnan(atom.over_flat) and atom.evidence_per_row > 0.0 for atom in fitted.atoms_)
+    assert all(atom.over_flat > 0.1 for atom in found.atoms_)
 
 
 def test_rows_on_disk_give_the_same_bits(fitted, shards):
