@@ -48,6 +48,7 @@ def outcome(reader, path):
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", DataWarning)
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
             used = reader.use(path)
         bad = any(not np.isfinite(value).all() for value in used)
         return ("not finite", "") if bad else ("same", "")

@@ -33,6 +33,8 @@ def test_a_file_that_was_changed_is_refused_or_read(name, tmp_path):
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", DataWarning)
+            # a list of names in the place of none makes a fit of named columns
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
             try:
                 used = reader.use(bad)
             except RemlSaeError as error:
