@@ -15,13 +15,14 @@ from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Projective
 P, SEEDS = 8, range(2)
 
 
-def curve(n_harmonics, n=200, sd=0.1, seed=0):
-    """A curve with harmonics of amplitude 1 / h, and the angles of its rows."""
+def curve(n_harmonics, n=200, sd=0.1, seed=0, amplitudes=None):
+    """Rows about a curve with harmonics of amplitude 1 / h, or of these."""
     rng = np.random.default_rng(seed)
     h = np.arange(1, n_harmonics + 1)
+    amplitudes = 1.0 / h if amplitudes is None else np.array(amplitudes)
     frame = np.linalg.qr(rng.normal(size=(P, 2 * n_harmonics)))[0].T
     t = rng.uniform(-np.pi, np.pi, n)
-    waves = np.stack([np.cos(np.outer(t, h)), np.sin(np.outer(t, h))], axis=2) / h[:, None]
+    waves = np.stack([np.cos(np.outer(t, h)), np.sin(np.outer(t, h))], axis=2) * amplitudes[:, None]
     return waves.reshape(n, -1) @ frame + sd * rng.normal(size=(n, P))
 
 
@@ -60,6 +61,18 @@ def test_where_the_number_does_not_matter_nothing_is_tried():
         found, given = (fit(Z, topology, noise="isotropic") for topology in ("circle", Circle(2)))
         assert not resizes(found)
         assert found.criterion_ == given.criterion_ and (found.rho_ == given.rho_).all()
+
+
+def test_noise_does_not_widen_a_circle():
+    for seed in (8, 11, 12):  # where V at the codes of the fit hints at a third harmonic
+        assert not resizes(fit(curve(1, n=120, sd=0.4, seed=seed), noise="isotropic"))
+
+
+def test_small_harmonics_that_the_rows_tell_of_are_found():
+    for seed in SEEDS:
+        found = fit(curve(3, n=300, seed=seed, amplitudes=(1.0, 0.0, 0.15)), noise="isotropic")
+        assert found.atoms_[0].topology == Circle(3)
+        assert found.converged_
 
 
 def test_rows_bound_the_number():

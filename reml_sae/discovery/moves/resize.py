@@ -6,6 +6,10 @@ would be at these codes (`discovery.sizes`) costs next to nothing, and tells whi
 fit. The way up can lead to a local minimum, a loop that closes early: bases that have become wider
 are started anew as well.
 
+An atom whose chart is that of its simplest shape makes no use of the rough functions that it has.
+More of them are tried only where they are predicted to lower V by the margin of evidence, and such
+a chart has nothing for new starts to undo.
+
 The number is bounded by the rows that use the atom, of which every function needs
 ``rows_per_function``.
 """
@@ -26,6 +30,7 @@ from reml_sae.discovery.fitting import (
 from reml_sae.discovery.follow_noise import turn_noise
 from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
+from reml_sae.discovery.moves.restart import is_rough
 from reml_sae.discovery.sizes import predicted_criteria, ways_gained
 from reml_sae.discovery.strengths import known_without
 from reml_sae.manifolds import Manifold
@@ -63,7 +68,8 @@ class Resize:
                 judged.append(basis)
                 fitted = yield _resized(fitted, k, basis, context.settings)
         wider = [k for k, (own, first) in enumerate(zip(fitted.model.atoms, begun, strict=True))
-                 if own.basis_size > first.basis_size]
+                 if own.basis_size > first.basis_size
+                 and is_rough(fitted, k, context.settings.policy)]
         if wider:
             yield _begun_anew(fitted, wider[0], context)
 
@@ -74,7 +80,8 @@ def _promising(
     """The smallest basis whose predicted V is nearly the lowest of those worth a fit, if any is.
 
     Codes that move with the decoder lower V further than predicted, so a wider one may even be
-    predicted to raise it a little. Where it is predicted to stay the same, the strength of the
+    predicted to raise it a little, unless the chart is that of the simplest shape: then it must be
+    predicted to fall by the margin. Where V is predicted to stay the same, the strength of the
     roughness shuts out what the bases differ in. An atom unlike the others has fewer permutations,
     for which a basis must make up.
     """
@@ -86,11 +93,16 @@ def _promising(
         return None
     own, *values = predicted_criteria(fitted, k, [present, *near], settings)
     (low, high), gain, worth = policy.resize_slack, policy.resize_gain, []
+    rough = is_rough(fitted, k, settings.policy)
     for value, basis in zip(values, near, strict=True):
         rise = value - own
         whole = rise + max(-ways_gained(fitted.model, k, basis), 0.0)
         wider = basis.basis_size > present.basis_size
-        if whole < -gain or (wider and not -gain <= rise <= low and whole < high):
+        if wider and not rough:
+            hopeful = whole < -policy.margin
+        else:
+            hopeful = whole < -gain or (wider and not -gain <= rise <= low and whole < high)
+        if hopeful:
             worth.append((rise, basis))
     best = min((rise for rise, _ in worth), default=0.0)
     return min((basis for rise, basis in worth if rise <= best + low),
@@ -119,7 +131,7 @@ def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Pro
     def fit(settings: Settings) -> Fitted | None:
         codes, known = codes_of(fitted), known_without(fitted, k)
         models = [model_in_own_noise(fitted.rows, atoms, settings, codes, known)]
-        if settings.noise != "isotropic":
+        if not models[0].noise.kind == fitted.rows.noise.kind == "isotropic":
             models.append(model_from_codes(fitted.rows, atoms, settings, codes, known))
         found = [turn_noise(trial, settings) for model in models
                  if (trial := rough_fit(model, settings, basis.label)) is not None]

@@ -19,6 +19,7 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import amplitudes_of, codes_of, local_rows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
+from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.strengths import known_of
 from reml_sae.engine import OuterKey
 from reml_sae.models.sae.start import column_weights
@@ -46,20 +47,20 @@ class Restart:
         if asked.n_atoms == 1 and asked.topology is not None and atoms[0].relaxation == "ring":
             return False
         return fitted.result.converged and any(
-            _is_rough(fitted, k, context) for k in range(len(atoms)))
+            is_rough(fitted, k, context.settings.policy) for k in range(len(atoms)))
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """Restarts, atom by atom."""
         for k in range(len(fitted.model.atoms)):
-            if _is_rough(fitted, k, context):
+            if is_rough(fitted, k, context.settings.policy):
                 proposal = _restarted(fitted, k, context)
                 if proposal is not None:
                     fitted = yield proposal
 
 
-def _is_rough(fitted: Fitted, k: int, context: Context) -> bool:
-    policy = context.settings.policy.move
-    return rough_share(fitted, k, policy.restart_grid) >= policy.rough_share
+def is_rough(fitted: Fitted, k: int, policy: SearchPolicy) -> bool:
+    """Whether the chart of atom k is not that of its simplest shape."""
+    return rough_share(fitted, k, policy.move.restart_grid) >= policy.move.rough_share
 
 
 def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
