@@ -38,16 +38,9 @@ class Restart:
     names_only = False
 
     def applies(self, fitted: Fitted, context: Context) -> bool:
-        """Where an atom is rough. A fit that has not converged, and says so, is left as it is.
-
-        So is the one ring that was asked for: its starts have come from many planes already, and
-        the evidence has ranked where they lead (`starts.ring`).
-        """
-        atoms, asked = fitted.model.atoms, context.structure
-        if asked.n_atoms == 1 and asked.topology is not None and atoms[0].relaxation == "ring":
-            return False
+        """Where an atom is rough. A fit that has not converged, and says so, is left as it is."""
         return fitted.result.converged and any(
-            is_rough(fitted, k, context.settings.policy) for k in range(len(atoms)))
+            is_rough(fitted, k, context.settings.policy) for k in range(len(fitted.model.atoms)))
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """Restarts, atom by atom."""
