@@ -7,7 +7,6 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import load_weekdays
-from reml_sae.diagnostics import align_angles, circular_correlation
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.estimators._validation import resolve_topology
 from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, ProjectivePlane, Sphere
@@ -79,11 +78,9 @@ def test_rows_bound_the_number():
     data = load_weekdays()  # seven groups of rows: V falls for every harmonic more
     Z = data.Z - data.Z.mean(axis=0)
     u, lengths, _ = np.linalg.svd(Z, full_matrices=False)
-    model = fit(u[:, :20] * lengths[:20])
+    model = fit(u[:, :20] * lengths[:20], noise="isotropic")
     size = model.atoms_[0].topology.basis_size
     assert size <= len(Z) / SearchPolicy().move.rows_per_function < size + 2
-    angles = align_angles(model.codes_.coordinates[0][:, 0], data.phase)
-    assert circular_correlation(angles, data.phase) > 0.9
 
 
 def test_noise_with_a_covariance_does_not_take_the_curve():
