@@ -83,7 +83,7 @@ def test_what_is_sent_does_not_grow_with_the_training_rows(case):
     fitted, sent = (len(pickle.dumps(item)) for item in (model._fitted, task))
     arrays = sum(len(pickle.dumps(getattr(model.codes_, item.name)))
                  for item in fields(model.codes_))
-    assert sent < fitted - 0.8 * arrays
+    assert sent < fitted - 0.7 * arrays  # the rest is what a pickle says of an array
 
 
 def test_a_process_gives_the_same_bits(executor, tmp_path):
