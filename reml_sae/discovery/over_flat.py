@@ -8,6 +8,7 @@ default penalties.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,8 @@ from reml_sae.discovery.strengths import known_of_one
 from reml_sae.manifolds import Euclidean
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array
+
+logger = logging.getLogger("reml_sae")
 
 
 def over_flat(
@@ -34,8 +37,8 @@ def over_flat(
         for k, atom in enumerate(fitted.model.atoms):
             if not atom.is_flat and not fitted.result.interrupted:
                 out[k] = _rise(fitted, k, settings, rng)
-    except KeyboardInterrupt:  # the fit is complete
-        pass
+    except KeyboardInterrupt:
+        logger.warning("stopped while flats were compared with atoms; the fit itself is complete")
     return out
 
 
