@@ -49,8 +49,9 @@ def watched(thing: T) -> T:
     Methods that a class of the package knows are watched; the others are no answers. A search may
     ask for what is infinite and step back from it, so infinities are let pass.
     """
-    made, kind = copy.copy(thing), type(thing)
-    object.__setattr__(made, "__class__", _watched(kind))  # type: ignore[arg-type]
+    kind: type = type(thing)
+    made = copy.copy(thing)
+    object.__setattr__(made, "__class__", _watched(kind))
     return made
 
 

@@ -131,7 +131,7 @@ def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Pro
     def fit(settings: Settings) -> Fitted | None:
         codes, known = codes_of(fitted), known_without(fitted, k)
         models = [model_in_own_noise(fitted.rows, atoms, settings, codes, known)]
-        if not models[0].noise.kind == fitted.rows.noise.kind == "isotropic":
+        if {models[0].noise.kind, fitted.rows.noise.kind} != {"isotropic"}:
             models.append(model_from_codes(fitted.rows, atoms, settings, codes, known))
         found = [turn_noise(trial, settings) for model in models
                  if (trial := rough_fit(model, settings, basis.label)) is not None]
