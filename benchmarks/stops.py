@@ -1,13 +1,13 @@
-"""Stopped at random moments: what is lost by SIGKILL and by Ctrl-C, of fits, sweeps and files.
+"""Stopped at random moments: what is lost by a kill and by Ctrl-C, of fits, sweeps and files.
 
-kills: a process that fits with a checkpoint is killed again and again, each time after a random part
-of what the whole fit takes, until one ends: whether it has the bits of the fit that was left alone,
-and how many REML fits (or sweeps) were made twice. One that saves two fits in turn is killed within:
-whether the file is one of the two.
+kills: a process that fits with a checkpoint is ended by the kernel four times, each time after a
+random part of the CPU time of the whole fit, and then left alone: whether the fit that it saves has
+the bits of one that never was ended. One that saves two fits in turn over one file is ended within:
+whether the file is one of the two, and what else is left after the next save.
 
-interrupts: SIGINT within a fit, a sweep, save, encode, report. *best state*: the fit ended with what
-it had, not converged; *raised*: KeyboardInterrupt came out, and what the estimator, or the file,
-held before is there; *complete*; *LOST* is what must not be.
+interrupts: SIGINT within a fit, a sweep, save, encode, report. *best state*: the fit ended with
+what it had, usable, not converged; *raised*: KeyboardInterrupt came out, and what the estimator and
+the file held before is there; *complete*; *LOST* is what must not be.
 
     python benchmarks/stops.py --times 20 > benchmarks/results/stops.txt
 """
@@ -17,7 +17,6 @@ import contextlib
 import os
 import signal
 import tempfile
-import threading
 import time
 import warnings
 from collections import Counter
@@ -35,11 +34,13 @@ FITS = {
     "2 circles": (planted_circles(90, 6, 2).Z, {"n_atoms": 2, "n_init": 2}),
     "2 circles, topk": (planted_circles(90, 6, 2).Z, {"n_atoms": 2, "n_init": 2,
                                                       "assignment": "topk"}),
-    "number open": (planted_circles(60, 5, 1).Z, {"n_atoms": "auto", "n_init": 2}),
+    "number open": (planted_circles(40, 4, 1).Z, {"n_atoms": "auto", "n_init": 1}),
     "6 circles, sweeps": (planted_circles(900, 12, 6, n_active=1, noise_sd=0.1).Z, SWEEPS),
 }
-PART = 0.6
-"""Of the time of a whole fit, within which it is killed."""
+AGAIN = 4
+"""Times that a fit is killed before it is left alone."""
+SAVING = 0.3
+"""CPU seconds within which what saves is killed."""
 
 
 def fitted(data, options, **more):
@@ -55,39 +56,32 @@ def bits(model):
     return (model.criterion_, model.message_, *(np.asarray(value).tobytes() for value in arrays))
 
 
-def in_child(act):
-    """Process id of a child that does this and ends."""
+def cpu_seconds(act):
+    begun = time.process_time()
+    act()
+    return time.process_time() - begun
+
+
+def killed(act, delay):
+    """Whether a child that does this is ended after so many CPU seconds, wherever it is."""
     child = os.fork()
     if not child:
         status = 1
         try:
-            with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
-                act()
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends it, as SIGKILL does
+            signal.setitimer(signal.ITIMER_PROF, delay)
+            act()
             status = 0
         finally:
             os._exit(status)
-    return child
-
-
-def killed(act, delay):
-    """Whether what began so many seconds ago had to be killed."""
-    child, end = in_child(act), time.monotonic() + delay
-    while time.monotonic() < end:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return False
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def show_kills(times, rng):
-    print(f"{'SIGKILL within':<22}{'s':>6}{'kills':>7}{'fits':>6}{'same bits':>11}{'other':>7}"
-          f"{'file whole':>12}{'lost':>6}")
+    print(f"{'killed within':<20}{'cpu s':>7}{'kills':>7}{'ended':>7}{'same bits':>11}{'LOST':>6}")
     for name, (data, options) in FITS.items():
-        begun = time.perf_counter()
-        whole = bits(fitted(data, options))
-        seconds = time.perf_counter() - begun
+        found = []
+        seconds = cpu_seconds(lambda: found.append(bits(fitted(*FITS[name]))))  # noqa: B023
         kills, ends = 0, Counter()
         while kills < times:
             with tempfile.TemporaryDirectory() as folder:
@@ -96,11 +90,11 @@ def show_kills(times, rng):
                 def act(data=data, options=options, kept=kept, result=result):
                     fitted(data, options, checkpoint=kept).save(result)
 
-                while killed(act, rng.uniform(0.0, PART * seconds)):
-                    kills += 1
-                ends[result.is_file() and bits(rs.load(result)) == whole] += 1
-        print(f"{name:<22}{seconds:6.1f}{kills:7d}{ends.total():6d}{ends[True]:11d}"
-              f"{ends[False]:7d}{'':>12}{'':>6}", flush=True)
+                kills += sum(killed(act, rng.uniform(0.0, seconds)) for _ in range(AGAIN))
+                killed(act, 0.0)  # a timer of nothing is none
+                ends[result.is_file() and bits(rs.load(result)) == found[0]] += 1
+        print(f"{name:<20}{seconds:7.1f}{kills:7d}{ends.total():7d}{ends[True]:11d}"
+              f"{ends[False]:6d}", flush=True)
     show_kills_of_saves(times, rng)
 
 
@@ -119,35 +113,26 @@ def show_kills_of_saves(times, rng):
                     model.save(path)
 
         for _ in range(times):
-            killed(act, rng.uniform(0.0, 0.3))
+            killed(act, rng.uniform(0.0, SAVING))
             with contextlib.suppress(ArtifactError, InputError):
                 whole += bits(rs.load(path)) in known
         models[0].save(path)
         remains = sum(item != path for item in Path(folder).iterdir())
-    print(f"{'save':<22}{0.3:6.1f}{times:7d}{'':>6}{'':>11}{'':>7}{whole:12d}{times - whole:6d}"
-          f"   ({remains} remains after the next save)", flush=True)
+    print(f"{'save':<20}{SAVING:7.1f}{times:7d}{'':>7}{whole:11d}{times - whole:6d}"
+          f"  ({remains} other files after the next save)", flush=True)
 
 
 def interrupted(act, delay):
     """Whether KeyboardInterrupt came out of what was interrupted; None where it ended before."""
-    clock = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
-    begun = time.perf_counter()
-    clock.start()
-    raised = False
+    signal.signal(signal.SIGPROF, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            signal.setitimer(signal.ITIMER_PROF, delay)
             act()
-            if time.perf_counter() - begun < delay:
-                clock.cancel()
-                raised = None
+            return None if signal.setitimer(signal.ITIMER_PROF, 0.0)[0] else False
     except KeyboardInterrupt:
-        raised = True
-    try:
-        clock.join()
-    except KeyboardInterrupt:
-        raised = None
-    return raised
+        return True
 
 
 def of_a_fit(model, data, delay):
@@ -165,38 +150,38 @@ def of_a_fit(model, data, delay):
 
 
 def show_interrupts(times, rng):
-    print(f"\n{'SIGINT within':<22}{'s':>6}  outcomes")
+    print(f"\n{'SIGINT within':<20}{'cpu s':>7}  outcomes")
     for name, (data, options) in FITS.items():
         model = rs.SAEManifold(**options)
-        begun = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.fit(data)
-        seconds = time.perf_counter() - begun
+            seconds = cpu_seconds(lambda: model.fit(data))  # noqa: B023
         show(name, seconds, [of_a_fit(model, data, rng.uniform(0.0, seconds))
                              for _ in range(times)])
     with tempfile.TemporaryDirectory() as folder:
-        data = planted_circles(400, 6, 1).Z
-        model, path = fitted(data, {"n_atoms": 1, "n_init": 1}), Path(folder) / "fit.safetensors"
-        known = bits(model)
-        for name, act in {"save": lambda: model.save(path), "encode": lambda: model.encode(data + 1e-3),
-                          "report": lambda: model.report(Path(folder) / "report.html", data)}.items():
-            act()
-            begun = time.perf_counter()
-            act()
-            seconds = time.perf_counter() - begun
-            outcomes = []
-            for _ in range(times):
-                raised = interrupted(act, rng.uniform(0.0, seconds))
-                kept = bits(model) == known and bits(rs.load(path)) == known
-                outcomes.append("LOST" if not kept else "ended before" if raised is None
-                                else "raised, fit and file as before" if raised else "complete")
-            show(name, seconds, outcomes)
+        data, path = planted_circles(2000, 6, 1).Z, Path(folder) / "fit.safetensors"
+        model = fitted(data, {"n_atoms": 1, "n_init": 1, "noise": "isotropic"})
+        other, known = data + 1e-3, bits(model)
+        model.save(path)
+        acts = {"save": lambda: model.save(path), "encode": lambda: model.encode(other),
+                "report": lambda: model.report(Path(folder) / "report.html", data)}
+        for name, act in acts.items():
+            seconds = max(cpu_seconds(act) for _ in range(2))
+            show(name, seconds, [of_a_file(act, rng.uniform(0.0, seconds), model, path, known)
+                                 for _ in range(times)])
+
+
+def of_a_file(act, delay, model, path, known):
+    raised = interrupted(act, delay)
+    if bits(model) != known or bits(rs.load(path)) != known:
+        return "LOST"
+    return ("ended before" if raised is None
+            else "raised, fit and file as before" if raised else "complete")
 
 
 def show(name, seconds, outcomes):
     tally = Counter(outcomes).most_common()
-    print(f"{name:<22}{seconds:6.2f}  {', '.join(f'{n} {outcome}' for outcome, n in tally)}",
+    print(f"{name:<20}{seconds:7.2f}  {', '.join(f'{n} {outcome}' for outcome, n in tally)}",
           flush=True)
 
 
