@@ -189,6 +189,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--times", type=int, default=20, help="kills and interrupts of each kind")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may have it ignored
     rng = np.random.default_rng(0)
     show_kills(options.times, rng)
     show_interrupts(options.times, rng)
