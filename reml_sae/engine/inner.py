@@ -184,7 +184,7 @@ def _descent(point: InnerPoint, damping: float) -> _Descent:
     downhill: Theta | None = None
     if damping == 0.0:
         result = preconditioned_cg(
-            point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
+            point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60, solved=step
         )
         step, downhill = result.x, result.negative_curvature
     elif decrement <= LOOK_AROUND:
