@@ -44,7 +44,7 @@ from scipy.special import dawsn, i0e, i1e
 from reml_sae.typing import Array, Index, Mask
 
 LARGE = 100.0
-LARGE_ON_LINES = 1e4
+LARGE_ON_LINES = 1e5
 SERIES = np.array([1.0 / 8.0, 1.0 / 16.0, 25.0 / 384.0, 13.0 / 128.0, 1073.0 / 5120.0])
 """log(I_0(kappa) exp(-kappa) (2 pi kappa)^(1/2)) in powers of 1 / kappa ..."""
 ORDERS = np.arange(1, len(SERIES) + 1)
