@@ -185,6 +185,8 @@ class MovePolicy:
     """Count of topologies that are tried in the joint model in the place of one."""
     rival_per_row: float = 0.75
     """Nats a row by which they may be behind it on the atom's own rows."""
+    exchange_rows: int = 200
+    """Count of rows of an atom to which other atoms' shapes are fitted."""
     most_exchanges: int = 2
     """Count of other pairs of shapes and rows that are tried in the joint model."""
     most_regroups: int = 3

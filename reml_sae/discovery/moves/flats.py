@@ -116,11 +116,10 @@ def _linear_twin(
     values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
               for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])
-    curved = rough_criterion(scores, atom, settings, rng)
     alone = np.inf
     if settings.noise != "isotropic":  # in which the curve may hold nothing
         alone = without_atoms(MetricRows.isotropic(scores), settings.of_scores().noise)
-    return best if min(values[best], alone) < curved + policy.move.margin else None
+    return None if as_it_is + policy.move.margin <= min(values[best], alone) else best
 
 
 def _codes_on_flat(
