@@ -93,6 +93,9 @@ class StartPolicy:
     """Count of turns of rows and decoders at stiff priors."""
     stiff_sweeps: int = 3
     """Count of row sweeps in each."""
+    same_rows: float = 0.8
+    """Share of the rows of every atom in either of two partitions that are in both, above which the
+    second is not fitted: settling moves more rows."""
     unexplained: float = 1.25
     """Ratio: starts that leave so much more variance unexplained than the best are not fitted."""
     overdispersed: float = 1.3
