@@ -189,7 +189,10 @@ class MovePolicy:
     rival_per_row: float = 0.75
     """Nats a row by which they may be behind it on the atom's own rows."""
     exchange_rows: int = 200
-    """Count of rows of an atom to which other atoms' shapes are fitted."""
+    """Count of rows of an atom to which other atoms' shapes are fitted ..."""
+    exchange_per_row: float = 0.1
+    """... and the nats a row by which V of them may then rise: it falls where shapes are on each
+    other's rows."""
     most_exchanges: int = 2
     """Count of other pairs of shapes and rows that are tried in the joint model."""
     most_regroups: int = 3

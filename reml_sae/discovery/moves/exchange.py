@@ -64,7 +64,7 @@ def _pairings(
         swapped[list(pair)] = pair[::-1]
         found.add(tuple(swapped.tolist()))
     labels = [atom.label for atom in atoms]
-    limit = np.trace(values) + policy.within_per_row * len(fitted.model.Z)
+    limit = np.trace(values) + policy.exchange_per_row * len(fitted.model.Z)
     rises = {whose: values[every, list(whose)].sum() for whose in found
              if any(labels[k] != labels[j] for k, j in enumerate(whose))}
     ranked = sorted((value, whose) for whose, value in rises.items() if value < limit)

@@ -9,10 +9,11 @@ is that of von Mises with the same curvature, the integral is 2 pi I_0(kappa) ex
 is missing from -log of Laplace's. kappa is what is left of the row's block D_i without its other
 parameters, 1 / (D_i^-1)_aa, so that |D_i| = kappa times the determinant of the others.
 
-A unit vector t of R^3 has no end of its integral either, where Laplace's is 2 pi / kappa with kappa^2
-the determinant of what is left of the row's block in t: its radial part is one. With the same kappa
-in all directions the density exp(kappa (t_hat . t - 1)) has 2 pi (1 - exp(-2 kappa)) / kappa, and on
-lines exp(-(kappa / 2) sin^2) has 4 pi y D(y) / kappa with Dawson's D and y^2 = kappa / 2, so that
+A unit vector t of R^3 has no end of its integral either, where Laplace's is 2 pi / kappa with
+kappa^2 the determinant of what is left of the row's block in t: its radial part is one. With the
+same kappa in all directions the density exp(kappa (t_hat . t - 1)) has 2 pi (1 - exp(-2 kappa)) /
+kappa, and on lines exp(-(kappa / 2) sin^2) has 4 pi y D(y) / kappa with Dawson's D and
+y^2 = kappa / 2, so that
 
     c(kappa) = -log(1 - exp(-2 kappa))    and    -log(2 y D(y)) = -1 / kappa - ..
 
