@@ -202,9 +202,9 @@ class SAEState(DecoderTerms):
     def remainder(self) -> Remainder:
         """What Laplace's method misses of the rows."""
         # where rows are coupled, a row's block is not its curvature
-        polar = [] if self.structure.couples_rows else self.structure.polar
+        bounded = [] if self.structure.couples_rows else self.structure.bounded
         curvature = np.einsum("naa->na", self.row_prior.blocks("majorizer"))
-        return Remainder.of(self.row_inverse, polar, self.structure.carried, curvature,
+        return Remainder.of(self.row_inverse, bounded, self.structure.carried, curvature,
                             self.row_prior.gradient())
 
     @cached_property
