@@ -140,6 +140,12 @@ def criterion_from(
     return np.inf if found is None else uninterrupted(found, settings).result.criterion
 
 
+def near_end(settings: Settings) -> Settings:
+    """Settings of a fit that begins where one has ended: one step leaves less than a nat."""
+    settle = replace(settings.policy.settle, rough_steps=1)
+    return replace(settings, policy=replace(settings.policy, settle=settle))
+
+
 def least_gaussian(scores: Array) -> float:
     """What V of Gaussian rows (n, r) is above, whatever their mean and covariance.
 

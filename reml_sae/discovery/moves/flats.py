@@ -18,11 +18,12 @@ from reml_sae.discovery.local import (
     least_flat,
     least_gaussian,
     local_rows,
+    near_end,
     rough_criterion,
 )
 from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.strengths import known_without
+from reml_sae.discovery.strengths import known_of_one, known_without
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
@@ -68,7 +69,11 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     chosen = sample_index(len(rows), settings.policy.move.flat_rows, context.rng)
     scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
     t = fitted.result.theta.xi[:, fitted.model.coordinate_columns(k)][rows[chosen]]
-    flat = _linear_twin(scores, t, atom, settings, context.rng)
+    as_it_is = (criterion_from(scores, t, atom, near_end(settings), known_of_one(fitted, k))
+                if scores.size else np.inf)
+    if as_it_is + settings.policy.move.margin < least_gaussian(scores):
+        return None
+    flat = _linear_twin(scores, atom, settings, context.rng)
     if flat is None:
         return None
     atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
@@ -92,21 +97,12 @@ def _is_hopeless(fitted: Fitted, atom: Manifold, settings: Settings) -> bool:
 
 
 def _linear_twin(
-    scores: Array, t: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+    scores: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
 ) -> Manifold | None:
-    """The best flat where, on these rows alone, the atom is not better by the margin.
-
-    Parameters
-    ----------
-    scores : (n, r) array
-    t : (n, d) array
-        Coordinates of the rows on the atom.
-    """
+    """The best flat where, on these rows (n, r) alone, the atom is not better by the margin."""
     policy = settings.policy
     if len(scores) < policy.start.least_rows or scores.shape[1] == 0:
         return Euclidean(1, 1)
-    if criterion_from(scores, t, atom, settings) + policy.move.margin < least_gaussian(scores):
-        return None
     values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
               for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])
