@@ -13,7 +13,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.rows import RowCodes, SweepSums
-from reml_sae.sweeps.seeds import Near, nearest_distance, seed_flats
+from reml_sae.sweeps.seeds import Near, flat_through, nearest_distance, seed_flats
 from reml_sae.sweeps.state import SweepState, kinds_of_atoms
 from reml_sae.sweeps.update import LEAST_NOISE
 from reml_sae.typing import Array, Index
@@ -23,6 +23,9 @@ SURE = 0.5
 """Nats that rows may need of an atom which is moved, over those that are lost at its new place."""
 MIXED = 2.0
 """Nats that are lost at an atom, over the median of all, where it may be mixed with another."""
+ANEW = 5.0
+"""Nats that the rows of an atom gain where it begins again among them, over what sweeps still
+would."""
 Plan = Literal["move", "mix"]
 PLANS: tuple[Plan, ...] = ("move", "mix")
 Start = tuple[tuple[int, ...], Index, int]
@@ -120,6 +123,32 @@ class Repair:
             for (j, place), shape, flat in zip(places, manifolds, flats, strict=True):
                 kinds[j][place] = flat.decoder(shape)
         return replace(self.state, decoders=tuple(kinds)), [place for *_, place in chosen]
+
+    def anew(self) -> SweepState:
+        """The state with every atom at the flat through its own rows.
+
+        Sweeps may end with an arc of too large a circle, whose rows make up for it by amplitudes.
+        """
+        X, labels, kinds = self.backend.numpy(self.X), self.codes.labels, list[Array]()
+        for kind, decoders in zip(self.state.kinds, self.state.decoders, strict=True):
+            kinds.append(np.asarray(decoders).copy())
+            for place, k in enumerate(kind.atoms):
+                rows = np.asarray(X[labels == k], float)
+                if len(rows) >= LEAST_NEAR:
+                    flat = flat_through(rows, kind.manifold.linear_dim, "distance")
+                    kinds[-1][place] = flat.decoder(kind.manifold)
+        return replace(self.state, decoders=tuple(kinds))
+
+    def with_better(self, state: SweepState, codes: RowCodes) -> SweepState | None:
+        """The state with the atoms whose rows another explains better; None where it has none."""
+        K = self.state.n_atoms
+        gains = np.bincount(self.codes.labels, self.codes.values - codes.values, K)
+        if not (gains > ANEW).any():
+            return None
+        return replace(self.state, decoders=tuple(
+            np.where((gains[kind.atoms] > ANEW)[:, None, None], new, old)
+            for kind, new, old in zip(self.state.kinds, state.decoders, self.state.decoders,
+                                      strict=True)))
 
     def _moves(self, shunned: Set[int]) -> list[Start]:
         out: list[Start] = []

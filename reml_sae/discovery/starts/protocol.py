@@ -84,9 +84,9 @@ class StartProblem:
         return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
 
     @property
-    def is_rings(self) -> bool:
-        """Whether every row is on one of several rings, as sweeps find them."""
-        return (len(self.atoms) > 1
+    def has_many_rings(self) -> bool:
+        """Whether every row is on one of many rings, as sweeps find them."""
+        return (len(self.atoms) >= self.policy.start.many_rings
                 and not self.assignment.is_mixture and self.assignment.most_active == 1
                 and all(atom.relaxation == "ring" and atom.has_rule for atom in self.atoms))
 

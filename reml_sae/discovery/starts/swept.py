@@ -1,4 +1,4 @@
-"""Rings, one a row: their atoms by sweeps, whose work hardly grows with the number of atoms."""
+"""Many rings, one a row: their atoms by sweeps, whose work hardly grows with their number."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class SweptStart:
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
         """Starts from two seeds, or the better of both, where they agree, as one that is sure."""
-        if not problem.is_rings:
+        if not problem.has_many_rings:
             return []
         backend, found = get_backend("numpy"), list[SweepFit]()
         for seed in rng.integers(2**32, size=2):
             found.append(fit_sweeps(problem.Z, problem.atoms, backend, int(seed),
-                                    deadline=problem.deadline))
+                                    problem.policy.start.sweeps, deadline=problem.deadline))
             if problem.deadline.passed:
                 break
         found.sort(key=lambda fit: float(fit.trace[-1]))
