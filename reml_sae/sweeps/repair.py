@@ -26,7 +26,10 @@ MIXED = 2.0
 ANEW = 5.0
 """Nats that the rows of an atom gain where it begins again among them, over what sweeps still
 would."""
+APART = 0.75
+"""Share of what flats about the common centre leave of rows, below which they are about others."""
 Plan = Literal["move", "mix"]
+NEAR: tuple[Near, ...] = ("angle", "distance")
 PLANS: tuple[Plan, ...] = ("move", "mix")
 Start = tuple[tuple[int, ...], Index, int]
 """Atoms that begin again, the rows at which they do, and the atom by which they were chosen."""
@@ -110,16 +113,18 @@ class Repair:
         """
         chosen = (self._mixed(shunned) if plan == "mix" else self._moves(shunned))[:most]
         kinds = [np.asarray(decoders).copy() for decoders in self.state.decoders]
-        for turn, (own, rows, _) in enumerate(chosen):
-            near: Near = "angle" if turn % 2 == 0 else "distance"
+        for own, rows, _ in chosen:
             places = [next((j, int(np.flatnonzero(kind.atoms == k)[0]))
                            for j, kind in enumerate(self.state.kinds) if k in kind.atoms)
                       for k in own]
             manifolds = [self.state.kinds[j].manifold for j, _ in places]
             n_near = _n_near(len(self.X), self.state.n_atoms, self.policy)
-            flats = seed_flats(self.X[rows], [shape.linear_dim for shape in manifolds],
-                               self._excess[rows] + 1e-9, near, rng, self.policy, self.backend,
-                               min(n_near, len(rows)))
+            X, energy = self.X[rows], self._excess[rows] + 1e-9
+            central, apart = (
+                seed_flats(X, [shape.linear_dim for shape in manifolds], energy, near, rng,
+                           self.policy, self.backend, min(n_near, len(rows))) for near in NEAR)
+            left = [nearest_distance(X, flats, self.backend) for flats in (central, apart)]
+            flats = apart if left[1] < APART * left[0] else central
             for (j, place), shape, flat in zip(places, manifolds, flats, strict=True):
                 kinds[j][place] = flat.decoder(shape)
         return replace(self.state, decoders=tuple(kinds)), [place for *_, place in chosen]

@@ -29,8 +29,8 @@ class SweptStart:
             if problem.deadline.passed:
                 break
         found.sort(key=lambda fit: float(fit.trace[-1]))
-        labels = [fit.codes.labels for fit in found]
-        if len(found) == 2 and same_partition(*labels, len(problem.atoms)):
+        one, other = found[0].codes.labels, found[-1].codes.labels
+        if len(found) == 2 and same_partition(one, other, len(problem.atoms)):
             return [_start(problem, found[0], sure=True)]
         return [_start(problem, fit) for fit in found]
 
