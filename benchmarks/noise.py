@@ -14,9 +14,10 @@ a case, fitted with noise="auto":
 - V: median of the `--both` first seeds, less that of the fit with isotropic noise.
 - seconds, isotropic: median CPU seconds of these seeds, and those of that fit.
 
-The cases named "nothing" have no atom at all: a fit is right there if no curved atom is better than
-its flat twin, and noise alone better than both; "none" counts the seeds in which that is said. The
-last line has the shares of all seeds, and the CPU seconds of all fits over the isotropic ones.
+The cases named "nothing" have no atom at all: "flat" counts the seeds in which one circle is said
+to be no better than a flat, or than noise alone, and "none" those (of the `--both` first) in which
+n_atoms="auto" leaves no atom. The last line has all seeds, and the CPU seconds of all fits beside
+those of the isotropic ones.
 """
 
 import argparse
@@ -130,9 +131,10 @@ def run(case: Case, seed: int, both: bool) -> dict[str, float]:
         plain, found["isotropic"] = fit(case, rows, "isotropic")
         found["V"] = model.criterion_ - plain.criterion_
     if data is None:
-        alone = fit(case, rows, "auto", "auto")[0].atoms_
-        return found | {"flat": float(bool(model.search_.no_atom or model.search_.flat_twins)),
-                        "none": float([atom.topology.name for atom in alone] == ["point"])}
+        if both:
+            alone = fit(case, rows, "auto", "auto")[0].atoms_
+            found["none"] = float([atom.topology.name for atom in alone] == ["point"])
+        return found | {"flat": float(bool(model.search_.no_atom or model.search_.flat_twins))}
     scores = recovery_scores(data, model.codes_, [atom.topology for atom in model.atoms_])
     return found | {"acc": scores.assignment_accuracy,
                     "coord": float(scores.coordinate_error.max()),
