@@ -1,8 +1,9 @@
 """Planted atoms in noise with a covariance: kind of the noise, its rank, and what is found in it.
 
-`python benchmarks/noise.py --seeds 10 --budget 1800 > out.txt`. Circles and spheres of radius 1 and
-planes of that size, noise of standard deviation .2 in the geometric mean, in 12 columns; one row a
-case and a kind of noise of the fit:
+`python benchmarks/noise.py --seeds 20 > out.txt`. Circles and spheres of radius 1 and planes of
+that size, noise of standard deviation .2 in the geometric mean, in 12 columns, whose variances
+differ by a hundred ("diagonal"), or with factors of standard deviation 1.5 to 3 beside it; one row
+a case, fitted with noise="auto":
 
 - conv: seeds that converge, of those run.
 - kind: seeds whose noise is of the planted kind; "auto" is right where it names that.
@@ -10,11 +11,13 @@ case and a kind of noise of the fit:
 - acc: lowest share of rows with the right atom.
 - coord, oracle: median coordinate error of the worst atom after the best gauge change, and that of
   who knows every atom, every label and the covariance of the noise: the mode in its metric.
-- V: median, less that of the fit with isotropic noise.
-- seconds: median CPU seconds.
+- V: median of the `--both` first seeds, less that of the fit with isotropic noise.
+- seconds, isotropic: median CPU seconds of these seeds, and those of that fit.
 
-The cases named "nothing" have no atom at all: a fit is right there if no curved atom is better than
-its flat twin.
+The cases named "nothing" have no atom at all: "flat" counts the seeds in which one circle is said
+to be no better than a flat, or than noise alone, and "none" those (of the `--both` first) in which
+n_atoms="auto" leaves no atom. The last line has all seeds, and the CPU seconds of all fits beside
+those of the isotropic ones.
 """
 
 import argparse
@@ -28,7 +31,8 @@ import reml_sae as rs
 from reml_sae.datasets import Planted, planted_mixture, recovery_scores
 
 NOISE_SD, COLUMNS = 0.2, 12
-FACTORS = {1: (2.5,), 3: (3.0, 2.0, 1.5), 5: (3.0, 2.5, 2.0, 1.5, 1.5)}
+FACTORS = {1: (2.5,), 2: (3.0, 2.0), 3: (3.0, 2.0, 1.5), 4: (3.0, 2.5, 2.0, 1.5),
+           5: (3.0, 2.5, 2.0, 1.5, 1.5)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Case:
     noise: str
     rank: int = 0
     assignment: str = "softmax"
-    n_rows: int = 400
+    n_rows: int = 300
 
     @property
     def label(self) -> str:
@@ -50,12 +54,15 @@ class Case:
 CASES = [
     Case(("circle",), "isotropic"), Case(("circle",), "diagonal"),
     *(Case(("circle",), "factor", rank) for rank in FACTORS),
-    *(Case(("circle",) * k, "factor", 3, assignment, 300 * k)
-      for k in (2, 4) for assignment in ("softmax", "topk")),
-    Case(("circle",) * 2, "diagonal", n_rows=600),
-    Case(("circle",) * 2, "isotropic", n_rows=600),
-    Case(("sphere",), "factor", 3), Case(("plane",), "factor", 1), Case(("plane",), "isotropic"),
-    *(Case((), noise, rank) for noise, rank in (("isotropic", 0), ("diagonal", 0), ("factor", 3))),
+    *(Case(("circle",) * 2, noise, rank, assignment, 400)
+      for assignment in ("softmax", "topk")
+      for noise, rank in (("isotropic", 0), ("diagonal", 0), ("factor", 3))),
+    *(Case(("circle",) * 4, noise, rank, assignment, 800)
+      for assignment in ("softmax", "topk") for noise, rank in (("diagonal", 0), ("factor", 2))),
+    *(Case((shape,), noise, rank) for shape in ("sphere", "plane")
+      for noise, rank in (("isotropic", 0), ("diagonal", 0), ("factor", 3))),
+    *(Case((), noise, rank) for noise, rank in (("isotropic", 0), ("diagonal", 0),
+                                                ("factor", 1), ("factor", 3), ("factor", 5))),
 ]
 
 
@@ -99,60 +106,82 @@ def oracle(data: Planted, rows: np.ndarray, cov: np.ndarray) -> float:
     return worst
 
 
-def fit(case: Case, rows: np.ndarray, noise: str) -> tuple[rs.SAEManifold, float]:
+def fit(case: Case, rows: np.ndarray, noise: str,
+        n_atoms: int | str | None = None) -> tuple[rs.SAEManifold, float]:
     begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         topology = list(case.shapes) or ["circle"]
-        model = rs.SAEManifold(n_atoms=len(topology), topology=topology,
-                               assignment=case.assignment, noise=noise).fit(rows)
+        options = ({"n_atoms": len(topology), "topology": topology} if n_atoms is None
+                   else {"n_atoms": n_atoms})
+        model = rs.SAEManifold(assignment=case.assignment, noise=noise, **options).fit(rows)
     return model, time.process_time() - begun
 
 
-def run(case: Case, seed: int, noise: str) -> dict[str, float]:
+def run(case: Case, seed: int, both: bool) -> dict[str, float]:
     data, rows, cov = planted(case, seed)
-    model, seconds = fit(case, rows, noise)
+    model, seconds = fit(case, rows, "auto")
     found = {
         "conv": float(model.converged_), "kind": float(model.noise_.kind == case.noise),
-        "rank": float(getattr(model.noise_, "rank", 0) == case.rank), "V": model.criterion_,
-        "seconds": seconds,
+        "rank": float(getattr(model.noise_, "rank", 0) == case.rank), "seconds": seconds,
+        "acc": np.nan, "coord": np.nan, "oracle": np.nan, "flat": np.nan, "none": np.nan,
+        "V": np.nan, "isotropic": np.nan,
     }
+    if both:
+        plain, found["isotropic"] = fit(case, rows, "isotropic")
+        found["V"] = model.criterion_ - plain.criterion_
     if data is None:
-        return found | {"acc": float(bool(model.search_.flat_twins)), "coord": np.nan,
-                        "oracle": np.nan}
+        if both:
+            alone = fit(case, rows, "auto", "auto")[0].atoms_
+            found["none"] = float([atom.topology.name for atom in alone] == ["point"])
+        return found | {"flat": float(bool(model.search_.no_atom or model.search_.flat_twins))}
     scores = recovery_scores(data, model.codes_, [atom.topology for atom in model.atoms_])
     return found | {"acc": scores.assignment_accuracy,
                     "coord": float(scores.coordinate_error.max()),
                     "oracle": oracle(data, rows, cov)}
 
 
+def shown(values: np.ndarray, form: str) -> str:
+    """The median in a format, or a dash."""
+    known = values[np.isfinite(values)]
+    width = int(form.split(".")[0])
+    return f"{np.median(known):{form}}" if len(known) else f"{'-':>{width}}"
+
+
+def share(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    return f"{known.sum():.0f}/{len(known)}" if len(known) else "-"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--budget", type=float, default=np.inf, help="seconds for all of it")
-    parser.add_argument("--only", default="", help="cases whose label holds this text")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--both", type=int, default=2, help="seeds with the isotropic fit beside")
+    parser.add_argument("--only", default="", help="cases whose label holds one of these, by |")
     options = parser.parse_args()
-    cases = [case for case in CASES if options.only in case.label]
-    end = time.perf_counter() + options.budget
-    print(f"{'case':34} {'noise':10} {'seeds':>5} {'conv':>6} {'kind':>6} {'rank':>6} {'acc':>6} "
-          f"{'coord':>7} {'oracle':>7} {'V':>10} {'seconds':>8}")
-    for number, case in enumerate(cases):
-        stop = time.perf_counter() + (end - time.perf_counter()) / (len(cases) - number)
-        table: dict[str, list[dict[str, float]]] = {"isotropic": [], "auto": []}
-        for seed in range(options.seeds):
-            if time.perf_counter() > stop and seed:
-                break
-            for noise, found in table.items():
-                found.append(run(case, seed, noise))
-        base = np.array([row["V"] for row in table["isotropic"]])
-        for noise, found in table.items():
-            n = len(found)
-            total = {key: np.array([row[key] for row in found]) for key in found[0]}
-            print(f"{case.label:34} {noise:10} {n:5d} {total['conv'].sum():4.0f}/{n} "
-                  f"{total['kind'].sum():4.0f}/{n} {total['rank'].sum():4.0f}/{n} "
-                  f"{total['acc'].min():6.4f} {np.median(total['coord']):7.4f} "
-                  f"{np.median(total['oracle']):7.4f} {np.median(total['V'] - base):10.1f} "
-                  f"{np.median(total['seconds']):8.2f}", flush=True)
+    cases = [case for case in CASES if any(name in case.label
+                                           for name in options.only.split("|"))]
+    print(f"{'case':29}{'seeds':>6}{'conv':>7}{'kind':>7}{'rank':>7}{'flat':>7}{'none':>7}"
+          f"{'acc':>8}{'coord':>8}{'oracle':>8}{'V':>10}{'seconds':>9}{'isotropic':>10}")
+    everything: list[dict[str, float]] = []
+    for case in cases:
+        table = [run(case, seed, seed < options.both) for seed in range(options.seeds)]
+        everything += table
+        total = {key: np.array([row[key] for row in table]) for key in table[0]}
+        acc = total["acc"].min()
+        print(f"{case.label:29}{len(table):6d}"
+              + "".join(f"{share(total[key]):>7}"
+                        for key in ("conv", "kind", "rank", "flat", "none"))
+              + (f"{acc:8.4f}" if np.isfinite(acc) else f"{'-':>8}")
+              + shown(total["coord"], "8.4f") + shown(total["oracle"], "8.4f")
+              + shown(total["V"], "10.1f")
+              + shown(total["seconds"][np.isfinite(total["isotropic"])], "9.2f")
+              + shown(total["isotropic"], "10.2f"), flush=True)
+    pairs = np.array([[row["seconds"], row["isotropic"]] for row in everything])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)].sum(axis=0)
+    print("all: " + ", ".join(f"{key} {share(np.array([row[key] for row in everything]))}"
+                              for key in ("conv", "kind", "rank", "flat", "none"))
+          + f"; CPU seconds {pairs[0]:.0f} for {pairs[1]:.0f} of isotropic fits")
 
 
 if __name__ == "__main__":

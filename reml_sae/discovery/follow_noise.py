@@ -8,6 +8,7 @@ turn, what the noise's own parameters cost included.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from reml_sae.discovery.fitting import Fitted, Settings, lower, rough_fit
 from reml_sae.discovery.metric import posterior_moment, whitened_model
 from reml_sae.discovery.polish import polish_noise
 from reml_sae.discovery.settle import settle
-from reml_sae.families.noise import Factors, Noise, best_noise, charged
+from reml_sae.families.noise import MARGIN, Factors, Noise, best_noise, charged, held_kind
 from reml_sae.typing import Array
 
 logger = logging.getLogger("reml_sae")
@@ -29,7 +30,9 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     if rough is fitted:
         return fitted
     final = rough if rough.result.interrupted else settle(rough, settings)
-    return lower(fitted, final)
+    ahead = final.result.criterion - fitted.result.criterion
+    fewer = len(final.rows.noise.parameters()) < len(fitted.rows.noise.parameters())
+    return final if fewer and ahead <= MARGIN else lower(fitted, final)
 
 
 def turn_noise(fitted: Fitted, settings: Settings, goal: float = np.inf) -> Fitted:
@@ -75,22 +78,23 @@ def _polished(fitted: Fitted, settings: Settings) -> Fitted:
 
 
 def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
-    """The fit with simpler noise, as long as V falls.
+    """The fit with simpler noise, as long as V is hardly higher.
 
     A factor that the curves could explain may hold itself: it is in the noise from which they and
-    the next noise follow.
+    the next noise follow. So what is simpler is held while the fit follows.
     """
-    present = fitted
+    present, lowest = fitted, fitted.result.criterion
     while not (present.result.interrupted or settings.deadline.passed
                or isinstance(settings.noise, Factors)):
         noise = present.rows.noise.simpler()
         trial = None if noise is None else _fit(present, noise, _moment(present), settings)
-        if trial is None:
+        if noise is None or trial is None:
             break
-        turned = turn_noise(trial, settings, present.result.criterion)
-        before, present = present, lower(present, turned)
-        if before.result.criterion - present.result.criterion < settings.policy.noise.least_gain:
+        held = replace(settings, noise=held_kind(noise, settings.noise))
+        trial = turn_noise(trial, held, lowest + MARGIN)
+        if trial.result.criterion > lowest + MARGIN:
             break
+        present, lowest = trial, min(lowest, trial.result.criterion)
     return present
 
 

@@ -29,9 +29,19 @@ from reml_sae.discovery.fitting import (
     rough_options,
     stopped,
 )
-from reml_sae.engine import FitResult, OuterStatus, REMLTrace, criterion_at
+from reml_sae.engine import (
+    FitResult,
+    OuterStatus,
+    REMLTrace,
+    Stopped,
+    TraceRow,
+    criterion_at,
+)
+from reml_sae.engine.trace import ANNEAL
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
+from reml_sae.families import LOG_DISPERSION
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.model import QUADRATURE_DISPERSION
 from reml_sae.rows import spread_index
 from reml_sae.typing import Array
 
@@ -41,6 +51,8 @@ UNSETTLED = "the outer iteration budget ran out before all rows had settled on t
 LOOSE = "the fit is loose: rows were still to move to other atoms"
 LOOKED_AT, LACKING = 200, 3.0
 """Rows of which it is summed what V lacks; nats of it below which nothing has slid."""
+FINEST = 0.1
+"""Of the dispersion below which no quadrature is begun, below which it is not gone on with."""
 UNUSABLE = "the REML fit reached no usable state from the rough one, which was kept"
 
 
@@ -142,6 +154,9 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
             raise
         logger.info("the rows are left to Laplace's method: %s", error)
         return fitted
+    if result.status is OuterStatus.TOO_FINE:
+        logger.info("the rows are left to Laplace's method: %s", result.message)
+        return fitted
     return _at_modes(Fitted(model, result).observed(), settings)
 
 
@@ -149,10 +164,19 @@ def _fit_on(
     model: SAEManifoldModel, rho: Array, before: float, settings: Settings, trace: REMLTrace,
     options: dict[str, Any],
 ) -> tuple[SAEManifoldModel, FitResult]:
-    """A REML fit from a state with this V, and its model: that where shares do not slide away."""
+    """A REML fit from a state with this V, and its model: that where shares do not slide away.
+
+    Where the noise falls to where rows would not have been integrated out, Laplace's method goes
+    on: the nodes grow as the noise falls, which of rows without any has no end.
+    """
     left = max(settings.max_outer - trace.n_counted, 0)
     result = _fit(model, settings, left, trace, options)
     left = settings.max_outer - trace.n_counted
+    if result.status is OuterStatus.TOO_FINE and left > 0:
+        logger.info("the noise is so small that the rows are left to Laplace's method")
+        model = decided(_at_modes(Fitted(model, result), settings).model, settings)
+        result = _fit(model, settings, left, trace, options)
+        left = settings.max_outer - trace.n_counted
     if result.interrupted or left <= 0 or not _has_slid(model, result, before):
         return model, result
     logger.info("V fell by less than it lacks: the strengths of the shares are held")
@@ -178,8 +202,17 @@ def _fit(
     options: dict[str, Any],
 ) -> FitResult:
     """A REML fit of one stage, within what is left of the budgets."""
+    callbacks = settings.callbacks
+    if settings.integration == "auto" and model.by_quadrature and model.family.has_dispersion:
+        callbacks = [*callbacks, _stop_where_too_fine]
     return settings.journal.fit(model, **options, max_outer=left, max_time=settings.deadline,
-                                callbacks=settings.callbacks, trace=trace)
+                                callbacks=callbacks, trace=trace)
+
+
+def _stop_where_too_fine(row: TraceRow) -> None:
+    """End a fit by quadrature where the noise is far below where one would begin."""
+    if row.stage != ANNEAL and row.rho[LOG_DISPERSION] < np.log(FINEST * QUADRATURE_DISPERSION):
+        raise Stopped(OuterStatus.TOO_FINE)
 
 
 def _final(settings: Settings, loose: bool = False) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class OuterStatus(Enum):
     NO_MODE = "the inner solve did not converge"
     FAILED = "the search stopped at its best state"
     NO_OPTIMUM = "V has no optimum where the search ended"
+    TOO_FINE = "the noise has become too small for its rows to be integrated out"
     OUT_OF_TIME = "max_time ran out; the best state so far was kept"
     INTERRUPTED = "interrupted by the user; the best state so far was kept"
 

@@ -1,6 +1,6 @@
 """Likelihoods: loss, observed derivatives, IRLS weights and dispersion (DESIGN A1, A4)."""
 
-from reml_sae.families._base import GAUSSIAN_STEP, Family, ScaledFamily
+from reml_sae.families._base import GAUSSIAN_STEP, LOG_DISPERSION, Family, ScaledFamily
 from reml_sae.families._registry import get_family, registered_families, with_row_noise
 from reml_sae.families.binomial import Binomial
 from reml_sae.families.gamma import Gamma
@@ -13,6 +13,7 @@ from reml_sae.families.tweedie import Tweedie
 
 __all__ = [
     "GAUSSIAN_STEP",
+    "LOG_DISPERSION",
     "Binomial",
     "Family",
     "Gamma",

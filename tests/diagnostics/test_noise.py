@@ -149,3 +149,13 @@ def test_rows_without_noise(topology, p, noise):
     assert dict(model.limits_)["log_dispersion"] == "zero"
     assert check(model, "noise").status == "warn"
     assert "there is no noise" in model.summary()
+
+
+def test_no_quadrature_goes_on_where_there_is_no_noise(caplog):
+    """Its nodes would be ever more: a fit by quadrature is left where none would begin."""
+    Z = planted_manifolds(60, 2, ["circle"], noise_sd=0.0).signal
+    with caplog.at_level("INFO", "reml_sae"), pytest.warns(DataWarning, match="Z has no noise"):
+        model = rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise="isotropic").fit(Z)
+    assert "the rows are left to Laplace's method" in caplog.text
+    assert caplog.text.count("outer") < 80
+    assert model.score(Z) > 1.0 - 1e-9

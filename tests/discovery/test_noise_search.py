@@ -6,7 +6,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
-from reml_sae.discovery import first_fit, search
+from reml_sae.discovery import first_fit, follow_noise, search
 from reml_sae.discovery.fitting import rough_fit
 from reml_sae.discovery.local import least_gaussian
 from reml_sae.discovery.metric import central_weights, in_metric
@@ -16,7 +16,7 @@ from reml_sae.discovery.starts.amid_noise import NoiseMixtureStart
 from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.engine import criterion
 from reml_sae.families import StudentTRows
-from reml_sae.families.noise import Diagonal, Factor, OneOf
+from reml_sae.families.noise import Diagonal, Factor, Factors, OneOf
 from reml_sae.manifolds import Circle
 from tests.models.sae.systems import at_mode, by_quadrature
 
@@ -123,6 +123,24 @@ def test_isotropic_noise_is_not_passed_over(monkeypatch):
     fit = rs.SAEManifold(n_atoms=1, n_init=1, random_state=0, noise="auto").fit(plant.Z)
     assert misled.done
     assert fit.criterion_ == pytest.approx(plain.criterion_, abs=1e-3)
+
+
+def test_fewer_factors_are_held_while_they_are_tried(monkeypatch):
+    """Else what is left of one that the curve could explain brings it back at the next turn."""
+    plant = planted_manifolds(150, 6, ["circle"], noise_sd=0.2, random_state=0)
+    honest, held = follow_noise.turn_noise, []
+
+    def turned(fitted, settings, goal=np.inf):
+        found = honest(fitted, settings, goal)
+        held.append((settings.noise, getattr(found.rows.noise, "rank", 0)))
+        return found
+
+    monkeypatch.setattr(follow_noise, "turn_noise", turned)
+    fit = rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise="factor").fit(
+        with_factors(plant, np.array([2.0, 1.5]), 0))
+    assert fit.noise_.rank == 2
+    tried = [rank for kind, rank in held if kind == Factors(1)]
+    assert tried and set(tried) == {1}
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -27,7 +27,7 @@ single = pytest.mark.parametrize("kind", [kind for kind in CARRIED if len(kind.a
 def fit(kind, data=Z, **changes):
     penalties = [{**kind.config, **changes}, *kind.beside]
     return rs.SAEManifold(n_atoms=1, topology=list(kind.atoms), penalties=penalties,
-                          max_outer=200).fit(data)
+                          noise="isotropic", max_outer=200).fit(data)
 
 
 @single

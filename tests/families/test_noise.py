@@ -232,6 +232,19 @@ def test_the_kind_and_the_rank():
     assert np.mean(np.array(ranks) == 3) >= 0.9
 
 
+def test_more_factors_must_win_by_a_margin():
+    """The fewest whose V is the lowest to three nats: of a slope, fewer than that of the least."""
+    n, fewer = 300, 0
+    for seed in range(10):
+        second = second_moment(np.diag(np.geomspace(3.0, 1.0, 12)), n, seed)
+        values = [charged(Factor.of_rank(second, r), second, n) for r in range(11)]
+        rank = Factor.best(second, n).rank
+        assert values[rank] <= min(values) + 3.0
+        assert all(value > min(values) + 3.0 for value in values[:rank])
+        fewer += rank < int(np.argmin(values))
+    assert fewer >= 5
+
+
 def turns(noise, n):
     """Information about turns between two directions, one of them a factor: Minka's equation 70."""
     r, p = noise.rank, len(noise.directions)

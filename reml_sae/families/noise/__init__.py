@@ -15,15 +15,15 @@ Where every row uses one atom, atoms can have noises of their own (`PerAtom`); w
 either is `RowNoise`.
 """
 
-from reml_sae.families.noise._base import Noise, RowNoise, charged, nats
+from reml_sae.families.noise._base import MARGIN, Noise, RowNoise, charged, nats
 from reml_sae.families.noise._registry import (
     KINDS,
-    MARGIN,
     NOISES,
     Factors,
     NoiseKind,
     OneOf,
     best_noise,
+    held_kind,
     open_kinds,
     tells_factors,
 )
@@ -47,6 +47,7 @@ __all__ = [
     "RowNoise",
     "best_noise",
     "charged",
+    "held_kind",
     "most_rank",
     "nats",
     "open_kinds",

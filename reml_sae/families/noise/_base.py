@@ -13,6 +13,9 @@ from reml_sae.typing import Array, Index, Mask
 LEAST_SHARE = 1e-8
 """Share of the mean variance below which the noise of a direction is rounding: of data without any
 noise in one, V would have no minimum."""
+MARGIN = 3.0
+"""Nats by which another noise must beat the isotropic one, each kind those before it, and more
+factors fewer: a spread that V chooses is positive half of the time where there is none."""
 TINY = float(np.finfo(float).tiny)
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reml_sae.errors import InputError
-from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise, charged
+from reml_sae.families.noise._base import LEAST_SHARE, MARGIN, TINY, Noise, charged
 from reml_sae.families.noise.diagonal import Diagonal
 from reml_sae.families.noise.factor import Factor
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.registry import Registry
 from reml_sae.typing import Array
 
-MARGIN = 3.0
-"""Nats by which another noise must beat the isotropic one, and each kind those before it: a spread
-that V chooses is positive half of the time where there is none."""
 ROWS_PER_COLUMN, ROWS_PER_FACTOR = 2, 10
 """Counts of rows: with fewer for every column, what factors hold may be what curves would explain,
 and with fewer for every factor the spectrum of the rows has no end that told them from a floor."""
@@ -81,6 +78,13 @@ def open_kinds(kind: NoiseKind, second: Array, n_rows: int) -> NoiseKind:
     variances = np.diag(second)
     still = np.flatnonzero(variances <= LEAST_SHARE * variances.mean())
     return OneOf(kinds, tuple(still.tolist()))
+
+
+def held_kind(noise: Noise, among: NoiseKind) -> NoiseKind:
+    """The kind of a noise that was one of some, with its number of factors."""
+    if isinstance(noise, Factor):
+        return Factors(noise.rank)
+    return replace(among, kinds=(noise.kind,)) if isinstance(among, OneOf) else noise.kind
 
 
 def best_noise(kind: NoiseKind, second: Array, n_rows: int) -> Noise:

@@ -25,7 +25,7 @@ from scipy.special import log_ndtr
 
 from reml_sae.errors import InputError
 from reml_sae.families._special import LOG_2PI
-from reml_sae.families.noise._base import LEAST_SHARE, TINY, Noise
+from reml_sae.families.noise._base import LEAST_SHARE, MARGIN, TINY, Noise
 from reml_sae.families.noise._bingham import log_share_slopes, log_shares
 from reml_sae.families.noise.isotropic import Isotropic
 from reml_sae.typing import Array
@@ -74,19 +74,24 @@ class Factor(Noise):
 
     @classmethod
     def best(cls, second: Array, n_rows: int) -> Factor:
-        """By the rank that V chooses, of the leading directions of the second moment."""
+        """The leading directions of the second moment: the fewest that leave V at its lowest.
+
+        To `MARGIN`: of a weak factor more V says hardly anything, whether there is one or not.
+        """
         values, vectors = _axes(second)
-        best, lowest, since = 0, np.inf, 0
-        saddles = np.zeros(0)
+        found: list[float] = []
+        since, saddles = 0, np.zeros(0)
         for r in range(max(most_rank(len(second), n_rows), 0) + 1):
             ratios, across = _split(values, r)
             cost, saddles = _cost(ratios, across, n_rows, saddles)
             # the best phi of these factors is the floor's variance over the floor of Omega
             log_phi = np.log(values[r:].mean()) + np.log(ratios).sum() / len(values)
             value = 0.5 * n_rows * len(values) * log_phi + cost
-            best, lowest, since = (r, value, 0) if value < lowest else (best, lowest, since + 1)
+            since = 0 if value < min(found, default=np.inf) else since + 1
+            found.append(value)
             if since == PATIENCE:
                 break
+        best = int(np.flatnonzero(np.array(found) <= min(found) + MARGIN)[0])
         return cls(vectors[:, :best], *_split(values, best))
 
     @classmethod
