@@ -13,7 +13,7 @@ import logging
 import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import criterion_from, local_rows, near_end
+from reml_sae.discovery.local import criterion_from, local_rows
 from reml_sae.discovery.strengths import known_of_one
 from reml_sae.manifolds import Euclidean
 from reml_sae.relaxations.axes import principal_scores, sample_index
@@ -52,7 +52,7 @@ def _rise(fitted: Fitted, k: int, settings: Settings, rng: np.random.Generator) 
     d = _best_dimension(variances, len(scores), min(atom.linear_dim, policy.move.most_flat))
     flat = criterion_from(scores, (scores / np.sqrt(variances))[:, :d], Euclidean(d, 1), settings)
     t = fitted.result.theta.xi[rows[chosen], fitted.model.coordinate_columns(k)]
-    curved = criterion_from(scores, t, atom, near_end(settings), known_of_one(fitted, k))
+    curved = criterion_from(scores, t, atom, settings, known_of_one(fitted, k))
     return (flat - curved) / len(scores) if np.isfinite([flat, curved]).all() else np.nan
 
 
