@@ -71,9 +71,9 @@ class StartPolicy:
     ring are fitted too: on larger ones Newton's way from them takes most of a search."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
-    many_rings: int = 6
-    """Count of rings, one a row, from which on sweeps look for them: clusters of fewer are found
-    sooner ..."""
+    many_rings: int = 16
+    """Count of rings, one a row, from which on sweeps look for them: fewer are found as well by
+    clusters, mostly sooner ..."""
     sweeps: SweepPolicy = field(
         default_factory=lambda: SweepPolicy(most_rounds=1, most_sweeps=12, tol=0.01))
     """... and how they do: a start need not have settled."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_circles
-from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.discovery.policy import SearchPolicy, StartPolicy
 from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
 from reml_sae.discovery.starts.swept import SweptStart
@@ -16,7 +16,8 @@ def problem(Z, K, assignment="topk"):
     Z = Z - Z.mean(axis=0)
     chosen = (get_assignment("topk", K, n_active=1) if assignment == "topk"
               else get_assignment(assignment, K))
-    return StartProblem(Z / np.sqrt((Z**2).mean()), [Circle(1)] * K, chosen, 4, SearchPolicy())
+    policy = SearchPolicy(start=StartPolicy(many_rings=6))
+    return StartProblem(Z / np.sqrt((Z**2).mean()), [Circle(1)] * K, chosen, 4, policy)
 
 
 def test_one_start_where_seeds_agree():
