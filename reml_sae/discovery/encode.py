@@ -37,6 +37,8 @@ IMPROVEMENT = 1e-6
 """Relative decrease of the evidence that is more than rounding."""
 SAME_CODE = 1e-7
 """Assignments, and radians or prior standard deviations, within which two codes are the same."""
+ARRIVED = 1e-4
+"""The same, within which a candidate that is being refined has come to the best code so far."""
 SAME_ROW = 1e-12
 """Distance, relative to its length, within which a row is a training row."""
 TOGETHER_TOL = 1e-8
@@ -128,15 +130,22 @@ def remember(
 def _lost(model: SAEManifoldModel, theta: Theta, rho: Array, policy: EncodePolicy) -> Index:
     """Rows to which a search from nothing gives another code than they have."""
     found, active, _ = encode(model, theta, rho, policy, search_from_state=False)
+    return np.flatnonzero(~_alike(model, theta, found, active, SAME_CODE))
+
+
+def _alike(
+    model: SAEManifoldModel, theta: Theta, found: Theta, active: Mask, within: float
+) -> NDArray[np.bool_]:
+    """Which rows (N,) have in another state, with other active sets, the codes of the model's."""
     carries = [atom.latent_dim > 0 for atom in model.atoms]
     same = (active == model.active)[:, carries].all(axis=1)
     apart = np.abs(model.assignment.amplitudes(model.logits(theta), model.is_open).a
                    - model.assignment.amplitudes(model.logits(found), model.is_open).a)
-    same &= apart.max(axis=1) <= SAME_CODE
+    same &= apart.max(axis=1) <= within
     for k, atom in enumerate(model.atoms):
-        rows, where = np.flatnonzero(model.active[:, k]), model.coordinate_columns(k)
-        same[rows] &= atom.distance(theta.xi[rows, where], found.xi[rows, where]) <= SAME_CODE
-    return np.flatnonzero(~same)
+        rows, where = np.flatnonzero(same & model.active[:, k]), model.coordinate_columns(k)
+        same[rows] = atom.distance(theta.xi[rows, where], found.xi[rows, where]) <= within
+    return np.asarray(same)
 
 
 def encode(
@@ -186,9 +195,12 @@ def encode(
         best_value[kept], best_xi[kept], best_active[kept] = -np.inf, xi[kept], support[kept]
     for xi, support in starts:
         rough = model.with_state(Theta(xi, theta.beta), rho, support)
-        xi = rough.refine_rows(Theta(xi, theta.beta), rho, policy.screen_sweeps).xi
+        screened = rough.refine_rows(Theta(xi, theta.beta), rho, policy.screen_sweeps)
+        xi = screened.xi
+        arrived = np.isfinite(best_value) & _alike(
+            rough, screened, Theta(best_xi, theta.beta), best_active, ARRIVED)
         hopeful = np.flatnonzero(
-            rough.row_objective(Theta(xi, theta.beta), rho) < best_value + policy.hopeless)
+            ~arrived & (rough.row_objective(screened, rho) < best_value + policy.hopeless))
         if not hopeful.size:
             continue
         trial, trial_model, sound = _settle(

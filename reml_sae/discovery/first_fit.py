@@ -1,6 +1,7 @@
 """From standardised data to a rough fit: all starts, fitted roughly and ranked by V.
 
-Starts that explain much less than another are passed over; where rows seem to mix several atoms, a
+Starts that explain much less than another are passed over, as are partitions that differ from
+another in fewer rows than move when a fit settles; where rows seem to mix several atoms, a
 start of mixed assignments competes with the best. Where the best leaves noise that has a shape,
 starts that expect such noise compete as well.
 """
@@ -77,7 +78,13 @@ def _fit_all(
     assignment, policy = settings.assign(len(atoms)), settings.policy
     rough: list[tuple[Fitted, CodeStart]] = []
     most = max((start.explained for start in starts if start.explained is not None), default=0.0)
+    partition = len(atoms) > 1 and (assignment.is_mixture or assignment.most_active == 1)
     for number, start in enumerate(starts):
+        if partition and start.explained is not None and any(
+                _same_rows(start, other, len(atoms)) > policy.start.same_rows
+                for _, other in rough):
+            logger.info("start %d was skipped: its atoms have the rows of another's", number)
+            continue
         if (start.explained is not None
                 and 1.0 - start.explained > policy.start.unexplained * (1.0 - most)):
             logger.info("start %d was skipped: it explains %.4f of the variance, another %.4f",
@@ -94,6 +101,12 @@ def _fit_all(
             if halt is not None:
                 return rough, halt
     return (rough, None) if settings.noise == "isotropic" else _turned(rough, settings, goal)
+
+
+def _same_rows(start: CodeStart, other: CodeStart, n_atoms: int) -> float:
+    """Share of the rows of an atom in either of two partitions that it has in both; the least."""
+    both = [(start.labels == k, other.labels == k) for k in range(n_atoms)]
+    return min(float((one & two).sum() / max((one | two).sum(), 1)) for one, two in both)
 
 
 def _turned(
@@ -137,9 +150,8 @@ def _is_shaped(
 
 
 def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) -> bool:
-    """Whether noise of a shape has a V so far below that of a rough fit that it will stay there."""
-    within = settings.policy.move.within_per_row * len(rows.Z)
-    return without_atoms(rows, settings.noise) < value - within
+    """Whether noise of a shape has a lower V than a rough fit."""
+    return without_atoms(rows, settings.noise) < value
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:

@@ -129,11 +129,14 @@ def criterion_from(
 ) -> float:
     """V of a rough fit of one atom to rows (n, r) from their coordinates on it (n, d).
 
-    Outer parameters that are known by key start there. Infinite where the start is of no use;
-    raises interrupts.
+    Where outer parameters are known by key, one step from there leaves less than a nat. Infinite
+    where the start is of no use; raises interrupts.
     """
     n, r = scores.shape
     own = local_settings(settings, r).plain()
+    if known is not None:
+        settle = replace(own.policy.settle, rough_steps=1)
+        own = replace(own, policy=replace(own.policy, settle=settle))
     codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), t)
     model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes, known)
     found = rough_fit(model, own, f"{atom.label} as it is")

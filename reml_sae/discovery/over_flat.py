@@ -9,7 +9,6 @@ default penalties.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def _rise(fitted: Fitted, k: int, settings: Settings, rng: np.random.Generator) 
     d = _best_dimension(variances, len(scores), min(atom.linear_dim, policy.move.most_flat))
     flat = criterion_from(scores, (scores / np.sqrt(variances))[:, :d], Euclidean(d, 1), settings)
     t = fitted.result.theta.xi[rows[chosen], fitted.model.coordinate_columns(k)]
-    curved = criterion_from(scores, t, atom, _near(settings), known_of_one(fitted, k))
+    curved = criterion_from(scores, t, atom, settings, known_of_one(fitted, k))
     return (flat - curved) / len(scores) if np.isfinite([flat, curved]).all() else np.nan
 
 
@@ -70,9 +69,3 @@ def _best_dimension(variances: Array, n: int, most: int) -> int:
         return float(n * (np.log(variances[:d]).sum() + rest) + free * np.log(n))
 
     return min(range(1, min(most, r) + 1), key=value)
-
-
-def _near(settings: Settings) -> Settings:
-    """Settings of a fit that begins where one has ended: one step leaves less than a nat."""
-    settle = replace(settings.policy.settle, rough_steps=1)
-    return replace(settings, policy=replace(settings.policy, settle=settle))

@@ -16,6 +16,7 @@ import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.relaxations.policy import PursuitPolicy, RelaxationPolicy
+from reml_sae.sweeps import SweepPolicy
 
 FARTHEST = 100
 """How many times the present value one from a file may be: other versions' are not farther."""
@@ -70,6 +71,12 @@ class StartPolicy:
     ring are fitted too: on larger ones Newton's way from them takes most of a search."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
+    many_rings: int = 6
+    """Count of rings, one a row, from which on sweeps look for them: clusters of fewer are found
+    sooner ..."""
+    sweeps: SweepPolicy = field(
+        default_factory=lambda: SweepPolicy(most_rounds=1, most_sweeps=12, tol=0.01))
+    """... and how they do: a start need not have settled."""
     same: float = 0.01
     """Nats within which the rough V of two starts says that they lead to one state."""
     share_of_variance: float = 0.5
@@ -93,6 +100,9 @@ class StartPolicy:
     """Count of turns of rows and decoders at stiff priors."""
     stiff_sweeps: int = 3
     """Count of row sweeps in each."""
+    same_rows: float = 0.8
+    """Share of the rows of every atom in either of two partitions that are in both, above which the
+    second is not fitted: settling moves more rows."""
     unexplained: float = 1.25
     """Ratio: starts that leave so much more variance unexplained than the best are not fitted."""
     overdispersed: float = 1.3
@@ -185,6 +195,11 @@ class MovePolicy:
     """Count of topologies that are tried in the joint model in the place of one."""
     rival_per_row: float = 0.75
     """Nats a row by which they may be behind it on the atom's own rows."""
+    exchange_rows: int = 200
+    """Count of rows of an atom to which other atoms' shapes are fitted ..."""
+    exchange_per_row: float = 0.1
+    """... and the nats a row by which V of them may then rise: it falls where shapes are on each
+    other's rows."""
     most_exchanges: int = 2
     """Count of other pairs of shapes and rows that are tried in the joint model."""
     most_regroups: int = 3

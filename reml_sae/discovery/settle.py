@@ -59,7 +59,8 @@ UNUSABLE = "the REML fit reached no usable state from the rough one, which was k
 def settle(fitted: Fitted, settings: Settings) -> Fitted:
     """REML fits alternating with the discrete choices, until those no longer change.
 
-    While many rows move, a few Fellner-Schall steps stand in for a REML fit, and then a loose one.
+    While many rows move, a few Fellner-Schall steps stand in for a REML fit, and then a loose one,
+    in turns.
     The best converged fit is returned, or the best of all where none converged; the one given in
     where no other reached a usable state. Where iterations or time ran out first, it is marked not
     converged. V is not above that of the fit given in, nor of a loose one: where choices have led
@@ -106,7 +107,8 @@ def settle(fitted: Fitted, settings: Settings) -> Fitted:
             met.append(Fitted(model, result))
         if not rough or result.interrupted:
             rounds.append(Fitted(model, result))
-        rough &= result.criterion < lowest - policy.rough_gain
+        # after a loose fit too the rows move first while they can at its strengths
+        rough = (rough or loose) and result.criterion < lowest - policy.rough_gain
         lowest = min(lowest, result.criterion)
         halt = result.status if result.interrupted else None
         if model.by_quadrature:  # by the fitted model too: the codes follow it, and that is all

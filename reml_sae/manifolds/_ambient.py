@@ -33,6 +33,8 @@ class UnitVectors(Manifold):
     is_euclidean: ClassVar[bool] = False
     reach: ClassVar[float]
     """Length up to which steps lead to distinct points."""
+    antipodal: ClassVar[bool] = False
+    """Whether a vector and its opposite are one point."""
     degree: int
 
     @property
@@ -123,6 +125,10 @@ class UnitVectors(Manifold):
         ratio = np.sinc(np.where(inside, length, 0.0) / np.pi)
         return np.where(inside, np.log(ratio) - 0.5 * radial**2, -np.inf)
 
+    def distance(self, t1: Array, t2: Array) -> Array:
+        """Length of the shorter arc of the great circle, or the angle between the lines."""
+        return _arc(t1, t2, self.antipodal)
+
     @property
     def ambient_names(self) -> tuple[str, ...]:
         """x, y, z."""
@@ -141,7 +147,7 @@ class UnitVectors(Manifold):
         return {"topology": self.name, "degree": int(self.degree)}
 
 
-def arc(t1: Array, t2: Array, *, antipodal: bool) -> Array:
+def _arc(t1: Array, t2: Array, antipodal: bool) -> Array:
     """Angle (n,) between vectors, or between their lines; accurate where it is small."""
     dot = np.einsum("nd,nd->n", t1, t2)
     return np.arctan2(np.linalg.norm(np.cross(t1, t2), axis=1), np.abs(dot) if antipodal else dot)

@@ -49,6 +49,32 @@ def solid_harmonics(degree: int) -> tuple[NDArray[np.intp], Array]:
     return table, coefficients
 
 
+@cache
+def _solid_derivatives(degree: int, order: int) -> tuple[NDArray[np.intp], Array]:
+    """Exponents (m, 3) and coefficients (m, 3, .., 3, 2 l + 1) of all derivatives of an order."""
+    if not order:
+        return solid_harmonics(degree)
+    exponents, coefficients = _solid_derivatives(degree, order - 1)
+    lower = [(a, b, degree - order - a - b) for a in range(degree - order + 1)
+             for b in range(degree - order + 1 - a)] or [(0, 0, 0)]
+    index = {exponent: row for row, exponent in enumerate(lower)}
+    out = np.zeros((len(lower), 3, *coefficients.shape[1:]))
+    for exponent, coefficient in zip(exponents.tolist(), coefficients, strict=True):
+        for axis in range(3):
+            if exponent[axis]:
+                less = tuple(e - (a == axis) for a, e in enumerate(exponent))
+                out[index[less], axis] += exponent[axis] * coefficient
+    out.setflags(write=False)
+    return np.array(lower), out
+
+
+def _solid_derivative(t: Array, degree: int, order: int) -> Array:
+    """All derivatives of an order of the solid harmonics at t (n, 3): (n, 3, .., 3, 2 l + 1)."""
+    exponents, coefficients = _solid_derivatives(degree, order)
+    values = monomial_jet(t, exponents, 0)[0] @ coefficients.reshape(len(exponents), -1)
+    return np.asarray(values.reshape(len(t), *coefficients.shape[1:]))
+
+
 def _times(f: Polynomial, g: Polynomial) -> Polynomial:
     out: Polynomial = {}
     for (e, a), (k, b) in product(f.items(), g.items()):
@@ -97,8 +123,10 @@ def harmonic_jet(t: Array, degree: int, order: int) -> tuple[Array, ...]:
     -------
     tuple of (n, 2 l + 1), (n, 3, 2 l + 1), (n, 3, 3, 2 l + 1), (n, 3, 3, 3, 2 l + 1)
     """
-    exponents, coefficients = solid_harmonics(degree)
-    p = [part @ coefficients for part in monomial_jet(t, exponents, order)]
+    if not degree:
+        return (np.ones((len(t), 1)), *(np.zeros((len(t), *(3,) * m, 1))
+                                        for m in range(1, order + 1)))
+    p = [_solid_derivative(t, degree, m) for m in range(order + 1)]
     r = [part[..., None] for part in _inverse_power_jet(t, degree, order)]
     out = [p[0] * r[0]]
     if order >= 1:
@@ -120,10 +148,14 @@ def _inverse_power_jet(t: Array, power: int, order: int) -> tuple[Array, ...]:
     s = np.maximum(np.einsum("nd,nd->n", t, t), TINY)
     eye, up, up2 = np.eye(3), power + 2, power + 4
 
-    def scaled(j: int, tensor: Array) -> Array:
-        return tensor * (s ** (-0.5 * power - j)).reshape((-1,) + (1,) * (tensor.ndim - 1))
+    powers = [s ** (-0.5 * power)]
+    for _ in range(order):
+        powers.append(powers[-1] / s)
 
-    out = [s ** (-0.5 * power)]
+    def scaled(j: int, tensor: Array) -> Array:
+        return tensor * powers[j].reshape((-1,) + (1,) * (tensor.ndim - 1))
+
+    out = [powers[0]]
     if order >= 1:
         out.append(-power * scaled(1, t))
     if order >= 2:

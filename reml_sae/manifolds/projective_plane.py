@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reml_sae.errors import InputError
-from reml_sae.manifolds._ambient import UnitVectors, arc, spiral
+from reml_sae.manifolds._ambient import UnitVectors, spiral
 from reml_sae.typing import Array
 
 FIRST, SECOND = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]
@@ -35,6 +35,7 @@ class ProjectivePlane(UnitVectors):
     size_parameter: ClassVar[str | None] = "degree"
     size_step: ClassVar[int] = 2
     reach: ClassVar[float] = 0.5 * np.pi
+    antipodal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.degree, bool) or self.degree not in (2, 4):
@@ -57,10 +58,6 @@ class ProjectivePlane(UnitVectors):
     def log_prior_volume(self) -> float:
         """Log 2 pi, the area of the half sphere, and (1/2) log 2 pi for the radius."""
         return float(1.5 * np.log(2.0 * np.pi))
-
-    def distance(self, t1: Array, t2: Array) -> Array:
-        """Angle between the lines."""
-        return arc(t1, t2, antipodal=True)
 
     def grid(self, n: int) -> Array:
         """Fibonacci spiral on a half sphere: equal areas."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from reml_sae.manifolds._ambient import UnitVectors, arc, spiral
+from reml_sae.manifolds._ambient import UnitVectors, spiral
 from reml_sae.manifolds._base import Relaxation
 from reml_sae.manifolds._checks import check_integer
 from reml_sae.typing import Array
@@ -62,11 +62,6 @@ class Sphere(UnitVectors):
     def log_multiplicity(self) -> float:
         """Log 2: the antipodal map."""
         return float(np.log(2.0))
-
-
-    def distance(self, t1: Array, t2: Array) -> Array:
-        """Length of the shorter arc of the great circle."""
-        return arc(t1, t2, antipodal=False)
 
     def grid(self, n: int) -> Array:
         """Fibonacci spiral: equal areas."""

@@ -5,6 +5,7 @@ A fit of the atom's own rows tells whether it is worth a try in the whole model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,8 @@ from reml_sae.discovery.local import (
 )
 from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.strengths import known_without
+from reml_sae.discovery.strengths import known_of_one, known_without
+from reml_sae.engine import OuterKey
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
@@ -68,7 +70,7 @@ def _flattened(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     chosen = sample_index(len(rows), settings.policy.move.flat_rows, context.rng)
     scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
     t = fitted.result.theta.xi[:, fitted.model.coordinate_columns(k)][rows[chosen]]
-    flat = _linear_twin(scores, t, atom, settings, context.rng)
+    flat = _linear_twin(scores, t, atom, known_of_one(fitted, k), settings, context.rng)
     if flat is None:
         return None
     atoms = [flat if j == k else other for j, other in enumerate(fitted.model.atoms)]
@@ -92,7 +94,8 @@ def _is_hopeless(fitted: Fitted, atom: Manifold, settings: Settings) -> bool:
 
 
 def _linear_twin(
-    scores: Array, t: Array, atom: Manifold, settings: Settings, rng: np.random.Generator
+    scores: Array, t: Array, atom: Manifold, known: Mapping[OuterKey, float], settings: Settings,
+    rng: np.random.Generator,
 ) -> Manifold | None:
     """The best flat where, on these rows alone, the atom is not better by the margin.
 
@@ -101,20 +104,22 @@ def _linear_twin(
     scores : (n, r) array
     t : (n, d) array
         Coordinates of the rows on the atom.
+    known : mapping
+        Outer parameters of the atom by key.
     """
     policy = settings.policy
     if len(scores) < policy.start.least_rows or scores.shape[1] == 0:
         return Euclidean(1, 1)
-    if criterion_from(scores, t, atom, settings) + policy.move.margin < least_gaussian(scores):
+    as_it_is = criterion_from(scores, t, atom, settings, known)
+    if as_it_is + policy.move.margin < least_gaussian(scores):
         return None
     values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
               for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])
-    curved = rough_criterion(scores, atom, settings, rng)
     alone = np.inf
     if settings.noise != "isotropic":  # in which the curve may hold nothing
         alone = without_atoms(MetricRows.isotropic(scores), settings.of_scores().noise)
-    return best if min(values[best], alone) < curved + policy.move.margin else None
+    return None if as_it_is + policy.move.margin <= min(values[best], alone) else best
 
 
 def _codes_on_flat(

@@ -4,7 +4,9 @@ Starts give rows to atoms by rings and flats, and rows of atoms that cross each 
 wrong side: both atoms bend after what they have, so that no row leaves alone. Where rows use one
 atom each, the rows of two atoms are a problem of their own. It is searched from starts of its own,
 and what is found there takes the place of the two where V of these rows falls. Pairs are tried that
-come near each other; atoms that are apart have no rows to share.
+come near each other; atoms that are apart have no rows to share. Two that are all there is have no
+problem of their own: the starts of the search were theirs, unless other atoms were started with or
+the noise has since got a shape.
 """
 
 from __future__ import annotations
@@ -45,8 +47,11 @@ class Regroup:
 
     def applies(self, fitted: Fitted, context: Context) -> bool:
         """Where rows of one scale use one of several atoms each, nearly whole."""
-        model = fitted.model
+        model, structure = fitted.model, context.structure
         if len(model.atoms) < 2 or not model.family.equal_weights or model.couples_rows:
+            return False
+        started = structure.n_atoms == 2 and structure.topology is not None
+        if started and fitted.rows.noise.simpler() is None:
             return False
         if model.assignment.is_mixture:
             whole = float(amplitudes_of(fitted).max(axis=1).mean())

@@ -1,4 +1,4 @@
-"""What Laplace's method misses of a row's angles and log amplitudes (DESIGN A8).
+"""What Laplace's method misses of a row's angles, directions and log amplitudes (DESIGN A8).
 
 An angle has an end: its integral is at most 2 pi, and Laplace's (2 pi / kappa)^(1/2) has none where
 the curvature kappa is small, so that V would pay for noise that hides an angle. Where its density
@@ -8,6 +8,14 @@ is that of von Mises with the same curvature, the integral is 2 pi I_0(kappa) ex
 
 is missing from -log of Laplace's. kappa is what is left of the row's block D_i without its other
 parameters, 1 / (D_i^-1)_aa, so that |D_i| = kappa times the determinant of the others.
+
+A unit vector t of R^3 has no end of its integral either, where Laplace's is 2 pi / kappa with
+kappa^2 the determinant of what is left of the row's block in t: its radial part is one. With the
+same kappa in all directions the density exp(kappa (t_hat . t - 1)) has 2 pi (1 - exp(-2 kappa)) /
+kappa, and on lines exp(-(kappa / 2) sin^2) has 4 pi y D(y) / kappa with Dawson's D and
+y^2 = kappa / 2, so that
+
+    c(kappa) = -log(1 - exp(-2 kappa))    and    -log(2 y D(y)) = -1 / kappa - ..
 
 A Gaussian likelihood is quadratic in an amplitude, and not in its logarithm u, which has a Gaussian
 prior. With K the curvature that is left of the likelihood in u, lambda and b the curvature and the
@@ -27,15 +35,17 @@ large. The integral is a Gauss-Hermite rule on the scale of Laplace's method.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.special import i0e, i1e
+from scipy.special import dawsn, i0e, i1e
 
 from reml_sae.typing import Array, Index, Mask
 
 LARGE = 100.0
+LARGE_ON_LINES = 1e5
 SERIES = np.array([1.0 / 8.0, 1.0 / 16.0, 25.0 / 384.0, 13.0 / 128.0, 1073.0 / 5120.0])
 """log(I_0(kappa) exp(-kappa) (2 pi kappa)^(1/2)) in powers of 1 / kappa ..."""
 ORDERS = np.arange(1, len(SERIES) + 1)
@@ -65,6 +75,21 @@ class Polar(NamedTuple):
     angles: Index
 
 
+class Direction(NamedTuple):
+    """The unit vector of an atom.
+
+    Attributes
+    ----------
+    columns : (3,) int array
+        Of xi.
+    antipodal : bool
+        Whether a vector and its opposite are one point.
+    """
+
+    columns: Index
+    antipodal: bool
+
+
 class Stretch(NamedTuple):
     """What a log amplitude adds, and its derivatives; arrays (n,), and (n, a) in kappa."""
 
@@ -88,6 +113,20 @@ def of_angles(kappa: Array) -> tuple[Array, Array, Array]:
     return (np.where(far, -powers @ SERIES, value),
             np.where(far, (powers @ (ORDERS * SERIES)) * inverse, first),
             np.where(far, -(powers @ (ORDERS * (ORDERS + 1) * SERIES)) * inverse**2, second))
+
+
+def of_directions(kappa: Array, antipodal: bool) -> tuple[Array, Array]:
+    """c of kappa, and its derivative in log kappa."""
+    if not antipodal:
+        # a larger kappa has an exponential of zero
+        small = np.minimum(kappa, LARGE)
+        return -np.log(-np.expm1(-2.0 * small)), -2.0 * small / np.expm1(2.0 * small)
+    y = np.sqrt(0.5 * np.minimum(kappa, LARGE_ON_LINES))
+    dawson = dawsn(y)
+    inverse = 1.0 / np.maximum(kappa, LARGE_ON_LINES)
+    far = kappa > LARGE_ON_LINES
+    return (np.where(far, -inverse - 2.5 * inverse**2, -np.log(2.0 * y * dawson)),
+            np.where(far, inverse + 5.0 * inverse**2, y**2 - 0.5 - 0.5 * y / dawson))
 
 
 def of_polar(kappa: Array, likelihood: Array, curvature: Array, slope: Array) -> Stretch:
@@ -152,8 +191,8 @@ class Remainder:
     scaling: float
 
     @classmethod
-    def of(cls, inverse: Array, polar: list[Polar], carried: Mask, curvature: Array, slope: Array
-           ) -> Self:
+    def of(cls, inverse: Array, bounded: Sequence[Polar | Direction], carried: Mask,
+           curvature: Array, slope: Array) -> Self:
         """Of rows with the inverse blocks D_i^-1 (n, q, q) at a mode, zero where one is singular.
 
         Nothing of these, and for atoms that a row does not carry. The curvature and the slope of
@@ -161,10 +200,21 @@ class Remainder:
         """
         values, out = np.zeros(len(inverse)), np.zeros_like(inverse)
         by_curvature, by_slope = np.zeros_like(curvature), np.zeros_like(slope)
-        if not polar:
+        if not bounded:
             return cls(values, out, by_curvature, by_slope, 0.0)
         definite, scaling = inverse.any(axis=(1, 2)), 0.0
-        for amplitude, angles in polar:
+        for part in bounded:
+            if isinstance(part, Direction):
+                rows = np.flatnonzero(definite & carried[:, part.columns[0]])
+                pulled = inverse[rows][:, :, part.columns]
+                left = inverse[np.ix_(rows, part.columns, part.columns)]
+                value, by_log = of_directions(np.linalg.det(left) ** -0.5, part.antipodal)
+                values[rows] += value
+                by_block = 0.5 * by_log[:, None, None] * np.linalg.inv(left)
+                out[rows] += pulled @ by_block @ pulled.transpose(0, 2, 1)
+                scaling += 1.5 * float(by_log.sum())
+                continue
+            amplitude, angles = part
             rows = np.flatnonzero(definite & carried[:, angles[0]])
             columns = angles if amplitude is None else np.append(angles, amplitude)
             found = inverse[rows]

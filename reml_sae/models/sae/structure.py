@@ -15,6 +15,7 @@ from reml_sae.engine import Outer, OuterKey, Theta
 from reml_sae.families import Family, Gaussian
 from reml_sae.families.noise import Isotropic, RowNoise
 from reml_sae.manifolds import Manifold
+from reml_sae.manifolds._ambient import UnitVectors
 from reml_sae.models.sae.gauge import Symmetry, kept_symmetries, move_atom
 from reml_sae.models.sae.mixture import Layout, Mixture
 from reml_sae.models.sae.priors import (
@@ -25,7 +26,7 @@ from reml_sae.models.sae.priors import (
     with_own_priors,
     without_null_priors,
 )
-from reml_sae.models.sae.remainder import Polar
+from reml_sae.models.sae.remainder import Direction, Polar
 from reml_sae.models.sae.terms import PenaltyTerm, placed
 from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array, Index, Mask
@@ -269,16 +270,19 @@ class SAEStructure:
         return [k not in owned for k in range(len(self.atoms))]
 
     @cached_property
-    def polar(self) -> list[Polar]:
-        """Of every atom that has angles with the uniform prior of their manifold."""
-        out = []
+    def bounded(self) -> list[Polar | Direction]:
+        """Of every atom that has angles, or is one of directions, with their uniform prior."""
+        out: list[Polar | Direction] = []
         for k, atom in enumerate(self.atoms):
-            if not atom.angular_axes or not self.has_manifold_prior[k]:
+            if not self.has_manifold_prior[k]:
                 continue
-            alone = len(atom.angular_axes) == atom.latent_dim
-            stretched = alone and self.assignment.is_log_normal and self.family.row_weights
             first = self.coordinate_columns(k).start
-            out.append(Polar(k if stretched else None, first + np.array(atom.angular_axes)))
+            if isinstance(atom, UnitVectors):
+                out.append(Direction(first + np.arange(atom.latent_dim), atom.antipodal))
+            elif atom.angular_axes:
+                alone = len(atom.angular_axes) == atom.latent_dim
+                stretched = alone and self.assignment.is_log_normal and self.family.row_weights
+                out.append(Polar(k if stretched else None, first + np.array(atom.angular_axes)))
         return out
 
     def decoder_gram(self, rho: Array) -> list[Array]:
@@ -341,7 +345,7 @@ class SAEStructure:
 
     def scaled_basis(self, theta: Theta) -> tuple[Amplitudes, Array]:
         """Amplitudes of (N, K), and the features phi (N, M)."""
-        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
+        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=0)
         return mixture.amplitudes, mixture.features()
 
     def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:

@@ -7,9 +7,18 @@ from scipy.optimize import brentq
 from scipy.special import i0e
 
 from reml_sae.engine import Theta
-from reml_sae.manifolds import Circle
+from reml_sae.manifolds import Circle, Euclidean, ProjectivePlane, Sphere
 from reml_sae.models.sae.point import SAEPoint
-from reml_sae.models.sae.remainder import LARGE, Polar, Remainder, of_angles, of_polar
+from reml_sae.models.sae.remainder import (
+    LARGE,
+    LARGE_ON_LINES,
+    Direction,
+    Polar,
+    Remainder,
+    of_angles,
+    of_directions,
+    of_polar,
+)
 from reml_sae.models.sae.rows import row_evidence
 from tests.models.sae.systems import build
 from tests.models.sae.test_gated_quadrature import planted
@@ -35,6 +44,21 @@ def test_its_derivatives(kappa, order):
 def test_series_and_function_meet(order, rel):
     above, below = of_angles(LARGE * np.array([1.0 + 1e-12, 1.0 - 1e-12]))[order]
     assert above == pytest.approx(below, rel=rel)
+
+
+@pytest.mark.parametrize("antipodal", [False, True])
+@pytest.mark.parametrize("kappa", [1e-6, 0.3, 3.0, 30.0, 0.999 * LARGE_ON_LINES,
+                                   1.001 * LARGE_ON_LINES])
+def test_what_is_missing_of_directions(kappa, antipodal):
+    def density(gap):  # of the cosine to the mode from one
+        return np.exp(-kappa * (gap - 0.5 * antipodal * gap**2))
+
+    mass, _ = quad(density, 0.0, min(1.0 if antipodal else 2.0, 100.0 / kappa), epsabs=0.0,
+                   epsrel=1e-12, limit=400)
+    value, slope = of_directions(np.array([kappa]), antipodal)
+    assert value[0] == pytest.approx(-np.log(mass * kappa), abs=1e-11)
+    above, below = of_directions(kappa * np.exp([1e-4, -1e-4]), antipodal)[0]
+    assert slope[0] == pytest.approx((above - below) / 2e-4, rel=1e-4, abs=1e-11)
 
 
 def polar_row(length, alpha, phi, radius=1.0):
@@ -108,22 +132,26 @@ def test_derivatives_of_an_amplitude_and_its_angles(part):
                                rtol=1e-5, atol=1e-7)
 
 
-def test_derivatives_in_rows():
+@pytest.mark.parametrize("bounded", [
+    [Polar(0, np.array([2])), Polar(None, np.array([3]))],
+    [Direction(np.arange(2, 5), antipodal=False), Polar(None, np.array([5]))],
+    [Direction(np.arange(3, 6), antipodal=True)],
+], ids=["angles", "a direction", "a line"])
+def test_derivatives_in_rows(bounded):
     rng = np.random.default_rng(0)
-    root = rng.normal(size=(6, 4, 4))
-    carried = np.ones((6, 4), bool)
-    carried[0, [0, 2]] = False
-    polar = [Polar(0, np.array([2])), Polar(None, np.array([3]))]
-    at = [root @ root.transpose(0, 2, 1) + 0.5 * np.eye(4), 0.4 + np.zeros((6, 4)),
-          0.3 * rng.normal(size=(6, 4))]
-    turn = rng.normal(size=(6, 4, 4))
-    moves = [turn + turn.transpose(0, 2, 1), *rng.normal(size=(2, 6, 4))]
+    root = rng.normal(size=(6, 6, 6))
+    carried = np.ones((6, 6), bool)
+    carried[0, :4] = False
+    at = [root @ root.transpose(0, 2, 1) + 0.5 * np.eye(6), 0.4 + np.zeros((6, 6)),
+          0.3 * rng.normal(size=(6, 6))]
+    turn = rng.normal(size=(6, 6, 6))
+    moves = [turn + turn.transpose(0, 2, 1), *rng.normal(size=(2, 6, 6))]
 
     def value(h):
         blocks, curvature, slope = (x + h * v for x, v in zip(at, moves, strict=True))
-        return Remainder.of(np.linalg.inv(blocks), polar, carried, curvature, slope).values
+        return Remainder.of(np.linalg.inv(blocks), bounded, carried, curvature, slope).values
 
-    found = Remainder.of(np.linalg.inv(at[0]), polar, carried, at[1], at[2])
+    found = Remainder.of(np.linalg.inv(at[0]), bounded, carried, at[1], at[2])
     along = [np.einsum("nab,nab->n", found.blocks, moves[0]),
              (found.curvature * moves[1] + found.slope * moves[2]).sum(axis=1)]
     np.testing.assert_allclose(sum(along), (value(1e-5) - value(-1e-5)) / 2e-5,
@@ -132,17 +160,35 @@ def test_derivatives_in_rows():
     assert found.scaling == pytest.approx(scaling, rel=1e-12)
 
 
-def test_an_angle_that_no_row_knows_is_worth_its_prior():
-    """Of itself Laplace's method is paid without end for a circle that shrinks to a point."""
-    model = build([Circle(1)], n=30)
+@pytest.mark.parametrize("atom", [Circle(1), Sphere(1), ProjectivePlane(2)])
+def test_a_place_that_no_row_knows_is_worth_its_prior(atom):
+    """Of itself Laplace's method is paid without end for an atom that shrinks to a point."""
+    model = build([atom], n=30)
     rho, theta = model.initial_rho(), model.initial_theta()
-    point = Theta(theta.xi, 1e-6 * theta.beta)
+    point = Theta(theta.xi, 1e-5 * theta.beta)
     exact = model.with_integration("quadrature").row_quadrature(point.beta, rho).row_values()
     shared = (row_evidence(model, point, rho) - exact)[0]
-    np.testing.assert_allclose(row_evidence(model, point, rho) - exact, shared, atol=1e-4)
-    far = Theta(theta.xi, 1e-9 * theta.beta)
+    np.testing.assert_allclose(row_evidence(model, point, rho) - exact, shared, atol=1e-3)
+    far = Theta(theta.xi, 1e-6 * theta.beta)
     np.testing.assert_allclose(
-        row_evidence(model, far, rho), row_evidence(model, point, rho), atol=1e-4)
+        row_evidence(model, far, rho), row_evidence(model, point, rho), atol=1e-3)
+
+
+@pytest.mark.parametrize("atom", [Circle(1), Sphere(2), ProjectivePlane(2)])
+def test_a_share_that_vanishes_earns_nothing_by_the_place_that_it_hides(atom):
+    """Or a strong entropy is worth more the stronger it is, until it is beyond all numbers."""
+    model = build([atom, Euclidean(1)], n=30)
+    rho, theta = model.initial_rho(), model.initial_theta()
+    worth = []
+    for share in (1e-4, 1e-6):
+        xi = theta.xi.copy()
+        xi[:, :1] = model.assignment.start(model.active, np.array([[share, 1.0 - share]]))
+        carried, not_carried = (
+            row_evidence(model.with_state(theta, rho, np.tile(active, (len(xi), 1))),
+                         Theta(xi, theta.beta), rho)
+            for active in ([True, True], [False, True]))
+        worth.append(carried - not_carried)
+    np.testing.assert_allclose(*worth, atol=1e-2)
 
 
 def test_a_singular_block_misses_nothing():
