@@ -16,6 +16,7 @@ import numpy as np
 
 from reml_sae.errors import InputError
 from reml_sae.relaxations.policy import PursuitPolicy, RelaxationPolicy
+from reml_sae.sweeps import SweepPolicy
 
 FARTHEST = 100
 """How many times the present value one from a file may be: other versions' are not farther."""
@@ -70,6 +71,12 @@ class StartPolicy:
     ring are fitted too: on larger ones Newton's way from them takes most of a search."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
+    many_rings: int = 6
+    """Count of rings, one a row, from which on sweeps look for them: clusters of fewer are found
+    sooner ..."""
+    sweeps: SweepPolicy = field(
+        default_factory=lambda: SweepPolicy(most_rounds=1, most_sweeps=12, tol=0.01))
+    """... and how they do: a start need not have settled."""
     same: float = 0.01
     """Nats within which the rough V of two starts says that they lead to one state."""
     share_of_variance: float = 0.5

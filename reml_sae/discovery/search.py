@@ -188,14 +188,17 @@ def _shape(
 
 
 def _improve(fitted: Fitted, context: Context) -> tuple[Fitted, list[MoveRecord]]:
-    """Try all moves; where one has changed the fit, settle it again."""
+    """Try all moves; where one has changed the fit, it is settled before the next is tried.
+
+    Moves are judged against the present V, and an atom is begun anew where it is settled only.
+    """
     records: list[MoveRecord] = []
-    before = fitted
     for move in MOVES:
         if not fitted.result.interrupted and move.applies(fitted, context):
             context.settings.stages.enter(f"move: {move.kind}")
+            before = fitted
             fitted, found = try_move(move, fitted, context)
             records += found
-    if fitted is not before and not fitted.result.interrupted:
-        fitted = settle(fitted, context.settings)
+            if fitted is not before and not fitted.result.interrupted:
+                fitted = settle(fitted, context.settings)
     return fitted, records

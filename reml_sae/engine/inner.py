@@ -32,7 +32,7 @@ ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
 """Decrement of a damped step below which negative curvature is looked for, and the relative
-residual of the solve that does."""
+residual of the solves that do nothing else."""
 
 
 class InnerStatus(Enum):
@@ -113,7 +113,7 @@ def solve_inner(
         check()
         moved: Theta | None = None
         try:
-            descent = _descent(point, damping)
+            descent = _descent(point, damping, tol)
         except NotPositiveDefiniteError:
             pass  # more damping
         else:
@@ -166,11 +166,11 @@ class _Descent:
     moves_rows: bool
 
 
-def _descent(point: InnerPoint, damping: float) -> _Descent:
+def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
     """The Newton step; under damping that of H + damping * diag(H).
 
     Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
-    leaves no gradient: one is looked for.
+    leaves no gradient: one is looked for. Below the tolerance there is nothing else to solve for.
 
     Raises
     ------
@@ -183,8 +183,9 @@ def _descent(point: InnerPoint, damping: float) -> _Descent:
     decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
     downhill: Theta | None = None
     if damping == 0.0:
+        accuracy = max(decrement, LOOKED_FOR) if decrement <= tol else decrement
         result = preconditioned_cg(
-            point.hvp, factor, negative, rtol=min(0.1, decrement), max_iter=60
+            point.hvp, factor, negative, rtol=min(0.1, accuracy), max_iter=60, solved=step
         )
         step, downhill = result.x, result.negative_curvature
     elif decrement <= LOOK_AROUND:

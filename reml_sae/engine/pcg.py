@@ -39,15 +39,18 @@ def preconditioned_cg(
     b: Theta,
     rtol: float,
     max_iter: int = 200,
+    solved: Theta | None = None,
 ) -> PCGResult:
     """Solve K x = b until the residual's norm in the preconditioner's metric falls by ``rtol``.
+
+    ``solved`` is the preconditioned right-hand side, where it is known.
 
     At negative curvature met in the first iteration, x is the preconditioned right-hand side,
     the Newton step of the majorizer (Steihaug 1983).
     """
     x = Theta(np.zeros_like(b.xi), np.zeros_like(b.beta))
     r = b
-    z = Theta(*factor.solve(r.xi, r.beta))
+    z = Theta(*factor.solve(r.xi, r.beta)) if solved is None else solved
     direction = z
     rz = r.dot(z)
     first, target = rz, rtol**2 * rz

@@ -7,13 +7,14 @@ executes them, nor do the bits of what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from reml_sae.assignments import Assignment
 from reml_sae.engine import REMLTrace
 from reml_sae.errors import InputError
 from reml_sae.estimators._codes import Codes
@@ -30,6 +31,7 @@ from reml_sae.io import (
     read_chosen,
 )
 from reml_sae.linalg import single_threaded
+from reml_sae.manifolds import Manifold
 from reml_sae.rows import row_map, row_slices, spread_index
 from reml_sae.typing import Array
 
@@ -38,6 +40,9 @@ Result = TypeVar("Result")
 FIT_FACTOR = 20.0
 """Memory that a fit takes at least, in units of its rows as float64: 22 to 47 were measured,
 with one atom, of rows of 64 and of 768 numbers."""
+BORDER_FACTOR = 3.0
+"""Arrays of the Schur complement of all decoders that a fit holds at once at least, where rows use
+several atoms: 6 to 13 were measured, and 3.2 to 4.6 within one evaluation of V."""
 
 
 @dataclass(frozen=True)
@@ -207,22 +212,33 @@ def fits_in_memory(source: RowSource) -> bool:
     return free is None or FIT_FACTOR * 8 * source.shape[0] * source.shape[1] <= free
 
 
-def check_memory(source: RowSource) -> None:
-    """Refuse to fit rows that do not fit in memory, before any is read.
+def check_memory(source: RowSource, atoms: Sequence[Manifold], assignment: Assignment) -> None:
+    """Refuse to fit rows, or atoms, that do not fit in memory, before any row is read.
 
     Raises
     ------
     InputError
-        Naming the bytes, and how many rows would fit.
+        Naming the bytes, and how many rows, or atoms, would fit.
     """
     (n, p), free = source.shape, available_bytes()
-    needed = FIT_FACTOR * 8 * n * p
-    if free is not None and needed > free:
+    if free is None:
+        return
+    if FIT_FACTOR * 8 * n * p > free:
         most = int(free / (FIT_FACTOR * 8 * p))
         raise InputError(
             f"{source.name} has {n} rows of {p} numbers, {8 * n * p:,} bytes as float64. A fit "
             f"takes at least {FIT_FACTOR:g} times as many, and {free:,} are free: fit at most "
             f"{most} rows drawn at random, then encode all of them from the file")
+    if not assignment.is_mixture and assignment.most_active == 1:
+        return  # a block for each atom
+    functions = np.cumsum([atom.basis_size for atom in atoms]).astype(float)
+    needed = 8 * BORDER_FACTOR * (functions * np.minimum(functions, p)) ** 2
+    if needed[-1] > free:
+        raise InputError(
+            f"n_atoms={len(atoms)} atoms have {functions[-1]:.0f} functions, and where rows may "
+            f"use several atoms a fit takes at least {needed[-1]:,.0f} bytes for how they depend "
+            f"on each other; {free:,} are free: fit at most {(needed <= free).sum()} of these "
+            "atoms, or take assignment='topk' with n_active=1")
 
 
 def _lean(fitted: FittedSAE) -> FittedSAE:

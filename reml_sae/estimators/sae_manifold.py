@@ -332,9 +332,10 @@ class SAEManifold(TopologyParameters, Reading):
         callbacks: Callbacks, stages: Stages,
     ) -> bool:
         """Fit by the search with the engine; returns whether that was stopped."""
-        check_memory(source)
+        least = structure.n_atoms or 1
+        check_memory(source, structure.atoms(least), self._assignment(least))
         data = read_matrix(source)
-        (n, p), least = data.shape, structure.n_atoms or 1
+        n, p = data.shape
         family = with_row_noise(get_family(self.family), self.row_noise)
         family.check(data)
         family = answering(family, "family", partial(family_answers, data=data))

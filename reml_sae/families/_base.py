@@ -125,6 +125,14 @@ class Family(ABC):
         scale = 0.5 / self.dispersion(psi)
         return scale * self.deviance(z, eta, psi) + self.saturated_loss(z, psi)
 
+    def row_loss(self, z: Array, eta: Array, psi: Array) -> Array:
+        """Loss of every row, (..)."""
+        if not self.row_weights:
+            return np.asarray(self.loss(z, eta, psi).sum(axis=-1))
+        residual = z - eta
+        squares = np.einsum("...p,...p->...", residual, residual)
+        return self.row_losses(squares, residual.shape[-1], psi)[0]
+
     @abstractmethod
     def saturated_loss(self, z: Array, psi: Array) -> Array:
         """Loss of every entry at its own best eta (the limit, where that is infinite)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from reml_sae.errors import NotPositiveDefiniteError
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Mask
 
 
 def batched_cholesky(blocks: Array, first_row: int = 0) -> Array:
@@ -37,6 +37,17 @@ def batched_cholesky(blocks: Array, first_row: int = 0) -> Array:
         row = first_row + _first_bad(blocks)
         raise NotPositiveDefiniteError(f"row block {row} is not positive definite", row=row)
     return factors
+
+
+def batched_is_definite(blocks: Array) -> Mask:
+    """Which of the symmetric blocks (N, q, q) are positive definite, (N,), by their pivots."""
+    left, definite = blocks.transpose(1, 2, 0).copy(), np.ones(len(blocks), bool)
+    for j in range(len(left)):
+        definite &= left[j, j] > 0.0
+        pivot = np.where(definite, left[j, j], 1.0)
+        below = left[j + 1:, j]
+        left[j + 1:, j + 1:] -= (below / pivot)[:, None] * below
+    return definite
 
 
 def _try_cholesky(blocks: Array) -> Array | None:

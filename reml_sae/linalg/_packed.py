@@ -16,7 +16,7 @@ import numpy as np
 from reml_sae.linalg._span_blocks import SpanBlocks
 from reml_sae.linalg._span_factor import SpanArrowFactor, SpanSelectedInverse
 from reml_sae.linalg._supports import supports_of
-from reml_sae.typing import Array, Mask
+from reml_sae.typing import Array, Index, Mask
 
 
 class PackedRows:
@@ -38,6 +38,12 @@ class PackedRows:
     def is_whole(self) -> bool:
         """Whether some row carries everything, so that there is nothing to gain."""
         return self.width == self.q
+
+    def take(self, index: Index) -> Self:
+        """That of some of the rows, as wide as that of all."""
+        out = copy(self)
+        out._order, out._real = self._order[index], self._real[index]
+        return out
 
     def pack(self, rows: Array) -> Array:
         """Entries (N, q, ..) that rows carry, (N, width, ..); zero where a row carries fewer."""

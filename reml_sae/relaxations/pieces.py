@@ -158,7 +158,7 @@ def find_partitions(
     for i in sorted(range(len(starts)), key=lambda i: -starts[i].explained):
         same = ((((found[i][0].frame @ found[j][0].frame.T) ** 2).sum() >= SAME * specs[0][1])
                 if len(specs) == 1 else
-                _same_partition(starts[i].labels, starts[j].labels, len(specs)) for j in best)
+                same_partition(starts[i].labels, starts[j].labels, len(specs)) for j in best)
         if not any(same):
             best.append(i)
     return [starts[i] for i in best[: max(n_init, 1)]]
@@ -356,6 +356,7 @@ def _coordinates(X: Array, piece: _Piece, mine: NDArray[np.bool_], d: int) -> Ar
     return np.pad(y / np.where(sd > TINY, sd, 1.0), ((0, 0), (0, d - y.shape[1])))
 
 
-def _same_partition(a: Labels, b: Labels, K: int) -> bool:
+def same_partition(a: Labels, b: Labels, K: int) -> bool:
+    """Whether two labellings of rows with K atoms are nearly one, whatever the atoms' order."""
     table = np.bincount(a * K + b, minlength=K * K).reshape(K, K)
     return bool(table[linear_sum_assignment(-table)].sum() > SAME * len(a))

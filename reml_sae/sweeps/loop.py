@@ -26,9 +26,8 @@ from reml_sae.rows import RowMap, SerialRows
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.sweeps.checkpoint import Progress, SweepCheckpoint
 from reml_sae.sweeps.policy import SweepPolicy
-from reml_sae.sweeps.repair import PLANS, Repair, begun
+from reml_sae.sweeps.repair import NEAR, PLANS, Repair, begun
 from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
-from reml_sae.sweeps.seeds import Near
 from reml_sae.sweeps.state import SweepState
 from reml_sae.sweeps.tables import SweepTables
 from reml_sae.sweeps.update import objective, updated
@@ -38,7 +37,6 @@ logger = logging.getLogger("reml_sae")
 
 Watch = Callable[[Literal["sample", "sweep"], SweepState, float], object]
 """Told of every sweep, over a sample or all rows: its state, and the objective of its rows."""
-_NEAR: tuple[Near, ...] = ("angle", "distance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,10 +221,11 @@ class _Fit:
         sample, rng = self._sample(0), np.random.default_rng((self.seed, 0, 0))
         starts = [self._swept(sample, begun(sample.Z, self.atoms, near, rng, self.policy,
                                             self.backend), self.policy.most_ranked)
-                  for near in _NEAR]
+                  for near in NEAR]
         best = min(starts, key=lambda found: found.value)
-        best = self._swept(sample, best.state, self.policy.most_seeded)
-        return Progress(0, self._mended(sample, best, 0).state)
+        best = self._anew(sample, self._swept(sample, best.state, self.policy.most_seeded))
+        found = self._mended(sample, best, 0)
+        return Progress(0, (best if found is best else self._anew(sample, found)).state)
 
     def _repaired(self, progress: Progress) -> Progress | None:
         """What the next round's sample makes of the state; None where it knows no better."""
@@ -253,6 +252,16 @@ class _Fit:
                 found.codes.candidates)
             # decoders of few rows take their noise in, which would pass for amplitudes
             state = updated(state, found.sums, float(np.exp(self.policy.log_amplitudes)))
+
+    def _anew(self, sample: _Rows, found: Ended) -> Ended:
+        """The sample with atoms that began again among their own rows."""
+        repair = Repair(sample.Z, found.state, found.sums, found.codes, self.policy, self.backend)
+        other = self._swept(sample, repair.anew(), self.policy.most_ranked)
+        state = repair.with_better(other.state, other.codes)
+        if state is None or self.deadline.passed:
+            return found
+        again = self._swept(sample, state, self.policy.most_ranked)
+        return again if again.value < found.value else found
 
     def _mended(self, sample: _Rows, found: Ended, number: int) -> Ended:
         """The sample with atoms that began again where rows need them."""

@@ -13,7 +13,7 @@ from reml_sae.manifolds import Manifold
 from reml_sae.sweeps.backend import Backend, DeviceArray
 from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.rows import RowCodes, SweepSums
-from reml_sae.sweeps.seeds import Near, nearest_distance, seed_flats
+from reml_sae.sweeps.seeds import Near, flat_through, nearest_distance, seed_flats
 from reml_sae.sweeps.state import SweepState, kinds_of_atoms
 from reml_sae.sweeps.update import LEAST_NOISE
 from reml_sae.typing import Array, Index
@@ -23,7 +23,13 @@ SURE = 0.5
 """Nats that rows may need of an atom which is moved, over those that are lost at its new place."""
 MIXED = 2.0
 """Nats that are lost at an atom, over the median of all, where it may be mixed with another."""
+ANEW = 5.0
+"""Nats that the rows of an atom gain where it begins again among them, over what sweeps still
+would."""
+APART = 0.75
+"""Share of what flats about the common centre leave of rows, below which they are about others."""
 Plan = Literal["move", "mix"]
+NEAR: tuple[Near, ...] = ("angle", "distance")
 PLANS: tuple[Plan, ...] = ("move", "mix")
 Start = tuple[tuple[int, ...], Index, int]
 """Atoms that begin again, the rows at which they do, and the atom by which they were chosen."""
@@ -107,19 +113,47 @@ class Repair:
         """
         chosen = (self._mixed(shunned) if plan == "mix" else self._moves(shunned))[:most]
         kinds = [np.asarray(decoders).copy() for decoders in self.state.decoders]
-        for turn, (own, rows, _) in enumerate(chosen):
-            near: Near = "angle" if turn % 2 == 0 else "distance"
+        for own, rows, _ in chosen:
             places = [next((j, int(np.flatnonzero(kind.atoms == k)[0]))
                            for j, kind in enumerate(self.state.kinds) if k in kind.atoms)
                       for k in own]
             manifolds = [self.state.kinds[j].manifold for j, _ in places]
             n_near = _n_near(len(self.X), self.state.n_atoms, self.policy)
-            flats = seed_flats(self.X[rows], [shape.linear_dim for shape in manifolds],
-                               self._excess[rows] + 1e-9, near, rng, self.policy, self.backend,
-                               min(n_near, len(rows)))
+            X, energy = self.X[rows], self._excess[rows] + 1e-9
+            central, apart = (
+                seed_flats(X, [shape.linear_dim for shape in manifolds], energy, near, rng,
+                           self.policy, self.backend, min(n_near, len(rows))) for near in NEAR)
+            left = [nearest_distance(X, flats, self.backend) for flats in (central, apart)]
+            flats = apart if left[1] < APART * left[0] else central
             for (j, place), shape, flat in zip(places, manifolds, flats, strict=True):
                 kinds[j][place] = flat.decoder(shape)
         return replace(self.state, decoders=tuple(kinds)), [place for *_, place in chosen]
+
+    def anew(self) -> SweepState:
+        """The state with every atom at the flat through its own rows.
+
+        Sweeps may end with an arc of too large a circle, whose rows make up for it by amplitudes.
+        """
+        X, labels, kinds = self.backend.numpy(self.X), self.codes.labels, list[Array]()
+        for kind, decoders in zip(self.state.kinds, self.state.decoders, strict=True):
+            kinds.append(np.asarray(decoders).copy())
+            for place, k in enumerate(kind.atoms):
+                rows = np.asarray(X[labels == k], float)
+                if len(rows) >= LEAST_NEAR:
+                    flat = flat_through(rows, kind.manifold.linear_dim, "distance")
+                    kinds[-1][place] = flat.decoder(kind.manifold)
+        return replace(self.state, decoders=tuple(kinds))
+
+    def with_better(self, state: SweepState, codes: RowCodes) -> SweepState | None:
+        """The state with the atoms whose rows another explains better; None where it has none."""
+        K = self.state.n_atoms
+        gains = np.bincount(self.codes.labels, self.codes.values - codes.values, K)
+        if not (gains > ANEW).any():
+            return None
+        return replace(self.state, decoders=tuple(
+            np.where((gains[kind.atoms] > ANEW)[:, None, None], new, old)
+            for kind, new, old in zip(self.state.kinds, state.decoders, self.state.decoders,
+                                      strict=True)))
 
     def _moves(self, shunned: Set[int]) -> list[Start]:
         out: list[Start] = []

@@ -100,7 +100,7 @@ def _best(
     That which leaves least, where ``left`` (m,) is unexplained without it.
     """
     xp = backend.xp
-    flats = [_flat(rows, dim, near) for rows in np.asarray(backend.numpy(X[members]), float)]
+    flats = [flat_through(rows, dim, near) for rows in np.asarray(backend.numpy(X[members]), float)]
     rest = xp.minimum(left, _residuals(X, square, flats, backend))
     best = int(xp.argmin(xp.sum(rest, axis=1)))
     return flats[best], rest[best]
@@ -113,7 +113,8 @@ def _shares(energy: Array) -> Array:
     return np.asarray(excess / total if total > 0.0 else np.full(len(energy), 1.0 / len(energy)))
 
 
-def _flat(rows: Array, dim: int, near: Near) -> Flat:
+def flat_through(rows: Array, dim: int, near: Near) -> Flat:
+    """The flat of so many dimensions through rows (n, p)."""
     centre = rows.mean(axis=0) if near == "distance" else np.zeros(rows.shape[1])
     values, vectors = np.linalg.eigh((rows - centre) @ (rows - centre).T)
     top = max(float(values[-1]), 1e-30)

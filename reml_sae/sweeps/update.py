@@ -96,7 +96,10 @@ def _rescaled(
     curve = B[:, 1:]
     q = np.einsum("kmp,kml,klp->k", curve, prior[:, 1:, 1:], curve, optimize=True)
     alpha = state.amplitude_precision
-    mean = np.clip((alpha * shift - q) / (alpha * counts + 2.0 * q), -FARTHEST, FARTHEST)
+    sharp = alpha * counts + 2.0 * q
+    # nothing is known of the scale of an atom that has lost all its rows
+    mean = np.where(sharp > 0.0, (alpha * shift - q) / np.where(sharp > 0.0, sharp, 1.0), 0.0)
+    mean = np.clip(mean, -FARTHEST, FARTHEST)
     return np.concatenate([B[:, :1], np.exp(mean)[:, None, None] * curve], axis=1), mean
 
 

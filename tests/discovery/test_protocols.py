@@ -9,6 +9,7 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
+from reml_sae.discovery import search
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.judge import try_move
@@ -115,6 +116,22 @@ def test_what_cannot_be_fitted_is_recorded(error, detail):
     start, found, records = tried(Again(limit=1e3, error=error))
     assert found is start
     assert all(detail in record.detail and np.isnan(record.after) for record in records)
+
+
+def test_moves_after_an_accepted_one_are_given_a_settled_fit(monkeypatch):
+    """An atom that was begun anew only where no move had come before stayed at a wrong optimum."""
+    seen = []
+
+    class Seeing(Again):
+        def applies(self, fitted, context):
+            seen.append(fitted.result.converged)
+            return False
+
+    start, rough, _ = tried(Again(limit=1e3))
+    monkeypatch.setattr(search, "MOVES", (Again(limit=1e3), Seeing(limit=0.0)))
+    found, records = search._improve(start, Context(OPEN, settings(6), rng()))
+    assert len(records) == 2 and not rough.result.converged
+    assert seen == [True] and found.result.converged
 
 
 def test_an_interrupt_keeps_the_fit_and_marks_it():

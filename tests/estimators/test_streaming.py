@@ -140,3 +140,24 @@ def test_more_rows_than_memory_are_refused_before_they_are_read(tmp_path, monkey
     monkeypatch.setattr(_streaming, "available_bytes", lambda: 20 * 8 * Z.size - 1)
     with pytest.raises(InputError, match=r"Z has 60 rows of 6 numbers.*at most 59 rows"):
         rs.SAEManifold(1).fit(Z)
+
+
+@pytest.mark.parametrize("options", [{}, {"assignment": "topk", "n_active": 2}])
+def test_more_atoms_than_memory_are_refused_with_how_many_would_fit(options, monkeypatch):
+    rows, free = np.ones((500, 400)), 24 * (5 * 30) ** 4  # 30 circles of 5 functions
+    monkeypatch.setattr(_streaming, "available_bytes", lambda: free)
+    with pytest.raises(InputError, match=r"n_atoms=200 atoms have 1000 functions.*at least "
+                                         r"3,840,000,000,000 bytes.*at most 30 of these"):
+        rs.SAEManifold(200, topology="circle", **options).fit(rows)
+
+
+    class Fits(Exception):
+        pass
+
+    def read(source):
+        raise Fits
+
+    monkeypatch.setattr("reml_sae.estimators.sae_manifold.read_matrix", read)
+    for n_atoms, other in ((30, options), (200, {"assignment": "topk", "solver": "search"})):
+        with pytest.raises(Fits):
+            rs.SAEManifold(n_atoms, topology="circle", **other).fit(rows)

@@ -2,7 +2,9 @@
 
 import sys
 import tempfile
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,41 @@ def test_warnings_point_at_the_caller():
         fresh().fit(np.ones((20, 3)))
     assert "Z: row 7 (1 of 60) holds" in str(found[0].message)
     assert {record.filename for record in found} == {__file__}
+
+
+def blas():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_the_last_thread_gives_the_pools_back():
+    """The first to come was the one that changed them, and is the first to leave."""
+    come, leave, seen = threading.Barrier(3), threading.Event(), {}
+    inside = {"first": come.wait, "last": lambda: (come.wait(), leave.wait())}
+    threads = {name: threading.Thread(target=single_threaded(act))
+               for name, act in inside.items()}
+    with threadpool_limits(2):
+        for thread in threads.values():
+            thread.start()
+        come.wait()
+        threads["first"].join()
+        seen["last still in"] = blas()
+        leave.set()
+        threads["last"].join()
+        seen["all left"] = blas()
+        with threadpool_limits(3):
+            seen["the caller's again"] = blas()
+    assert seen == {"last still in": {1}, "all left": {2}, "the caller's again": {3}}
+
+
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
+def test_two_fits_at_once_give_the_bits_that_they_give_alone():
+    def fitted(seed):
+        Z = planted_circles(40, 40, 1, random_state=seed).Z
+        model = fresh().set_params(noise="isotropic").fit(Z)
+        return model.criterion_, model.codes_.assignments.tobytes(), model.predict(Z).tobytes()
+
+    alone = [fitted(seed) for seed in range(2)]
+    with threadpool_limits(2), ThreadPoolExecutor(2) as pool:
+        before = blas()
+        assert list(pool.map(fitted, range(2))) == alone
+        assert blas() == before

@@ -19,6 +19,13 @@ def test_loss_is_the_log_density(case):
 
 
 @every
+def test_the_loss_of_a_row_is_that_of_its_entries(case):
+    z, eta = np.broadcast_arrays(*case.data())
+    np.testing.assert_allclose(case.family.row_loss(z, eta, case.psi),
+                               case.family.loss(z, eta, case.psi).sum(axis=-1), rtol=1e-12)
+
+
+@every
 def test_total_probability_is_one(case):
     total = case.expectation(lambda z, eta: 1.0)
     np.testing.assert_allclose(total, 1.0, atol=1e-10)

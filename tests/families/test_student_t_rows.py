@@ -34,6 +34,7 @@ def test_density_and_weight(family):
     psi, (z, eta) = PSI[family], rows()
     reference = multivariate_t(np.zeros(P), 0.3 * np.eye(P), df=family.degrees(psi))
     close(family.loss(z, eta, psi).sum(axis=1), -reference.logpdf(z - eta))
+    close(family.row_loss(z, eta, psi), -reference.logpdf(z - eta))
     losses, weights = family.row_losses(((z - eta) ** 2).sum(axis=1), P, psi)
     close(losses, -reference.logpdf(z - eta))
     close(weights, family.row_weight(z, eta, psi))

@@ -7,6 +7,7 @@ from reml_sae.linalg import (
     batched_cholesky,
     batched_cholesky_solve,
     batched_inverse,
+    batched_is_definite,
     batched_logdet,
     batched_solve_lower,
     batched_solve_psd,
@@ -41,6 +42,13 @@ def test_inverse(blocks, with_factors):
 def test_solve(blocks):
     rhs = np.random.default_rng(7).normal(size=blocks.shape[:2])
     assert_close(np.einsum("nab,nb->na", blocks, batched_solve_psd(blocks, rhs)), rhs)
+
+
+def test_definite(blocks):
+    for shift in (0.0, 1.0, 4.0):
+        moved = blocks - shift * np.eye(blocks.shape[1])
+        lowest = [np.linalg.eigvalsh(block).min(initial=1.0) for block in moved]
+        np.testing.assert_array_equal(batched_is_definite(moved), np.array(lowest) > 0.0)
 
 
 @pytest.mark.parametrize("k", [0, 1, 4])

@@ -32,10 +32,13 @@ class CodeStart:
     explained : float or None
         Share of the variance that the linear relaxation explains, comparable between starts; None
         for a start that must be ranked by the criterion alone.
+    sure : bool
+        Whether no other kind of start need be asked.
     """
 
     codes: Candidate
     explained: float | None
+    sure: bool = False
 
     @property
     def labels(self) -> NDArray[np.intp]:
@@ -79,6 +82,13 @@ class StartProblem:
     def is_one_ring(self) -> bool:
         """Whether all rows lie on one ring."""
         return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
+
+    @property
+    def has_many_rings(self) -> bool:
+        """Whether every row is on one of many rings, as sweeps find them."""
+        return (len(self.atoms) >= self.policy.start.many_rings
+                and not self.assignment.is_mixture and self.assignment.most_active == 1
+                and all(atom.relaxation == "ring" and atom.has_rule for atom in self.atoms))
 
     @property
     def is_exact(self) -> bool:

@@ -13,11 +13,13 @@ from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.partition import PartitionStart
 from reml_sae.discovery.starts.protocol import CodeStart, Start, StartProblem
 from reml_sae.discovery.starts.ring import RingStart
+from reml_sae.discovery.starts.swept import SweptStart
 from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
 
 STARTS: tuple[Start, ...] = (
-    RingStart(), PartitionStart(), DictionaryStart(), UnmixingStart(), WideRingStart())
+    RingStart(), SweptStart(), PartitionStart(), DictionaryStart(), UnmixingStart(),
+    WideRingStart())
 AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
 """Those for rows whose main axes may be those of noise."""
 
@@ -27,11 +29,13 @@ def find_code_starts(
 ) -> list[CodeStart]:
     """Starts of some kinds; of all ``STARTS``, at least one.
 
-    Out of time, no more kinds are asked than these need.
+    After one that is sure, or out of time, no more kinds are asked than these need.
     """
     found: list[CodeStart] = []
     for kind in kinds:
         if (found or kinds is not STARTS) and problem.deadline.passed:
+            break
+        if any(start.sure for start in found):
             break
         found += kind.propose(problem, rng)
     if problem.assignment.is_mixture:

@@ -92,7 +92,7 @@ def exact_matrix(point: SAEState) -> ArrowMatrix[Array]:
             f"curvature='exact' factorises a dense border of {m * p} parameters, the limit is "
             f"{EXACT_BORDER_LIMIT}; use curvature='majorizer' or fewer columns"
         )
-    jacobian = point.restrict(point.jacobian) @ point.span.T
+    jacobian = point.own_jacobian @ point.span.T
     slopes = point.restrict(_feature_jacobian(point))
     weighted = jacobian * point.observed[:, None]
     coupling = point.features[:, None, :, None] * weighted[:, :, None, :]

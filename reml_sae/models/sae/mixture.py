@@ -19,6 +19,7 @@ is replaced by its mean under the coordinate prior, and all its derivatives are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 
@@ -90,20 +91,30 @@ class Mixture:
         self.layout, self.amplitudes, self.a = layout, amplitudes, amplitudes.a
         self._centres = centres
         self.n, self.n_atoms = self.a.shape
-        self.basis_jets = []
-        self.point_jets = []
-        for k, atom in enumerate(layout.atoms):
-            jets = _masked_jets(atom, coordinates[:, layout.coordinate_slices[k]], active[:, k],
-                                order)
-            if centres is not None:
+        self._coefficients = coefficients
+        self.basis_jets = [
+            _masked_jets(atom, coordinates[:, where], active[:, k], order)
+            for k, (atom, where) in enumerate(
+                zip(layout.atoms, layout.coordinate_slices, strict=True))]
+        if centres is not None:
+            for jets in self.basis_jets:
                 jets[0][:, 0] = 0.0
-            b = coefficients[..., layout.basis_slices[k], :]
-            self.basis_jets.append(jets)
-            self.point_jets.append([_points(jet, b) for jet in jets])
-        self.points = np.stack([jets[0] for jets in self.point_jets], axis=1)
+
+    @cached_property
+    def point_jets(self) -> list[list[Array]]:
+        """The points of every atom, (N, r), and their derivatives (N, d, .., r)."""
+        return [[_points(jet, self._coefficients[..., where, :]) for jet in jets]
+                for where, jets in zip(self.layout.basis_slices, self.basis_jets, strict=True)]
+
+    @cached_property
+    def points(self) -> Array:
         """y, (N, K, r)."""
-        self.point_slopes = np.concatenate([jets[1] for jets in self.point_jets], axis=1)
+        return np.stack([jets[0] for jets in self.point_jets], axis=1)
+
+    @cached_property
+    def point_slopes(self) -> Array:
         """dy, (N, D, r)."""
+        return np.concatenate([jets[1] for jets in self.point_jets], axis=1)
 
     def _feature_blocks(self, blocks: list[Array], intercept: float) -> Array:
         """Columns of all atoms side by side, with the constant one of the intercept."""

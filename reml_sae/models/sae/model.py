@@ -203,7 +203,7 @@ class SAEManifoldModel(SAEStructure):
         """F alone, without the work for its derivatives."""
         amplitudes, features = self.scaled_basis(theta)
         eta = features @ theta.beta + self.offset
-        return (float(self.family.loss(self.Z, eta, rho[self.outer.psi]).sum())
+        return (float(self.family.row_loss(self.Z, eta, rho[self.outer.psi]).sum())
                 + self.constant + RowPrior(self, theta, rho, amplitudes).value()
                 + DecoderPrior(self, theta.beta, rho).value())
 

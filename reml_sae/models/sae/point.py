@@ -41,12 +41,12 @@ class SAEPoint(SAEState):
         """The majorized curvature H, plus damping times the diagonal of its blocks."""
         rows = self.row_hessian("majorizer")
         border = self.decoder_prior.border("majorizer")
-        jacobians = self.restrict(self.jacobian)
+        jacobians = self.own_jacobian
         if self.precision is None:
             gram = np.zeros((self.features.shape[1],) * 2)
             border = border + weighted_border(
                 self.features, self.weight, self.structure.row_map)
-            jacobians = self.restrict(self.weighted_jacobian("majorizer"))
+            jacobians = self.weighted_jacobian("majorizer")
             features = self.features
         else:
             features = self.scaled_features
@@ -201,8 +201,7 @@ class SAEPoint(SAEState):
         t (N, K + D, p), tau (N, M), u (N, p) with u = w' leverage / 2, and the gradient in psi
         """
         family, Z, phi = self.structure.family, self.structure.Z, self.features
-        jacobian = self.restrict(self.jacobian)
-        weighted = self.restrict(self.weighted_jacobian("majorizer"))
+        jacobian, weighted = self.own_jacobian, self.weighted_jacobian("majorizer")
         within = inverse.rows @ weighted
         cross = inverse.jac_cross - within  # G_ib (phi (x) I), for scale 1 and unit weights
         own = np.einsum("aobo->oab", factor.border_inverse())
@@ -248,7 +247,7 @@ class SAEPoint(SAEState):
         """
         assert self.precision is not None
         weight, structure = self.row_weight[:, None], self.structure
-        jacobian, score = self.restrict(self.jacobian), self.score / np.sqrt(weight)
+        jacobian, score = self.own_jacobian, self.score / np.sqrt(weight)
         spread = weight[:, :, None] * (self.row_inverse @ jacobian)
         r, out = jacobian.shape[2], []
         for metric in range(structure.noise.n_metrics):

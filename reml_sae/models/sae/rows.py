@@ -21,6 +21,7 @@ from reml_sae.linalg import (
     MeetsAll,
     PackedRows,
     batched_cholesky,
+    batched_is_definite,
     batched_solve_psd,
 )
 from reml_sae.models.sae.row_prior import RowPrior
@@ -29,7 +30,7 @@ from reml_sae.models.sae.single.kinds import Kind, kinds_of
 from reml_sae.models.sae.state import SAEState, decoder_span
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowResult, gather_rows, row_slices
-from reml_sae.typing import Array, Index
+from reml_sae.typing import Array, Index, Mask
 
 ROW_RTOL = 1e-13
 """A row whose objective falls by less than this, relatively, has settled."""
@@ -86,7 +87,7 @@ class RowBatch:
         structure = self.structure
         amplitudes, features = structure.scaled_basis(self.theta)
         eta = self.incidence.apply(features, self.theta.beta) + structure.offset
-        loss = structure.family.loss(structure.Z, eta, self.rho[structure.outer.psi]).sum(1)
+        loss = structure.family.row_loss(structure.Z, eta, self.rho[structure.outer.psi])
         loss += structure.shape[1] * np.log(structure.unit)
         loss += 0.5 * structure.shape[1] * structure.noise.log_sizes(structure.metrics)
         loss += self.opening
@@ -221,22 +222,30 @@ def refine_batch(n_sweeps: int, batch: RowBatch) -> RowResult:
 def _sweep(batch: RowBatch, value: Array) -> tuple[Array, Array]:
     """One damped Newton step of every row from its objective ``value``; new xi and values."""
     point, packed = batch.state(), PackedRows(batch.structure.carried)
-    steps = _row_steps(packed.pack_blocks(point.row_hessian("exact")),
-                       packed.pack_blocks(point.row_hessian("majorizer")),
-                       packed.pack(point.row_gradient()))
+    curved = _Curved.of(packed.pack_blocks(point.row_hessian("exact")),
+                        packed.pack(point.row_spread()), packed.pack(point.row_gradient()))
     xi, value = batch.theta.xi.copy(), value.copy()
-    left = np.arange(len(value))
-    for step in steps:
-        move = packed.unpack(np.where(np.isfinite(step), step, 0.0))[left]
-        rest = batch.rows(left)
-        rest = rest.at(rest.structure.move_rows(rest.theta.xi, move))
+
+    def is_better(rows: Index, step: Array) -> Mask:
+        """Which of the rows fall by their steps, which they then take."""
+        own, move = batch.rows(rows), packed.take(rows).unpack(step)
+        own = own.at(own.structure.move_rows(own.theta.xi, move))
         with np.errstate(over="ignore"):  # a step to where the objective overflows is not better
-            trial = rest.objectives()
-        better = trial < value[left]
-        xi[left[better]], value[left[better]] = rest.theta.xi[better], trial[better]
-        left = left[~better]
-        if not left.size:
-            break
+            trial = own.objectives()
+        better = trial < value[rows]
+        xi[rows[better]], value[rows[better]] = own.theta.xi[better], trial[better]
+        return better
+
+    def majorizer(rows: Index) -> Array:
+        blocks = batch.rows(rows).state().row_hessian("majorizer")
+        return packed.take(rows).pack_blocks(blocks)
+
+    if packed.width:
+        every = np.arange(len(value))
+        tried = every[~is_better(every, curved.newton(majorizer))]
+        careful, left = curved.rows(tried).careful(), np.arange(len(tried))
+        while left.size and (step := next(careful, None)) is not None:
+            left = left[~is_better(tried[left], step[left])]
     return xi, value
 
 
@@ -308,42 +317,74 @@ def _upper_factors(batch: RowBatch) -> RowResult:
     return RowResult((batched_cholesky(blocks).transpose(0, 2, 1),))
 
 
-def _row_steps(exact: Array, majorizer: Array, gradient: Array) -> Iterator[Array]:
-    """Steps (N, q) of every row, the most daring first.
+@dataclass(frozen=True)
+class _Curved:
+    """Gradient and exact curvature of rows, from which their steps follow, the most daring first.
 
-    The Newton step, of the majorizer where the exact block is not positive definite; then Levenberg
-    steps on the absolute eigenvalues of the exact block, shorter and shorter; then, where a row has
-    one, both ways along its direction of negative curvature. All in the metric of the majorizer's
-    diagonal.
+    Attributes
+    ----------
+    exact : (n, w, w) array
+        Row Hessians.
+    gradient : (n, w) array
+        Zero of a row that is out of the range of floats, which stays where it is.
+    scale : (n, w) array
+        Root of the curvature that a step is measured by.
     """
-    if exact.shape[1] == 0:
-        return
-    with np.errstate(over="ignore", invalid="ignore"):  # of rows out of the range of floats
-        # such a row stays where it is
-        regular = np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1)
-                          for part in (exact, majorizer, gradient)], axis=0)
-        one = np.eye(exact.shape[1])
-        exact = np.where(regular[:, None, None], exact, one)
-        majorizer = np.where(regular[:, None, None], majorizer, one)
-        gradient = np.where(regular[:, None], gradient, 0.0)
-        # a majorizer may be far smaller than a block of negative curvature
-        diagonal = np.maximum(np.einsum("nqq->nq", majorizer), np.abs(exact).max(axis=2))
-        scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
-        metric = scale[:, :, None] * scale[:, None, :]
-        values, vectors = np.linalg.eigh(exact / metric)
-        lowest = values[:, 0]
-        blocks = np.where((lowest > NEARLY_SINGULAR)[:, None, None], exact, majorizer) / metric
-        blocks += 1e-10 * one
-        step = -batched_solve_psd(blocks, gradient / scale) / scale
-    yield step
-    with np.errstate(over="ignore", invalid="ignore"):
-        # a gradient that the curvature does not resist would lead out of reach at any damping of it
-        slow = np.maximum(scale, np.sqrt(np.abs(gradient) / LONGEST_STEP))
-        bounded = np.linalg.eigh(exact / (slow[:, :, None] * slow[:, None, :]))
-        along = np.einsum("nab,na->nb", bounded[1], gradient / slow)
-        damped = [-np.einsum("nab,nb->na", bounded[1], along / (np.abs(bounded[0]) + damping))
-                  / slow for damping in ROW_DAMPING]
-    yield from damped
-    if (lowest < -1e-6).any():
-        downhill = np.where((lowest < -1e-6)[:, None], 0.5 * vectors[:, :, 0], 0.0) / scale
-        yield from (downhill, -downhill)
+
+    exact: Array
+    gradient: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, exact: Array, spread: Array, gradient: Array) -> _Curved:
+        """With the curvature (n, w) of the rows' means along each parameter."""
+        if not exact.size:
+            return cls(exact, gradient, gradient)
+        with np.errstate(over="ignore", invalid="ignore"):
+            regular = np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1)
+                              for part in (exact, spread, gradient)], axis=0)
+            exact = np.where(regular[:, None, None], exact, np.eye(exact.shape[1]))
+            spread = np.where(regular[:, None], spread, 1.0)
+            gradient = np.where(regular[:, None], gradient, 0.0)
+            # that of the means may be far smaller than a block of negative curvature
+            diagonal = np.maximum(spread, np.abs(exact).max(axis=2))
+            scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(1, keepdims=True) + 1e-300))
+        return cls(exact, gradient, scale)
+
+    def rows(self, index: Index) -> _Curved:
+        """Of some of the rows."""
+        return _Curved(self.exact[index], self.gradient[index], self.scale[index])
+
+    def _metric(self, scale: Array) -> Array:
+        return scale[:, :, None] * scale[:, None, :]
+
+    def newton(self, majorizer: Callable[[Index], Array]) -> Array:
+        """Newton steps (n, w); of the majorizer where the exact block is not positive definite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            metric, one = self._metric(self.scale), np.eye(self.exact.shape[1])
+            blocks = self.exact / metric
+            rough = np.flatnonzero(~batched_is_definite(blocks - NEARLY_SINGULAR * one))
+            if rough.size:
+                found = majorizer(rough)
+                blocks[rough] = np.where(np.isfinite(found), found, one) / metric[rough]
+            step = -batched_solve_psd(blocks + 1e-10 * one, self.gradient / self.scale)
+            step /= self.scale
+        return np.where(np.isfinite(step), step, 0.0)
+
+    def careful(self) -> Iterator[Array]:
+        """Levenberg steps (n, w) on the absolute eigenvalues of the exact blocks, ever shorter.
+
+        Then, where a row has one, both ways along its direction of negative curvature.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            # a gradient that the curvature does not resist would lead out of reach at any damping
+            slow = np.maximum(self.scale, np.sqrt(np.abs(self.gradient) / LONGEST_STEP))
+            values, vectors = np.linalg.eigh(self.exact / self._metric(slow))
+            along = np.einsum("nab,na->nb", vectors, self.gradient / slow)
+            damped = [-np.einsum("nab,nb->na", vectors, along / (np.abs(values) + damping)) / slow
+                      for damping in ROW_DAMPING]
+        yield from (np.where(np.isfinite(step), step, 0.0) for step in damped)
+        values, vectors = np.linalg.eigh(self.exact / self._metric(self.scale))
+        if (bends := values[:, 0] < -1e-6).any():
+            downhill = np.where(bends[:, None], 0.5 * vectors[:, :, 0], 0.0) / self.scale
+            yield from (downhill, -downhill)

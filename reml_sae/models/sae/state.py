@@ -30,6 +30,18 @@ from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature
 
 
+def _with_head(matrix: Array, rows: Array) -> Array:
+    """Rows (N, b + D, ..) whose first b entries are multiplied by a matrix (a, b)."""
+    a, b = matrix.shape
+    out = np.empty((len(rows), a + rows.shape[1] - b, *rows.shape[2:]))
+    if rows.ndim == 2:
+        np.matmul(rows[:, :b], matrix.T, out=out[:, :a])
+    else:
+        np.matmul(matrix, rows[:, :b], out=out[:, :a])
+    out[:, a:] = rows[:, b:]
+    return out
+
+
 def decoder_span(structure: SAEStructure, beta: Array) -> Array:
     """Q, an orthonormal basis (p, r) of the decoders' row span or of the whole space."""
     p, m = structure.shape[1], structure.layout.basis_size
@@ -92,7 +104,7 @@ class SAEState(DecoderTerms):
     @cached_property
     def objective(self) -> float:
         """F + g."""
-        return (float(self.structure.family.loss(self.structure.Z, self.eta, self.psi).sum())
+        return (float(self.structure.family.row_loss(self.structure.Z, self.eta, self.psi).sum())
                 + self.structure.constant
                 + self.row_prior.value() + self.decoder_prior.value())
 
@@ -114,6 +126,11 @@ class SAEState(DecoderTerms):
     def jacobian(self) -> Array:
         """d eta / dx in span coordinates, (N, K + D, r)."""
         return self.mixture.jacobian()
+
+    @cached_property
+    def own_jacobian(self) -> Array:
+        """d eta / d xi in span coordinates, in the chart, (N, q, r)."""
+        return self.restrict(self.jacobian)
 
     @cached_property
     def span_score(self) -> Array:
@@ -154,23 +171,29 @@ class SAEState(DecoderTerms):
         return self.structure.family.loss_eta(self.structure.Z, self.eta, self.psi, 2)
 
     def weighted_jacobian(self, which: Curvature) -> Array:
-        """The Jacobian times the weights or the observed curvature, (N, K + D, r)."""
+        """`own_jacobian` times the weights or the observed curvature, (N, q, r)."""
         if self.precision is not None:
-            return (self.precision * self.row_weight)[:, None, None] * self.jacobian
-        return self.jacobian * (self.weight if which == "majorizer" else self.observed)[:, None]
+            return (self.precision * self.row_weight)[:, None, None] * self.own_jacobian
+        weight = self.weight if which == "majorizer" else self.observed
+        return self.own_jacobian * weight[:, None]
+
+    def row_spread(self) -> Array:
+        """Curvature (N, q) of the rows' losses along each parameter, by their means alone."""
+        return np.einsum("nqr,nqr->nq", self.weighted_jacobian("majorizer"), self.own_jacobian)
 
     def row_hessian(self, curvature: Curvature) -> Array:
         """Row blocks D_i, (N, q, q): Gauss-Newton and majorizers, or the exact second derivative.
 
         A parameter that the row does not carry has a unit block of its own.
         """
-        blocks = self.weighted_jacobian(curvature) @ self.jacobian.transpose(0, 2, 1)
+        blocks = self.weighted_jacobian(curvature) @ self.own_jacobian.transpose(0, 2, 1)
+        rest = self.row_prior.blocks(curvature)
         if curvature == "exact":
-            blocks -= self.score_hessian
+            rest = rest - self.score_hessian
             if self.tail:
-                pulled = np.einsum("nar,nr->na", self.jacobian, self.span_score)
+                pulled = np.einsum("nar,nr->na", self.own_jacobian, self.span_score)
                 blocks -= self.tail * pulled[:, :, None] * pulled[:, None, :]
-        blocks = self.restrict_blocks(blocks + self.row_prior.blocks(curvature))
+        blocks += self.restrict_blocks(rest)
         index = np.arange(blocks.shape[1])
         blocks[:, index, index] += ~self.structure.carried
         return blocks
@@ -288,7 +311,7 @@ class SAEState(DecoderTerms):
         """
         assert self.precision is not None
         root = np.sqrt(self.row_weight)
-        own = root[:, None, None] * self.restrict(self.jacobian)
+        own = root[:, None, None] * self.own_jacobian
         t = t + self.precision * self.lift(missing @ own)
         tau = tau + 2.0 * self.precision * self.incidence.apply(self.scaled_features, by_gram)
         if not self.tail:
@@ -327,19 +350,17 @@ class SAEState(DecoderTerms):
 
     def restrict(self, rows: Array) -> Array:
         """Apply the chart's transpose to axis 1: (N, K + D, ..) to (N, K - 1 + D, ..)."""
-        k = self.structure.assignment.n_atoms
-        if self.structure.assignment.dim == k:  # the chart is the logits
+        assignment = self.structure.assignment
+        if assignment.dim == assignment.n_atoms:  # the chart is the logits
             return rows
-        head = np.tensordot(rows[:, :k], self.structure.assignment.basis, axes=([1], [0]))
-        return np.concatenate([np.moveaxis(head, -1, 1), rows[:, k:]], axis=1)
+        return _with_head(assignment.basis.T, rows)
 
     def lift(self, rows: Array) -> Array:
         """Apply the chart to axis 1: (N, K - 1 + D, ..) to (N, K + D, ..)."""
-        d = self.structure.assignment.dim
-        if d == self.structure.assignment.n_atoms:
+        assignment = self.structure.assignment
+        if assignment.dim == assignment.n_atoms:
             return rows
-        head = np.tensordot(rows[:, :d], self.structure.assignment.basis, axes=([1], [1]))
-        return np.concatenate([np.moveaxis(head, -1, 1), rows[:, d:]], axis=1)
+        return _with_head(assignment.basis, rows)
 
     def restrict_blocks(self, blocks: Array) -> Array:
         """Blocks (n, K + D, K + D) restricted to the chart on both sides."""

@@ -345,7 +345,7 @@ class SAEStructure:
 
     def scaled_basis(self, theta: Theta) -> tuple[Amplitudes, Array]:
         """Amplitudes of (N, K), and the features phi (N, M)."""
-        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=1)
+        mixture = self.mixture(theta, np.zeros((self.layout.basis_size, 0)), order=0)
         return mixture.amplitudes, mixture.features()
 
     def retract(self, theta: Theta, step: Theta, factor: float = 1.0) -> Theta:

@@ -36,13 +36,14 @@ def along(theta, v, k, step=STEP):
 
 @pytest.mark.parametrize("p", [2, 40])
 def test_squared_distances(p):
-    """In few columns to a share of themselves, however small they are beside the points."""
+    """In few columns and little noise to a share of themselves, however small they are."""
     rng = np.random.default_rng(0)
     points = rng.normal(size=(7, p))
     Z = np.vstack([points[:3] + 1e-6 * rng.normal(size=(3, p)), rng.normal(size=(4, p))])
     exact = ((Z[:, None] - points) ** 2).sum(axis=2)
-    np.testing.assert_allclose(squares(Z, points), exact, rtol=1e-12,
-                               atol=0.0 if p == 2 else 1e-12)
+    for phi in (1e-12, 0.1):
+        np.testing.assert_allclose(squares(Z, points, phi), exact, rtol=1e-12,
+                                   atol=0.0 if p == 2 and phi < 1e-6 else 1e-12)
 
 
 @every

@@ -43,8 +43,9 @@ PROBES = 200
 """Points of the manifold's own grid at which curvatures are read."""
 MOST_NODES, MOST_PAIRS = 40_000, 60_000_000
 """Nodes, and rows times nodes, beyond which a quadrature is refused."""
-FEW_COLUMNS = 6
-"""Columns in which distances by differences cost no more than by products."""
+FEW_COLUMNS, ROUNDING = 6, 1e-9
+"""Columns in which distances by differences cost hardly more than by products, and the nats that
+rounding may cost a row before they are taken."""
 NEAR = 10.0
 """Nats above its best point within which a row has mass to speak of."""
 CHUNK_ELEMENTS = 2_000_000
@@ -189,18 +190,20 @@ def no_atom() -> Lattice:
     return Lattice(np.ones((1, 1)), np.zeros((1, 0, 1)), np.zeros(1), np.zeros((0, 1)))
 
 
-def squares(Z: Array, points: Array) -> Array:
-    """Squared distances (n, G) of rows (n, p) from points (G, p).
+def squares(Z: Array, points: Array, phi: float) -> Array:
+    """Squared distances (n, G) of rows (n, p) in noise of variance ``phi`` from points (G, p).
 
-    In few columns by differences, whose error is a share of the distance itself: where noise is
-    small beside the rows, that of the squares of these would hide the minimum of L.
+    Where noise is small beside the rows, rounding of the squares of these would hide the minimum of
+    L: in few columns by differences then, whose error is a share of the distance itself.
     """
-    if Z.shape[1] <= FEW_COLUMNS:
+    lengths = np.einsum("np,np->n", Z, Z)
+    rounding = np.finfo(float).eps * lengths.max(initial=0.0)
+    if Z.shape[1] <= FEW_COLUMNS and rounding > ROUNDING * phi:
         out = np.zeros((len(Z), len(points)))
         for column, at in zip(Z.T, points.T, strict=True):
             out += (column[:, None] - at) ** 2
         return out
-    out = np.einsum("np,np->n", Z, Z)[:, None] - 2.0 * Z @ points.T
+    out = lengths[:, None] - 2.0 * Z @ points.T
     out += np.einsum("gp,gp->g", points, points)
     return out
 
@@ -275,7 +278,7 @@ def _sharpest(probes: _Probes, Z: Array, family: Family, psi: Array) -> Array:
     """Bound (d,) on the second derivative of rows' losses where they have mass."""
     if family.row_weights:
         phi, steep = family.dispersion(psi), probes.steep
-        loss, weight = family.row_losses(squares(Z, probes.at), Z.shape[1], psi)
+        loss, weight = family.row_losses(squares(Z, probes.at, phi), Z.shape[1], psi)
         near = loss < loss.min(axis=1, keepdims=True) + NEAR
         sharp = []
         for d in range(steep.shape[1]):

@@ -99,15 +99,14 @@ class RowQuadrature(ABC):
         """w_g - F_ig (n, G) without the linear coordinates, and the means (n, G, m) of these."""
         family, lattice = self.family, self.lattice
         centre = self._centre
-        n, size = len(Z), len(centre)
+        n, size, phi = len(Z), len(centre), family.dispersion(self.psi)
         if family.has_row_scales:
-            losses = family.row_losses(squares(Z, centre), Z.shape[1], self.psi)[0]
+            losses = family.row_losses(squares(Z, centre, phi), Z.shape[1], self.psi)[0]
             return lattice.log_weights - losses, np.zeros((n, size, 0))
         if not family.equal_weights:
             loss = family.loss(Z[:, None], np.broadcast_to(centre, (n, *centre.shape)), self.psi)
             return lattice.log_weights - loss.sum(axis=2), np.zeros((n, size, 0))
-        phi = family.dispersion(self.psi)
-        out = self._gaussian(Z, squares(Z, centre))
+        out = self._gaussian(Z, squares(Z, centre, phi))
         m = lattice.n_linear
         if not m:
             return out, np.zeros((n, size, 0))

@@ -43,7 +43,7 @@ class RowNodes(RowQuadrature):
 
     def _posterior(self, Z: Array) -> tuple[Array, Array, Array]:
         """Of data (n, p): l_i (n,), r (n, G) and squared distances from the nodes (n, G)."""
-        square = squares(Z, self._centre)
+        square = squares(Z, self._centre, self._dispersion)
         joint = self._gaussian(Z, square)
         top = joint.max(axis=1, keepdims=True)
         mass = np.exp(joint - top)

@@ -103,7 +103,7 @@ class SinglePoint(DecoderTerms):
     def objective(self) -> float:
         """F + g."""
         family = self.structure.family
-        rows = sum(float(family.loss(state.structure.Z, state.eta, self.psi).sum())
+        rows = sum(float(family.row_loss(state.structure.Z, state.eta, self.psi).sum())
                    + state.row_prior.value() for state in self.states)
         return (rows + self.structure.constant + self.gate_prior.value()
                 + self.decoder_prior.value())

@@ -107,7 +107,7 @@ class RowSums:
     def of_kind(cls, kind: Kind, state: SAEState, log_patterns: float) -> Self:
         """Of the rows of a kind at a state, without the constant of their units."""
         own, blocks = state.structure, state.row_hessian("majorizer")
-        value = float(own.family.loss(own.Z, state.eta, state.psi).sum())
+        value = float(own.family.row_loss(own.Z, state.eta, state.psi).sum())
         value += state.row_prior.value() + state.row_prior.log_partition()[0]
         value += 0.5 * float(np.linalg.slogdet(blocks)[1].sum())
         value += float(state.remainder.values.sum())
