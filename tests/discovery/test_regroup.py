@@ -50,9 +50,12 @@ def test_rows_that_began_with_the_wrong_atoms(monkeypatch, assignment):
                for model, _ in found for move in model.search_.moves)
 
 
-def test_atoms_that_are_apart_are_left_alone(monkeypatch):
-    """Two circles ten radii from each other have no row that either could hold."""
-    plant = planted_manifolds(80, 5, ["circle", "circle"], noise_sd=0.1, offset=10.0)
+@pytest.mark.parametrize(("shape", "n_atoms", "offset"), [("linear", 3, 10.0), ("circle", 2, 0.0)],
+                         ids=["apart", "all there is"])
+def test_atoms_without_a_problem_of_their_own_are_left_alone(monkeypatch, shape, n_atoms, offset):
+    """Three lines far from each other share no row; the starts of two circles were their own."""
+    plant = planted_manifolds(60, 6, [shape] * n_atoms, noise_sd=0.1, offset=offset)
     monkeypatch.setattr("reml_sae.discovery.moves.regroup.fit_starts",
                         lambda *_: pytest.fail("nothing is to be shared out"))
-    rs.SAEManifold(n_atoms=2, assignment="topk", noise="isotropic").fit(plant.Z)
+    rs.SAEManifold(n_atoms=n_atoms, topology=shape, assignment="topk",
+                   noise="isotropic").fit(plant.Z)
