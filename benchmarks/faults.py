@@ -1,22 +1,18 @@
-"""Broken on purpose: what comes of rows, parameters and moments that a fit should not meet.
+"""Broken on purpose: what comes of rows and parameters that a fit should not meet.
 
 matrices: rows that no fit is for, under several options: the outcome, its first words, seconds.
 parameters: values that are none: the error's name and message.
 noise: Gaussian rows without structure as one circle, as four, and with the number of atoms open:
 how many converge, the range of the edf over the number of coefficients, bands over the data.
-interrupts: SIGINT at a random moment of a fit: best state, raised, or complete; and whether what
-the estimator held is what it held before, where it was raised.
+
+Kills and interrupts are in `stops.py`.
 
     python benchmarks/faults.py --seeds 24 > benchmarks/results/faults.txt
 """
 
 import argparse
-import os
-import signal
-import threading
 import time
 import warnings
-from collections import Counter
 
 import numpy as np
 
@@ -136,51 +132,13 @@ def show_noise(seeds):
               f"{max(bands, default=np.nan):12.2f}{named:7d}{max(times):10.1f}", flush=True)
 
 
-def interrupted(model, Z, delay):
-    """What comes of a SIGINT so many seconds after a fit began."""
-    before = {name: value for name, value in vars(model).items() if name.endswith("_")}
-    clock = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
-    begun = time.perf_counter()
-    clock.start()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.fit(Z)
-    except KeyboardInterrupt:
-        same = all(getattr(model, name) is value for name, value in before.items())
-        return "raised, fit as before" if same else "raised, fit lost"
-    if time.perf_counter() - begun < delay:
-        clock.cancel()
-        clock.join()
-        return "ended before"
-    if "interrupted" in model.message_:
-        return "best state, but converged" if model.converged_ else "best state"
-    return "complete"
-
-
-def show_interrupts(seeds):
-    Z, rng = planted_circles(90, 6, 2).Z, np.random.default_rng(0)
-    print(f"\n{'SIGINT during':<24}{'s':>5}  outcomes")
-    for name in ("2 circles", "2 circles, topk", "auto"):
-        model = rs.SAEManifold(**OPTIONS[name])
-        begun = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.fit(Z)
-        seconds = time.perf_counter() - begun
-        found = Counter(interrupted(model, Z, rng.uniform(0.0, seconds)) for _ in range(seeds))
-        print(f"{name:<24}{seconds:5.1f}  "
-              f"{', '.join(f'{n} {outcome}' for outcome, n in found.most_common())}", flush=True)
-
-
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=40, help="rows of noise; half as many SIGINTs")
+    parser.add_argument("--seeds", type=int, default=40, help="rows of noise")
     options = parser.parse_args()
     show_matrices()
     show_parameters()
     show_noise(options.seeds)
-    show_interrupts(options.seeds // 2)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ FITS = {
     "number open": (planted_circles(40, 4, 1).Z, {"n_atoms": "auto", "n_init": 1}),
     "6 circles, sweeps": (planted_circles(900, 12, 6, n_active=1, noise_sd=0.1).Z, SWEEPS),
 }
+SAVES = 100
+"""Times that a fit is saved, of which one is interrupted."""
 AGAIN = 4
 """Times that a fit is killed before it is left alone."""
 SAVING = 0.3
@@ -63,7 +65,7 @@ def cpu_seconds(act):
 
 
 def killed(act, delay):
-    """Whether a child that does this is ended after so many CPU seconds, wherever it is."""
+    """Whether a child that does this is ended after so many CPU seconds; 0 leaves it alone."""
     child = os.fork()
     if not child:
         status = 1
@@ -91,7 +93,7 @@ def show_kills(times, rng):
                     fitted(data, options, checkpoint=kept).save(result)
 
                 kills += sum(killed(act, rng.uniform(0.0, seconds)) for _ in range(AGAIN))
-                killed(act, 0.0)  # a timer of nothing is none
+                killed(act, 0.0)
                 ends[result.is_file() and bits(rs.load(result)) == found[0]] += 1
         print(f"{name:<20}{seconds:7.1f}{kills:7d}{ends.total():7d}{ends[True]:11d}"
               f"{ends[False]:6d}", flush=True)
@@ -163,7 +165,8 @@ def show_interrupts(times, rng):
         model = fitted(data, {"n_atoms": 1, "n_init": 1, "noise": "isotropic"})
         other, known = data + 1e-3, bits(model)
         model.save(path)
-        acts = {"save": lambda: model.save(path), "encode": lambda: model.encode(other),
+        acts = {"save": lambda: [model.save(path) for _ in range(SAVES)],
+                "encode": lambda: model.encode(other),
                 "report": lambda: model.report(Path(folder) / "report.html", data)}
         for name, act in acts.items():
             seconds = max(cpu_seconds(act) for _ in range(2))
