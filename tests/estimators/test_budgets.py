@@ -115,7 +115,7 @@ def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     n_looks = next(looks)
     assert n_looks > 10
     # the last looks may come when nothing is left to do
-    for late in np.unique(np.geomspace(1, 0.8 * n_looks, 3).astype(int)):
+    for late in np.unique(np.geomspace(1, 0.6 * n_looks, 3).astype(int)):
         found = fit(data, **KINDS[kind], max_time=late - 0.5)
         assert not found.converged_, late
         assert found.message_ == OuterStatus.OUT_OF_TIME.value, (late, found.message_)

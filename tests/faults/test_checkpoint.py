@@ -1,5 +1,6 @@
 """A search that was stopped goes on from its checkpoint, to the bits of one that was not."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -129,8 +130,14 @@ def test_a_disk_that_fills_ends_the_checkpoint_and_not_the_fit(tmp_path, monkeyp
 
 def kept(folder):
     """A checkpoint of a search that was stopped."""
+    rows = itertools.count()
+
+    def stop(row):
+        if next(rows) == 6:
+            raise KeyboardInterrupt
+
     with pytest.warns(ConvergenceWarning, match="Fit again to go on"):
-        rs.SAEManifold(n_init=2, n_atoms=2, max_time=1.0, checkpoint=folder).fit(Z)
+        rs.SAEManifold(n_init=2, n_atoms=2, callbacks=[stop], checkpoint=folder).fit(Z)
     return sorted(folder.glob("0*.safetensors"))
 
 
