@@ -15,7 +15,7 @@ from reml_sae.diagnostics.report.advice import ADVICE
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *(f"docs/{page}" for page in DOCS)]
-GALLERY = "gallery.md"
+GALLERY = "docs/gallery.md"
 """`test_gallery` runs it."""
 BLOCK = runpy.run_path(str(ROOT / "scripts" / "typed_docs.py"))["BLOCK"]
 
