@@ -150,8 +150,9 @@ def _is_shaped(
 
 
 def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) -> bool:
-    """Whether noise of a shape has a lower V than a rough fit."""
-    return without_atoms(rows, settings.noise) < value
+    """Whether noise of a shape has a V so far below that of a rough fit that it may stay there."""
+    ahead = settings.policy.start.alone_per_row * len(rows.Z)
+    return without_atoms(rows, settings.noise) < value - ahead
 
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
