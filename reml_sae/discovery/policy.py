@@ -81,7 +81,7 @@ class StartPolicy:
     """Nats within which the rough V of two starts says that they lead to one state."""
     alone_per_row: float = 0.24
     """Nats a row by which the V of noise alone must lie below that of a rough fit for starts amid
-    noise: a REML fit of atoms among rows as long as their noise lowers a rough V by nearly so much."""
+    noise: a REML fit of atoms amid long noise lowers a rough V by nearly so much."""
     share_of_variance: float = 0.5
     """Share of the variance that is noise at first."""
     least_left: float = 0.25
