@@ -26,6 +26,12 @@ class Candidate:
     amplitudes: Array
     coordinates: Array
 
+    @classmethod
+    def on_one_atom(cls, coordinates: Array) -> Candidate:
+        """Codes of rows that all use the only atom, at coordinates (N, D) on it."""
+        n = len(coordinates)
+        return cls(np.ones((n, 1), bool), np.ones((n, 1)), coordinates)
+
 
 def hard_shares(labels: NDArray[np.intp], n_atoms: int, share: float) -> Array:
     """Shares (N, K) of rows that belong to one atom with this share."""

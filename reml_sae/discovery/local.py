@@ -132,13 +132,12 @@ def criterion_from(
     Where outer parameters are known by key, one step from there leaves less than a nat. Infinite
     where the start is of no use; raises interrupts.
     """
-    n, r = scores.shape
-    own = local_settings(settings, r).plain()
+    own = local_settings(settings, scores.shape[1]).plain()
     if known is not None:
         settle = replace(own.policy.settle, rough_steps=1)
         own = replace(own, policy=replace(own.policy, settle=settle))
-    codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), t)
-    model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes, known)
+    model = model_from_codes(
+        MetricRows.isotropic(scores), [atom], own, Candidate.on_one_atom(t), known)
     found = rough_fit(model, own, f"{atom.label} as it is")
     return np.inf if found is None else uninterrupted(found, settings).result.criterion
 

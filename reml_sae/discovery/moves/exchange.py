@@ -106,9 +106,8 @@ def _value_amid(
         found = rough_local(scores, atom, settings, context.rng)
         model = None if found is None else found.model
     else:
-        codes = Candidate(np.ones((len(t), 1), bool), np.ones((len(t), 1)), t)
-        model = model_from_codes(MetricRows.isotropic(scores), [atom], own, codes,
-                                 known_of_one(fitted, k))
+        model = model_from_codes(MetricRows.isotropic(scores), [atom], own,
+                                 Candidate.on_one_atom(t), known_of_one(fitted, k))
     if model is None:
         return np.inf
     shared = {key: value for key, value in outer.keyed(fitted.result.rho).items()

@@ -82,8 +82,7 @@ class NameNoAtom:
 
 def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:
     """One point, at the rows' mean, in the place of all atoms."""
-    n = len(fitted.model.active)
-    codes = Candidate(np.ones((n, 1), bool), np.ones((n, 1)), np.zeros((n, 0)))
+    codes = Candidate.on_one_atom(np.zeros((len(fitted.model.active), 0)))
     known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
     def fit(settings: Settings) -> Fitted | None:

@@ -122,5 +122,4 @@ class Start(Protocol):
 
 def on_one_atom(coordinates: Array) -> CodeStart:
     """A start of rows that all use the only atom, which the criterion alone can rank."""
-    n = len(coordinates)
-    return CodeStart(Candidate(np.ones((n, 1), bool), np.ones((n, 1)), coordinates), None)
+    return CodeStart(Candidate.on_one_atom(coordinates), None)
