@@ -83,10 +83,9 @@ def carried_on(
     list of (n, 1) arrays
         On a grid; the starts as they are where rows are equal.
     """
-    size = float(np.sqrt((X**2).sum(axis=1).mean())) if X.size else 0.0
-    if not size > TINY:
+    Y, grid = _unit_rows(X), make_grid(atom, grid_policy.coarse_grid)
+    if Y is None:
         return list(starts)
-    Y, grid = X / size, make_grid(atom, grid_policy.coarse_grid)
 
     def carried(t: Array) -> _End:
         return _end(Y, grid, _first_state(Y, atom, grid, t), grid_policy.nearly)
@@ -104,6 +103,39 @@ def carried_on(
         _cross(ends, carried, rng, policy)
     return [_end(Y, grid, end.state, SETTLED).coordinates
             for end in _kept(Y, ends, policy, grid_policy.same)]
+
+
+@single_threaded
+def rise_of_mixture(
+    X: Array, atom: Manifold, before: Array, after: Array, policy: GridPolicy
+) -> float:
+    """Nats by which EM from other coordinates ends above EM from these.
+
+    Zero where it leads back to the curve that these have, and where all rows are equal.
+
+    Parameters
+    ----------
+    X : (n, r) array
+        Rows about their mean.
+    atom : Manifold
+        Of one coordinate.
+    before, after : (n, 1) arrays
+    policy : GridPolicy
+    """
+    Y, grid = _unit_rows(X), make_grid(atom, policy.coarse_grid)
+    if Y is None:
+        return 0.0
+    first, other = (_first_state(Y, atom, grid, t) for t in (before, after))
+    old, new = (_end(Y, grid, state, policy.nearly) for state in (first, other))
+    curve = atom.basis(before) @ first.decoder
+    back = ((new.curve - curve) ** 2).sum() <= policy.same * ((Y - new.curve) ** 2).sum()
+    return 0.0 if back else new.value - old.value
+
+
+def _unit_rows(X: Array) -> Array | None:
+    """Rows of mean square 1; None where they are equal."""
+    size = float(np.sqrt((X**2).sum(axis=1).mean())) if X.size else 0.0
+    return X / size if size > TINY else None
 
 
 def _cross(
