@@ -73,7 +73,7 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
             return None
         own = codes_of(fitted).coordinates[rows, fitted.model.layout.coordinate_slices[k]]
         rise = rise_of_mixture(X - X.mean(axis=0), atom, own, t, policy.relaxation.grid)
-        return rise if rise == 0.0 or rise > policy.move.restart_rise else None
+        return rise if rise > policy.move.restart_rise else None
 
     def fit(settings: Settings) -> Fitted | None:
         codes = _with_coordinates(fitted, k, rows, t)
