@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,14 +48,19 @@ class _End:
         Negative log evidence, in nats.
     state : State
     coordinates : (n, 1) array
-    curve : (n, r) array
-        Expected reconstruction of the rows.
+    basis : (n, M) array
+        Expected basis of the rows.
     """
 
     value: float
     state: State
     coordinates: Array
-    curve: Array
+    basis: Array
+
+    @cached_property
+    def curve(self) -> Array:
+        """Expected reconstruction (n, r) of the rows."""
+        return self.basis @ self.state.decoder
 
 
 @single_threaded
@@ -161,11 +167,12 @@ def _kept(Y: Array, ends: Sequence[_End], policy: CarryPolicy, same: float) -> l
     ranked = sorted(ends, key=lambda end: end.value)
     limit = ranked[0].value + policy.close_per_row * len(Y)
     for end in ranked:
+        if len(kept) == policy.most_kept or end.value >= limit:
+            break
         near = same * float(((Y - end.curve) ** 2).sum())
-        if end.value < limit and all(
-                ((end.curve - other.curve) ** 2).sum() > near for other in kept):
+        if all(((end.curve - other.curve) ** 2).sum() > near for other in kept):
             kept.append(end)
-    return kept[:policy.most_kept]
+    return kept
 
 
 def _first_state(Y: Array, atom: Manifold, grid: Grid, t: Array) -> State:
@@ -180,6 +187,6 @@ def _end(Y: Array, grid: Grid, begin: State, settled: float) -> _End:
     """Where EM leads from a state."""
     state = anneal(Y, grid, begin, settled)
     R, value = responsibilities(Y, grid, state)
-    gram = Moments.of(Y, grid, R, np.ones(len(Y))).gram
+    gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
     return _End(value + decoder_evidence(gram, grid, state), state,
-                grid.points[R.argmax(axis=1)], R @ grid.basis @ state.decoder)
+                grid.points[R.argmax(axis=1)], R @ grid.basis)
