@@ -35,6 +35,10 @@ LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
 residual of the solves that do nothing else."""
 
 
+MOST_WALLS = 5
+"""Times that a solve may meet states without an objective: along these it would creep for ever."""
+
+
 class InnerStatus(Enum):
     """How an inner solve ended."""
 
@@ -104,7 +108,7 @@ def solve_inner(
         Always the best state met, with its status.
     """
     point = model.at(model.initial_theta() if theta is None else theta, rho)
-    damping, decrement = 0.0, np.inf
+    damping, decrement, walls = 0.0, np.inf, 0
 
     def ended(status: InnerStatus) -> InnerSolution[Point]:
         return InnerSolution(point.theta, point, status, iteration, decrement, damping)
@@ -128,9 +132,10 @@ def solve_inner(
                 if moved is None and near and damping == 0.0:
                     return ended(InnerStatus.SADDLE)
             if moved is None:
-                moved = _accept(model, point, rho, descent)
+                moved, walled = _accept(model, point, rho, descent)
+                walls += walled
         if moved is None:
-            if damping >= MAX_DAMPING:
+            if damping >= MAX_DAMPING or walls >= MOST_WALLS:
                 return ended(InnerStatus.STALLED)
             damping = max(10.0 * damping, FIRST_DAMPING)
             continue
@@ -198,22 +203,26 @@ def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
 
 def _accept(
     model: InnerModel[Point], point: Point, rho: np.ndarray, descent: _Descent
-) -> Theta | None:
-    """The longest of a few steps that decreases F enough; None if there is none."""
+) -> tuple[Theta | None, bool]:
+    """The longest of a few steps that decreases F enough, None if there is none.
+
+    And whether even the shortest led to where F has no value.
+    """
     slack = 1e-14 * (1.0 + abs(point.objective)) * 10.0
     for factor in (1.0, 0.5, 0.1):
         trial = model.retract(point.theta, descent.step, factor)
         value = model.objective(trial, rho)
         enough = 1e-4 * factor * max(descent.predicted, 0.0)
         if value <= point.objective - enough + slack:
-            return trial
+            return trial, False
     if not descent.moves_rows:
-        return None
+        return None, not np.isfinite(value)
     # one row near a saddle would damp all others: rows follow the new border by themselves
     trial = model.merge_rows(point.theta, model.retract(point.theta, descent.step), rho)
     trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)
     value = model.objective(trial, rho)
-    return trial if value < point.objective - 1e-4 * max(descent.predicted, 0.0) else None
+    enough = 1e-4 * max(descent.predicted, 0.0)
+    return (trial if value < point.objective - enough else None), not np.isfinite(value)
 
 
 def _escape(

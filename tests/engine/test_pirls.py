@@ -99,3 +99,27 @@ def test_conjugate_gradients_solve_the_exact_hessian(name):
     found = preconditioned_cg(point.hvp, point.factorize(), b, 1e-11)
     assert found.converged and found.negative_curvature is None
     assert point.hvp(found.x).plus(b, -1.0).max_abs() <= 1e-7 * b.max_abs()
+
+
+class Walled:
+    """A model whose objective has no value where beta has moved farther than so from its start."""
+
+    def __init__(self, model, reach):
+        self.model, self.start, self.reach = model, model.initial_theta().beta, reach
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def objective(self, theta, rho):
+        far = np.linalg.norm(theta.beta - self.start) > self.reach
+        return np.inf if far else self.model.objective(theta, rho)
+
+
+def test_a_solve_does_not_creep_along_a_wall():
+    model = MODELS["ellipse"]()
+    rho, start = model.initial_rho(), model.initial_theta()
+    way = np.linalg.norm(solve_inner(model, rho, tol=1e-8).theta.beta - start.beta)
+    solution = solve_inner(Walled(model, 0.3 * way), rho, tol=1e-8)
+    assert solution.status is InnerStatus.STALLED
+    assert solution.n_iter < 30
+    assert solution.point.objective < model.objective(start, rho)
