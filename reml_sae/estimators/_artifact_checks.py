@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import numpy as np
 from numpy.typing import NDArray
 
+from reml_sae.diagnostics.checks import explained_name
 from reml_sae.engine import Theta
 from reml_sae.errors import ArtifactError, InputError
 from reml_sae.estimators._fitted import FittedSAE
@@ -229,6 +230,10 @@ def _check_figures(fitted: FittedSAE) -> None:
               for check in fitted.diagnostics.checks for row in check.rows)):
         if not low <= value <= high:
             raise ArtifactError(f"{name} = {value!r} must lie from {low:g} to {high:g}")
+    explained = explained_name(fitted.family)
+    share = fitted.diagnostics.figures.get(explained)
+    if not isinstance(share, float) or not abs(share) <= LARGEST:
+        raise ArtifactError(f"figures.{explained} must be a finite number, got {share!r:.60}")
     for index, atom in enumerate(fitted.atoms):
         if not (np.isfinite([atom.edf, atom.evidence]).all() and 0.0 <= atom.share <= STATE):
             raise ArtifactError(f"atoms[{index}]: edf {atom.edf!r}, evidence {atom.evidence!r} and "

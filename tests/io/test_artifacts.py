@@ -110,11 +110,55 @@ def test_metadata_that_say_something_else_are_refused_or_harmless(fitted, tmp_pa
         inner[path[-1]] = strange[rng.integers(len(strange))]
         write_artifact(tmp_path / "changed", tensors, changed)
         try:
-            rs.load(tmp_path / "changed")
+            rs.load(tmp_path / "changed").summary()
             outcomes["read"] += 1
         except ArtifactError:
             outcomes["refused"] += 1
     assert outcomes["refused"] > 75, "most are of a wrong type"
+
+
+def keys(value, path=()):
+    """Paths to all keys of nested lists and dicts."""
+    inner = (value.items() if isinstance(value, dict)
+             else enumerate(value) if isinstance(value, list) else ())
+    own = [(*path, key) for key in value] if isinstance(value, dict) else []
+    return own + [found for key, item in inner for found in keys(item, (*path, key))]
+
+
+def test_metadata_without_a_key_are_refused_or_read(fitted, tmp_path):
+    """What is read can be shown."""
+    tensors, metadata = read_artifact(fitted)
+    refused = 0
+    chosen = keys(metadata)
+    for number in np.random.default_rng(0).permutation(len(chosen))[:150]:
+        changed = copy.deepcopy(metadata)
+        inner = changed
+        for key in chosen[number][:-1]:
+            inner = inner[key]
+        del inner[chosen[number][-1]]
+        write_artifact(tmp_path / "changed", tensors, changed)
+        try:
+            rs.load(tmp_path / "changed").summary()
+        except ArtifactError:
+            refused += 1
+    assert refused > 25
+
+
+def test_metadata_without_the_explained_share_are_refused(fitted, tmp_path):
+    tensors, metadata = read_artifact(fitted)
+    (path,) = [path for path in keys(metadata) if path[-1] == "explained variance"]
+    figures = metadata
+    for key in path[:-1]:
+        figures = figures[key]
+    for wrong in ("much", float("nan"), None):
+        figures["explained variance"] = wrong
+        write_artifact(tmp_path / "changed", tensors, metadata)
+        with pytest.raises(ArtifactError, match="explained variance"):
+            rs.load(tmp_path / "changed")
+    del figures["explained variance"]
+    write_artifact(tmp_path / "changed", tensors, metadata)
+    with pytest.raises(ArtifactError, match="explained variance"):
+        rs.load(tmp_path / "changed")
 
 
 def test_tensors_of_other_shapes_are_refused(fitted, tmp_path):
