@@ -69,6 +69,7 @@ def criterion(
     gradient: bool = True,
     tol: float = 1e-6,
     max_inner: int = 100,
+    near: InnerSolution[ModelPoint] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> CriterionValue:
     """V(rho) with the inner problem solved again.
@@ -86,6 +87,8 @@ def criterion(
     tol : float
         Bound on the Newton decrement of the inner solve.
     max_inner : int
+    near : InnerSolution, optional
+        At a rho nearby; its factor stands in for costly ones on the way.
     check : callable
         Called before every step of the inner solve; raises where no more is to be made.
 
@@ -103,7 +106,8 @@ def criterion(
     if rho.shape != (len(names),) or not (np.abs(rho) <= LARGEST_RHO).all():
         raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), at most "
                          f"{LARGEST_RHO:g} in size, got {rho}")
-    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner, check=check)
+    known = None if near is None or not near.point.factor_is_costly else near.point.factorize()
+    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner, near=known, check=check)
     return criterion_at(model, inner, curvature=curvature, gradient=gradient)
 
 

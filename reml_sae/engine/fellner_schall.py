@@ -28,7 +28,7 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
     """Steps until V gains less than `SMALL_GAIN` nats."""
     rho = loop.best_rho
     for _ in range(min(max_steps, loop.left)):
-        value = loop.evaluate(rho, gradient=False, tol=LOOSE)
+        value = loop.evaluate(rho, gradient=True, tol=LOOSE)
         gain = np.inf if loop.best is None else loop.best.value - value.value
         if gain < 0.0:
             break
@@ -48,7 +48,8 @@ def _step(value: CriterionValue, dispersion: int | None) -> Array:
     """
     energy = value.explicit["objective"]
     volume = np.maximum(-(value.explicit["log_normalizer"] + value.explicit["half_logdet"]), 1e-300)
-    step = -np.log(np.maximum(1.0 + (energy / volume - 1.0) / data_share(value), 1e-300))
+    g = value.gradient
+    step = -np.log(np.maximum(1.0 + g / volume / data_share(value), 1e-300))
     if (j := dispersion) is not None:
         # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
         rss = value.inner.point.dispersion_energy

@@ -50,6 +50,7 @@ class Loop:
         may_stop = self.best is not None or self.deadline.sharp
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
                          gradient=gradient, tol=self.inner_tol if tol is None else tol,
+                         near=None if self.best is None else self.best.inner,
                          check=self.deadline.check if may_stop else lambda: None)
 
     def keep(self, rho: Array, value: CriterionValue) -> None:

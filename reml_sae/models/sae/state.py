@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
-from reml_sae.linalg import Incidence, MeetsAll
+from reml_sae.linalg import Incidence, MeetsAll, PackedRows
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
@@ -210,9 +210,12 @@ class SAEState(DecoderTerms):
     @cached_property
     def row_inverse(self) -> Array:
         """D_i^-1 (N, q, q) of the majorizer; zero where it is singular, where there is no V."""
-        blocks = self.row_hessian("majorizer")
-        out, definite = np.zeros_like(blocks), np.linalg.slogdet(blocks)[0] > 0
-        out[definite] = np.linalg.inv(blocks[definite])
+        packed = PackedRows(self.structure.carried)
+        blocks = packed.pack_blocks(self.row_hessian("majorizer"))
+        inverse, definite = np.zeros_like(blocks), np.linalg.slogdet(blocks)[0] > 0
+        inverse[definite] = np.linalg.inv(blocks[definite])
+        out = packed.unpack_blocks(inverse)
+        out[~definite] = 0.0
         return out
 
     def outside_rows(self, k: int) -> OutsideRows:
@@ -220,13 +223,19 @@ class SAEState(DecoderTerms):
         assert self.precision is not None
         axes = compact_axes(self.structure.atoms[k])
         columns = self.structure.coordinate_columns(k).start + np.array(axes, np.intp)
-        return OutsideRows(columns, self.precision * self.row_weight,
-                           self.mixture.feature_slopes(k, axes), self.row_inverse, self.incidence)
+        own = self.structure.active[:, k]
+        where, meets = (slice(None), self.incidence) if own.all() else (
+            rows := np.flatnonzero(own), self.incidence.take(rows))
+        return OutsideRows(where, columns, self.precision * self.row_weight[where],
+                           self.mixture.feature_slopes(k, axes)[where], self.row_inverse[where],
+                           meets)
 
     def outside_gradient(self, k: int, part: OutsidePart) -> Array:
         """Gradient (N, K + D) in x of U, of what its slopes have of it alone."""
-        axes = compact_axes(self.structure.atoms[k])
-        return self.mixture.feature_slope_pullback(k, axes, part.slopes)
+        axes, own = compact_axes(self.structure.atoms[k]), part.slopes
+        slopes = np.zeros((len(self.features), *own.shape[1:]))
+        slopes[part.rows.where] = own
+        return self.mixture.feature_slope_pullback(k, axes, slopes)
 
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""
