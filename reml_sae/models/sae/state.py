@@ -262,17 +262,38 @@ class SAEState(DecoderTerms):
         scaled = self.scaled_features
         return self.precision * self.incidence.sums(scaled, scaled)
 
+    @cached_property
+    def _packed(self) -> PackedRows:
+        """Places of what rows carry among their full local parameters; of the others eta is free.
+
+        Shares move together, so that a row which carries some of them has the whole chart.
+        """
+        assignment, carried = self.structure.assignment, self.structure.carried
+        if assignment.dim != assignment.n_atoms:
+            carried = np.ones((len(carried), carried.shape[1] + 1), bool)
+        return PackedRows(carried)
+
+    @cached_property
+    def _packed_jacobian(self) -> Array:
+        """`jacobian` of what rows carry, (N, w, r)."""
+        return self._packed.pack(self.jacobian)
+
+    @cached_property
+    def _packed_score_hessian(self) -> Array:
+        """`score_hessian` of what rows carry, (N, w, w)."""
+        return self._packed.pack(self._packed.pack(self.score_hessian).transpose(0, 2, 1))
+
     def moved(self, vx: Array, v: Array) -> Array:
         """Change of eta (N, p) along (vx, v), in full local parameters and (.., M, p)."""
-        along = np.einsum("nar,na->nr", self.jacobian, vx)
+        along = np.einsum("nar,na->nr", self._packed_jacobian, self._packed.pack(vx))
         out = self.incidence.apply(along, self.span.swapaxes(-1, -2))
         return out + self.incidence.apply(self.features, v)
 
     def loss_hvp(self, vx: Array, v: Array) -> tuple[Array, Array]:
         """Exact Hessian of the loss times (vx, v), in full local parameters and (.., M, p)."""
         meets, span = self.incidence, self.span
-        along = self.mixture.feature_direction(vx)
-        moved = np.einsum("nar,na->nr", self.jacobian, vx)
+        along, vx = self.mixture.feature_direction(vx), self._packed.pack(vx)
+        moved = np.einsum("nar,na->nr", self._packed_jacobian, vx)
         lever = meets.apply(self.score, v.swapaxes(-1, -2))
         if self.precision is None:
             pushed = self.observed * (moved + meets.apply(self.features, v))
@@ -288,9 +309,9 @@ class SAEState(DecoderTerms):
                                     + np.einsum("nm,nm->n", self.features, lever))
                 pushed -= lost[:, None] * self.span_score
                 border -= meets.sums(self.features, lost[:, None] * self.score)
-        rows = np.einsum("nar,nr->na", self.jacobian, pushed)
-        rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
-        rows -= self.mixture.feature_gradient(lever)
+        rows = np.einsum("nar,nr->na", self._packed_jacobian, pushed)
+        rows -= np.einsum("nab,nb->na", self._packed_score_hessian, vx)
+        rows = self._packed.unpack(rows) - self.mixture.feature_gradient(lever)
         return rows, border - meets.sums(along, self.score)
 
     # --- derivative of the log-determinant -------------------------------------------------------
