@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from reml_sae.engine import InnerStatus, Theta, preconditioned_cg, solve_inner
+from reml_sae.engine import InnerStatus, Theta, criterion, preconditioned_cg, solve_inner
+from reml_sae.models.sae import point as points
 from tests.models.sae.kinds import CARRIED
 from tests.models.sae.systems import MODELS, at_mode, random_direction
 
@@ -99,3 +100,38 @@ def test_conjugate_gradients_solve_the_exact_hessian(name):
     found = preconditioned_cg(point.hvp, point.factorize(), b, 1e-11)
     assert found.converged and found.negative_curvature is None
     assert point.hvp(found.x).plus(b, -1.0).max_abs() <= 1e-7 * b.max_abs()
+
+
+@pytest.mark.parametrize("name", ["two-circles", "three-shapes"])
+def test_a_factor_of_a_state_nearby_leads_to_the_same_mode(name, monkeypatch):
+    """By fewer factors, and V and its gradient are those of a factor at the mode."""
+    monkeypatch.setattr(points, "COSTLY_BORDER", 0)
+    made = []
+    factorize = points.SAEPoint.factorize
+    monkeypatch.setattr(points.SAEPoint, "factorize",
+                        lambda self, damping=0.0: made.append(self) or factorize(self, damping))
+    model = at_mode(name)
+    rho = model.initial_rho() + 0.1
+    found = {}
+    for costly in (False, True):
+        monkeypatch.setattr(points.SAEPoint, "factor_is_costly", costly)
+        near = criterion(model, model.initial_rho(), tol=1e-9)
+        made.clear()
+        value = criterion(model, rho, theta=model.initial_theta(), tol=1e-9, near=near.inner)
+        assert value.inner.converged
+        found[costly] = value, len({id(point) for point in made})
+    (own, all_made), (near, few) = found[False], found[True]
+    assert few < all_made
+    assert near.value == pytest.approx(own.value, abs=1e-8)
+    np.testing.assert_allclose(near.gradient, own.gradient, rtol=1e-6, atol=1e-7)
+
+
+def test_a_factor_of_another_problem_does_no_harm(monkeypatch):
+    monkeypatch.setattr(points.SAEPoint, "factor_is_costly", True)
+    model = at_mode("two-circles")
+    rho = model.initial_rho()
+    far = model.at(model.initial_theta(), rho + 6.0).factorize()
+    found = solve_inner(model, rho + 0.2, tol=1e-9, near=far)
+    expected = solve_inner(model, rho + 0.2, tol=1e-9)
+    assert found.converged
+    assert found.point.objective == pytest.approx(expected.point.objective, abs=1e-8)
