@@ -31,7 +31,6 @@ from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature, Mask
 
-
 COSTLY_BORDER = 800
 """Size inside the span from which a factor costs as much as many products with the Hessian."""
 
