@@ -57,7 +57,7 @@ from reml_sae.typing import Array, Index, Mask
 
 MAX_ELEMENTS = 1_000_000_000
 """Rows times squared columns times candidates, where there are many columns."""
-FAINT, EVEN = 0.25, 1.3
+FAINT, EVEN = 0.1, 1.2
 """Share of what an atom explains in a row below which what rows have left may be noise alone, and
 the most that its variance among them then is over that of white noise."""
 
