@@ -10,7 +10,8 @@ sweeps of samples, seeds and repairs among them. "against numpy" is the largest 
 of the sums of a sweep from those of NumPy in float64 at the same state. MB is the peak of the
 process, or of the GPU, the data included. "atoms" are the planted circles of which one atom has
 nine rows in ten. With --whole the fit is one by `SAEManifold` with codes, V and posterior, on rows
-in a file, which "rows/s" is `encode` of.
+in a file, which "rows/s" is `encode` of; then slopes are stated of the CPU seconds, of those of a
+sweep and of MB, from each size to the next, as powers of the number of rows, atoms or columns.
 """
 
 import argparse
@@ -41,9 +42,9 @@ class Case:
 
 
 CASES = {
-    "rows": [Case(32, n, 64) for n in (4000, 16000, 64000)],
-    "atoms": [Case(k, 125 * k, 64) for k in (8, 16, 32, 64, 128)],
-    "columns": [Case(32, 4000, p) for p in (64, 256, 768)],
+    "rows": [Case(32, n, 64) for n in (4000, 16000, 64000, 256_000)],
+    "atoms": [Case(k, 125 * k, 64) for k in (8, 32, 128, 512)],
+    "columns": [Case(32, 4000, p) for p in (64, 256, 1024, 4096)],
     "memory": [Case(64, n, 768) for n in (10_000, 40_000)],
     "small": [Case(100, 20_000, 128)],
     "paper": [Case(128, 300_000, 128)],
@@ -136,21 +137,40 @@ def measure(case: Case, device: str, seed: int, against: bool) -> None:
     print(line, flush=True)
 
 
-def measure_whole(case: Case, device: str, seed: int) -> None:
-    """`SAEManifold` on rows in a file, in a process of its own, whose memory is then its peak."""
+SIZE = {"rows": "N", "atoms": "K", "columns": "p"}
+"""What grows in the cases whose slopes are stated."""
+
+
+def show_slopes(name: str, cases: list[Case], found: list[tuple[float, float, float]]) -> None:
+    """Powers of the size in which seconds, seconds a sweep and MB grow, from each to the next."""
+    sizes = np.log([getattr(case, SIZE[name]) for case in cases])
+    for what, values in zip(("CPU s", "CPU s a sweep", "MB"), zip(*found, strict=True),
+                            strict=True):
+        slopes = np.diff(np.log(values)) / np.diff(sizes)
+        print(f"{name}: {what} as {SIZE[name]} to the", ", ".join(f"{x:.2f}" for x in slopes),
+              flush=True)
+
+
+def measure_whole(case: Case, device: str, seed: int) -> tuple[float, float, float]:
+    """`SAEManifold` on rows in a file, in a process of its own, whose memory is then its peak.
+
+    Returns CPU seconds, those of a sweep, and MB.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows.npy"
         Z, labels = planted(case, get_backend(device), seed)
         np.save(path, get_backend(device).numpy(Z))
         del Z
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found, line = pool.submit(_whole, path, case.K, device, seed).result()
+            found, line, took = pool.submit(_whole, path, case.K, device, seed).result()
     share, atoms = accuracy(found, labels, case.K)
     print(f"{device:>6} {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} "
           f"{atoms:6d}", flush=True)
+    return took
 
 
-def _whole(path: str, K: int, device: str, seed: int) -> tuple[np.ndarray, str]:
+def _whole(path: str, K: int, device: str, seed: int
+           ) -> tuple[np.ndarray, str, tuple[float, float, float]]:
     backend, start, cpu = get_backend(device), time.perf_counter(), time.process_time()
     model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps",
                         random_state=seed, device="cpu" if device == "numpy" else device).fit(path)
@@ -161,7 +181,8 @@ def _whole(path: str, K: int, device: str, seed: int) -> tuple[np.ndarray, str]:
     return model.codes_.labels, (
         f"{rate:26.0f} {wall:8.1f} {fit:17.1f} {len(model.trace_):6d} "
         f"{peak(backend):8.0f} {model.criterion_ / len(model.codes_):14.6f} "
-        f"{1.0 - model.dispersion_ / model.scale_**2:9.6f}")
+        f"{1.0 - model.dispersion_ / model.scale_**2:9.6f}"), (
+        fit, fit / len(model.trace_), peak(backend))
 
 
 def main() -> None:
@@ -178,12 +199,14 @@ def main() -> None:
     print("device     K        N    p seed  sweep s  again s   rows/s    fit s samples  fit CPU "
           "sweeps       MB     nats a row explained accuracy  atoms")
     for name in options.cases:
-        for case in CASES[name]:
-            for seed in range(options.seeds):
-                if options.whole:
-                    measure_whole(case, options.device, seed)
-                else:
+        for seed in range(options.seeds):
+            if not options.whole:
+                for case in CASES[name]:
                     measure(case, options.device, seed, options.against)
+                continue
+            found = [measure_whole(case, options.device, seed) for case in CASES[name]]
+            if name in SIZE:
+                show_slopes(name, CASES[name], found)
 
 
 if __name__ == "__main__":

@@ -222,4 +222,6 @@ def reassign(
     """The model with every row at its best local minimum, and how many rows moved."""
     found, active, moved = encode(model, theta, rho, policy, search_from_state=True)
     active[~moved] = active_set(model, theta, rho, policy)[~moved]
+    if not moved.any():
+        found = theta  # the very same, of which the model may know the point
     return model.with_state(found, rho, active), int(moved.sum())

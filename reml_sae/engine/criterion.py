@@ -48,7 +48,7 @@ class CriterionValue:
         The explicit parts of the gradient, from which Fellner-Schall steps are made; the part of a
         normaliser that a quadratic penalty has in its value is with the normaliser.
     adjoint : Theta or None
-        H^-1 times the gradient of the log-determinant in theta, H exact; None without a gradient.
+        H^-1 times the gradient of the log-determinant in theta, H exact; None without it.
     """
 
     value: float
@@ -67,8 +67,10 @@ def criterion(
     theta: Theta | None = None,
     curvature: Curvature = "majorizer",
     gradient: bool = True,
+    lenient: bool = False,
     tol: float = 1e-6,
     max_inner: int = 100,
+    near: InnerSolution[ModelPoint] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> CriterionValue:
     """V(rho) with the inner problem solved again.
@@ -83,9 +85,13 @@ def criterion(
     curvature : "majorizer" or "exact"
     gradient : bool
         Whether the adjoint is solved.
+    lenient : bool
+        Whether the gradient is its explicit part alone where the adjoint system has no solution.
     tol : float
         Bound on the Newton decrement of the inner solve.
     max_inner : int
+    near : InnerSolution, optional
+        At a rho nearby; its factor stands in for costly ones on the way.
     check : callable
         Called before every step of the inner solve; raises where no more is to be made.
 
@@ -96,15 +102,17 @@ def criterion(
         anything that float64 holds with its square.
     InnerConvergenceError
         Where V is not finite, the adjoint system has negative curvature, so that no gradient
-        exists, or its solution by conjugate gradients does not converge.
+        exists, or its solution by conjugate gradients does not converge; the last two unless
+        ``lenient``.
     """
     rho = np.asarray(rho, float)
     names = model.outer.names
     if rho.shape != (len(names),) or not (np.abs(rho) <= LARGEST_RHO).all():
         raise InputError(f"rho must be {len(names)} finite numbers ({', '.join(names)}), at most "
                          f"{LARGEST_RHO:g} in size, got {rho}")
-    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner, check=check)
-    return criterion_at(model, inner, curvature=curvature, gradient=gradient)
+    known = None if near is None or not near.point.factor_is_costly else near.point.factorize()
+    inner = solve_inner(model, rho, theta, tol=tol, max_iter=max_inner, near=known, check=check)
+    return criterion_at(model, inner, curvature=curvature, gradient=gradient, lenient=lenient)
 
 
 def criterion_at(
@@ -113,6 +121,7 @@ def criterion_at(
     *,
     curvature: Curvature = "majorizer",
     gradient: bool = True,
+    lenient: bool = False,
 ) -> CriterionValue:
     """V at a mode that has been found; raises as `criterion` does."""
     point = inner.point
@@ -138,27 +147,38 @@ def criterion_at(
     total = np.full_like(objective_rho, np.nan)
     u: Theta | None = None
     if gradient:
-        adjoint = preconditioned_cg(point.hvp, point.factorize(), logdet.theta, ADJOINT_RTOL,
-                                    ADJOINT_ITERATIONS)
-        if adjoint.negative_curvature is not None:
-            raise InnerConvergenceError(
-                "the exact Hessian is not positive definite at the state that the inner solve "
-                f"returned ({inner.status.value}), so V has no gradient there"
-            )
-        if not adjoint.converged:
-            raise InnerConvergenceError(
-                f"the adjoint of the gradient of V has a relative residual of "
-                f"{adjoint.residual:.1e} after {adjoint.n_iter} conjugate gradient steps, "
-                f"{ADJOINT_RTOL:g} is needed; the factor of H says too little of the exact Hessian "
-                "there, so take rho nearer an optimum"
-            )
         total = objective_rho + logdet.rho + normalizer_rho + hyperprior_rho
-        total -= point.gradient_rho_dot(adjoint.x)
-        u = adjoint.x
+        try:
+            u = _adjoint(inner, logdet.theta)
+        except InnerConvergenceError:
+            if not lenient:
+                raise
+        else:
+            total -= point.gradient_rho_dot(u)
     inside = point.normalizer_in_objective_rho()
     explicit = {"objective": objective_rho - inside, "half_logdet": logdet.rho,
                 "log_normalizer": normalizer_rho + inside}
     return CriterionValue(value, total, parts, inner, logdet.edf, explicit, u)
+
+
+def _adjoint(inner: InnerSolution[ModelPoint], pull: Theta) -> Theta:
+    """H^-1 times the gradient of the log-determinant in theta, H exact."""
+    point = inner.point
+    adjoint = preconditioned_cg(point.hvp, point.factorize(), pull, ADJOINT_RTOL,
+                                ADJOINT_ITERATIONS)
+    if adjoint.negative_curvature is not None:
+        raise InnerConvergenceError(
+            "the exact Hessian is not positive definite at the state that the inner solve "
+            f"returned ({inner.status.value}), so V has no gradient there"
+        )
+    if not adjoint.converged:
+        raise InnerConvergenceError(
+            f"the adjoint of the gradient of V has a relative residual of "
+            f"{adjoint.residual:.1e} after {adjoint.n_iter} conjugate gradient steps, "
+            f"{ADJOINT_RTOL:g} is needed; the factor of H says too little of the exact Hessian "
+            "there, so take rho nearer an optimum"
+        )
+    return adjoint.x
 
 
 def at_mode(model: ArrowModel, value: CriterionValue) -> CriterionValue:

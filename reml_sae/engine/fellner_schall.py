@@ -1,11 +1,13 @@
-"""Generalized Fellner-Schall steps (Wood and Fasiolo 2017): a cheap start for quadratic strengths.
+"""Fellner-Schall steps (Wood and Fasiolo 2017): a cheap start for quadratic strengths.
 
-Every strength goes to the value at which the explicit part of the gradient of V vanishes,
+Every strength goes to the value at which the gradient g of V vanishes,
 
-    lambda / (1 + (E / v - 1) / c)
+    lambda / (1 + g / v c)
 
-with the notation of `response`. At c = 1 it is Wood and Fasiolo's, lambda v / E, which holds E and
-v fixed: towards a limit, where c vanishes, it goes by a constant factor for ever.
+with the notation of `response`, as if it alone moved. Where the mode does not move with it, g is
+E - v, and at c = 1 the step is Wood and Fasiolo's, lambda v / E, which holds E and v fixed: towards
+a limit, where c vanishes, that goes by a constant factor for ever. Of codes of rows the mode moves
+so much that E = v is far from where V is least.
 """
 
 from __future__ import annotations
@@ -20,15 +22,16 @@ from reml_sae.typing import Array
 CLIP = 4.0
 """Longest step of a log strength."""
 LOOSE = 0.05
-"""Newton decrement of the inner solves."""
+"""Newton decrement of the inner solves, where a step costs as much as V itself."""
 SMALL_GAIN = 0.2
 
 
 def fellner_schall(loop: Loop, max_steps: int) -> None:
     """Steps until V gains less than `SMALL_GAIN` nats."""
     rho = loop.best_rho
+    costly = loop.model.at(loop.theta, rho).factor_is_costly
     for _ in range(min(max_steps, loop.left)):
-        value = loop.evaluate(rho, gradient=False, tol=LOOSE)
+        value = loop.evaluate(rho, gradient=True, lenient=True, tol=None if costly else LOOSE)
         gain = np.inf if loop.best is None else loop.best.value - value.value
         if gain < 0.0:
             break
@@ -48,7 +51,8 @@ def _step(value: CriterionValue, dispersion: int | None) -> Array:
     """
     energy = value.explicit["objective"]
     volume = np.maximum(-(value.explicit["log_normalizer"] + value.explicit["half_logdet"]), 1e-300)
-    step = -np.log(np.maximum(1.0 + (energy / volume - 1.0) / data_share(value), 1e-300))
+    ratio = 1.0 + value.gradient / (volume * data_share(value))
+    step = -np.log(np.maximum(ratio, 1e-300))
     if (j := dispersion) is not None:
         # log phi: dF = (N p - rss / phi) / 2, volume = edf / 2
         rss = value.inner.point.dispersion_energy

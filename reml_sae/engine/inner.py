@@ -8,6 +8,9 @@ the majorized H, to the accuracy that superlinear convergence needs (Dembo, Eise
 decrease F. What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a
 saddle) know nothing of each other; the damping is between them. Row-local sweeps, in which each row
 accepts or rejects its own step, go between joint steps while far from the mode or damped.
+
+Where a factor costs as much as many products with H, one of a state nearby stands in for it: the
+step solves the same system, in a few iterations more, and the mode is told by a factor of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from reml_sae.engine.pcg import preconditioned_cg
 from reml_sae.engine.protocol import InnerModel, InnerPoint, Theta
 from reml_sae.errors import NotPositiveDefiniteError
+from reml_sae.linalg import Factor
 
 Point = TypeVar("Point", bound=InnerPoint)
 
@@ -30,6 +34,8 @@ FIRST_DAMPING = 1e-2
 FOLLOW_SWEEPS = 4
 ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
+FAR = 12
+"""Iterations of conjugate gradients from which a factor is of no state nearby."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
 """Decrement of a damped step below which negative curvature is looked for, and the relative
 residual of the solves that do nothing else."""
@@ -86,6 +92,7 @@ def solve_inner(
     *,
     tol: float = 1e-6,
     max_iter: int = 100,
+    near: Factor | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> InnerSolution[Point]:
     """Minimise F over theta at fixed rho.
@@ -99,6 +106,8 @@ def solve_inner(
     tol : float
         Bound on the Newton decrement. F is in nats, so the bound needs no scale.
     max_iter : int
+    near : Factor, optional
+        Of H at a state and strengths nearby, where a factor is costly.
     check : callable
         Called before every step; raises where no more is to be made.
 
@@ -116,29 +125,37 @@ def solve_inner(
     for iteration in range(max_iter + 1):
         check()
         moved: Theta | None = None
+        descent = None if near is None else _descent_near(point, near, tol)
         try:
-            descent = _descent(point, damping, tol)
+            if descent is None:
+                near, factor = None, point.factorize(damping)
+                descent = _descent(point, factor, damping, tol)
         except NotPositiveDefiniteError:
             pass  # more damping
         else:
             decrement = descent.decrement
-            near, straight = decrement <= tol, descent.downhill is None
-            if near and straight and damping == 0.0 and np.isfinite(point.objective):
+            small, straight = decrement <= tol, descent.downhill is None
+            if small and straight and damping == 0.0 and np.isfinite(point.objective):
                 return ended(InnerStatus.CONVERGED)
             if iteration == max_iter:
                 break
-            if descent.downhill is not None and (near or damping > 0.0):
+            if descent.downhill is not None and (small or damping > 0.0):
                 moved = _escape(model, point, rho, descent.downhill)
-                if moved is None and near and damping == 0.0:
+                if moved is None and small and damping == 0.0:
                     return ended(InnerStatus.SADDLE)
             if moved is None:
                 moved, walled = _accept(model, point, rho, descent)
                 walls += walled
-        if moved is None:
+            if moved is None and near is not None:
+                near = None
+                continue
+        if descent is None or moved is None:
             if damping >= MAX_DAMPING or walls >= MOST_WALLS:
                 return ended(InnerStatus.STALLED)
             damping = max(10.0 * damping, FIRST_DAMPING)
             continue
+        if near is None and damping == 0.0 and point.factor_is_costly:
+            near = factor
         damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
         # one row near a saddle can force a damping that stops all others: it moves by itself
         if descent.moves_rows and (decrement > 1.0 or damping > 0.0):
@@ -162,6 +179,8 @@ class _Descent:
         A direction of negative curvature, where one was met.
     moves_rows : bool
         Whether F depends on the rows, or they have been integrated out.
+    n_iter : int
+        Of conjugate gradients.
     """
 
     step: Theta
@@ -169,9 +188,17 @@ class _Descent:
     decrement: float
     downhill: Theta | None
     moves_rows: bool
+    n_iter: int
 
 
-def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
+def _descent_near(point: InnerPoint, near: Factor, tol: float) -> _Descent | None:
+    """The Newton step by a factor of a state nearby; None where it needs the point's own."""
+    descent = _descent(point, near, 0.0, tol)
+    own = descent.decrement <= tol or descent.downhill is not None or descent.n_iter > FAR
+    return None if own else descent
+
+
+def _descent(point: InnerPoint, factor: Factor, damping: float, tol: float) -> _Descent:
     """The Newton step; under damping that of H + damping * diag(H).
 
     Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
@@ -183,22 +210,23 @@ def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
     """
     gradient = point.gradient()
     negative = gradient.scaled(-1.0)
-    factor = point.factorize(damping)
     step = Theta(*factor.solve(negative.xi, negative.beta))
     decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
     downhill: Theta | None = None
+    n_iter = 0
     if damping == 0.0:
         accuracy = max(decrement, LOOKED_FOR) if decrement <= tol else decrement
         result = preconditioned_cg(
             point.hvp, factor, negative, rtol=min(0.1, accuracy), max_iter=60, solved=step
         )
-        step, downhill = result.x, result.negative_curvature
+        step, downhill, n_iter = result.x, result.negative_curvature, result.n_iter
     elif decrement <= LOOK_AROUND:
         rng = np.random.default_rng(0)
         anywhere = Theta(*(rng.normal(size=part.shape) for part in (gradient.xi, gradient.beta)))
         downhill = preconditioned_cg(
             point.hvp, factor, anywhere, rtol=LOOKED_FOR, max_iter=60).negative_curvature
-    return _Descent(step, -0.5 * gradient.dot(step), decrement, downhill, bool(gradient.xi.any()))
+    return _Descent(step, -0.5 * gradient.dot(step), decrement, downhill, bool(gradient.xi.any()),
+                    n_iter)
 
 
 def _accept(

@@ -10,7 +10,8 @@ import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue, criterion
 from reml_sae.engine.deadline import Deadline
-from reml_sae.engine.protocol import ArrowModel
+from reml_sae.engine.inner import InnerSolution
+from reml_sae.engine.protocol import ArrowModel, ModelPoint
 from reml_sae.engine.trace import ANNEAL, REMLTrace, TraceRow
 from reml_sae.typing import Array, Curvature
 
@@ -20,6 +21,10 @@ logger = logging.getLogger("reml_sae")
 LARGEST_SIZE = 5000.0
 """Entries of the data with which the tolerance of the gradient grows: V may be flat in a strength
 however many there are."""
+
+
+NEAR = 1.0
+"""Distance of log strengths at which a factor of H still stands in for another."""
 
 
 class Loop:
@@ -45,12 +50,26 @@ class Loop:
         assert self.best is not None
         return self.best
 
-    def evaluate(self, rho: Array, gradient: bool, tol: float | None = None) -> CriterionValue:
+    @property
+    def is_exact(self) -> bool:
+        """Whether the best point has been solved for as accurately as any, with its gradient."""
+        return (self.best is not None and self.best.adjoint is not None
+                and self.best.inner.converged and self.best.inner.decrement <= self.inner_tol)
+
+    def evaluate(self, rho: Array, gradient: bool, tol: float | None = None,
+                 lenient: bool = False) -> CriterionValue:
         """V at rho; raises `Stopped` once there is a state to keep and no time is left."""
         may_stop = self.best is not None or self.deadline.sharp
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
-                         gradient=gradient, tol=self.inner_tol if tol is None else tol,
+                         gradient=gradient, lenient=lenient,
+                         tol=self.inner_tol if tol is None else tol,
+                         near=self._near(rho),
                          check=self.deadline.check if may_stop else lambda: None)
+
+    def _near(self, rho: Array) -> InnerSolution[ModelPoint] | None:
+        """The best point, where its curvature is nearly that at rho."""
+        near = self.best is not None and np.abs(rho - self.best_rho).max(initial=0.0) <= NEAR
+        return self.found.inner if near else None
 
     def keep(self, rho: Array, value: CriterionValue) -> None:
         """Take a state as the best so far, from which the next solve starts."""

@@ -78,6 +78,11 @@ class InnerPoint(Protocol):
     rho: Array
 
     @property
+    def factor_is_costly(self) -> bool:
+        """Whether one of a state nearby is to stand in for a factor where it can."""
+        ...
+
+    @property
     def objective(self) -> float:
         """What the inner solve minimises."""
         ...

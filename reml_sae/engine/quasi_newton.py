@@ -49,8 +49,9 @@ LEAST_CURVATURE = 1e-2
 
 def quasi_newton(loop: Loop) -> OuterStatus:
     """Trust-region SR1 on V inside the box; returns why it ended."""
-    value = loop.evaluate(loop.best_rho, gradient=True)
-    loop.keep(loop.best_rho, value)
+    if not loop.is_exact:
+        loop.keep(loop.best_rho, loop.evaluate(loop.best_rho, gradient=True))
+    value = loop.found
     refused: set[int] = set()
     if _ended(loop, refused):
         if loop.left > 0:

@@ -62,6 +62,15 @@ class DenseCholesky:
         out: Array = lapack.dpotrs(self.lower, rhs, lower=True)[0]
         return out
 
+    def inverse_block(self, start: int, stop: int) -> Array:
+        """Rows and columns ``start`` to ``stop`` of A^-1."""
+        # columns of L^-1 are zero above their places
+        unit = np.eye(len(self.lower) - start, stop - start)
+        if not unit.size:
+            return np.zeros((stop - start,) * 2)
+        columns, _ = lapack.dtrtrs(self.lower[start:, start:], unit, lower=True)
+        return np.asarray(columns.T @ columns, float)
+
     def logdet(self) -> float:
         """Log-determinant of A."""
         return 2.0 * float(np.log(np.diagonal(self.lower)).sum())

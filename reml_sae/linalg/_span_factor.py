@@ -157,9 +157,8 @@ class SpanSchur:
     def covariance(self, where: slice) -> Array:
         """Blocks of S^-1 of border rows ``where`` for every output, (p, m, m)."""
         start, stop, _ = where.indices(self.m)
-        own = slice(start * self.r, stop * self.r)
-        columns = self._inside.solve(np.eye(self.m * self.r)[:, own])[own]
-        inside = columns.reshape(stop - start, self.r, stop - start, self.r)
+        inside = self._inside.inverse_block(start * self.r, stop * self.r).reshape(
+            stop - start, self.r, stop - start, self.r)
         out = np.einsum("or,arbs,os->oab", self.span, inside, self.span, optimize=True)
         if self.outside:
             left = 1.0 - np.einsum("or,or->o", self.span, self.span)

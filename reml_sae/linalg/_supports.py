@@ -83,12 +83,10 @@ class SupportedRows(EliminatedRows):
             packed[places] += (phi[:, a] * phi[:, b]).T @ pulled
         packed *= self.scale**2
         out = np.empty((self.m, self.r, self.m, self.r))
-        block = np.empty((self.m, self.r, self.r))
+        place = np.empty((self.r, self.r), np.intp)
+        place[ra, rb] = place[rb, ra] = np.arange(ra.size)
         for head in range(self.m):
-            own = packed[self._first[head]:self._first[head + 1]]
-            half = block[head:]
-            half[:, ra, rb] = own
-            half[:, rb, ra] = own
+            half = packed[self._first[head]:self._first[head + 1]].take(place, axis=1)
             out[head, :, head:] = half.transpose(1, 0, 2)
             out[head:, :, head] = half
         return out

@@ -12,6 +12,9 @@ converges from far, but from random frames it ends in mixtures of atoms. So:
   each row), and the search goes on in what is left.
 - With one atom a row, too many frames compete for the rows and the least used leave.
 - Then the blocks whose rows are explained worst are proposed anew, while that lowers the cost.
+- Nothing is repaired, and with enough columns no other search is made, where what rows have left is
+  far below an atom and varies among them as little as noise does: a frame that is missing, or that
+  is a mixture of two, leaves some rows much more than others.
 
 Contract: at least one start and at most n_init, distinct, the best first; frames are orthonormal,
 scores are zero outside the support, and every row uses 1 to n_active atoms.
@@ -54,6 +57,9 @@ from reml_sae.typing import Array, Index, Mask
 
 MAX_ELEMENTS = 1_000_000_000
 """Rows times squared columns times candidates, where there are many columns."""
+FAINT, EVEN = 0.1, 1.2
+"""Share of what an atom explains in a row below which what rows have left may be noise alone, and
+the most that its variance among them then is over that of white noise."""
 
 
 @single_threaded
@@ -95,6 +101,8 @@ def block_dictionary(
         fit = _search(few, problem)
         agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
         found.append(fit)
+        if q.sum() <= X.shape[1] and _leaves_noise(fit, q):
+            break
         if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
             break
     found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
@@ -104,6 +112,15 @@ def block_dictionary(
         if not any(same_frames(fit.frames, other.frames, q) for other in best):
             best.append(fit)
     return [block_start(fit, axes, q, float((Z**2).sum())) for fit in best]
+
+
+def _leaves_noise(fit: BlockFit, dims: Index) -> bool:
+    """Whether what the rows have left is white noise, far below their atoms."""
+    used = fit.support @ dims
+    free, lost = fit.frames.shape[2] - float(used.mean()), (fit.residual**2).sum(1)
+    atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
+    mean = float(lost.mean())
+    return free > 0.0 and mean < FAINT * atom and float(lost.var()) < EVEN * 2.0 / free * mean**2
 
 
 def _shell_cost(fit: BlockFit, shells: Mask) -> float:
@@ -236,6 +253,8 @@ def _repair(X: Array, fit: BlockFit, problem: BlockProblem, grow: _Grow, tries: 
     drops = sorted({min(K, d) for d in (1, 2, 3, max(1, K // 4), max(1, K // 2))})
     failed = 0
     for _ in range(tries):
+        if _leaves_noise(fit, problem.dims):
+            break
         lost = (fit.residual**2).sum(1)
         bad = np.array([lost[mine].mean() if mine.any() else np.inf for mine in fit.support.T])
         noisy = np.log(bad + TINY)

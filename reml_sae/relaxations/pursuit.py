@@ -20,6 +20,8 @@ from reml_sae.relaxations.block_ksvd import leading_sets, scores_on
 from reml_sae.relaxations.policy import PursuitPolicy
 from reml_sae.typing import Array, Index
 
+BLOCK_ELEMENTS = 100_000
+"""Rows times points that are worked on at once: what stays in the cache of a core."""
 Slots = tuple[Index, Index, Array]
 """Atoms, grid points and amplitudes of the rows' slots, each (n, j)."""
 
@@ -89,16 +91,24 @@ class CurveDictionary:
 
         The best point of an atom is taken before its amplitude is held to its prior.
         """
-        reach = residual @ self.points.T - self.across
         low, high = np.exp(self.prior.log_lowest), np.exp(self.prior.log_highest)
-        a = np.clip(reach / self.squares, low, high)
-        gain = a * (reach - 0.5 * a * self.squares)
+        where = np.empty((len(residual), self.n_atoms), np.intp)
+        along = np.empty(where.shape)
+        step = max(1, BLOCK_ELEMENTS // len(self.points))
+        for rows in (slice(start, start + step) for start in range(0, len(residual), step)):
+            reach = residual[rows] @ self.points.T
+            reach -= self.across
+            a = reach / self.squares
+            np.clip(a, low, high, out=a)
+            gain = 0.5 * a
+            gain *= self.squares
+            np.subtract(reach, gain, out=gain)
+            gain *= a
+            for k, first in enumerate(self.first):
+                where[rows, k] = first + gain[:, first : first + self.sizes[k]].argmax(1)
+            along[rows] = np.take_along_axis(reach, where[rows], 1)
         whole = residual @ self.centres.T - 0.5 * (self.centres**2).sum(1)
-        best = np.maximum.reduceat(gain, self.first, axis=1)
-        where = np.empty(best.shape, np.intp)
-        for k, first in enumerate(self.first):
-            where[:, k] = first + gain[:, first : first + self.sizes[k]].argmax(1)
-        squares, along = self.squares[where], np.take_along_axis(reach, where, 1)
+        squares = self.squares[where]
         # one Newton step of |y|^2 (a - c)^2 / 2 + lambda log(a)^2 / 2 in log a, from c
         c = np.clip(along / squares, low, high)
         weight = squares * c**2 / (squares * c**2 + self.prior.precision)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from reml_sae.engine import InnerStatus, Theta, preconditioned_cg, solve_inner
+from reml_sae.engine import InnerStatus, Theta, criterion, preconditioned_cg, solve_inner
+from reml_sae.models.sae import point as points
 from tests.models.sae.kinds import CARRIED
 from tests.models.sae.systems import MODELS, at_mode, random_direction
 
@@ -123,3 +124,38 @@ def test_a_solve_does_not_creep_along_a_wall():
     assert solution.status is InnerStatus.STALLED
     assert solution.n_iter < 30
     assert solution.point.objective < model.objective(start, rho)
+
+
+@pytest.mark.parametrize("name", ["two-circles", "three-shapes"])
+def test_a_factor_of_a_state_nearby_leads_to_the_same_mode(name, monkeypatch):
+    """By fewer factors, and V and its gradient are those of a factor at the mode."""
+    monkeypatch.setattr(points, "COSTLY_BORDER", 0)
+    made = []
+    factorize = points.SAEPoint.factorize
+    monkeypatch.setattr(points.SAEPoint, "factorize",
+                        lambda self, damping=0.0: made.append(self) or factorize(self, damping))
+    model = at_mode(name)
+    rho = model.initial_rho() + 0.1
+    found = {}
+    for costly in (False, True):
+        monkeypatch.setattr(points.SAEPoint, "factor_is_costly", costly)
+        near = criterion(model, model.initial_rho(), tol=1e-9)
+        made.clear()
+        value = criterion(model, rho, theta=model.initial_theta(), tol=1e-9, near=near.inner)
+        assert value.inner.converged
+        found[costly] = value, len({id(point) for point in made})
+    (own, all_made), (near, few) = found[False], found[True]
+    assert few < all_made
+    assert near.value == pytest.approx(own.value, abs=1e-8)
+    np.testing.assert_allclose(near.gradient, own.gradient, rtol=1e-6, atol=1e-7)
+
+
+def test_a_factor_of_another_problem_does_no_harm(monkeypatch):
+    monkeypatch.setattr(points.SAEPoint, "factor_is_costly", True)
+    model = at_mode("two-circles")
+    rho = model.initial_rho()
+    far = model.at(model.initial_theta(), rho + 6.0).factorize()
+    found = solve_inner(model, rho + 0.2, tol=1e-9, near=far)
+    expected = solve_inner(model, rho + 0.2, tol=1e-9)
+    assert found.converged
+    assert found.point.objective == pytest.approx(expected.point.objective, abs=1e-8)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reml_sae.linalg import PackedFactor, SpanArrowMatrix
+from reml_sae.linalg import DenseCholesky, PackedFactor, SpanArrowMatrix
 from reml_sae.linalg._span_factor import SpanArrowFactor
 from reml_sae.linalg._supports import SupportedRows, supports_of
 
@@ -67,3 +67,13 @@ def test_rows_that_meet_most_of_the_border_have_no_supports():
     matrix = system(0, 5)
     assert supports_of(matrix.met) == []
     assert not isinstance(matrix.factorize()._base._rows, SupportedRows)
+
+
+def test_blocks_of_an_inverse():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(9, 9))
+    factor = DenseCholesky.of(root @ root.T + np.eye(9), "a matrix")
+    inverse = np.linalg.inv(root @ root.T + np.eye(9))
+    for start, stop in ((0, 9), (2, 5), (8, 9), (4, 4)):
+        np.testing.assert_allclose(factor.inverse_block(start, stop),
+                                   inverse[start:stop, start:stop], rtol=1e-10, atol=1e-12)

@@ -5,8 +5,9 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from reml_sae.errors import InputError
+from reml_sae.relaxations.block_ksvd import BlockFit, BlockProblem, code_rows
 from reml_sae.relaxations.block_start import ring_amplitudes
-from reml_sae.relaxations.dictionary import block_dictionary
+from reml_sae.relaxations.dictionary import _leaves_noise, block_dictionary
 from reml_sae.relaxations.policy import BlockPolicy
 
 
@@ -183,3 +184,33 @@ def test_impossible_arguments(arguments, match):
     given = {"Z": np.ones((9, 6)), "dims": [2, 2], "n_active": 1, "shell": None} | arguments
     with pytest.raises(InputError, match=match):
         solve(given["Z"], given["dims"], given["n_active"], shell=given["shell"])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_rows_that_have_noise_left_end_the_search(seed):
+    """Of the true frames it is noise; of two that are mixed, or of none in one's place, it is not.
+    """
+    K, p, s = 6, 12, 2
+    Z, frames, _, _ = planted(seed, K, p, s, sd=0.05)
+    dims = np.full(K, 2)
+    problem = BlockProblem(dims, s, True, np.random.default_rng(seed), BlockPolicy())
+
+    def left(F):
+        coding = code_rows(Z, F, s, True, 0.1, np.zeros(K), problem.policy.beam)
+        return _leaves_noise(BlockFit(F, *coding[:3], coding[3], 0.1), dims)
+
+    F = np.array(frames)
+    mixed = F.copy()
+    mixed[0, 1], mixed[1, 1] = F[1, 1], F[0, 1]
+    missing = F.copy()
+    missing[0] = 0.0
+    assert left(F) and not left(mixed) and not left(missing)
+    (start,) = solve(Z, dims, s, seed=seed, n_init=4)
+    assert matched(frames, start.frames)[0].min() > 0.98
+
+
+def test_what_may_be_more_than_noise_is_searched_on():
+    """Wrong frames leave rows that look like noise where there is much of it."""
+    Z, frames, _, _ = planted(2, 4, 16, 2, sd=0.15, per_atom=40)
+    start = solve(Z, [2] * 4, 2, seed=2, n_init=4)[0]
+    assert matched(frames, start.frames)[0].min() > 0.95

@@ -239,6 +239,7 @@ class GroupedPoint(ABC):
 
     structure: Any
     eta: Array
+    factor_is_costly = False
 
     def __init__(self, structure: GroupedStructure, theta: Theta, rho: Array):
         self.structure, self.theta, self.rho = structure, theta, rho

@@ -42,6 +42,8 @@ class FixedDecoders:
 class FixedPoint:
     """One point of `FixedDecoders`."""
 
+    factor_is_costly = False
+
     def __init__(self, point: SAEPoint):
         self.point = point
         self.theta, self.rho, self.objective = point.theta, point.rho, point.objective

@@ -149,8 +149,12 @@ class Mixture:
 
     def feature_gradient(self, weights: Array) -> Array:
         """Gradient (N, K + D) in x of sum_m w_m phi_m, for fixed weights (N, M)."""
-        return self.gradient(self._contract(weights[:, None], 0)[:, 0],
-                             self._contract(weights[:, None], 1)[:, 0])
+        own = [weights[:, where] for where in self.layout.basis_slices]
+        s = [np.einsum("nm,nm->n", w, jets[0])
+             for w, jets in zip(own, self.basis_jets, strict=True)]
+        ds = [np.einsum("nm,ndm->nd", w, jets[1])
+              for w, jets in zip(own, self.basis_jets, strict=True)]
+        return self.gradient(np.stack(s, axis=1), np.concatenate(ds, axis=1))
 
     def feature_slopes(self, k: int, axes: Sequence[int]) -> Array:
         """Derivatives of the features of atom k in some of its coordinates, (N, d, M_k)."""

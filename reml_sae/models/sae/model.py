@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -229,6 +229,18 @@ class SAEManifoldModel(SAEStructure):
         return self.with_changes(
             theta=theta, rho=rho, active=self.active if active is None else active)
 
+    def with_changes(self, **changed: Any) -> Self:
+        """The same with other values of some fields.
+
+        Where only its start is another it knows the point that was made last.
+        """
+        model = super().with_changes(**changed)
+        if (changed.keys() <= {"theta", "rho", "active", "integration"}
+                and model.integration == self.integration == "laplace"
+                and np.array_equal(model.active, self.active)):
+            model._set(_last=self._last)
+        return model
+
     def with_offset(self, offset: Array) -> SAEManifoldModel:
         """The same model with another offset, (p,)."""
         return self.with_changes(offset=offset)
@@ -273,6 +285,8 @@ class SAEManifoldModel(SAEStructure):
 
     def settled(self) -> SAEManifoldModel:
         """The model with its scheduled weights at their ends, without schedules."""
+        if self.schedule_end is None:
+            return self
         return self.with_changes(terms=[
             replace(term, penalty=term.penalty.settled()) for term in self.terms])
 

@@ -52,6 +52,8 @@ class OutsideRows:
 
     Attributes
     ----------
+    where : slice or (n,) index
+        The rows of the state that these are: those that have functions of the atom.
     axes : (d,) places of the coordinates among those of the row's block
     weight : (n,) 1 / phi times the weights of the rows
     slopes : (n, d, M) slopes of the features
@@ -60,6 +62,7 @@ class OutsideRows:
         Which block of the border the rows meet.
     """
 
+    where: slice | Index
     axes: Index
     weight: Array
     slopes: Array

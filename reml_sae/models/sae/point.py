@@ -31,6 +31,9 @@ from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.typing import Array, Curvature, Mask
 
+COSTLY_BORDER = 800
+"""Size inside the span from which a factor costs as much as many products with the Hessian."""
+
 
 class SAEPoint(SAEState):
     """The joint objective of rows and decoders at one state; see `SAEState`."""
@@ -77,6 +80,11 @@ class SAEPoint(SAEState):
     @cached_property
     def _factor(self) -> SpanFactor:
         return self.curvature().factorize()
+
+    @property
+    def factor_is_costly(self) -> bool:
+        """Whether the border inside the span is large."""
+        return self.theta.beta.shape[0] * self.span.shape[1] >= COSTLY_BORDER
 
     def hvp(self, v: Theta) -> Theta:
         """Exact Hessian of F, plus the gauge terms, times a vector."""
@@ -138,7 +146,7 @@ class SAEPoint(SAEState):
         u, border_trace = None, inverse.border_trace
         missing = 2.0 * self.remainder.blocks
         for part in self._outside.values():
-            missing += 2.0 * part.blocks
+            missing[part.rows.where] += 2.0 * part.blocks
         if self.precision is None:
             t, tau, u, grad_psi = self._weighted_trace(factor, inverse, missing)
         else:
@@ -147,7 +155,7 @@ class SAEPoint(SAEState):
             for k, part in self._outside.items():
                 where = self.structure.layout.basis_slices[k]
                 by_gram[where, where] += part.terms.data
-                by_weight += part.by_weight
+                by_weight[part.rows.where] += part.by_weight
             if self.tail:
                 by_gram -= self._missing_scales.data
             t, tau, u, grad_psi = self.row_trace(t, tau, missing, by_gram, by_weight)

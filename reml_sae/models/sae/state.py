@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.engine.protocol import Theta
-from reml_sae.linalg import Incidence, MeetsAll
+from reml_sae.linalg import Incidence, MeetsAll, PackedRows
 from reml_sae.models.sae.bound import CoupledRows
 from reml_sae.models.sae.decoder_prior import DecoderPrior
 from reml_sae.models.sae.gauge import Gauge, used_symmetries
@@ -210,9 +210,12 @@ class SAEState(DecoderTerms):
     @cached_property
     def row_inverse(self) -> Array:
         """D_i^-1 (N, q, q) of the majorizer; zero where it is singular, where there is no V."""
-        blocks = self.row_hessian("majorizer")
-        out, definite = np.zeros_like(blocks), np.linalg.slogdet(blocks)[0] > 0
-        out[definite] = np.linalg.inv(blocks[definite])
+        packed = PackedRows(self.structure.carried)
+        blocks = packed.pack_blocks(self.row_hessian("majorizer"))
+        inverse, definite = np.zeros_like(blocks), np.linalg.slogdet(blocks)[0] > 0
+        inverse[definite] = np.linalg.inv(blocks[definite])
+        out = packed.unpack_blocks(inverse)
+        out[~definite] = 0.0
         return out
 
     def outside_rows(self, k: int) -> OutsideRows:
@@ -220,13 +223,19 @@ class SAEState(DecoderTerms):
         assert self.precision is not None
         axes = compact_axes(self.structure.atoms[k])
         columns = self.structure.coordinate_columns(k).start + np.array(axes, np.intp)
-        return OutsideRows(columns, self.precision * self.row_weight,
-                           self.mixture.feature_slopes(k, axes), self.row_inverse, self.incidence)
+        own = self.structure.active[:, k]
+        where, meets = (slice(None), self.incidence) if own.all() else (
+            rows := np.flatnonzero(own), self.incidence.take(rows))
+        return OutsideRows(where, columns, self.precision * self.row_weight[where],
+                           self.mixture.feature_slopes(k, axes)[where], self.row_inverse[where],
+                           meets)
 
     def outside_gradient(self, k: int, part: OutsidePart) -> Array:
         """Gradient (N, K + D) in x of U, of what its slopes have of it alone."""
-        axes = compact_axes(self.structure.atoms[k])
-        return self.mixture.feature_slope_pullback(k, axes, part.slopes)
+        axes, own = compact_axes(self.structure.atoms[k]), part.slopes
+        slopes = np.zeros((len(self.features), *own.shape[1:]))
+        slopes[part.rows.where] = own
+        return self.mixture.feature_slope_pullback(k, axes, slopes)
 
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows, in chart coordinates."""
@@ -253,17 +262,38 @@ class SAEState(DecoderTerms):
         scaled = self.scaled_features
         return self.precision * self.incidence.sums(scaled, scaled)
 
+    @cached_property
+    def _packed(self) -> PackedRows:
+        """Places of what rows carry among their full local parameters; of the others eta is free.
+
+        Shares move together, so that a row which carries some of them has the whole chart.
+        """
+        assignment, carried = self.structure.assignment, self.structure.carried
+        if assignment.dim != assignment.n_atoms:
+            carried = np.ones((len(carried), carried.shape[1] + 1), bool)
+        return PackedRows(carried)
+
+    @cached_property
+    def _packed_jacobian(self) -> Array:
+        """`jacobian` of what rows carry, (N, w, r)."""
+        return self._packed.pack(self.jacobian)
+
+    @cached_property
+    def _packed_score_hessian(self) -> Array:
+        """`score_hessian` of what rows carry, (N, w, w)."""
+        return self._packed.pack(self._packed.pack(self.score_hessian).transpose(0, 2, 1))
+
     def moved(self, vx: Array, v: Array) -> Array:
         """Change of eta (N, p) along (vx, v), in full local parameters and (.., M, p)."""
-        along = np.einsum("nar,na->nr", self.jacobian, vx)
+        along = np.einsum("nar,na->nr", self._packed_jacobian, self._packed.pack(vx))
         out = self.incidence.apply(along, self.span.swapaxes(-1, -2))
         return out + self.incidence.apply(self.features, v)
 
     def loss_hvp(self, vx: Array, v: Array) -> tuple[Array, Array]:
         """Exact Hessian of the loss times (vx, v), in full local parameters and (.., M, p)."""
         meets, span = self.incidence, self.span
-        along = self.mixture.feature_direction(vx)
-        moved = np.einsum("nar,na->nr", self.jacobian, vx)
+        along, vx = self.mixture.feature_direction(vx), self._packed.pack(vx)
+        moved = np.einsum("nar,na->nr", self._packed_jacobian, vx)
         lever = meets.apply(self.score, v.swapaxes(-1, -2))
         if self.precision is None:
             pushed = self.observed * (moved + meets.apply(self.features, v))
@@ -279,9 +309,9 @@ class SAEState(DecoderTerms):
                                     + np.einsum("nm,nm->n", self.features, lever))
                 pushed -= lost[:, None] * self.span_score
                 border -= meets.sums(self.features, lost[:, None] * self.score)
-        rows = np.einsum("nar,nr->na", self.jacobian, pushed)
-        rows -= np.einsum("nab,nb->na", self.score_hessian, vx)
-        rows -= self.mixture.feature_gradient(lever)
+        rows = np.einsum("nar,nr->na", self._packed_jacobian, pushed)
+        rows -= np.einsum("nab,nb->na", self._packed_score_hessian, vx)
+        rows = self._packed.unpack(rows) - self.mixture.feature_gradient(lever)
         return rows, border - meets.sums(along, self.score)
 
     # --- derivative of the log-determinant -------------------------------------------------------

@@ -57,6 +57,8 @@ class QuadraturePoint:
         The rows under these decoders.
     """
 
+    factor_is_costly = False
+
     def __init__(self, structure: SAEStructure, theta: Theta, rho: Array, rows: RowParts):
         self.structure, self.theta, self.rho, self.rows = structure, theta, rho, rows
         # no row's coordinate is at a mode, for whose bias g makes up

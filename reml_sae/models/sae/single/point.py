@@ -71,6 +71,8 @@ class SinglePoint(DecoderTerms):
     rho : (n_rho,) array
     """
 
+    factor_is_costly = False
+
     def __init__(self, structure: SAEStructure, kinds: Sequence[Kind], theta: Theta, rho: Array):
         self.structure, self.theta, self.rho, self.kinds = structure, theta, rho, kinds
         self.psi = rho[structure.outer.psi]
