@@ -49,6 +49,18 @@ class Fitted:
         """The rows of the model in the metric of their noise."""
         return MetricRows.of(self.model)
 
+    @property
+    def amplitudes(self) -> Array:
+        """Of the rows on the atoms, (N, K)."""
+        return self.model.assignment.amplitudes(
+            self.model.logits(self.result.theta), self.model.is_open).a
+
+    @property
+    def codes(self) -> Candidate:
+        """Support, amplitudes and coordinates of the rows."""
+        return Candidate(self.model.active, self.amplitudes,
+                         self.result.theta.xi[:, self.model.assignment.dim:])
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import amplitudes_of, codes_of, local_rows
+from reml_sae.discovery.local import local_rows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.strengths import known_of
@@ -99,7 +99,7 @@ def rough_share(fitted: Fitted, k: int, n_grid: int) -> float:
 
 def _with_coordinates(fitted: Fitted, k: int, rows: NDArray[np.intp], t: Array) -> Candidate:
     """The codes with other coordinates of the rows of atom k."""
-    codes = codes_of(fitted)
+    codes = fitted.codes
     coordinates = codes.coordinates.copy()
     coordinates[rows, fitted.model.layout.coordinate_slices[k]] = t
     return replace(codes, coordinates=coordinates)
@@ -109,7 +109,7 @@ def _stiff(fitted: Fitted, k: int, stiffness: float) -> dict[OuterKey, float]:
     """Outer parameters by key, with a roughness of atom k that leaves little to its functions."""
     known, model = known_of(fitted), fitted.model
     weights = column_weights(model, fitted.result.theta, fitted.result.rho)
-    information = float((amplitudes_of(fitted)[:, k] ** 2).sum() * weights.mean())
+    information = float((fitted.amplitudes[:, k] ** 2).sum() * weights.mean())
     for term in model.terms:
         if term.is_quadratic_decoder and term.atom == k:
             values = np.linalg.eigvalsh(term.penalty.matrix())
