@@ -107,7 +107,7 @@ def _fit_all(
                         number, start.explained, most)
             continue
         settings.stages.enter("start", number + 1, len(starts))
-        model = model_in_own_noise(rows, atoms, settings, start.codes)
+        model = model_in_own_noise(rows, atoms, settings, start.codes, second=start.noise)
         if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")

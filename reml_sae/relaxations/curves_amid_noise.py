@@ -150,7 +150,7 @@ class _Atoms:
 def curves_amid_noise(
     Z: Array, atoms: Sequence[Manifold], seeds: Sequence[AtomCodes], rng: np.random.Generator,
     policy: CurvesPolicy,
-) -> list[AtomCodes]:
+) -> list[tuple[AtomCodes, Array]]:
     """Where the best of seeds lead, the best by evidence first and no two alike.
 
     Parameters
@@ -166,14 +166,17 @@ def curves_amid_noise(
 
     Returns
     -------
-    list of AtomCodes
-        On grids. Empty where rows are too few to tell the noise, or all equal.
+    list of pairs
+        Codes on grids, and the second moment (p, p) of the noise. Empty where rows are too few to
+        tell the noise, or all equal.
     """
     q = min(Z.shape[1], policy.most_axes, len(Z) // policy.rows_per_axis)
     size = float(np.sqrt((Z**2).mean())) if Z.size else 0.0
     if q < 2 or not size > TINY:
         return []
-    Y = Z @ leading_axes(Z, q, rng).T / size
+    axes = leading_axes(Z, q, rng)
+    Y, rest = Z @ axes.T / size, (Z - Z @ axes.T @ axes) / size
+    outside = rest.T @ rest / len(Z)
     rows = sample_index(len(Y), policy.most_rows, rng)
     X, joint = Y[rows], _Atoms.of(atoms, policy)
     ends = [_carried(X, joint, AtomCodes(seed.labels[rows], seed.coordinates[rows]), policy)
@@ -184,7 +187,8 @@ def curves_amid_noise(
         if sum(end.place.value < least + policy.alike for end in ends) >= policy.agree:
             break
         ends.append(_carried(X, joint, joint.random_codes(white, rng), policy))
-    return [_codes(Y, joint, end.place) for end in _kept(X, ends, policy)]
+    return [(_codes(Y, joint, end.place), axes.T @ end.place.noise @ axes + outside)
+            for end in _kept(X, ends, policy)]
 
 
 def _carried(X: Array, joint: _Atoms, seed: AtomCodes, policy: CurvesPolicy) -> _End:

@@ -10,6 +10,7 @@ from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.families.noise import Factor, tells_factors
 from reml_sae.relaxations.curves_amid_noise import AtomCodes, curves_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
+from reml_sae.typing import Array
 
 
 class AmidNoiseStart:
@@ -42,11 +43,12 @@ class CurvesStart:
         if not problem.tells_curves:
             return []
         seeds = [AtomCodes(start.labels, start.codes.coordinates) for start in problem.seeds]
-        return [_on_curves(found, len(problem.atoms)) for found in curves_amid_noise(
+        return [_on_curves(found, noise, len(problem.atoms)) for found, noise in curves_amid_noise(
             problem.Z, problem.atoms, seeds, rng, problem.policy.relaxation.curves)]
 
 
-def _on_curves(found: AtomCodes, n_atoms: int) -> CodeStart:
+def _on_curves(found: AtomCodes, noise: Array, n_atoms: int) -> CodeStart:
     """Codes of rows on one atom each, whose amplitude is one: their length is mostly noise."""
     support = found.labels[:, None] == np.arange(n_atoms)
-    return CodeStart(Candidate(support, support.astype(float), found.coordinates), None)
+    codes = Candidate(support, support.astype(float), found.coordinates)
+    return CodeStart(codes, None, noise=noise)

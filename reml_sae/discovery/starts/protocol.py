@@ -34,11 +34,15 @@ class CodeStart:
         for a start that must be ranked by the criterion alone.
     sure : bool
         Whether no other kind of start need be asked.
+    noise : (p, p) array or None
+        Second moment of the noise, up to a factor, where the start knows more of it than its codes
+        leave.
     """
 
     codes: Candidate
     explained: float | None
     sure: bool = False
+    noise: Array | None = None
 
     @property
     def labels(self) -> NDArray[np.intp]:
