@@ -46,8 +46,8 @@ def fit_starts(
     Parameters
     ----------
     known : Fitted, optional
-        The best of those that expect no noise of a shape: they are not made again, but where
-        curves amid noise are not looked for.
+        The best of those that expect no noise of a shape: they are not made again where curves
+        amid noise are found beyond doubt.
 
     Raises
     ------
@@ -63,14 +63,16 @@ def fit_starts(
     if known is not None and problem.tells_curves:
         starts = _starts_amid_noise(problem, [CodeStart(known.codes, None)], rows, settings, rng)
         rough, halt = _fit_all(rows, atoms, settings, starts)
-    if not rough and halt is None:
-        starts = find_code_starts(problem, rng, STARTS)
-        rough, halt = _fit_all(rows, atoms, settings, starts)
-        if halt is None and _is_shaped(rough, rows, settings):
+    if halt is None and not (rough and any(start.sure for start in starts)):
+        plain = find_code_starts(problem, rng, STARTS)
+        more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough))
+        rough += more
+        if halt is None and not starts and _is_shaped(rough, rows, settings):
             more, halt = _fit_all(
-                rows, atoms, settings, _starts_amid_noise(problem, starts, rows, settings, rng),
+                rows, atoms, settings, _starts_amid_noise(problem, plain, rows, settings, rng),
                 _lowest(rough))
             rough += more
+        starts += plain
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
@@ -194,7 +196,7 @@ def _starts_amid_noise(
         more = [] if white is None else find_code_starts(white, rng, SEEDS)
         problem = replace(problem, seeds=[*found, *more])
     starts = find_code_starts(problem, rng, AMID_NOISE)
-    if white is not None and not problem.tells_curves:
+    if white is not None and not any(start.sure for start in starts):
         starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]
 

@@ -37,8 +37,10 @@ from reml_sae.typing import Array, Index
 
 STRENGTH = 1.0
 """Of the roughness at first; it then follows by Fellner-Schall."""
-ONE_ROW = 1.0
-"""Rows that the prior of the noise counts for: white noise of the same mean variance."""
+LEAST = 1e-9
+"""Share of the mean variance that is rounding."""
+TURNS = 6
+"""In which the variance of the prior is found."""
 LEAST_WEIGHT = 1e-6
 """Share of the rows that an atom is taken to have at least."""
 
@@ -49,6 +51,25 @@ class AtomCodes:
 
     labels: Index
     coordinates: Array
+
+
+@dataclass(frozen=True)
+class CurvesAmidNoise:
+    """Where seeds lead.
+
+    Attributes
+    ----------
+    codes : sequence of AtomCodes
+        On grids, the best by evidence first and no two alike.
+    noises : sequence of (p, p) arrays
+        Second moments of the noise there.
+    agreed : bool
+        Whether several seeds have come to the best end.
+    """
+
+    codes: Sequence[AtomCodes]
+    noises: Sequence[Array]
+    agreed: bool
 
 
 @dataclass(frozen=True)
@@ -150,8 +171,8 @@ class _Atoms:
 def curves_amid_noise(
     Z: Array, atoms: Sequence[Manifold], seeds: Sequence[AtomCodes], rng: np.random.Generator,
     policy: CurvesPolicy,
-) -> list[tuple[AtomCodes, Array]]:
-    """Where the best of seeds lead, the best by evidence first and no two alike.
+) -> CurvesAmidNoise:
+    """Carry seeds on.
 
     Parameters
     ----------
@@ -166,14 +187,13 @@ def curves_amid_noise(
 
     Returns
     -------
-    list of pairs
-        Codes on grids, and the second moment (p, p) of the noise. Empty where rows are too few to
-        tell the noise, or all equal.
+    CurvesAmidNoise
+        Without codes where rows are too few to tell the noise, or all equal.
     """
     q = min(Z.shape[1], policy.most_axes, len(Z) // policy.rows_per_axis)
     size = float(np.sqrt((Z**2).mean())) if Z.size else 0.0
     if q < 2 or not size > TINY:
-        return []
+        return CurvesAmidNoise([], [], False)
     axes = leading_axes(Z, q, rng)
     Y, rest = Z @ axes.T / size, (Z - Z @ axes.T @ axes) / size
     outside = rest.T @ rest / len(Z)
@@ -182,13 +202,17 @@ def curves_amid_noise(
     ends = [_carried(X, joint, AtomCodes(seed.labels[rows], seed.coordinates[rows]), policy)
             for seed in seeds]
     white = _white(X)
-    for _ in range(policy.most_random):
-        least = min((end.place.value for end in ends), default=np.inf)
-        if sum(end.place.value < least + policy.alike for end in ends) >= policy.agree:
-            break
+    while not (agreed := _agree(ends, policy)) and len(ends) < len(seeds) + policy.most_random:
         ends.append(_carried(X, joint, joint.random_codes(white, rng), policy))
-    return [(_codes(Y, joint, end.place), axes.T @ end.place.noise @ axes + outside)
-            for end in _kept(X, ends, policy)]
+    best = [end.place for end in _kept(X, ends, policy)]
+    return CurvesAmidNoise([_codes(Y, joint, place) for place in best],
+                           [axes.T @ place.noise @ axes + outside for place in best], agreed)
+
+
+def _agree(ends: Sequence[_End], policy: CurvesPolicy) -> bool:
+    """Whether several have come to the best."""
+    least = min((end.place.value for end in ends), default=np.inf)
+    return sum(end.place.value < least + policy.alike for end in ends) >= policy.agree
 
 
 def _carried(X: Array, joint: _Atoms, seed: AtomCodes, policy: CurvesPolicy) -> _End:
@@ -209,7 +233,7 @@ def _carried(X: Array, joint: _Atoms, seed: AtomCodes, policy: CurvesPolicy) -> 
 
 def _mixing(X: Array, joint: _Atoms, place: _Place) -> tuple[Array, Array]:
     """Responsibilities (n, G) up to the totals (n,) of their rows."""
-    lengths, axes = _metric(place.noise, len(X))
+    lengths, axes, _ = _metric(place.noise, len(X))
     return log_mixture(X @ (axes / lengths), joint.weighted(place.weights),
                        State(place.decoder @ (axes / lengths), 1.0, place.strength))[:2]
 
@@ -221,25 +245,34 @@ def _white(X: Array) -> Array:
     return X @ axes / np.sqrt(np.maximum(values, TINY * values[0]))
 
 
-def _metric(noise: Array, n: int) -> tuple[Array, Array]:
-    """Standard deviations (q,) of the noise, its prior included, and their axes (q, q)."""
-    q = len(noise)
-    prior = max(float(np.trace(noise)) / q, TINY)
-    values, axes = np.linalg.eigh((n * noise + ONE_ROW * prior * np.eye(q)) / (n + ONE_ROW))
-    return np.sqrt(np.maximum(values, TINY * prior)), axes
+def _metric(second: Array, n: int) -> tuple[Array, Array, float]:
+    """Standard deviations (q,) of the noise, their axes (q, q), and the nats of its prior.
+
+    That is a Wishart prior of N^-1 with q degrees of freedom, at white noise of the variance tau
+    that makes N likeliest: tau = q / tr N^-1, and N = (n S + q tau) / (n + q) of the second moment
+    S. Without it one direction without noise would be worth any curve.
+    """
+    q = len(second)
+    values, axes = np.linalg.eigh(second)
+    values = np.maximum(values, LEAST * max(float(values.mean()), TINY))
+    white = 1.0 / float((1.0 / values).mean())
+    for _ in range(TURNS):
+        white = 1.0 / float(((n + q) / (n * values + q * white)).mean())
+    values = (n * values + q * white) / (n + q)
+    return np.sqrt(values), axes, 0.5 * q * float(np.log(values / white).sum())
 
 
 def _step(X: Array, joint: _Atoms, place: _Place) -> _Place:
     """One sweep of EM."""
     n, q = X.shape
-    lengths, axes = _metric(place.noise, n)
+    lengths, axes, prior = _metric(place.noise, n)
     white = X @ (axes / lengths)
     unit = float(np.sqrt((white**2).mean()))
     white /= unit
     grid = joint.weighted(place.weights)
     state = State(place.decoder @ (axes / lengths) / unit, unit**-2, place.strength)
     mixing, total, value = log_mixture(white, grid, state)
-    value += n * (float(np.log(lengths).sum()) + q * float(np.log(unit)))
+    value += n * (float(np.log(lengths).sum()) + q * float(np.log(unit))) + prior
     moments = Moments.of(white, grid, mixing, total)
     value += decoder_evidence(moments.gram, grid, state)
     B, _, inverse = fit_decoder(moments, grid, state.variance, state.strength)
@@ -270,7 +303,7 @@ def _kept(X: Array, ends: Sequence[_End], policy: CurvesPolicy) -> list[_End]:
     for end in ranked:
         if end.place.value > ranked[0].place.value + policy.close_per_row * len(X):
             break
-        lengths, axes = _metric(end.place.noise, len(X))
+        lengths, axes, _ = _metric(end.place.noise, len(X))
         if all((((end.curves - other.curves) @ (axes / lengths)) ** 2).sum() > policy.same * X.size
                for other in kept):
             kept.append(end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from reml_sae.discovery.codes import Candidate
@@ -9,6 +11,7 @@ from reml_sae.discovery.starts._blocks import from_blocks, shells
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.families.noise import Factor, tells_factors
 from reml_sae.relaxations.curves_amid_noise import AtomCodes, curves_amid_noise
+from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
 from reml_sae.typing import Array
 
@@ -22,33 +25,55 @@ class AmidNoiseStart:
         None where rows are too few to tell axes that stand out.
         """
         Z, dims = problem.Z, problem.dims
-        if problem.is_partition:
-            return []
         second = Z.T @ Z / len(Z)
         if not (all(shells(problem.atoms, dims)) and tells_factors(second, len(Z))):
             return []
         n_noise = Factor.best(second, len(Z)).rank - sum(dims)
-        if n_noise < 0:
+        if n_noise < 0 or (not n_noise and len(dims) == 1):
             return []
-        found = unmixed_amid_noise(Z, dims, problem.assignment.most_active, n_noise, rng,
+        n_active = 1 if problem.assignment.is_mixture else problem.assignment.most_active
+        found = unmixed_amid_noise(Z, dims, n_active, n_noise, rng,
                                    problem.policy.relaxation.unmixing)
         return [from_blocks(problem, start, rng, ranked=False) for start in found[:problem.n_init]]
+
+
+class NoiseMixtureStart:
+    """Flats of atoms that rows use one at a time, told from the noise that all rows share.
+
+    Scores give the angle of a row on a ring, but their length is mostly noise: decoders bend after
+    amplitudes that begin with it.
+    """
+
+    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+        """Starts, where there are several atoms, all of them with coordinates."""
+        if not problem.is_partition or len(problem.atoms) == 1 or not all(problem.dims):
+            return []
+        found = flats_amid_noise(problem.Z, problem.dims, problem.n_init, rng,
+                                 problem.policy.relaxation.noise_mixture)
+        starts = [from_blocks(problem, start, rng, ranked=False) for start in found]
+        return [replace(start, codes=replace(
+            start.codes, amplitudes=start.codes.support.astype(float))) for start in starts]
 
 
 class CurvesStart:
     """Curves that rows use one at a time, told from the noise that all rows share."""
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
-        """Starts from the seeds of the problem, and from random ones, the likeliest first."""
+        """Starts from the seeds of the problem, and from random ones, the likeliest first.
+
+        They are sure where many of these agree.
+        """
         if not problem.tells_curves:
             return []
         seeds = [AtomCodes(start.labels, start.codes.coordinates) for start in problem.seeds]
-        return [_on_curves(found, noise, len(problem.atoms)) for found, noise in curves_amid_noise(
-            problem.Z, problem.atoms, seeds, rng, problem.policy.relaxation.curves)]
+        found = curves_amid_noise(problem.Z, problem.atoms, seeds, rng,
+                                  problem.policy.relaxation.curves)
+        return [_on_curves(codes, noise, len(problem.atoms), found.agreed)
+                for codes, noise in zip(found.codes, found.noises, strict=True)]
 
 
-def _on_curves(found: AtomCodes, noise: Array, n_atoms: int) -> CodeStart:
+def _on_curves(found: AtomCodes, noise: Array, n_atoms: int, sure: bool) -> CodeStart:
     """Codes of rows on one atom each, whose amplitude is one: their length is mostly noise."""
     support = found.labels[:, None] == np.arange(n_atoms)
     codes = Candidate(support, support.astype(float), found.coordinates)
-    return CodeStart(codes, None, noise=noise)
+    return CodeStart(codes, None, sure, noise)
