@@ -88,13 +88,16 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     while not (present.result.interrupted or settings.deadline.passed
                or isinstance(settings.noise, Factors)):
         noise, second, n = present.rows.noise.simpler(), _moment(present), len(present.model.Z)
-        if noise is None or (charged(noise, second, n) - charged(present.rows.noise, second, n)
-                             > settings.policy.move.within_per_row * n):
+        if noise is None:
+            break
+        held = replace(settings, noise=held_kind(noise, settings.noise))
+        noise = best_noise(held.noise, second, n)
+        lost = charged(noise, second, n) - charged(present.rows.noise, second, n)
+        if lost > settings.policy.move.within_per_row * n:
             break
         trial = _fit(present, noise, second, settings)
         if trial is None:
             break
-        held = replace(settings, noise=held_kind(noise, settings.noise))
         trial = turn_noise(trial, held, lowest + MARGIN)
         if trial.result.criterion > lowest + MARGIN:
             break

@@ -217,18 +217,23 @@ def _agree(ends: Sequence[_End], policy: CurvesPolicy) -> bool:
 
 def _carried(X: Array, joint: _Atoms, seed: AtomCodes, policy: CurvesPolicy) -> _End:
     """EM from the codes of rows X (n, q)."""
+    place = _begin(X, joint, seed)
+    for _ in range(policy.sweeps):
+        before, place = place.value, _step(X, joint, place)
+        if before - place.value < policy.nearly * len(X) and before < np.inf:
+            break
+    mixing, total = _mixing(X, joint, place)
+    return _End(place, mixing @ joint.grid.basis @ place.decoder / total[:, None])
+
+
+def _begin(X: Array, joint: _Atoms, seed: AtomCodes) -> _Place:
+    """Decoders of least squares at the codes of rows X (n, q)."""
     n, basis = len(X), joint.basis(seed)
     gram = basis.T @ basis + TINY * n * np.eye(basis.shape[1])
     decoder = np.asarray(np.linalg.solve(gram, basis.T @ X), np.float64)
     left = X - basis @ decoder
     weights = np.bincount(seed.labels, minlength=len(joint.atoms)) / n
-    place = _Place(decoder, left.T @ left / n, STRENGTH, weights, np.inf)
-    for _ in range(policy.sweeps):
-        before, place = place.value, _step(X, joint, place)
-        if before - place.value < policy.nearly * n and before < np.inf:
-            break
-    mixing, total = _mixing(X, joint, place)
-    return _End(place, mixing @ joint.grid.basis @ place.decoder / total[:, None])
+    return _Place(decoder, left.T @ left / n, STRENGTH, weights, np.inf)
 
 
 def _mixing(X: Array, joint: _Atoms, place: _Place) -> tuple[Array, Array]:
