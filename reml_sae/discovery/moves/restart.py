@@ -71,7 +71,7 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     def rise_alone(settings: Settings) -> float | None:
         if atom.latent_dim > 1:
             return None
-        own = codes_of(fitted).coordinates[rows, fitted.model.layout.coordinate_slices[k]]
+        own = fitted.codes.coordinates[rows, fitted.model.layout.coordinate_slices[k]]
         rise = rise_of_mixture(X - X.mean(axis=0), atom, own, t, policy.relaxation.grid)
         return rise if rise > policy.move.restart_rise else None
 
