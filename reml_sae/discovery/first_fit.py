@@ -27,7 +27,7 @@ from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
-from reml_sae.discovery.starts.registry import AMID_NOISE, STARTS, find_code_starts
+from reml_sae.discovery.starts.registry import AMID_NOISE, SEEDS, STARTS, find_code_starts
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families.noise import best_noise
@@ -38,9 +38,16 @@ logger = logging.getLogger("reml_sae")
 
 
 def fit_starts(
-    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
+    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator,
+    known: Fitted | None = None,
 ) -> Fitted:
     """The best of several starts, fitted roughly and ranked by V.
+
+    Parameters
+    ----------
+    known : Fitted, optional
+        The best of those that expect no noise of a shape: they are not made again where curves
+        amid noise are found beyond doubt.
 
     Raises
     ------
@@ -49,12 +56,23 @@ def fit_starts(
     """
     policy = settings.policy
     settings.stages.enter("looking for starts")
-    starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, STARTS)
-    rough, halt = _fit_all(rows, atoms, settings, starts)
-    if halt is None and _is_shaped(rough, rows, settings):
-        more, halt = _fit_all(rows, atoms, settings, _starts_amid_noise(rows, atoms, settings, rng),
-                              _lowest(rough))
+    problem = _problem(rows.Z, atoms, settings)
+    starts: list[CodeStart] = []
+    rough: list[tuple[Fitted, CodeStart]] = []
+    halt = None
+    if known is not None and problem.tells_curves:
+        starts = _starts_amid_noise(problem, [CodeStart(known.codes, None)], rows, settings, rng)
+        rough, halt = _fit_all(rows, atoms, settings, starts)
+    if halt is None and not (rough and any(start.sure for start in starts)):
+        plain = find_code_starts(problem, rng, STARTS)
+        more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough))
         rough += more
+        if halt is None and not starts and _is_shaped(rough, rows, settings):
+            more, halt = _fit_all(
+                rows, atoms, settings, _starts_amid_noise(problem, plain, rows, settings, rng),
+                _lowest(rough))
+            rough += more
+        starts += plain
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
@@ -91,7 +109,7 @@ def _fit_all(
                         number, start.explained, most)
             continue
         settings.stages.enter("start", number + 1, len(starts))
-        model = model_in_own_noise(rows, atoms, settings, start.codes)
+        model = model_in_own_noise(rows, atoms, settings, start.codes, second=start.noise)
         if assignment.chooses_support and len(atoms) > 1 and assignment.most_active > 1:
             model = annealed(model, policy)
         fitted = rough_fit(model, settings, f"start {number}")
@@ -157,22 +175,28 @@ def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) ->
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
     return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
-                        settings.n_init, settings.policy, settings.noise != "isotropic",
-                        settings.deadline)
+                        settings.n_init, settings.policy, deadline=settings.deadline)
 
 
 def _starts_amid_noise(
-    rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator
+    problem: StartProblem, found: Sequence[CodeStart], rows: MetricRows, settings: Settings,
+    rng: np.random.Generator,
 ) -> list[CodeStart]:
-    """Starts that expect noise of a shape, in the present metric and in one more.
+    """Starts that expect noise of a shape.
 
-    In that all that varies together is noise: an atom that is small beside the noise is seen there.
+    From those that do not, and from those of rows in a metric in which all that varies together is
+    noise: an atom that is small beside the noise is seen there.
     """
-    starts = find_code_starts(_problem(rows.Z, atoms, settings), rng, AMID_NOISE)
-    X = working_scale(rows.Z, settings)
+    X = problem.Z
     everything = best_noise(settings.noise, X.T @ X / len(X), len(X))
+    white = None
     if everything.simpler() is not None and not settings.deadline.passed:
-        white = _problem(rows.whitened(everything).Z, atoms, settings)
+        white = _problem(rows.whitened(everything).Z, problem.atoms, settings)
+    if problem.tells_curves:
+        more = [] if white is None else find_code_starts(white, rng, SEEDS)
+        problem = replace(problem, seeds=[*found, *more])
+    starts = find_code_starts(problem, rng, AMID_NOISE)
+    if white is not None and not any(start.sure for start in starts):
         starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]
 

@@ -13,7 +13,13 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
 from reml_sae.discovery.journal import Journal
-from reml_sae.discovery.metric import MetricRows, central_weights, observed_noise, start_noise
+from reml_sae.discovery.metric import (
+    MetricRows,
+    central_weights,
+    noise_of_moment,
+    observed_noise,
+    start_noise,
+)
 from reml_sae.discovery.policy import EncodePolicy, SearchPolicy, SettlePolicy
 from reml_sae.discovery.stages import Stages
 from reml_sae.engine import Deadline, FitResult, OuterKey, OuterStatus, Theta, TraceRow
@@ -48,6 +54,18 @@ class Fitted:
     def rows(self) -> MetricRows:
         """The rows of the model in the metric of their noise."""
         return MetricRows.of(self.model)
+
+    @property
+    def amplitudes(self) -> Array:
+        """Of the rows on the atoms, (N, K)."""
+        return self.model.assignment.amplitudes(
+            self.model.logits(self.result.theta), self.model.is_open).a
+
+    @property
+    def codes(self) -> Candidate:
+        """Support, amplitudes and coordinates of the rows."""
+        return Candidate(self.model.active, self.amplitudes,
+                         self.result.theta.xi[:, self.model.assignment.dim:])
 
 
 @dataclass(frozen=True)
@@ -184,13 +202,17 @@ def model_from_codes(
 
 def model_in_own_noise(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, codes: Candidate,
-    known: Mapping[OuterKey, float] | None = None,
+    known: Mapping[OuterKey, float] | None = None, second: Array | None = None,
 ) -> SAEManifoldModel:
-    """`model_from_codes`, in the metric of the noise that the codes leave."""
+    """`model_from_codes`, in the metric of the noise that the codes leave.
+
+    Unless its second moment (p, p) in the metric of the rows is known.
+    """
     model = model_from_codes(rows, atoms, settings, codes, known)
     if settings.noise == "isotropic":
         return model
-    noise = start_noise(settings.noise, model, model.initial_theta())
+    noise = (start_noise(settings.noise, model, model.initial_theta()) if second is None
+             else noise_of_moment(settings.noise, model, second))
     if noise.kind == rows.noise.kind == "isotropic":
         return model
     return model_from_codes(rows.whitened(noise), atoms, settings, codes, known)

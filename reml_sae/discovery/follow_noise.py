@@ -81,16 +81,23 @@ def _simplified(fitted: Fitted, settings: Settings) -> Fitted:
     """The fit with simpler noise, as long as V is hardly higher.
 
     A factor that the curves could explain may hold itself: it is in the noise from which they and
-    the next noise follow. So what is simpler is held while the fit follows.
+    the next noise follow. So what is simpler is held while the fit follows. What loses more at
+    the present curves than a rough fit wins back is not tried.
     """
     present, lowest = fitted, fitted.result.criterion
     while not (present.result.interrupted or settings.deadline.passed
                or isinstance(settings.noise, Factors)):
-        noise = present.rows.noise.simpler()
-        trial = None if noise is None else _fit(present, noise, _moment(present), settings)
-        if noise is None or trial is None:
+        noise, second, n = present.rows.noise.simpler(), _moment(present), len(present.model.Z)
+        if noise is None:
             break
         held = replace(settings, noise=held_kind(noise, settings.noise))
+        noise = best_noise(held.noise, second, n)
+        lost = charged(noise, second, n) - charged(present.rows.noise, second, n)
+        if lost > settings.policy.move.within_per_row * n:
+            break
+        trial = _fit(present, noise, second, settings)
+        if trial is None:
+            break
         trial = turn_noise(trial, held, lowest + MARGIN)
         if trial.result.criterion > lowest + MARGIN:
             break

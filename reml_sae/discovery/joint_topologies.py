@@ -12,7 +12,7 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import codes_of, local_rows
+from reml_sae.discovery.local import local_rows
 from reml_sae.discovery.place import place_rows
 from reml_sae.discovery.topology import TopologyChoice, choose_topology
 from reml_sae.manifolds import Manifold
@@ -46,7 +46,7 @@ def choose_topologies(
     atoms: list[Manifold] = []
     coordinates: list[Array] = []
     choices = []
-    codes = codes_of(fitted)
+    codes = fitted.codes
     for k, present in enumerate(fitted.model.atoms):
         rows, X = local_rows(fitted, k, settings.policy)
         near = near_rows(fitted, k, rows, X, settings.policy.move.outlying)

@@ -29,19 +29,6 @@ logger = logging.getLogger("reml_sae")
 TINY = 1e-12
 
 
-def amplitudes_of(fitted: Fitted) -> Array:
-    """Amplitudes (N, K) of a fitted model."""
-    model = fitted.model
-    return model.assignment.amplitudes(model.logits(fitted.result.theta), model.is_open).a
-
-
-def codes_of(fitted: Fitted) -> Candidate:
-    """Support, amplitudes and coordinates of a fitted model."""
-    model = fitted.model
-    return Candidate(model.active, amplitudes_of(fitted),
-                     fitted.result.theta.xi[:, model.assignment.dim:])
-
-
 def local_rows(fitted: Fitted, k: int, policy: SearchPolicy) -> tuple[Index, Array]:
     """Rows that use atom k well, and what they look like on it alone.
 
@@ -54,7 +41,7 @@ def local_rows(fitted: Fitted, k: int, policy: SearchPolicy) -> tuple[Index, Arr
         have a shape are left out altogether.
     """
     model = fitted.model
-    amplitudes = amplitudes_of(fitted)[:, k]
+    amplitudes = fitted.amplitudes[:, k]
     used = model.active[:, k]
     own = policy.topology
     least = own.least_amplitude * float(np.median(amplitudes[used])) if used.any() else 0.0

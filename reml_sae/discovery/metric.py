@@ -122,9 +122,14 @@ def start_noise(kind: NoiseKind, model: SAEManifoldModel, theta: Theta) -> Noise
         second = stretch @ second @ stretch
         if not lift:
             second += level * span @ span.T
-    second = _coloured(model.noise.of_atom(0), second)
+    return noise_of_moment(kind, model, second)
+
+
+def noise_of_moment(kind: NoiseKind, model: SAEManifoldModel, second: Array) -> Noise:
+    """The best noise for a second moment (p, p) in the metric of the model's rows."""
+    n, p = model.shape
     floor = MetricRows.of(model).rounding / model.unit**2
-    return best_noise(kind, second + floor * np.eye(p), n)
+    return best_noise(kind, _coloured(model.noise.of_atom(0), second) + floor * np.eye(p), n)
 
 
 def _span(atoms: Sequence[Manifold], beta: Array, where: Sequence[slice]) -> Array:

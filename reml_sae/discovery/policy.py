@@ -66,9 +66,6 @@ class StartPolicy:
     """The same in the graph of the leading scores of rows on one ring."""
     extra_axes: int = 4
     """Count of leading axes beyond an atom's own, which rough functions may use."""
-    raw_entries: int = 6000
-    """Count of entries of the rows up to which, where noise may have a shape, raw angles of one
-    ring are fitted too: on larger ones Newton's way from them takes most of a search."""
     wide: int = 5
     """Count: a ring that spans more dimensions than this is looked for by all of them too."""
     many_rings: int = 16

@@ -128,7 +128,7 @@ def _begun(
     if (better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z))
             and not noise_alone_is_better(plain.result.criterion, rows, settings)):
         return plain, None
-    return fit_starts(rows, atoms, settings, rng), plain
+    return fit_starts(rows, atoms, settings, rng, plain), plain
 
 
 def _in_its_noise(
@@ -149,7 +149,8 @@ def _in_its_noise(
         other = rival
     else:
         try:
-            other = fit_starts(rows, fitted.model.atoms, own, rng)
+            other = fit_starts(rows, fitted.model.atoms, own, rng,
+                               fitted if own is settings else None)
         except InnerConvergenceError as error:
             logger.info("other starts were given up: %s", error)
             return found

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import amplitudes_of
 from reml_sae.engine import Theta
 from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
@@ -58,7 +57,7 @@ def predicted_criteria(
     features[:, where] = 0.0
     rest = part.working - features @ theta.beta
     root = np.sqrt(row_weights(part, at, fitted.result.rho))[:, None]
-    used, amplitudes = part.active[:, [k]], amplitudes_of(fitted)[rows][:, [k]]
+    used, amplitudes = part.active[:, [k]], fitted.amplitudes[rows][:, [k]]
     t = at.xi[:, model.coordinate_columns(k)]
     n = len(model.Z)
     values = []

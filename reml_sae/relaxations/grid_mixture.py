@@ -118,18 +118,18 @@ def smooth_functions(grid: Grid) -> Array:
 
 def responsibilities(X: Array, grid: Grid, state: State) -> tuple[Array, float]:
     """E step: responsibilities (n, G) for rows X (n, r), and the negative log likelihood (nats)."""
-    mixing, total, value = _mixing(X, grid, state)
+    mixing, total, value = log_mixture(X, grid, state)
     mixing /= total[:, None]
     return mixing, value
 
 
 def expected_moments(X: Array, grid: Grid, state: State) -> Moments:
     """E step that keeps only what the M step needs: a third of the passes over (n, G)."""
-    mixing, total, _ = _mixing(X, grid, state)
+    mixing, total, _ = log_mixture(X, grid, state)
     return Moments.of(X, grid, mixing, total)
 
 
-def _mixing(X: Array, grid: Grid, state: State) -> tuple[Array, Array, float]:
+def log_mixture(X: Array, grid: Grid, state: State) -> tuple[Array, Array, float]:
     """Responsibilities (n, G) up to the totals (n,) of their rows; negative log likelihood."""
     B, basis = state.decoder / np.sqrt(state.variance), grid.basis
     weight = grid.log_weight - 0.5 * np.einsum("gm,gm->g", basis @ (B @ B.T), basis)

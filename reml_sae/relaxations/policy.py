@@ -150,6 +150,38 @@ class NoiseMixturePolicy:
 
 
 @dataclass(frozen=True)
+class CurvesPolicy:
+    """Curves amid noise of any covariance, one a row."""
+
+    curve_points: int = 64
+    """Count of grid points of an atom with one coordinate ..."""
+    surface_points: int = 300
+    """... and of one with more."""
+    most_axes: int = 40
+    """Count of leading axes of the rows at most ..."""
+    rows_per_axis: int = 8
+    """... and of rows for each of them at least."""
+    most_rows: int = 2000
+    """Count of rows that the parameters are from at most."""
+    sweeps: int = 150
+    """Count of sweeps of EM at most."""
+    nearly: float = 1e-3
+    """Nats a row that a sweep must gain for a next one."""
+    most_random: int = 40
+    """Count of random seeds at most ..."""
+    agree: int = 4
+    """... and of seeds that have come to the best end when no more are tried ..."""
+    alike: float = 3.0
+    """... within so many nats."""
+    close_per_row: float = 0.1
+    """Nats a row by which the evidence of an end may be behind the best and be fitted ..."""
+    same: float = 0.1
+    """... the share of the noise by which its curves must differ from a better one ..."""
+    most_kept: int = 3
+    """... and the count of those that are, at most."""
+
+
+@dataclass(frozen=True)
 class RelaxationPolicy:
     """Of all relaxations from which a fit starts."""
 
@@ -160,3 +192,4 @@ class RelaxationPolicy:
     blocks: BlockPolicy = field(default_factory=BlockPolicy)
     unmixing: UnmixingPolicy = field(default_factory=UnmixingPolicy)
     noise_mixture: NoiseMixturePolicy = field(default_factory=NoiseMixturePolicy)
+    curves: CurvesPolicy = field(default_factory=CurvesPolicy)

@@ -13,7 +13,7 @@ from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Settings, model_from_codes, rough_fit
 from reml_sae.discovery.joint_topologies import choose_topologies, near_rows
 from reml_sae.discovery.judge import try_move
-from reml_sae.discovery.local import codes_of, local_rows
+from reml_sae.discovery.local import local_rows
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
@@ -195,21 +195,21 @@ def test_a_circle_on_a_line_is_demoted_and_the_other_stays(kind):
     assert found.result.criterion == move.after < move.before == start.result.criterion
     same, (named,) = tried(NameFlatTwin(), start, settings(6, kind))
     assert same is start and named.atom == move.atom and not named.accepted
-    labels = codes_of(found).amplitudes.argmax(axis=1)
+    labels = found.codes.amplitudes.argmax(axis=1)
     assert 90 < (labels == move.atom).sum() < 150
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_atom_too_many_is_removed(kind):
     start = fitted(two_circles, kind, *[CIRCLE] * 3)
-    before = codes_of(start).coordinates.copy()
+    before = start.codes.coordinates.copy()
     own = settings(6, kind)
     for found, moves in (tried(Merge(), start, own), tried(Remove(), start, own)):
         assert len(found.model.atoms) == 2
         assert moves[0].accepted and moves[0].after < moves[0].before - 3.0
         two = fitted(two_circles, kind, *[CIRCLE] * 2)
         assert abs(settle(found, own).result.criterion - two.result.criterion) < 1.0
-    np.testing.assert_array_equal(codes_of(start).coordinates, before)
+    np.testing.assert_array_equal(start.codes.coordinates, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)

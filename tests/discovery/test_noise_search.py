@@ -82,9 +82,9 @@ def test_the_fit_without_a_shape_is_handed_on(monkeypatch):
     """Starts are fitted once without and once with noise of a shape; none a third time."""
     made, honest = [], search.fit_starts
 
-    def counted(rows, atoms, settings, rng):
+    def counted(rows, atoms, settings, rng, *known):
         made.append(settings.noise)
-        return honest(rows, atoms, settings, rng)
+        return honest(rows, atoms, settings, rng, *known)
 
     monkeypatch.setattr(search, "fit_starts", counted)
     plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
@@ -125,8 +125,12 @@ def test_isotropic_noise_is_not_passed_over(monkeypatch):
     assert fit.criterion_ == pytest.approx(plain.criterion_, abs=1e-3)
 
 
-def test_fewer_factors_are_held_while_they_are_tried(monkeypatch):
-    """Else what is left of one that the curve could explain brings it back at the next turn."""
+@pytest.mark.parametrize(("weaker", "rank"), [(0.15, 1), (1.5, 2)])
+def test_fewer_factors_are_held_while_they_are_tried(weaker, rank, monkeypatch):
+    """Else what is left of one that the curve could explain brings it back at the next turn.
+
+    Without one that is far from that they are not tried at all.
+    """
     plant = planted_manifolds(150, 6, ["circle"], noise_sd=0.2, random_state=0)
     honest, held = follow_noise.turn_noise, []
 
@@ -137,10 +141,10 @@ def test_fewer_factors_are_held_while_they_are_tried(monkeypatch):
 
     monkeypatch.setattr(follow_noise, "turn_noise", turned)
     fit = rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise="factor").fit(
-        with_factors(plant, np.array([2.0, 1.5]), 0))
-    assert fit.noise_.rank == 2
-    tried = [rank for kind, rank in held if kind == Factors(1)]
-    assert tried and set(tried) == {1}
+        with_factors(plant, np.array([2.0, weaker]), 0))
+    assert fit.noise_.rank == rank
+    tried = [found for kind, found in held if kind == Factors(1)]
+    assert set(tried) == ({1} if rank == 1 else set())
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -13,7 +13,6 @@ from reml_sae.discovery import search
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.judge import try_move
-from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves import registry as moves
 from reml_sae.discovery.moves.protocol import Context, Proposal, refitted
@@ -73,7 +72,7 @@ class Again:
             if self.error:
                 raise self.error
             model = fitted.model
-            return refitted(fitted, model.atoms, codes_of(fitted), known_of(fitted), own)
+            return refitted(fitted, model.atoms, fitted.codes, known_of(fitted), own)
 
         self.answers = [fitted]
         for k in range(2):

@@ -9,7 +9,6 @@ import numpy as np
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import encode
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes
-from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Proposal, refitted
 from reml_sae.discovery.strengths import known_of, renumbered
 from reml_sae.engine import OuterKey, Theta
@@ -34,7 +33,7 @@ def _codes_without(
 ) -> Candidate:
     """Codes of the model without atom k, at its present decoders."""
     model, theta = fitted.model, fitted.result.theta
-    codes = codes_of(fitted)
+    codes = fitted.codes
     others = np.arange(len(model.atoms)) != k
     affected = np.flatnonzero(model.active[:, k] | (codes.amplitudes.argmax(axis=1) == k))
     amplitudes = model.assignment.normalised(codes.amplitudes[:, others])

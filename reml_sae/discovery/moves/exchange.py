@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
-from reml_sae.discovery.local import codes_of, local_rows, local_settings, rough_local
+from reml_sae.discovery.local import local_rows, local_settings, rough_local
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.place import place_rows
@@ -124,7 +124,7 @@ def _exchanged(
     moved = np.flatnonzero(whose != np.arange(len(atoms))).tolist()
 
     def fit(settings: Settings) -> Fitted | None:
-        codes = codes_of(fitted)
+        codes = fitted.codes
         coordinates = codes.coordinates.copy()
         for k in moved:
             rows, X = local[whose[k]]

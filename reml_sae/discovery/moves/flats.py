@@ -14,7 +14,6 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import (
     beyond_doubt,
-    codes_of,
     criterion_from,
     least_flat,
     least_gaussian,
@@ -126,7 +125,7 @@ def _codes_on_flat(
     fitted: Fitted, k: int, rows: Index, X: Array, flat: Manifold
 ) -> Candidate:
     """The codes with standardised scores on the axes of X for atom k; zero for its other rows."""
-    codes, where = codes_of(fitted), fitted.model.layout.coordinate_slices[k]
+    codes, where = fitted.codes, fitted.model.layout.coordinate_slices[k]
     t = np.zeros((len(codes.support), flat.latent_dim))
     if len(rows):
         u, lengths, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from reml_sae.discovery.fitting import Fitted
-from reml_sae.discovery.local import amplitudes_of
 from reml_sae.discovery.moves._removal import without_atom
 from reml_sae.discovery.moves.protocol import Context, Proposals
 from reml_sae.discovery.policy import SearchPolicy
@@ -43,7 +42,7 @@ def _duplicates(fitted: Fitted, policy: SearchPolicy) -> list[tuple[int, int]]:
         _, axes, centre = leading_scores(points, atom.linear_dim)
         radius = float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
         shapes.append((centre, axes, radius))
-    share = amplitudes_of(fitted).sum(axis=0)
+    share = fitted.amplitudes.sum(axis=0)
     pairs = []
     for k, (centre, axes, radius) in enumerate(shapes):
         for j, (other_centre, other_axes, other_radius) in enumerate(shapes[:k]):

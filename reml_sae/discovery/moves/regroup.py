@@ -21,7 +21,7 @@ from reml_sae.assignments import Assignment
 from reml_sae.discovery.codes import Candidate, hard_shares
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
-from reml_sae.discovery.local import amplitudes_of, codes_of, local_settings
+from reml_sae.discovery.local import local_settings
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.policy import EncodePolicy
@@ -54,7 +54,7 @@ class Regroup:
         if started and fitted.rows.noise.simpler() is None:
             return False
         if model.assignment.is_mixture:
-            whole = float(amplitudes_of(fitted).max(axis=1).mean())
+            whole = float(fitted.amplitudes.max(axis=1).mean())
             return whole >= context.settings.policy.encode.soft_share
         return model.assignment.most_active == 1
 
@@ -108,7 +108,7 @@ def _regrouped(fitted: Fitted, pair: Pair, context: Context) -> Proposal | None:
     found = _alone(fitted, pair, rows, context)
     if found is None:
         return None
-    codes, own = codes_of(fitted), codes_of(found)
+    codes, own = fitted.codes, found.codes
     labels, coordinates = _labels(fitted), codes.coordinates.copy()
     labels[rows] = np.array(pair)[_labels(found)]
     for k, where in zip(pair, found.model.layout.coordinate_slices, strict=True):
@@ -162,7 +162,7 @@ def _settings(settings: Settings, n_columns: int) -> Settings:
 
 def _labels(fitted: Fitted) -> Index:
     """The atom (N,) that a row uses most."""
-    return amplitudes_of(fitted).argmax(axis=1)
+    return fitted.amplitudes.argmax(axis=1)
 
 
 def _whole(labels: Index, assignment: Assignment, settings: Settings) -> tuple[Mask, Array]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import amplitudes_of, beyond_doubt, least_flat
+from reml_sae.discovery.local import beyond_doubt, least_flat
 from reml_sae.discovery.moves._removal import without_atom
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_of
@@ -32,7 +32,7 @@ class Remove:
         changed = True
         while changed and len(fitted.model.atoms) > 1:
             changed = False
-            for k in np.argsort(amplitudes_of(fitted).sum(axis=0), kind="stable"):
+            for k in np.argsort(fitted.amplitudes.sum(axis=0), kind="stable"):
                 n_rows = int(fitted.model.active[:, k].sum())
                 limit = np.inf if n_rows <= policy.idle_rows else -policy.margin
                 after = yield without_atom(fitted, int(k), f"{n_rows} rows", limit)

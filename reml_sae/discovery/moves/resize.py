@@ -28,7 +28,6 @@ from reml_sae.discovery.fitting import (
     rough_fit,
 )
 from reml_sae.discovery.follow_noise import turn_noise
-from reml_sae.discovery.local import codes_of
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals
 from reml_sae.discovery.moves.restart import is_rough
 from reml_sae.discovery.sizes import predicted_criteria, ways_gained
@@ -129,7 +128,7 @@ def _resized(fitted: Fitted, k: int, basis: Manifold, settings: Settings) -> Pro
     atoms = [basis if j == k else atom for j, atom in enumerate(fitted.model.atoms)]
 
     def fit(settings: Settings) -> Fitted | None:
-        codes, known = codes_of(fitted), known_without(fitted, k)
+        codes, known = fitted.codes, known_without(fitted, k)
         models = [model_in_own_noise(fitted.rows, atoms, settings, codes, known)]
         if {models[0].noise.kind, fitted.rows.noise.kind} != {"isotropic"}:
             models.append(model_from_codes(fitted.rows, atoms, settings, codes, known))

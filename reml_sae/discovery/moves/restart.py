@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
-from reml_sae.discovery.local import amplitudes_of, codes_of, local_rows
+from reml_sae.discovery.local import local_rows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.strengths import known_of
@@ -71,7 +71,7 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     def rise_alone(settings: Settings) -> float | None:
         if atom.latent_dim > 1:
             return None
-        own = codes_of(fitted).coordinates[rows, fitted.model.layout.coordinate_slices[k]]
+        own = fitted.codes.coordinates[rows, fitted.model.layout.coordinate_slices[k]]
         rise = rise_of_mixture(X - X.mean(axis=0), atom, own, t, policy.relaxation.grid)
         return rise if rise > policy.move.restart_rise else None
 
@@ -108,7 +108,7 @@ def rough_share(fitted: Fitted, k: int, n_grid: int) -> float:
 
 def _with_coordinates(fitted: Fitted, k: int, rows: NDArray[np.intp], t: Array) -> Candidate:
     """The codes with other coordinates of the rows of atom k."""
-    codes = codes_of(fitted)
+    codes = fitted.codes
     coordinates = codes.coordinates.copy()
     coordinates[rows, fitted.model.layout.coordinate_slices[k]] = t
     return replace(codes, coordinates=coordinates)
@@ -118,7 +118,7 @@ def _stiff(fitted: Fitted, k: int, stiffness: float) -> dict[OuterKey, float]:
     """Outer parameters by key, with a roughness of atom k that leaves little to its functions."""
     known, model = known_of(fitted), fitted.model
     weights = column_weights(model, fitted.result.theta, fitted.result.rho)
-    information = float((amplitudes_of(fitted)[:, k] ** 2).sum() * weights.mean())
+    information = float((fitted.amplitudes[:, k] ** 2).sum() * weights.mean())
     for term in model.terms:
         if term.is_quadratic_decoder and term.atom == k:
             values = np.linalg.eigvalsh(term.penalty.matrix())

@@ -34,11 +34,15 @@ class CodeStart:
         for a start that must be ranked by the criterion alone.
     sure : bool
         Whether no other kind of start need be asked.
+    noise : (p, p) array or None
+        Second moment of the noise, up to a factor, where the start knows more of it than its codes
+        leave.
     """
 
     codes: Candidate
     explained: float | None
     sure: bool = False
+    noise: Array | None = None
 
     @property
     def labels(self) -> NDArray[np.intp]:
@@ -59,8 +63,8 @@ class StartProblem:
     n_init : int
         How many starts of one kind there are at most.
     policy : SearchPolicy
-    shaped : bool
-        Whether noise may have a shape.
+    seeds : sequence of CodeStart
+        Codes that may lead to better ones.
     deadline : Deadline
     """
 
@@ -69,7 +73,7 @@ class StartProblem:
     assignment: Assignment
     n_init: int
     policy: SearchPolicy
-    shaped: bool = False
+    seeds: Sequence[CodeStart] = ()
     deadline: Deadline = field(default_factory=Deadline)
 
     @property
@@ -82,6 +86,15 @@ class StartProblem:
     def is_one_ring(self) -> bool:
         """Whether all rows lie on one ring."""
         return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
+
+    @property
+    def tells_curves(self) -> bool:
+        """Whether rows tell their atoms from noise of any covariance that all of them share.
+
+        One flat is told from that by its prior alone.
+        """
+        return (self.is_partition and all(self.dims)
+                and not (len(self.atoms) == 1 and self.atoms[0].is_flat))
 
     @property
     def has_many_rings(self) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from reml_sae.discovery.codes import hard_shares
-from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, NoiseMixtureStart
+from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, CurvesStart, NoiseMixtureStart
 from reml_sae.discovery.starts.dictionary import DictionaryStart
 from reml_sae.discovery.starts.partition import PartitionStart
 from reml_sae.discovery.starts.protocol import CodeStart, Start, StartProblem
-from reml_sae.discovery.starts.ring import RingStart
+from reml_sae.discovery.starts.ring import LoopStart, RingStart
 from reml_sae.discovery.starts.swept import SweptStart
 from reml_sae.discovery.starts.unmixing import UnmixingStart
 from reml_sae.discovery.starts.wide_rings import WideRingStart
@@ -20,8 +20,10 @@ from reml_sae.discovery.starts.wide_rings import WideRingStart
 STARTS: tuple[Start, ...] = (
     RingStart(), SweptStart(), PartitionStart(), DictionaryStart(), UnmixingStart(),
     WideRingStart())
-AMID_NOISE: tuple[Start, ...] = (AmidNoiseStart(), NoiseMixtureStart())
+AMID_NOISE: tuple[Start, ...] = (CurvesStart(), AmidNoiseStart(), NoiseMixtureStart())
 """Those for rows whose main axes may be those of noise."""
+SEEDS: tuple[Start, ...] = (LoopStart(), PartitionStart())
+"""Those of rows in a metric in which noise is nearly white, carried on amid noise."""
 
 
 def find_code_starts(

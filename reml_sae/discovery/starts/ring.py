@@ -19,8 +19,7 @@ class RingStart:
 
     They are those about the centres of planes, main ones and random, and of walks along the loop,
     however it winds: of the rows, and of their leading scores, in which noise of many columns does
-    not hide it. Carried on in white noise a ring bends after noise of a shape: where noise may have
-    one, some raw angles are starts too, unless the rows are many.
+    not hide it.
     """
 
     def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
@@ -30,17 +29,39 @@ class RingStart:
         Z, (atom,), policy = problem.Z, problem.atoms, problem.policy
         planes = find_partitions(Z, [1], problem.dims, [True], problem.n_init, rng,
                                  policy.relaxation.partition)
-        raw = [plane.coordinates[0] for plane in planes]
-        raw += _loops(Z, policy.start.neighbour_shares, problem, rng)
-        scores = leading_scores(Z, atom.basis_size - 1 + policy.start.extra_axes)[0]
+        scores = _main_scores(problem)
         few = scores[:, : atom.linear_dim + policy.start.extra_axes]
         found = carried_on(
-            Z - Z.mean(axis=0), atom, raw + _loops(scores, policy.start.loop_shares, problem, rng),
+            Z - Z.mean(axis=0), atom,
+            [*(plane.coordinates[0] for plane in planes), *_along_loops(problem, scores, rng)],
             _on_planes(few, policy.relaxation.carry.most_planes, rng), rng,
             policy.relaxation.carry, policy.relaxation.grid)
-        if problem.shaped and Z.size <= policy.start.raw_entries:
-            found += raw
         return [on_one_atom(t) for t in found]
+
+
+class LoopStart:
+    """Angles of a single ring along its loop, not carried on: that is for who knows the noise."""
+
+    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+        """Starts of the rows and of their leading scores."""
+        if not problem.is_one_ring:
+            return []
+        return [on_one_atom(t) for t in _along_loops(problem, _main_scores(problem), rng)]
+
+
+def _main_scores(problem: StartProblem) -> Array:
+    """Scores (N, r) on some axes more than the ring has functions."""
+    rank = problem.atoms[0].basis_size - 1 + problem.policy.start.extra_axes
+    return leading_scores(problem.Z, rank)[0]
+
+
+def _along_loops(
+    problem: StartProblem, scores: Array, rng: np.random.Generator
+) -> list[Array]:
+    """Angles (N, 1) of walks along the loop of the rows, and of their leading scores (N, r)."""
+    policy = problem.policy.start
+    return [*_loops(problem.Z, policy.neighbour_shares, problem, rng),
+            *_loops(scores, policy.loop_shares, problem, rng)]
 
 
 def _loops(
