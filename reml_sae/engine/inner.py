@@ -4,10 +4,15 @@
 
 The step solves the exact Hessian by conjugate gradients preconditioned with the arrow factor of
 the majorized H, to the accuracy that superlinear convergence needs (Dembo, Eisenstat and Steihaug
-1982); it falls back to H itself at negative curvature or under Levenberg damping. Every step must
-decrease F. What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a
-saddle) know nothing of each other; the damping is between them. Row-local sweeps, in which each row
-accepts or rejects its own step, go between joint steps while far from the mode or damped.
+1982), and no farther than a trust radius in the metric of H (Steihaug 1983): where coordinates
+and decoders trade against each other F curves downwards, and a quadratic model foretells
+hundreds of nats. Its length has a meaning: the majorizer's own step is as long as the decrement,
+and a row that is alone moves by so many of its posterior standard deviations. Every step must
+decrease F; a shorter one is an earlier point of the same path. H is damped only where it is not
+positive definite.
+What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a saddle) know
+nothing of each other; the radius is between them. Row-local sweeps, in which each row
+accepts or rejects its own step, go between joint steps while far from the mode or held back.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from reml_sae.engine.pcg import preconditioned_cg
+from reml_sae.engine.pcg import PCGResult, preconditioned_cg
 from reml_sae.engine.protocol import InnerModel, InnerPoint, Theta
 from reml_sae.errors import NotPositiveDefiniteError
 
@@ -27,11 +32,15 @@ Point = TypeVar("Point", bound=InnerPoint)
 
 MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
-FOLLOW_SWEEPS = 4
+LENGTHS, SHORTER, LONGER = 5, 0.25, 2.0
+"""How many lengths of a step are tried at most, each so much shorter; what a good one is worth."""
+POOR, GOOD = 0.25, 0.75
+"""Shares of the foretold fall of F below and above which the radius changes."""
+LEAST_RADIUS = 1e-10
 ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
-"""Decrement of a damped step below which negative curvature is looked for, and the relative
+"""Decrement by a damped H below which negative curvature is looked for, and the relative
 residual of the solves that do nothing else."""
 
 
@@ -40,7 +49,7 @@ class InnerStatus(Enum):
 
     CONVERGED = "the Newton decrement fell below the tolerance at a minimum"
     MAX_ITER = "the iteration budget ran out before the state was stationary"
-    STALLED = "no damped step decreased the objective further"
+    STALLED = "no step, however short, decreased the objective further"
     SADDLE = "the state is stationary but the exact Hessian has negative curvature"
 
 
@@ -59,7 +68,7 @@ class InnerSolution(Generic[Point]):
     decrement : float
         Newton decrement (g^T H^-1 g)^(1/2), in units of the square root of nats.
     damping : float
-        Levenberg damping of the last step.
+        Levenberg damping of H in the last step.
     """
 
     theta: Theta
@@ -104,39 +113,41 @@ def solve_inner(
         Always the best state met, with its status.
     """
     point = model.at(model.initial_theta() if theta is None else theta, rho)
-    damping, decrement = 0.0, np.inf
+    damping, radius, decrement = 0.0, np.inf, np.inf
 
     def ended(status: InnerStatus) -> InnerSolution[Point]:
         return InnerSolution(point.theta, point, status, iteration, decrement, damping)
 
     for iteration in range(max_iter + 1):
         check()
-        moved: Theta | None = None
         try:
-            descent = _descent(point, damping, tol)
+            descent = _descent(point, damping, radius, tol)
         except NotPositiveDefiniteError:
-            pass  # more damping
-        else:
-            decrement = descent.decrement
-            near, straight = decrement <= tol, descent.downhill is None
-            if near and straight and damping == 0.0 and np.isfinite(point.objective):
-                return ended(InnerStatus.CONVERGED)
-            if iteration == max_iter:
-                break
-            if descent.downhill is not None and (near or damping > 0.0):
-                moved = _escape(model, point, rho, descent.downhill)
-                if moved is None and near and damping == 0.0:
-                    return ended(InnerStatus.SADDLE)
-            if moved is None:
-                moved = _accept(model, point, rho, descent)
-        if moved is None:
             if damping >= MAX_DAMPING:
                 return ended(InnerStatus.STALLED)
             damping = max(10.0 * damping, FIRST_DAMPING)
             continue
+        decrement = descent.decrement
+        near, straight = decrement <= tol, descent.downhill is None
+        if near and straight and damping == 0.0 and np.isfinite(point.objective):
+            return ended(InnerStatus.CONVERGED)
+        if iteration == max_iter:
+            break
+        moved: Theta | None = None
+        if descent.downhill is not None and (near or damping > 0.0):
+            moved = _escape(model, point, rho, descent.downhill)
+            if moved is None and near and damping == 0.0:
+                return ended(InnerStatus.SADDLE)
+        held_back = damping > 0.0 or descent.step.length >= radius
+        if moved is None:
+            moved, radius = _accept(model, point, rho, descent, radius)
+        if moved is None:
+            if radius <= LEAST_RADIUS:
+                return ended(InnerStatus.STALLED)
+            continue
         damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
-        # one row near a saddle can force a damping that stops all others: it moves by itself
-        if descent.moves_rows and (decrement > 1.0 or damping > 0.0):
+        # one row near a saddle can force a radius that stops all others: it moves by itself
+        if descent.moves_rows and (decrement > 1.0 or held_back):
             moved = model.refine_rows(moved, rho)
         point = model.at(moved, rho)
     return ended(InnerStatus.MAX_ITER)
@@ -148,9 +159,9 @@ class _Descent:
 
     Attributes
     ----------
-    step : Theta
-    predicted : float
-        Fall of F in the whole step.
+    step : PCGResult
+    within : callable
+        The step that is no longer than what it is called with.
     decrement : float
         Of the majorized and damped H.
     downhill : Theta or None
@@ -159,15 +170,15 @@ class _Descent:
         Whether F depends on the rows, or they have been integrated out.
     """
 
-    step: Theta
-    predicted: float
+    step: PCGResult
+    within: Callable[[float], PCGResult]
     decrement: float
     downhill: Theta | None
     moves_rows: bool
 
 
-def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
-    """The Newton step; under damping that of H + damping * diag(H).
+def _descent(point: InnerPoint, damping: float, radius: float, tol: float) -> _Descent:
+    """The Newton step within the radius; by a damped H, no longer than the step of that itself.
 
     Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
     leaves no gradient: one is looked for. Below the tolerance there is nothing else to solve for.
@@ -179,41 +190,54 @@ def _descent(point: InnerPoint, damping: float, tol: float) -> _Descent:
     gradient = point.gradient()
     negative = gradient.scaled(-1.0)
     factor = point.factorize(damping)
-    step = Theta(*factor.solve(negative.xi, negative.beta))
-    decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
-    downhill: Theta | None = None
+    newton = Theta(*factor.solve(negative.xi, negative.beta))
+    decrement = float(np.sqrt(max(negative.dot(newton), 0.0)))
+    accuracy = min(0.1, max(decrement, LOOKED_FOR) if decrement <= tol else decrement)
+
+    def within(longest: float) -> PCGResult:
+        return preconditioned_cg(point.hvp, factor, negative, accuracy, max_iter=60,
+                                 solved=newton, longest=longest)
+
     if damping == 0.0:
-        accuracy = max(decrement, LOOKED_FOR) if decrement <= tol else decrement
-        result = preconditioned_cg(
-            point.hvp, factor, negative, rtol=min(0.1, accuracy), max_iter=60, solved=step
-        )
-        step, downhill = result.x, result.negative_curvature
-    elif decrement <= LOOK_AROUND:
-        rng = np.random.default_rng(0)
-        anywhere = Theta(*(rng.normal(size=part.shape) for part in (gradient.xi, gradient.beta)))
-        downhill = preconditioned_cg(
-            point.hvp, factor, anywhere, rtol=LOOKED_FOR, max_iter=60).negative_curvature
-    return _Descent(step, -0.5 * gradient.dot(step), decrement, downhill, bool(gradient.xi.any()))
+        step = within(np.inf if decrement <= tol else radius)
+        downhill = step.negative_curvature
+    else:
+        step, downhill = within(min(radius, decrement)), None
+        if decrement <= LOOK_AROUND:
+            rng = np.random.default_rng(0)
+            anywhere = Theta(*(rng.normal(size=part.shape)
+                               for part in (gradient.xi, gradient.beta)))
+            downhill = preconditioned_cg(
+                point.hvp, factor, anywhere, LOOKED_FOR, max_iter=60).negative_curvature
+    return _Descent(step, within, decrement, downhill, bool(gradient.xi.any()))
 
 
 def _accept(
-    model: InnerModel[Point], point: Point, rho: np.ndarray, descent: _Descent
-) -> Theta | None:
-    """The longest of a few steps that decreases F enough; None if there is none."""
-    slack = 1e-14 * (1.0 + abs(point.objective)) * 10.0
-    for factor in (1.0, 0.5, 0.1):
-        trial = model.retract(point.theta, descent.step, factor)
-        value = model.objective(trial, rho)
-        enough = 1e-4 * factor * max(descent.predicted, 0.0)
-        if value <= point.objective - enough + slack:
-            return trial
-    if not descent.moves_rows:
-        return None
-    # one row near a saddle would damp all others: rows follow the new border by themselves
-    trial = model.merge_rows(point.theta, model.retract(point.theta, descent.step), rho)
-    trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)
-    value = model.objective(trial, rho)
-    return trial if value < point.objective - 1e-4 * max(descent.predicted, 0.0) else None
+    model: InnerModel[Point], point: Point, rho: np.ndarray, descent: _Descent, radius: float
+) -> tuple[Theta | None, float]:
+    """The longest of a few steps that decreases F enough, None if none does; and the next radius.
+
+    Where the whole state does not, every row may stay where it was.
+    """
+    slack = 1e-13 * (1.0 + abs(point.objective))
+    step = descent.step
+    for number in range(LENGTHS):
+        if number:
+            step = descent.within(SHORTER * step.length)
+        enough = 1e-4 * step.fall - slack
+        trial = model.retract(point.theta, step.x)
+        gain = point.objective - model.objective(trial, rho)
+        if not gain >= enough and descent.moves_rows:
+            trial = model.merge_rows(point.theta, trial, rho)
+            gain = point.objective - model.objective(trial, rho)
+        if gain >= enough:
+            if gain + slack < POOR * step.fall:
+                return trial, SHORTER * step.length
+            if number:
+                return trial, step.length
+            grows = gain > GOOD * step.fall and step.length >= radius
+            return trial, LONGER * radius if grows else radius
+    return None, SHORTER * step.length
 
 
 def _escape(
