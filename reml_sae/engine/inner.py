@@ -34,8 +34,11 @@ MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
 LENGTHS, SHORTER, LONGER = 5, 0.25, 2.0
 """How many lengths of a step are tried at most, each so much shorter; what a good one is worth."""
-POOR, GOOD = 0.25, 0.75
-"""Shares of the foretold fall of F below and above which the radius changes."""
+ENOUGH, POOR, GOOD = 1e-4, 0.25, 0.75
+"""Shares of the foretold fall of F from which a step is taken, and below and above which the radius
+changes."""
+ROUNDING = 1e-12
+"""Of F, relative to it; below that a fall is as good as another."""
 LEAST_RADIUS = 1e-10
 ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
@@ -219,23 +222,23 @@ def _accept(
 
     Where the whole state does not, every row may stay where it was.
     """
-    slack = 1e-13 * (1.0 + abs(point.objective))
+    rounding = ROUNDING * (1.0 + abs(point.objective))
     step = descent.step
     for number in range(LENGTHS):
         if number:
             step = descent.within(SHORTER * step.length)
-        enough = 1e-4 * step.fall - slack
         trial = model.retract(point.theta, step.x)
-        gain = point.objective - model.objective(trial, rho)
-        if not gain >= enough and descent.moves_rows:
+        share = (point.objective - model.objective(trial, rho) + rounding) / (step.fall + rounding)
+        if not share >= ENOUGH and descent.moves_rows:
             trial = model.merge_rows(point.theta, trial, rho)
             gain = point.objective - model.objective(trial, rho)
-        if gain >= enough:
-            if gain + slack < POOR * step.fall:
+            share = (gain + rounding) / (step.fall + rounding)
+        if share >= ENOUGH:
+            if share < POOR:
                 return trial, SHORTER * step.length
             if number:
                 return trial, step.length
-            grows = gain > GOOD * step.fall and step.length >= radius
+            grows = share > GOOD and step.length >= radius
             return trial, LONGER * radius if grows else radius
     return None, SHORTER * step.length
 
