@@ -1,4 +1,4 @@
-"""PIRLS: damped Newton on an arrow model (DESIGN A4).
+"""PIRLS: Newton in a trust region, on an arrow model (DESIGN A4).
 
     theta <- theta - (d2F)^-1 dF
 
@@ -223,16 +223,20 @@ def _accept(
     Where the whole state does not, every row may stay where it was.
     """
     rounding = ROUNDING * (1.0 + abs(point.objective))
+
+    def share_of(foretold: float, trial: Theta) -> float:
+        fall = point.objective - model.objective(trial, rho)
+        return (fall + rounding) / (foretold + rounding)
+
     step = descent.step
     for number in range(LENGTHS):
         if number:
             step = descent.within(SHORTER * step.length)
         trial = model.retract(point.theta, step.x)
-        share = (point.objective - model.objective(trial, rho) + rounding) / (step.fall + rounding)
+        share = share_of(step.fall, trial)
         if not share >= ENOUGH and descent.moves_rows:
             trial = model.merge_rows(point.theta, trial, rho)
-            gain = point.objective - model.objective(trial, rho)
-            share = (gain + rounding) / (step.fall + rounding)
+            share = share_of(step.fall, trial)
         if share >= ENOUGH:
             if share < POOR:
                 return trial, SHORTER * step.length
