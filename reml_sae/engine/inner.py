@@ -8,8 +8,8 @@ the majorized H, to the accuracy that superlinear convergence needs (Dembo, Eise
 and decoders trade against each other F curves downwards, and a quadratic model foretells
 hundreds of nats. Its length has a meaning: the majorizer's own step is as long as the decrement,
 and a row that is alone moves by so many of its posterior standard deviations. Every step must
-decrease F; a shorter one is an earlier point of the same path. H is damped only where it is not
-positive definite.
+decrease F; a shorter one is an earlier point of the same path. Where H is not positive definite, or
+the radius has fallen far below the step of H itself, its diagonal is raised (Levenberg).
 What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a saddle) know
 nothing of each other; the radius is between them. Row-local sweeps, in which each row
 accepts or rejects its own step, go between joint steps while far from the mode or held back.
@@ -39,7 +39,8 @@ ENOUGH, POOR, GOOD = 1e-4, 0.25, 0.75
 changes."""
 ROUNDING = 1e-12
 """Of F, relative to it; below that a fall is as good as another."""
-LEAST_RADIUS = 1e-10
+CRAMPED = 0.1
+"""Radius, in decrements, below which H is damped."""
 ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
@@ -144,11 +145,15 @@ def solve_inner(
         held_back = damping > 0.0 or descent.step.length >= radius
         if moved is None:
             moved, radius = _accept(model, point, rho, descent, radius)
-        if moved is None:
-            if radius <= LEAST_RADIUS:
+        if radius < CRAMPED * decrement:
+            # H does not tell what F does along its own step: its diagonal holds every parameter
+            if damping >= MAX_DAMPING and moved is None:
                 return ended(InnerStatus.STALLED)
+            damping, radius = min(max(10.0 * damping, FIRST_DAMPING), MAX_DAMPING), np.inf
+        elif moved is not None:
+            damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
+        if moved is None:
             continue
-        damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
         # one row near a saddle can force a radius that stops all others: it moves by itself
         if descent.moves_rows and (decrement > 1.0 or held_back):
             moved = model.refine_rows(moved, rho)
