@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,14 +48,19 @@ class _End:
         Negative log evidence, in nats.
     state : State
     coordinates : (n, 1) array
-    curve : (n, r) array
-        Expected reconstruction of the rows.
+    basis : (n, M) array
+        Expected basis of the rows.
     """
 
     value: float
     state: State
     coordinates: Array
-    curve: Array
+    basis: Array
+
+    @cached_property
+    def curve(self) -> Array:
+        """Expected reconstruction (n, r) of the rows."""
+        return self.basis @ self.state.decoder
 
 
 @single_threaded
@@ -83,10 +89,9 @@ def carried_on(
     list of (n, 1) arrays
         On a grid; the starts as they are where rows are equal.
     """
-    size = float(np.sqrt((X**2).sum(axis=1).mean())) if X.size else 0.0
-    if not size > TINY:
+    Y, grid = _unit_rows(X), make_grid(atom, grid_policy.coarse_grid)
+    if Y is None:
         return list(starts)
-    Y, grid = X / size, make_grid(atom, grid_policy.coarse_grid)
 
     def carried(t: Array) -> _End:
         return _end(Y, grid, _first_state(Y, atom, grid, t), grid_policy.nearly)
@@ -104,6 +109,35 @@ def carried_on(
         _cross(ends, carried, rng, policy)
     return [_end(Y, grid, end.state, SETTLED).coordinates
             for end in _kept(Y, ends, policy, grid_policy.same)]
+
+
+@single_threaded
+def rise_of_mixture(
+    X: Array, atom: Manifold, before: Array, after: Array, policy: GridPolicy
+) -> float:
+    """Nats by which EM from other coordinates ends above EM from these; 0 where rows are equal.
+
+    Parameters
+    ----------
+    X : (n, r) array
+        Rows about their mean.
+    atom : Manifold
+        Of one coordinate.
+    before, after : (n, 1) arrays
+    policy : GridPolicy
+    """
+    Y, grid = _unit_rows(X), make_grid(atom, policy.coarse_grid)
+    if Y is None:
+        return 0.0
+    old, new = (_end(Y, grid, _first_state(Y, atom, grid, t), policy.nearly).value
+                for t in (before, after))
+    return new - old
+
+
+def _unit_rows(X: Array) -> Array | None:
+    """Rows of mean square 1; None where they are equal."""
+    size = float(np.sqrt((X**2).sum(axis=1).mean())) if X.size else 0.0
+    return X / size if size > TINY else None
 
 
 def _cross(
@@ -133,17 +167,18 @@ def _kept(Y: Array, ends: Sequence[_End], policy: CarryPolicy, same: float) -> l
     ranked = sorted(ends, key=lambda end: end.value)
     limit = ranked[0].value + policy.close_per_row * len(Y)
     for end in ranked:
+        if len(kept) == policy.most_kept or end.value >= limit:
+            break
         near = same * float(((Y - end.curve) ** 2).sum())
-        if end.value < limit and all(
-                ((end.curve - other.curve) ** 2).sum() > near for other in kept):
+        if all(((end.curve - other.curve) ** 2).sum() > near for other in kept):
             kept.append(end)
-    return kept[:policy.most_kept]
+    return kept
 
 
 def _first_state(Y: Array, atom: Manifold, grid: Grid, t: Array) -> State:
     """The decoder of least squares at coordinates, up to rounding."""
     basis = atom.basis(t)
-    known = Moments(basis.T @ basis, basis.T @ Y, float((Y**2).sum()))
+    known = Moments(basis.T @ basis, basis.T @ Y, float(np.vdot(Y, Y)))
     decoder, squares, _ = fit_decoder(known, grid, FLOOR, STRENGTH)
     return State(decoder, max(squares / Y.size, FLOOR), STRENGTH)
 
@@ -152,6 +187,6 @@ def _end(Y: Array, grid: Grid, begin: State, settled: float) -> _End:
     """Where EM leads from a state."""
     state = anneal(Y, grid, begin, settled)
     R, value = responsibilities(Y, grid, state)
-    gram = Moments.of(Y, grid, R, np.ones(len(Y))).gram
+    gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
     return _End(value + decoder_evidence(gram, grid, state), state,
-                grid.points[R.argmax(axis=1)], R @ grid.basis @ state.decoder)
+                grid.points[R.argmax(axis=1)], R @ grid.basis)

@@ -81,7 +81,7 @@ class Moments:
         counts = mixing.T @ (1.0 / total)
         expected = mixing @ grid.basis / total[:, None]
         return cls((grid.basis * counts[:, None]).T @ grid.basis, expected.T @ X,
-                   float((X**2).sum()))
+                   float(np.vdot(X, X)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _mixing(X: Array, grid: Grid, state: State) -> tuple[Array, Array, float]:
     np.maximum(R, LEAST_LOG, out=R)
     np.exp(R, out=R)
     total = R @ np.ones(R.shape[1])
-    value = (0.5 * (X**2).sum() / state.variance - np.log(total).sum() - top.sum()
+    value = (0.5 * np.vdot(X, X) / state.variance - np.log(total).sum() - top.sum()
              + 0.5 * X.size * np.log(2.0 * np.pi * state.variance))
     return R, total, float(value)
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh, solve_triangular
 
-from reml_sae.linalg import batched_cholesky
 from reml_sae.relaxations.axes import leading_axes, sample_index
 from reml_sae.relaxations.block_start import BlockStart
 from reml_sae.relaxations.policy import NoiseMixturePolicy
@@ -134,13 +133,19 @@ class _Mixture:
 
     def log_joint(self, X: Array) -> Array:
         """Log density of rows (n, q) and atoms, (n, K)."""
-        roots = batched_cholesky(np.stack(
-            [self.noise + frame @ frame.T for frame in self.frames]))
-        out = np.empty((len(X), len(self.weights)))
-        for k, root in enumerate(roots):
-            white = solve_triangular(root, (X - self.means[k]).T, lower=True)
-            out[:, k] = -0.5 * np.einsum("qn,qn->n", white, white) - np.log(np.diag(root)).sum()
-        return out + np.log(np.maximum(self.weights, TINY))
+        # in the metric of N, where the covariance of an atom is I + L L^T
+        root = np.linalg.cholesky(self.noise)
+        white = solve_triangular(root, np.hstack([X.T, self.means.T, *self.frames]), lower=True)
+        n, K = len(X), len(self.weights)
+        ends = n + K + np.cumsum([0, *(frame.shape[1] for frame in self.frames)])
+        out = np.empty((n, K))
+        for k in range(K):
+            apart, loads = white[:, :n] - white[:, [n + k]], white[:, ends[k]:ends[k + 1]]
+            along, precision = loads.T @ apart, np.eye(loads.shape[1]) + loads.T @ loads
+            explained = (along * np.linalg.solve(precision, along)).sum(axis=0)
+            squares = np.einsum("qn,qn->n", apart, apart)
+            out[:, k] = 0.5 * (explained - squares - np.linalg.slogdet(precision)[1])
+        return out + np.log(np.maximum(self.weights, TINY)) - np.log(np.diag(root)).sum()
 
     def shares(self, X: Array) -> Array:
         """Posterior shares (n, K) of rows."""
@@ -217,7 +222,6 @@ def _sweep(
 ) -> tuple[_Mixture, Array]:
     """Atoms from shares in the metric of the noise, and the noise that they leave, (q, q)."""
     n, q = X.shape
-    root = np.linalg.cholesky(noise)
     weights = shares.mean(axis=0)
     means, frames, left = [], [], np.zeros((q, q))
     for k, rank in enumerate(ranks):
@@ -225,16 +229,13 @@ def _sweep(
         mean = shares[:, k] @ X / mass if own_centres else np.zeros(q)
         apart = X - mean
         second = (apart * shares[:, [k]]).T @ apart / mass
-        half = solve_triangular(root, second, lower=True)
-        values, vectors = eigh(solve_triangular(root, half.T, lower=True))
-        values, vectors = values[::-1], vectors[:, ::-1]
-        lift = np.maximum(values[:rank] - 1.0, 0.0)
+        values, vectors = eigh(second, noise, subset_by_index=(q - rank, q - 1))
+        lift = np.maximum(values[::-1] - 1.0, 0.0)
+        frame = noise @ (vectors[:, ::-1] * np.sqrt(lift))
         means.append(mean)
-        frames.append(root @ (vectors[:, :rank] * np.sqrt(lift)))
+        frames.append(frame)
         # along a frame the posterior moment of the noise is its prior one
-        rest = np.append(np.minimum(values[:rank], 1.0), values[rank:])
-        half = root @ (vectors * np.sqrt(np.maximum(rest, 0.0)))
-        left += weights[k] * half @ half.T
+        left += weights[k] * (second - frame @ frame.T)
     # a Wishart prior at equal variances, with as many degrees of freedom as there are axes
     left = (n * left + np.trace(left) * np.eye(q)) / (n + q)
     return _Mixture(weights, np.array(means), frames, left, -np.inf), left

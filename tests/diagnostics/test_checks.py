@@ -37,7 +37,8 @@ def test_a_good_fit_passes_everything():
 
 
 def test_one_circle_fitted_twice_is_seen_and_costs_evidence():
-    one, two = (rs.SAEManifold(n_atoms=k, n_init=1).fit(DATA.Z) for k in (1, 2))
+    one, two = (rs.SAEManifold(n_atoms=k, topology=Circle(1), n_init=1).fit(DATA.Z)
+                for k in (1, 2))
     assert status(two, "duplicate atoms") == "warn"
     assert one.criterion_ < two.criterion_ - 10.0
 
@@ -66,8 +67,8 @@ def test_the_best_place_of_a_row_is_that_of_its_code(monkeypatch, assignment):
     monkeypatch.setattr(checks, "check_places",
                         lambda k, atom, nats: seen.append(nats) or check_places(k, atom, nats))
     plant = planted_circles(80, 5, 2, noise_sd=0.05, amplitude_sd=0.2)
-    model = rs.SAEManifold(n_atoms=2, assignment=assignment, noise="isotropic",
-                           n_init=1).fit(plant.Z)
+    model = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=assignment,
+                           noise="isotropic", n_init=1).fit(plant.Z)
     grid = place_grid(model.atoms_[0].topology)
     assert len(seen) == 2
     for k, nats in enumerate(seen):

@@ -8,6 +8,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.discovery import first_fit, search
 from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.moves import restart
 from reml_sae.discovery.moves.restart import Restart
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.manifolds import Circle, Sphere
@@ -62,3 +63,15 @@ def test_v_is_not_above_that_of_the_nested_model(case, monkeypatch):
         found = fit(Z, wide, start, monkeypatch)
         assert found.converged_
         assert found.criterion_ <= nested.criterion_ + 0.1
+
+
+def test_a_restart_that_em_foretells_to_fail_is_not_fitted(monkeypatch):
+    """A curve that bends, at its optimum: its ellipse is far above it, and so is all from there."""
+    rng = np.random.default_rng(0)
+    t = rng.uniform(-np.pi, np.pi, N)
+    waves = np.column_stack([np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)])
+    with monkeypatch.context() as patch:
+        patch.setattr(restart, "refitted", lambda *_: pytest.fail("it was fitted"))
+        found = fit(waves + SD * rng.normal(size=(N, 4)), Circle(2), monkeypatch=patch)
+    (move,) = found.search_.moves
+    assert (move.kind, move.accepted) == ("restart", False) and move.after >= move.before

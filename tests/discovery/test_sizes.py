@@ -28,7 +28,8 @@ def curve(n_harmonics, n=200, sd=0.1, seed=0, amplitudes=None):
 def fit(Z, topology="circle", **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return rs.SAEManifold(**{"n_atoms": 1, "n_init": 1, **options}, topology=topology).fit(Z)
+        return rs.SAEManifold(**{"n_atoms": 1, "n_init": 1, "noise": "isotropic", **options},
+                              topology=topology).fit(Z)
 
 
 def resizes(model):
@@ -57,19 +58,19 @@ def test_a_number_that_is_given_is_kept():
 def test_where_the_number_does_not_matter_nothing_is_tried():
     for seed in SEEDS:
         Z = curve(1, seed=seed)
-        found, given = (fit(Z, topology, noise="isotropic") for topology in ("circle", Circle(2)))
+        found, given = (fit(Z, topology) for topology in ("circle", Circle(2)))
         assert not resizes(found)
         assert found.criterion_ == given.criterion_ and (found.rho_ == given.rho_).all()
 
 
 def test_noise_does_not_widen_a_circle():
     for seed in (8, 11, 12):  # where V at the codes of the fit hints at a third harmonic
-        assert not resizes(fit(curve(1, n=120, sd=0.4, seed=seed), noise="isotropic"))
+        assert not resizes(fit(curve(1, n=120, sd=0.4, seed=seed)))
 
 
 def test_small_harmonics_that_the_rows_tell_of_are_found():
     for seed in SEEDS:
-        found = fit(curve(3, n=300, seed=seed, amplitudes=(1.0, 0.0, 0.15)), noise="isotropic")
+        found = fit(curve(3, n=300, seed=seed, amplitudes=(1.0, 0.0, 0.15)))
         assert found.atoms_[0].topology == Circle(3)
         assert found.converged_
 
@@ -78,7 +79,7 @@ def test_rows_bound_the_number():
     data = load_weekdays()  # seven groups of rows: V falls for every harmonic more
     Z = data.Z - data.Z.mean(axis=0)
     u, lengths, _ = np.linalg.svd(Z, full_matrices=False)
-    model = fit(u[:, :20] * lengths[:20], noise="isotropic")
+    model = fit(u[:, :20] * lengths[:20])
     size = model.atoms_[0].topology.basis_size
     assert size <= len(Z) / SearchPolicy().move.rows_per_function < size + 2
 

@@ -17,7 +17,7 @@ SHAPES = {"sphere": "sphere", "torus": "torus", "cylinder": "cylinder", "mobius"
 @pytest.mark.parametrize("name", SHAPES)
 def test_planted_shape(name):
     data = planted_manifolds(100, 6, [name], noise_sd=0.05)
-    model = rs.SAEManifold(n_atoms=1, topology=SHAPES[name]).fit(data.Z)
+    model = rs.SAEManifold(n_atoms=1, topology=SHAPES[name], noise="isotropic").fit(data.Z)
     assert model.converged_
     assert model.atoms_[0].topology.name == rs.manifolds.get_manifold(SHAPES[name]).name
     assert np.sqrt(model.dispersion_) == pytest.approx(0.05, rel=0.1)
@@ -83,13 +83,13 @@ def tuned_to_angles(seed):
 
 def test_a_ring_of_many_harmonics_is_no_interval():
     for seed in range(2):
-        model = rs.SAEManifold(n_atoms=1, topology="auto", n_init=1,
+        model = rs.SAEManifold(n_atoms=1, topology="auto", n_init=1, noise="isotropic",
                                integration="laplace").fit(tuned_to_angles(seed))
         assert model.atoms_[0].topology.name == "circle"
 
 
 def test_number_by_evidence():
     data = planted_circles(100, 6, 2, noise_sd=0.05)
-    model = rs.SAEManifold(n_atoms="auto", max_atoms=3, n_init=1).fit(data.Z)
+    model = rs.SAEManifold(n_atoms="auto", max_atoms=3, n_init=1, noise="isotropic").fit(data.Z)
     assert len(model.atoms_) == 2
     assert [number for number, _ in model.search_.n_atoms] == [1, 2, 3]

@@ -22,7 +22,7 @@ PAIRS = planted_manifolds(36, 4, ["circle"] * 2, n_active=2, noise_sd=0.2).Z
 FEW_TOPOLOGIES = (Euclidean(1, 1), Circle(1))
 KINDS = {
     "circle": {"n_atoms": 1},
-    "two circles": {"n_atoms": 2, "topology": Circle(1), "n_init": 2},
+    "two circles": {"n_atoms": 2, "topology": Circle(1), "n_init": 2, "noise": "isotropic"},
     "two of two": {"n_atoms": 2, "topology": Circle(1), "assignment": "topk", "n_active": 2},
     "exact": {"n_atoms": 1, "curvature": "exact"},
     "any shape": {"n_atoms": 1, "topology": "auto", "n_init": 1},
@@ -53,7 +53,7 @@ def assert_usable(found, data=Z):
     assert found.summary()
 
 
-@pytest.mark.parametrize("max_outer", [1, 2, 7])
+@pytest.mark.parametrize("max_outer", [1, 7])
 @pytest.mark.parametrize("kind", ["circle", "two circles", "two of two", "exact"])
 def test_max_outer_bounds_the_trace(kind, max_outer):
     found = fit(**KINDS[kind], max_outer=max_outer)
@@ -66,12 +66,13 @@ def test_max_outer_bounds_the_trace(kind, max_outer):
 @pytest.mark.parametrize("seed", range(2))
 def test_max_outer_holds_over_rounds(seed):
     """Mixed rows change their atoms between rounds."""
-    data = planted_circles(60, 5, 2, noise_sd=0.4, random_state=seed).Z
+    data = planted_circles(40, 5, 2, noise_sd=0.4, random_state=seed).Z
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", DataWarning)
         for max_outer in (3, 16):
-            found = rs.SAEManifold(n_atoms=2, max_outer=max_outer, n_init=1).fit(data)
+            found = rs.SAEManifold(n_atoms=2, noise="isotropic", max_outer=max_outer,
+                                   n_init=1).fit(data)
             assert len(found.trace_) <= max_outer
 
 
@@ -115,7 +116,7 @@ def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     n_looks = next(looks)
     assert n_looks > 10
     # the last looks may come when nothing is left to do
-    for late in np.unique(np.geomspace(1, 0.6 * n_looks, 3).astype(int)):
+    for late in np.unique(np.geomspace(1, 0.6 * n_looks, 3)[1:].astype(int)):
         found = fit(data, **KINDS[kind], max_time=late - 0.5)
         assert not found.converged_, late
         assert found.message_ == OuterStatus.OUT_OF_TIME.value, (late, found.message_)

@@ -288,7 +288,7 @@ def minka(second, n, rank):
 def test_ranks_are_those_of_minkas_evidence(n, p, ratios):
     """Of more rows than columns, and of less: whatever V says of more factors than are planted."""
     right = 0
-    ranks = range(min(len(ratios) + 30, most_rank(p, n)) + 1)
+    ranks = range(min(len(ratios) + 12, most_rank(p, n)) + 1)
     for seed in range(20):
         second = second_moment(factors(p, ratios, seed), n, seed)
         reference = int(np.argmin([minka(second, n, r) for r in ranks]))

@@ -17,7 +17,7 @@ from reml_sae.discovery import journal
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.io import read_artifact, write_artifact
 
-Z = planted_circles(150, 8, 2, noise_sd=0.1).Z
+Z = planted_circles(90, 6, 2, noise_sd=0.1).Z
 CASES = {
     "softmax": {"n_atoms": 2},
     "quadrature": {"n_atoms": 2, "assignment": "topk"},

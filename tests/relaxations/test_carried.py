@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reml_sae.manifolds import Circle
-from reml_sae.relaxations.carried import carried_on
+from reml_sae.relaxations.carried import carried_on, rise_of_mixture
 from reml_sae.relaxations.policy import CarryPolicy, GridPolicy
 
 
@@ -92,8 +92,22 @@ def test_crosses_of_ends_are_better():
     assert max(better) < 1.03
 
 
+def test_the_rise_between_two_ends():
+    """From codes that wind twice to true ones it is a fall, which the way back undoes."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        t, X = ring(rng)
+        twice = 0.5 * t + np.pi * rng.integers(2, size=t.shape)
+        fall, rise, none = (rise_of_mixture(X, Circle(2), before, after, GridPolicy())
+                            for before, after in ((twice, t), (t, twice), (t, t + 1e-3)))
+        assert fall < -50.0
+        assert rise == -fall
+        assert abs(none) < 0.01
+
+
 @pytest.mark.parametrize("X", [np.zeros((20, 3)), np.zeros((20, 0))])
 def test_equal_rows_keep_their_coordinates(X):
     t = np.linspace(-1.0, 1.0, 20)[:, None]
     (found,) = ends(X, [t], harmonics=1)
     np.testing.assert_array_equal(found, t)
+    assert rise_of_mixture(X, Circle(1), t, t + 1.0, GridPolicy()) == 0.0

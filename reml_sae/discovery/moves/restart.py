@@ -24,6 +24,7 @@ from reml_sae.discovery.strengths import known_of
 from reml_sae.engine import OuterKey
 from reml_sae.models.sae.start import column_weights
 from reml_sae.relaxations.axes import leading_scores
+from reml_sae.relaxations.carried import rise_of_mixture
 from reml_sae.relaxations.grid_mixture import make_grid, smooth_functions
 from reml_sae.relaxations.latent_grid import simplest_coordinates
 from reml_sae.typing import Array
@@ -64,10 +65,17 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
         return None
     share = rough_share(fitted, k, policy.move.restart_grid)
     limit = -policy.move.restart_gain
+    scores = leading_scores(X, atom.linear_dim + policy.start.extra_axes)[0]
+    t = simplest_coordinates(scores, atom, context.rng, policy.relaxation.grid)
+
+    def rise_alone(settings: Settings) -> float | None:
+        if atom.latent_dim > 1:
+            return None
+        own = codes_of(fitted).coordinates[rows, fitted.model.layout.coordinate_slices[k]]
+        rise = rise_of_mixture(X - X.mean(axis=0), atom, own, t, policy.relaxation.grid)
+        return rise if rise > policy.move.restart_rise else None
 
     def fit(settings: Settings) -> Fitted | None:
-        scores = leading_scores(X, atom.linear_dim + policy.start.extra_axes)[0]
-        t = simplest_coordinates(scores, atom, context.rng, policy.relaxation.grid)
         codes = _with_coordinates(fitted, k, rows, t)
         known = _stiff(fitted, k, policy.move.restart_stiffness)
         return refitted(fitted, fitted.model.atoms, codes, known, settings)
@@ -76,7 +84,8 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
         again = rough_share(trial, k, policy.move.restart_grid)
         return again > policy.move.returned * share
 
-    return Proposal(k, f"{atom.label} from its simplest shape", limit, fit, has_returned)
+    return Proposal(k, f"{atom.label} from its simplest shape", limit, fit, has_returned,
+                    rise_alone)
 
 
 def rough_share(fitted: Fitted, k: int, n_grid: int) -> float:
