@@ -1,13 +1,18 @@
-"""PIRLS: damped Newton on an arrow model (DESIGN A4).
+"""PIRLS: Newton in a trust region, on an arrow model (DESIGN A4).
 
     theta <- theta - (d2F)^-1 dF
 
 The step solves the exact Hessian by conjugate gradients preconditioned with the arrow factor of
 the majorized H, to the accuracy that superlinear convergence needs (Dembo, Eisenstat and Steihaug
-1982); it falls back to H itself at negative curvature or under Levenberg damping. Every step must
-decrease F. What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a
-saddle) know nothing of each other; the damping is between them. Row-local sweeps, in which each row
-accepts or rejects its own step, go between joint steps while far from the mode or damped.
+1982), and no farther than a trust radius in the metric of H (Steihaug 1983): where coordinates
+and decoders trade against each other F curves downwards, and a quadratic model foretells
+hundreds of nats. Its length has a meaning: the majorizer's own step is as long as the decrement,
+and a row that is alone moves by so many of its posterior standard deviations. Every step must
+decrease F; a shorter one is an earlier point of the same path. Where H is not positive definite, or
+the radius has fallen far below the step of H itself, its diagonal is raised (Levenberg).
+What step is tried (`_descent`) and how it is taken (`_accept`, and `_escape` at a saddle) know
+nothing of each other; the radius is between them. Row-local sweeps, in which each row
+accepts or rejects its own step, go between joint steps while far from the mode or held back.
 
 Where a factor costs as much as many products with H, one of a state nearby stands in for it: the
 step solves the same system, in a few iterations more, and the mode is told by a factor of its own.
@@ -22,7 +27,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from reml_sae.engine.pcg import preconditioned_cg
+from reml_sae.engine.pcg import PCGResult, preconditioned_cg
 from reml_sae.engine.protocol import InnerModel, InnerPoint, Theta
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.linalg import Factor
@@ -31,18 +36,25 @@ Point = TypeVar("Point", bound=InnerPoint)
 
 MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
-FOLLOW_SWEEPS = 4
-ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
-"""Lengths of steps away from a saddle: near where a mode forks its branches are close."""
+LENGTHS, SHORTER, LONGER = 5, 0.25, 2.0
+"""How many lengths of a step are tried at most, each so much shorter; what a good one is worth."""
+ENOUGH, POOR, GOOD = 1e-4, 0.25, 0.75
+"""Shares of the foretold fall of F from which a step is taken, and below and above which the radius
+changes."""
+ROUNDING = 1e-12
+"""Of F, relative to it; below that a fall is as good as another."""
+CRAMPED = 0.1
+"""Radius, in decrements, below which H is damped."""
+MOST_WALLS = 6
+"""Steps of a solve that may lead to states without an objective: along these it would creep for
+ever."""
 FAR = 12
 """Iterations of conjugate gradients from which a factor is of no state nearby."""
+ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
+"""Lengths of steps away from a saddle: near where a mode forks its branches are close."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
-"""Decrement of a damped step below which negative curvature is looked for, and the relative
+"""Decrement by a damped H below which negative curvature is looked for, and the relative
 residual of the solves that do nothing else."""
-
-
-MOST_WALLS = 5
-"""Times that a solve may meet states without an objective: along these it would creep for ever."""
 
 
 class InnerStatus(Enum):
@@ -50,7 +62,7 @@ class InnerStatus(Enum):
 
     CONVERGED = "the Newton decrement fell below the tolerance at a minimum"
     MAX_ITER = "the iteration budget ran out before the state was stationary"
-    STALLED = "no damped step decreased the objective further"
+    STALLED = "no step, however short, decreased the objective further"
     SADDLE = "the state is stationary but the exact Hessian has negative curvature"
 
 
@@ -69,7 +81,7 @@ class InnerSolution(Generic[Point]):
     decrement : float
         Newton decrement (g^T H^-1 g)^(1/2), in units of the square root of nats.
     damping : float
-        Levenberg damping of the last step.
+        Levenberg damping of H in the last step.
     """
 
     theta: Theta
@@ -117,48 +129,57 @@ def solve_inner(
         Always the best state met, with its status.
     """
     point = model.at(model.initial_theta() if theta is None else theta, rho)
-    damping, decrement, walls = 0.0, np.inf, 0
+    damping, radius, decrement, walls = 0.0, np.inf, np.inf, 0
 
     def ended(status: InnerStatus) -> InnerSolution[Point]:
         return InnerSolution(point.theta, point, status, iteration, decrement, damping)
 
     for iteration in range(max_iter + 1):
         check()
-        moved: Theta | None = None
-        descent = None if near is None else _descent_near(point, near, tol)
-        try:
-            if descent is None:
+        descent = None if near is None else _descent_near(point, near, radius, tol)
+        if descent is None:
+            try:
                 near, factor = None, point.factorize(damping)
-                descent = _descent(point, factor, damping, tol)
-        except NotPositiveDefiniteError:
-            pass  # more damping
-        else:
-            decrement = descent.decrement
-            small, straight = decrement <= tol, descent.downhill is None
-            if small and straight and damping == 0.0 and np.isfinite(point.objective):
-                return ended(InnerStatus.CONVERGED)
-            if iteration == max_iter:
-                break
-            if descent.downhill is not None and (small or damping > 0.0):
-                moved = _escape(model, point, rho, descent.downhill)
-                if moved is None and small and damping == 0.0:
-                    return ended(InnerStatus.SADDLE)
-            if moved is None:
-                moved, walled = _accept(model, point, rho, descent)
-                walls += walled
-            if moved is None and near is not None:
-                near = None
+            except NotPositiveDefiniteError:
+                if damping >= MAX_DAMPING:
+                    return ended(InnerStatus.STALLED)
+                damping = max(10.0 * damping, FIRST_DAMPING)
                 continue
-        if descent is None or moved is None:
-            if damping >= MAX_DAMPING or walls >= MOST_WALLS:
-                return ended(InnerStatus.STALLED)
-            damping = max(10.0 * damping, FIRST_DAMPING)
+            descent = _descent(point, factor, damping, radius, tol)
+        decrement = descent.decrement
+        small, straight = decrement <= tol, descent.downhill is None
+        if small and straight and damping == 0.0 and np.isfinite(point.objective):
+            return ended(InnerStatus.CONVERGED)
+        if iteration == max_iter:
+            break
+        moved: Theta | None = None
+        if descent.downhill is not None and (small or damping > 0.0):
+            moved = _escape(model, point, rho, descent.downhill)
+            if moved is None and small and damping == 0.0:
+                return ended(InnerStatus.SADDLE)
+        held_back, before = damping > 0.0 or descent.step.length >= radius, radius
+        if moved is None:
+            moved, radius, walled = _accept(model, point, rho, descent, radius)
+            walls += walled
+        if moved is None and near is not None:
+            near, radius = None, before
             continue
+        if walls >= MOST_WALLS:
+            return ended(InnerStatus.STALLED)
         if near is None and damping == 0.0 and point.factor_is_costly:
             near = factor
-        damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
-        # one row near a saddle can force a damping that stops all others: it moves by itself
-        if descent.moves_rows and (decrement > 1.0 or damping > 0.0):
+        if radius < CRAMPED * decrement:
+            # H does not tell what F does along its own step: its diagonal holds every parameter
+            if damping >= MAX_DAMPING and moved is None:
+                return ended(InnerStatus.STALLED)
+            damping, radius = min(max(10.0 * damping, FIRST_DAMPING), MAX_DAMPING), np.inf
+            near = None
+        elif moved is not None:
+            damping = 0.0 if damping <= FIRST_DAMPING else damping / 10.0
+        if moved is None:
+            continue
+        # one row near a saddle can force a radius that stops all others: it moves by itself
+        if descent.moves_rows and (decrement > 1.0 or held_back):
             moved = model.refine_rows(moved, rho)
         point = model.at(moved, rho)
     return ended(InnerStatus.MAX_ITER)
@@ -170,87 +191,97 @@ class _Descent:
 
     Attributes
     ----------
-    step : Theta
-    predicted : float
-        Fall of F in the whole step.
+    step : PCGResult
+    within : callable
+        The step that is no longer than what it is called with.
     decrement : float
         Of the majorized and damped H.
     downhill : Theta or None
         A direction of negative curvature, where one was met.
     moves_rows : bool
         Whether F depends on the rows, or they have been integrated out.
-    n_iter : int
-        Of conjugate gradients.
     """
 
-    step: Theta
-    predicted: float
+    step: PCGResult
+    within: Callable[[float], PCGResult]
     decrement: float
     downhill: Theta | None
     moves_rows: bool
-    n_iter: int
 
 
-def _descent_near(point: InnerPoint, near: Factor, tol: float) -> _Descent | None:
-    """The Newton step by a factor of a state nearby; None where it needs the point's own."""
-    descent = _descent(point, near, 0.0, tol)
-    own = descent.decrement <= tol or descent.downhill is not None or descent.n_iter > FAR
+def _descent_near(
+    point: InnerPoint, near: Factor, radius: float, tol: float
+) -> _Descent | None:
+    """The step by a factor of a state nearby; None where it needs the point's own."""
+    descent = _descent(point, near, 0.0, radius, tol)
+    own = descent.decrement <= tol or descent.downhill is not None or descent.step.n_iter > FAR
     return None if own else descent
 
 
-def _descent(point: InnerPoint, factor: Factor, damping: float, tol: float) -> _Descent:
-    """The Newton step; under damping that of H + damping * diag(H).
+def _descent(
+    point: InnerPoint, factor: Factor, damping: float, radius: float, tol: float
+) -> _Descent:
+    """The Newton step within the radius; by a damped H, no longer than the step of that itself.
 
     Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
     leaves no gradient: one is looked for. Below the tolerance there is nothing else to solve for.
-
-    Raises
-    ------
-    NotPositiveDefiniteError
     """
     gradient = point.gradient()
     negative = gradient.scaled(-1.0)
-    step = Theta(*factor.solve(negative.xi, negative.beta))
-    decrement = float(np.sqrt(max(negative.dot(step), 0.0)))
-    downhill: Theta | None = None
-    n_iter = 0
+    newton = Theta(*factor.solve(negative.xi, negative.beta))
+    decrement = float(np.sqrt(max(negative.dot(newton), 0.0)))
+    accuracy = min(0.1, max(decrement, LOOKED_FOR) if decrement <= tol else decrement)
+
+    def within(longest: float) -> PCGResult:
+        return preconditioned_cg(point.hvp, factor, negative, accuracy, max_iter=60,
+                                 solved=newton, longest=longest)
+
     if damping == 0.0:
-        accuracy = max(decrement, LOOKED_FOR) if decrement <= tol else decrement
-        result = preconditioned_cg(
-            point.hvp, factor, negative, rtol=min(0.1, accuracy), max_iter=60, solved=step
-        )
-        step, downhill, n_iter = result.x, result.negative_curvature, result.n_iter
-    elif decrement <= LOOK_AROUND:
-        rng = np.random.default_rng(0)
-        anywhere = Theta(*(rng.normal(size=part.shape) for part in (gradient.xi, gradient.beta)))
-        downhill = preconditioned_cg(
-            point.hvp, factor, anywhere, rtol=LOOKED_FOR, max_iter=60).negative_curvature
-    return _Descent(step, -0.5 * gradient.dot(step), decrement, downhill, bool(gradient.xi.any()),
-                    n_iter)
+        step = within(np.inf if decrement <= tol else radius)
+        downhill = step.negative_curvature
+    else:
+        step, downhill = within(min(radius, decrement)), None
+        if decrement <= LOOK_AROUND:
+            rng = np.random.default_rng(0)
+            anywhere = Theta(*(rng.normal(size=part.shape)
+                               for part in (gradient.xi, gradient.beta)))
+            downhill = preconditioned_cg(
+                point.hvp, factor, anywhere, LOOKED_FOR, max_iter=60).negative_curvature
+    return _Descent(step, within, decrement, downhill, bool(gradient.xi.any()))
 
 
 def _accept(
-    model: InnerModel[Point], point: Point, rho: np.ndarray, descent: _Descent
-) -> tuple[Theta | None, bool]:
-    """The longest of a few steps that decreases F enough, None if there is none.
+    model: InnerModel[Point], point: Point, rho: np.ndarray, descent: _Descent, radius: float
+) -> tuple[Theta | None, float, bool]:
+    """The longest of a few steps that decreases F enough, None if none does; and the next radius.
 
-    And whether even the shortest led to where F has no value.
+    Where the whole state does not, every row may stay where it was. At last whether F had no
+    value at one of them.
     """
-    slack = 1e-14 * (1.0 + abs(point.objective)) * 10.0
-    for factor in (1.0, 0.5, 0.1):
-        trial = model.retract(point.theta, descent.step, factor)
-        value = model.objective(trial, rho)
-        enough = 1e-4 * factor * max(descent.predicted, 0.0)
-        if value <= point.objective - enough + slack:
-            return trial, False
-    if not descent.moves_rows:
-        return None, not np.isfinite(value)
-    # one row near a saddle would damp all others: rows follow the new border by themselves
-    trial = model.merge_rows(point.theta, model.retract(point.theta, descent.step), rho)
-    trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)
-    value = model.objective(trial, rho)
-    enough = 1e-4 * max(descent.predicted, 0.0)
-    return (trial if value < point.objective - enough else None), not np.isfinite(value)
+    rounding, walled = ROUNDING * (1.0 + abs(point.objective)), False
+
+    def share_of(foretold: float, trial: Theta) -> float:
+        fall = point.objective - model.objective(trial, rho)
+        return (fall + rounding) / (foretold + rounding)
+
+    step = descent.step
+    for number in range(LENGTHS):
+        if number:
+            step = descent.within(SHORTER * step.length)
+        trial = model.retract(point.theta, step.x)
+        share = share_of(step.fall, trial)
+        if not share >= ENOUGH and descent.moves_rows:
+            trial = model.merge_rows(point.theta, trial, rho)
+            share = share_of(step.fall, trial)
+        walled |= share == -np.inf
+        if share >= ENOUGH:
+            if share < POOR:
+                return trial, SHORTER * step.length, walled
+            if number:
+                return trial, step.length, walled
+            grows = share > GOOD and step.length >= radius
+            return trial, LONGER * radius if grows else radius, walled
+    return None, SHORTER * step.length, walled
 
 
 def _escape(

@@ -159,3 +159,50 @@ def test_a_factor_of_another_problem_does_no_harm(monkeypatch):
     expected = solve_inner(model, rho + 0.2, tol=1e-9)
     assert found.converged
     assert found.point.objective == pytest.approx(expected.point.objective, abs=1e-8)
+
+
+class Dense:
+    """A factor of a positive definite matrix, for vectors whose rows are empty."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def solve(self, rows, border):
+        return rows, np.linalg.solve(self.matrix, border)
+
+
+@pytest.mark.parametrize("least", [0.1, -1.0], ids=["definite", "indefinite"])
+def test_the_path_of_conjugate_gradients_is_left_at_its_bound(least):
+    """Lengths and falls are those of the steps, and both grow with the bound."""
+    rng, n = np.random.default_rng(0), 8
+    metric = np.cov(rng.normal(size=(n, 3 * n))) + np.eye(n)
+    turn = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    K, nothing = turn @ np.diag(np.linspace(least, 3.0, n)) @ turn.T, np.zeros((0, 1))
+    b, last = Theta(nothing, rng.normal(size=(n, 1))), 0.0
+    for bound in (0.1, 1.0, 10.0, 100.0, np.inf):
+        found = preconditioned_cg(lambda v: Theta(nothing, K @ v.beta), Dense(metric), b, 1e-8, n,
+                                  longest=bound)
+        x = found.x.beta
+        assert found.length == pytest.approx(np.sqrt(np.vdot(x, metric @ x)), rel=1e-8)
+        assert found.fall == pytest.approx(np.vdot(b.beta - 0.5 * K @ x, x), rel=1e-8)
+        assert found.length <= bound * (1.0 + 1e-12)
+        assert found.converged or found.length == bound or bound == np.inf
+        assert found.fall >= last or bound == np.inf
+        last = found.fall
+    if least < 0.0:
+        down = found.negative_curvature.beta
+        assert np.vdot(down, K @ down) <= 0.0
+    else:
+        np.testing.assert_allclose(K @ x, b.beta, atol=1e-6)
+
+
+@every
+def test_the_last_digits_take_few_steps(name):
+    """Falls within the rounding of F say nothing about the radius, which would shrink for ever."""
+    model = at_mode(name)
+    direction = random_direction(model, np.random.default_rng(3))
+    for size in (1e-5, 1e-7):
+        start = model.retract(model.initial_theta(), direction, size)
+        solution = solve_inner(model, model.initial_rho(), start, tol=1e-8)
+        assert solution.converged
+        assert solution.n_iter <= 6
