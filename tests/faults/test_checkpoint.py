@@ -45,11 +45,12 @@ def test_resumed_to_the_same_bits(case, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "fit_reml", lambda model, **options: (
         made.append(options), fit_reml(model, **options))[1])
     whole, needed = fitted(**CASES[case]), len(made)
+    assert needed > 3
     made.clear()
 
     def dies(model, **options):
         made.append(options)
-        if len(made) in (3, 8):
+        if len(made) in (2, needed):
             raise MemoryError("killed")
         return fit_reml(model, **options)
 
@@ -143,23 +144,18 @@ def kept(folder):
 
 def test_damaged_entries_are_made_anew(tmp_path):
     whole, folder = fitted(n_atoms=2), tmp_path / "search"
-    entries = kept(folder)
-    assert entries
-    for number, entry in enumerate(entries):
-        tensors, metadata = read_artifact(entry)
-        damage = number % 5
-        if damage == 0:
-            entry.write_bytes(entry.read_bytes()[:100])
-        elif damage == 1:
-            write_artifact(entry, tensors, {})
-        elif damage == 2:
-            write_artifact(entry, {**tensors, "beta": np.full_like(tensors["beta"], np.nan)},
-                           metadata)
-        elif damage == 3:
-            write_artifact(entry, tensors, {**metadata, "status": "FOO"})
-        else:
-            write_artifact(entry, tensors, {**metadata, "trace": [{}]})
+    entry, *_ = kept(folder)
+    tensors, metadata = read_artifact(entry)
     (folder / ".000001.safetensors.elsewhere-1.abcd.part").write_bytes(b"half")
+    for changed, said in (
+            (tensors, {}),
+            ({**tensors, "beta": np.full_like(tensors["beta"], np.nan)}, metadata),
+            ({**tensors, "rho": tensors["rho"] - 800.0}, metadata),  # its exponentials underflow
+            (tensors, {**metadata, "status": "FOO"}),
+            (tensors, {**metadata, "trace": [{}]})):
+        write_artifact(entry, changed, said)
+        assert same(whole, fitted(n_atoms=2, checkpoint=folder))
+    entry.write_bytes(entry.read_bytes()[:100])
     assert same(whole, fitted(n_atoms=2, checkpoint=folder))
 
 
@@ -170,7 +166,7 @@ def test_what_means_the_same_is_the_same_search(tmp_path):
     with pytest.warns(ConvergenceWarning):
         rs.SAEManifold(**options).fit(Z)
     one, other = np.ones((len(Z), 3, 3)), np.ones((len(Z), 3, 3))
-    other[100] = np.nextafter(1.0, 2.0)
+    other[50] = np.nextafter(1.0, 2.0)
     assert journal.fingerprint(one) == journal.fingerprint(one.copy())
     assert journal.fingerprint(one) != journal.fingerprint(other)
     assert journal.fingerprint({"a": 1, "b": 2}) == journal.fingerprint({"b": 2, "a": 1})

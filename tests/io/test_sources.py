@@ -309,6 +309,14 @@ def test_one_tensor_of_an_index(tmp_path):
     np.testing.assert_array_equal(read_matrix(f"{folder}::rows.2"), Z[11:])
 
 
+def test_more_chunks_of_zarr_than_can_be_counted(tmp_path):
+    path = zarr_array(tmp_path)
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["shape"] = [10**10, 5]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    refuse(path, "1250000000 chunks", "larger ones")
+
+
 def test_chunks_of_zarr_that_are_missing(tmp_path):
     path = zarr_array(tmp_path)
     (path / "c" / "2" / "0").unlink()

@@ -11,6 +11,9 @@ import numpy as np
 from reml_sae.errors import InputError, require
 from reml_sae.io.sources._base import FileRows, Rows, check_shape, finite, float_dtype
 
+MOST_CHUNKS = 1_000_000
+"""More, whose names alone take hundreds of MB to count, are a fault of the metadata."""
+
 
 @dataclass(frozen=True)
 class ZarrRows(FileRows):
@@ -46,6 +49,9 @@ class ZarrRows(FileRows):
         array = _opened(path, member, name)
         dtype = float_dtype(array.dtype, name)
         shape = check_shape(tuple(array.shape), name)
+        if array.nchunks > MOST_CHUNKS:
+            raise InputError(f"{name} has {array.nchunks} chunks of shape {tuple(array.chunks)}, "
+                             f"more than {MOST_CHUNKS}; write it again with larger ones")
         missing = array.nchunks - array.nchunks_initialized
         if missing:
             raise InputError(f"{name}: {missing} of its {array.nchunks} chunks are not there, and "
