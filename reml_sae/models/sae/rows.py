@@ -365,9 +365,12 @@ class _Curved:
             blocks = self.exact / metric
             rough = np.flatnonzero(~batched_is_definite(blocks - NEARLY_SINGULAR * one))
             if rough.size:
-                found = majorizer(rough)
-                blocks[rough] = np.where(np.isfinite(found), found, one) / metric[rough]
-            step = -batched_solve_psd(blocks + 1e-10 * one, self.gradient / self.scale)
+                found = majorizer(rough) / metric[rough]
+                blocks[rough] = np.where(np.isfinite(found), found, one)
+            # a majorizer may be far above the scale, and singular
+            ridge = 1e-10 * np.maximum(np.einsum("naa->na", blocks).max(axis=1, initial=1.0), 1.0)
+            step = -batched_solve_psd(blocks + ridge[:, None, None] * one,
+                                      self.gradient / self.scale)
             step /= self.scale
         return np.where(np.isfinite(step), step, 0.0)
 
