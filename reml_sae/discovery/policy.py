@@ -219,7 +219,7 @@ class MovePolicy:
     """Nats by which V must fall at a restart: the model is the same, so evidence has no say."""
     restart_rise: float = 10.0
     """Nats by which EM from the simplest shape may end above EM from an atom's codes for that to be
-    fitted: of atoms with one coordinate the one foretells the other."""
+    fitted: of atoms with one coordinate in isotropic noise the one foretells the other."""
     restart_stiffness: float = 10.0
     """Ratio of the least rough function's penalty at a restart to what the rows know of it."""
     sizes_ahead: int = 4

@@ -69,8 +69,8 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
     t = simplest_coordinates(scores, atom, context.rng, policy.relaxation.grid)
 
     def rise_alone(settings: Settings) -> float | None:
-        if atom.latent_dim > 1:
-            return None
+        if atom.latent_dim > 1 or settings.noise != "isotropic":
+            return None  # what another curve leaves may be noise of another shape
         own = fitted.codes.coordinates[rows, fitted.model.layout.coordinate_slices[k]]
         rise = rise_of_mixture(X - X.mean(axis=0), atom, own, t, policy.relaxation.grid)
         return rise if rise > policy.move.restart_rise else None
