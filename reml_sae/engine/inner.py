@@ -38,6 +38,8 @@ MAX_DAMPING = 1e8
 FIRST_DAMPING = 1e-2
 LENGTHS, SHORTER, LONGER = 5, 0.25, 2.0
 """How many lengths of a step are tried at most, each so much shorter; what a good one is worth."""
+ALONE, FOLLOW_SWEEPS = 2, 4
+"""Refusals of a joint step after which rows follow its border by themselves, in so many sweeps."""
 ENOUGH, POOR, GOOD = 1e-4, 0.25, 0.75
 """Shares of the foretold fall of F from which a step is taken, and below and above which the radius
 changes."""
@@ -266,6 +268,13 @@ def _accept(
 
     step = descent.step
     for number in range(LENGTHS):
+        if number == ALONE and descent.moves_rows:
+            # along a bent valley the border goes far where rows follow it by themselves
+            trial = model.merge_rows(
+                point.theta, model.retract(point.theta, descent.step.x), rho)
+            trial = model.refine_rows(trial, rho, FOLLOW_SWEEPS)
+            if share_of(descent.step.fall, trial) >= ENOUGH:
+                return trial, descent.step.length, walled
         if number:
             step = descent.within(SHORTER * step.length)
         trial = model.retract(point.theta, step.x)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reml_sae.diagnostics.checks import explained_name
+from reml_sae.diagnostics.summary import LIMITS
 from reml_sae.engine import Theta
 from reml_sae.errors import ArtifactError, InputError
 from reml_sae.estimators._fitted import FittedSAE
@@ -230,6 +231,10 @@ def _check_figures(fitted: FittedSAE) -> None:
               for check in fitted.diagnostics.checks for row in check.rows)):
         if not low <= value <= high:
             raise ArtifactError(f"{name} = {value!r} must lie from {low:g} to {high:g}")
+    for name, limit in fitted.limits:
+        if limit not in LIMITS:
+            raise ArtifactError(f"limits.{name} must be one of {', '.join(LIMITS)}, got "
+                                f"{limit!r:.60}")
     explained = explained_name(fitted.family)
     share = fitted.diagnostics.figures.get(explained)
     if not isinstance(share, float) or not abs(share) <= LARGEST:
