@@ -42,14 +42,14 @@ CASES = {
 """Rows with codes that wind twice, the atom, and its simplest shape."""
 
 
-def fit(Z, topology, start=None, monkeypatch=None):
+def fit(Z, topology, start=None, monkeypatch=None, **options):
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setattr(search, "MOVES", (Restart(),))
         if start is not None:
             codes = Candidate(np.ones((N, 1), bool), np.ones((N, 1)), start)
             patch.setattr(first_fit, "find_code_starts", lambda *others: [CodeStart(codes, None)])
-        return rs.SAEManifold(n_atoms=1, topology=topology).fit(Z)
+        return rs.SAEManifold(n_atoms=1, topology=topology, **options).fit(Z)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -72,6 +72,7 @@ def test_a_restart_that_em_foretells_to_fail_is_not_fitted(monkeypatch):
     waves = np.column_stack([np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)])
     with monkeypatch.context() as patch:
         patch.setattr(restart, "refitted", lambda *_: pytest.fail("it was fitted"))
-        found = fit(waves + SD * rng.normal(size=(N, 4)), Circle(2), monkeypatch=patch)
+        found = fit(waves + SD * rng.normal(size=(N, 4)), Circle(2), monkeypatch=patch,
+                    noise="isotropic")
     (move,) = found.search_.moves
     assert (move.kind, move.accepted) == ("restart", False) and move.after >= move.before

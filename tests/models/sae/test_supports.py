@@ -1,11 +1,13 @@
 """Rows that use several atoms under hard gates: by kinds of their atoms they are the dense rows."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from reml_sae.engine import Theta, criterion, fit_reml
+from reml_sae.errors import InnerConvergenceError
 from reml_sae.linalg import _packed, _supports
 from reml_sae.linalg._supports import SupportedRows
 from reml_sae.manifolds import Circle, Euclidean, Sphere
@@ -94,15 +96,21 @@ def test_criterion_is_that_of_the_dense_engine(s, seed, monkeypatch):
     np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-6, atol=1e-6)
 
 
-def test_steps_of_strengths_come_near_the_least_v():
-    """On most seeds; by the explicit gradient alone they end 7 to 20 nats above it."""
-    above = []
-    for seed in range(4):
+def test_steps_of_strengths_by_the_whole_gradient_end_lower(monkeypatch):
+    """By the explicit gradient alone they end 4 to 16 nats above those on most seeds."""
+    def refused(*_):
+        raise InnerConvergenceError("no adjoint")
+
+    fall = []
+    for seed in range(5):
         model = several("alike", 2, "topk", seed, n=60).with_integration("laplace")
-        rough = fit_reml(model, rough=True, max_fellner_schall=12)
-        best = fit_reml(model.with_state(rough.theta, rough.rho), valleys=False)
-        above.append(rough.criterion - best.criterion)
-    assert np.median(above) < 1.0
+        whole = fit_reml(model, rough=True, max_fellner_schall=12)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["reml_sae.engine.criterion"], "_adjoint", refused)
+            explicit = fit_reml(model, rough=True, max_fellner_schall=12)
+        fall.append(explicit.criterion - whole.criterion)
+    assert min(fall) > -0.1
+    assert np.median(fall) > 4.0
 
 
 def test_a_model_with_another_start_knows_its_last_point():
