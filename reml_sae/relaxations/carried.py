@@ -187,6 +187,5 @@ def _end(Y: Array, grid: Grid, begin: State, settled: float) -> _End:
     """Where EM leads from a state."""
     state = anneal(Y, grid, begin, settled)
     R, value = responsibilities(Y, grid, state)
-    gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
-    return _End(value + decoder_evidence(gram, grid, state), state,
+    return _End(value + decoder_evidence(grid.gram(R.sum(axis=0)), grid, state), state,
                 grid.points[R.argmax(axis=1)], R @ grid.basis)

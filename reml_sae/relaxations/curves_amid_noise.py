@@ -22,7 +22,6 @@ from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.axes import TINY, leading_axes, sample_index
 from reml_sae.relaxations.grid_mixture import (
-    STRENGTHS,
     Grid,
     Moments,
     State,
@@ -30,6 +29,7 @@ from reml_sae.relaxations.grid_mixture import (
     fit_decoder,
     log_mixture,
     make_grid,
+    next_strength,
     smooth_functions,
 )
 from reml_sae.relaxations.policy import CurvesPolicy
@@ -286,19 +286,8 @@ def _step(X: Array, joint: _Atoms, place: _Place) -> _Place:
     back = (axes * lengths * unit).T
     mass = mixing.T @ (1.0 / total)
     weights = np.bincount(joint.owner, mass, len(joint.atoms)) / n
-    return _Place(B @ back, back.T @ second @ back, _strength(B, inverse, grid, state, q), weights,
-                  value)
-
-
-def _strength(B: Array, inverse: Array, grid: Grid, state: State, q: int) -> float:
-    """That of the roughness by a step of Fellner and Schall."""
-    values, strength = grid.rough_values, state.strength
-    if not values.max() > 0.0:
-        return strength
-    size = float((B * (grid.roughness @ B)).sum())
-    free = (values / (1.0 + strength * values)).sum() - (inverse * grid.roughness).sum()
-    factor = np.clip(q * free / max(size, TINY), 0.2, 5.0)
-    return float(np.clip(strength * factor, *STRENGTHS))
+    return _Place(B @ back, back.T @ second @ back,
+                  next_strength(B, inverse, grid, state.strength), weights, value)
 
 
 def _kept(X: Array, ends: Sequence[_End], policy: CurvesPolicy) -> list[_End]:

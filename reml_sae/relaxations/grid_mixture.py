@@ -56,6 +56,10 @@ class Grid:
     roughness: Array
     rough_values: Array
 
+    def gram(self, counts: Array) -> Array:
+        """Phi' N Phi (M, M) of so many rows (G,) at the points."""
+        return np.asarray((self.basis * counts[:, None]).T @ self.basis, np.float64)
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -80,8 +84,7 @@ class Moments:
         """Of responsibilities up to the totals (n,) of their rows."""
         counts = mixing.T @ (1.0 / total)
         expected = mixing @ grid.basis / total[:, None]
-        return cls((grid.basis * counts[:, None]).T @ grid.basis, expected.T @ X,
-                   float(np.vdot(X, X)))
+        return cls(grid.gram(counts), expected.T @ X, float(np.vdot(X, X)))
 
 
 @dataclass(frozen=True)
@@ -158,21 +161,27 @@ def fit_decoder(
     return B, max(float(squares), 0.0), inverse
 
 
+def next_strength(B: Array, inverse: Array, grid: Grid, strength: float) -> float:
+    """Lambda after a step of Fellner and Schall at a decoder B (M, r) and its inverse curvature."""
+    values = grid.rough_values
+    if not values.max() > 0.0:
+        return strength
+    size = float((B * (grid.roughness @ B)).sum())
+    free = (values / (1.0 + strength * values)).sum() - (inverse * grid.roughness).sum()
+    factor = np.clip(B.shape[1] * free / max(size, TINY), 0.2, 5.0)
+    return float(np.clip(strength * factor, *STRENGTHS))
+
+
 def anneal(X: Array, grid: Grid, state: State, settled: float = SETTLED) -> State:
     """EM; s2 falls by a factor a sweep until it meets its own estimate, which it then follows.
 
     It ends where log s2 changes by less than ``settled``.
     """
     B, variance, strength = state.decoder, state.variance, state.strength
-    values = grid.rough_values
     for _ in range(SWEEPS):
         moments = expected_moments(X, grid, State(B, variance, strength))
         B, squares, inverse = fit_decoder(moments, grid, variance, strength)
-        if values[-1] > 0.0:
-            size = float((B * (grid.roughness @ B)).sum())
-            free = (values / (1.0 + strength * values)).sum() - (inverse * grid.roughness).sum()
-            factor = np.clip(X.shape[1] * free / max(size, TINY), 0.2, 5.0)
-            strength = float(np.clip(strength * factor, *STRENGTHS))
+        strength = next_strength(B, inverse, grid, strength)
         own = max(squares / X.size, FLOOR)
         last, variance = variance, max(COOLING * variance, own)
         if variance == own and abs(np.log(own / last)) < settled:

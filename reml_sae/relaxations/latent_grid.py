@@ -238,8 +238,7 @@ def _short_runs(
                 state = anneal(X, grid, State(decoder, squares / X.size + FLOOR, strength),
                                policy.nearly)
             R, objective = responsibilities(X, grid, state)
-            gram = (grid.basis * R.sum(axis=0)[:, None]).T @ grid.basis
-            runs.append((objective + decoder_evidence(gram, grid, state), state,
+            runs.append((objective + decoder_evidence(grid.gram(R.sum(axis=0)), grid, state), state,
                          R @ (grid.basis @ state.decoder)))
     return runs
 
