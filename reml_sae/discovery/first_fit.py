@@ -27,7 +27,13 @@ from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.starts.annealed import annealed
 from reml_sae.discovery.starts.mixed import mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
-from reml_sae.discovery.starts.registry import AMID_NOISE, SEEDS, STARTS, find_code_starts
+from reml_sae.discovery.starts.registry import (
+    AMID_NOISE,
+    AMONG_ATOMS,
+    SEEDS,
+    STARTS,
+    find_code_starts,
+)
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families.noise import best_noise
@@ -64,7 +70,7 @@ def fit_starts(
         starts = _starts_amid_noise(problem, [CodeStart(known.codes, None)], rows, settings, rng)
         rough, halt = _fit_all(rows, atoms, settings, starts)
     if halt is None and not (rough and any(start.sure for start in starts)):
-        plain = find_code_starts(problem, rng, STARTS)
+        plain = _starts_in_white_noise(problem, rng)
         more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough))
         rough += more
         if halt is None and not starts and _is_shaped(rough, rows, settings):
@@ -176,6 +182,14 @@ def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) ->
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
     return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
                         settings.n_init, settings.policy, deadline=settings.deadline)
+
+
+def _starts_in_white_noise(problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+    """Starts that expect white noise; those that give rows to atoms are carried on."""
+    found = find_code_starts(problem, rng, STARTS)
+    if any(start.sure for start in found):
+        return found
+    return find_code_starts(replace(problem, seeds=found), rng, AMONG_ATOMS) or found
 
 
 def _starts_amid_noise(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.linalg import eigh
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from reml_sae.relaxations.axes import TINY
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 
 def squared_distances(X: Array) -> Array:
@@ -50,6 +54,37 @@ def eigenmap(X: Array, share: float, m: int) -> Array:
     Y = modes / np.sqrt(np.maximum(1.0 - values, 1e-3))
     Y -= Y.mean(axis=0)
     return np.asarray(Y / max(np.sqrt((Y**2).sum(axis=1).mean()), TINY), float)
+
+
+def normalised_cut(X: Array, K: int, angular: bool, rng: np.random.Generator) -> Index:
+    """Normalised cut of a neighbour graph in which each row has n / 4K neighbours: labels (n,)."""
+    n = len(X)
+    if angular:
+        unit = X / np.maximum(np.sqrt((X**2).sum(1, keepdims=True)), TINY)
+        near = (unit @ unit.T) ** 2
+    else:
+        near = squared_distances(X)
+        reach = np.sort(near, axis=1)[:, min(n - 1, 1 + n // (16 * K))]
+        near = np.exp(-near / np.maximum(np.sqrt(np.outer(reach, reach)), TINY))
+    np.fill_diagonal(near, 0.0)
+    m = int(np.clip(n // (4 * K), min(5, n - 1), n - 1))
+    cut = np.partition(near, n - m, axis=1)[:, n - m]
+    graph = np.where(near >= cut[:, None], near**2, 0.0)
+    graph, root = normalised(graph + graph.T)
+    basis = rng.standard_normal((n, min(n, K + 4)))
+    basis[:, 0] = root
+    for _ in range(40):  # subspace iteration: eigenvalue 1 is nearly K-fold, which it does not mind
+        basis = np.linalg.qr(graph @ (graph @ basis) + 0.1 * basis)[0]
+    embedding = basis @ eigh(basis.T @ (graph @ basis))[1][:, ::-1][:, :K]
+    return k_means(embedding / np.maximum(np.linalg.norm(embedding, axis=1)[:, None], TINY), K, rng)
+
+
+def k_means(X: Array, K: int, rng: np.random.Generator) -> Index:
+    """Labels (n,) by k-means."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(K, n_init=4, random_state=int(rng.integers(2**31)))
+        return model.fit_predict(X).astype(np.intp)
 
 
 def _to_others(X: Array) -> Array:

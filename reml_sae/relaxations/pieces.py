@@ -9,7 +9,6 @@ intersect there. Then the least needed atom splits the worst cluster.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,13 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
 from reml_sae.relaxations.axes import TINY, main_axes, sample_rows
-from reml_sae.relaxations.graphs import normalised, squared_distances
+from reml_sae.relaxations.graphs import k_means, normalised_cut
 from reml_sae.relaxations.policy import PartitionPolicy
 from reml_sae.typing import Array
 
@@ -254,8 +251,8 @@ def _search(
     K = len(specs)
     if K == 1:
         return list(_single(rows, specs[0], rng))
-    proposals = [_spectral(few, K, angular, rng) for angular in (True, False)]
-    proposals += [_kmeans(few, K, rng) for _ in range(max(1, n_init - 2))]
+    proposals = [normalised_cut(few, K, angular, rng) for angular in (True, False)]
+    proposals += [k_means(few, K, rng) for _ in range(max(1, n_init - 2))]
     found = [_refine(rows, _pieces(few, labels, specs)) for labels in proposals]
     found.sort(key=lambda pieces: _assign(rows, pieces)[1])
     found[:2] = [_split(rows, pieces, policy.graph_rows, rng) for pieces in found[:2]]
@@ -287,37 +284,6 @@ def _pieces(X: Array, labels: Labels, specs: list[Spec]) -> list[_Piece]:
     return [table[j][specs[k]] for k, j in enumerate(linear_sum_assignment(cost.T)[1])]
 
 
-def _spectral(X: Array, K: int, angular: bool, rng: np.random.Generator) -> Labels:
-    """Normalised cut of a neighbour graph in which each row has n / 4K neighbours."""
-    n = len(X)
-    if angular:
-        unit = X / np.maximum(np.sqrt((X**2).sum(1, keepdims=True)), TINY)
-        near = (unit @ unit.T) ** 2
-    else:
-        near = squared_distances(X)
-        reach = np.sort(near, axis=1)[:, min(n - 1, 1 + n // (16 * K))]
-        near = np.exp(-near / np.maximum(np.sqrt(np.outer(reach, reach)), TINY))
-    np.fill_diagonal(near, 0.0)
-    m = int(np.clip(n // (4 * K), min(5, n - 1), n - 1))
-    cut = np.partition(near, n - m, axis=1)[:, n - m]
-    graph = np.where(near >= cut[:, None], near**2, 0.0)
-    graph, root = normalised(graph + graph.T)
-    basis = rng.standard_normal((n, min(n, K + 4)))
-    basis[:, 0] = root
-    for _ in range(40):  # subspace iteration: eigenvalue 1 is nearly K-fold, which it does not mind
-        basis = np.linalg.qr(graph @ (graph @ basis) + 0.1 * basis)[0]
-    embedding = basis @ eigh(basis.T @ (graph @ basis))[1][:, ::-1][:, :K]
-    return _kmeans(embedding / np.maximum(np.linalg.norm(embedding, axis=1)[:, None], TINY), K, rng)
-
-
-def _kmeans(X: Array, K: int, rng: np.random.Generator) -> Labels:
-    """Labels (n,) by k-means."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(K, n_init=4, random_state=int(rng.integers(2**31)))
-        return model.fit_predict(X).astype(np.intp)
-
-
 def _split(
     X: Array, pieces: list[_Piece], most_rows: int, rng: np.random.Generator
 ) -> list[_Piece]:
@@ -333,7 +299,7 @@ def _split(
         rows = np.flatnonzero(labels == worst)[:most_rows]
         if worst == donor or len(rows) < 10:
             break
-        half = _spectral(X[rows], 2, attempt % 2 == 0, rng)
+        half = normalised_cut(X[rows], 2, attempt % 2 == 0, rng)
         trial = list(pieces)
         for k, part in ((worst, rows[half == 0]), (donor, rows[half == 1])):
             trial[k] = _initial(X[part] if len(part) > 2 else X[rows], pieces[k].spec)

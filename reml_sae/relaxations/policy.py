@@ -150,8 +150,8 @@ class NoiseMixturePolicy:
 
 
 @dataclass(frozen=True)
-class CurvesPolicy:
-    """Curves amid noise of any covariance, one a row."""
+class JointPolicy:
+    """Atoms that rows use one at a time, in the joint mixture of all of them."""
 
     curve_points: int = 64
     """Count of grid points of an atom with one coordinate ..."""
@@ -167,12 +167,22 @@ class CurvesPolicy:
     """Count of sweeps of EM at most."""
     nearly: float = 1e-3
     """Nats a row that a sweep must gain for a next one."""
+    hopeful: float = 0.05
+    """Share of what is missing to a goal that a sweep must gain."""
+    few_random: int = 4
+    """Count of random seeds at most in white noise ..."""
     most_random: int = 40
-    """Count of random seeds at most ..."""
+    """... and in noise of any covariance, ..."""
     agree: int = 4
     """... and of seeds that have come to the best end when no more are tried ..."""
     alike: float = 3.0
     """... within so many nats."""
+    patience: int = 10
+    """Count of moves in turn, for each atom, that were no better when no more are tried ..."""
+    better: float = 0.5
+    """... by so many nats."""
+    least_rows: int = 3
+    """Count of rows with which an atom begins anew."""
     close_per_row: float = 0.1
     """Nats a row by which the evidence of an end may be behind the best and be fitted ..."""
     same: float = 0.1
@@ -192,4 +202,4 @@ class RelaxationPolicy:
     blocks: BlockPolicy = field(default_factory=BlockPolicy)
     unmixing: UnmixingPolicy = field(default_factory=UnmixingPolicy)
     noise_mixture: NoiseMixturePolicy = field(default_factory=NoiseMixturePolicy)
-    curves: CurvesPolicy = field(default_factory=CurvesPolicy)
+    joint: JointPolicy = field(default_factory=JointPolicy)

@@ -10,7 +10,6 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.starts._blocks import from_blocks, shells
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.families.noise import Factor, tells_factors
-from reml_sae.relaxations.curves_amid_noise import AtomCodes, curves_amid_noise
 from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
 from reml_sae.typing import Array
@@ -53,27 +52,3 @@ class NoiseMixtureStart:
         starts = [from_blocks(problem, start, rng, ranked=False) for start in found]
         return [replace(start, codes=replace(
             start.codes, amplitudes=start.codes.support.astype(float))) for start in starts]
-
-
-class CurvesStart:
-    """Curves that rows use one at a time, told from the noise that all rows share."""
-
-    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
-        """Starts from the seeds of the problem, and from random ones, the likeliest first.
-
-        They are sure where many of these agree.
-        """
-        if not problem.tells_curves:
-            return []
-        seeds = [AtomCodes(start.labels, start.codes.coordinates) for start in problem.seeds]
-        found = curves_amid_noise(problem.Z, problem.atoms, seeds, rng,
-                                  problem.policy.relaxation.curves)
-        return [_on_curves(codes, noise, len(problem.atoms), found.agreed)
-                for codes, noise in zip(found.codes, found.noises, strict=True)]
-
-
-def _on_curves(found: AtomCodes, noise: Array, n_atoms: int, sure: bool) -> CodeStart:
-    """Codes of rows on one atom each, whose amplitude is one: their length is mostly noise."""
-    support = found.labels[:, None] == np.arange(n_atoms)
-    codes = Candidate(support, support.astype(float), found.coordinates)
-    return CodeStart(codes, None, sure, noise)

@@ -88,13 +88,18 @@ class StartProblem:
         return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
 
     @property
+    def tells_atoms(self) -> bool:
+        """Whether rows are to be told by the one of several atoms that each is on."""
+        return self.is_partition and len(self.atoms) > 1 and all(self.dims)
+
+    @property
     def tells_curves(self) -> bool:
         """Whether rows tell their atoms from noise of any covariance that all of them share.
 
         One flat is told from that by its prior alone.
         """
-        return (self.is_partition and all(self.dims)
-                and not (len(self.atoms) == 1 and self.atoms[0].is_flat))
+        return self.tells_atoms or (
+            len(self.atoms) == 1 and all(self.dims) and not self.atoms[0].is_flat)
 
     @property
     def has_many_rings(self) -> bool:

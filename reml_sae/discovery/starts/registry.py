@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from reml_sae.discovery.codes import hard_shares
-from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, CurvesStart, NoiseMixtureStart
+from reml_sae.discovery.starts.amid_noise import AmidNoiseStart, NoiseMixtureStart
 from reml_sae.discovery.starts.dictionary import DictionaryStart
+from reml_sae.discovery.starts.joint import JointStart
 from reml_sae.discovery.starts.partition import PartitionStart
 from reml_sae.discovery.starts.protocol import CodeStart, Start, StartProblem
 from reml_sae.discovery.starts.ring import LoopStart, RingStart
@@ -20,7 +21,9 @@ from reml_sae.discovery.starts.wide_rings import WideRingStart
 STARTS: tuple[Start, ...] = (
     RingStart(), SweptStart(), PartitionStart(), DictionaryStart(), UnmixingStart(),
     WideRingStart())
-AMID_NOISE: tuple[Start, ...] = (CurvesStart(), AmidNoiseStart(), NoiseMixtureStart())
+AMONG_ATOMS: tuple[Start, ...] = (JointStart(white=True),)
+"""Those that carry on what rows on one atom each begin with."""
+AMID_NOISE: tuple[Start, ...] = (JointStart(white=False), AmidNoiseStart(), NoiseMixtureStart())
 """Those for rows whose main axes may be those of noise."""
 SEEDS: tuple[Start, ...] = (LoopStart(), PartitionStart())
 """Those of rows in a metric in which noise is nearly white, carried on amid noise."""

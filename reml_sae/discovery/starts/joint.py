@@ -1,0 +1,49 @@
+"""Codes of rows on one atom each, from a search by the evidence of the mixture of all atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reml_sae.discovery.codes import Candidate
+from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
+from reml_sae.relaxations.joint_mixture import AtomCodes
+from reml_sae.relaxations.joint_search import search_codes
+from reml_sae.typing import Array
+
+
+@dataclass(frozen=True)
+class JointStart:
+    """Atoms told from each other and from the noise that all rows share.
+
+    Attributes
+    ----------
+    white : bool
+        Whether the noise has one variance in all directions; else any covariance.
+    """
+
+    white: bool
+
+    def propose(self, problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
+        """Starts from the seeds of the problem, and from random ones, the likeliest first.
+
+        They are sure where many of these agree.
+        """
+        if not (problem.tells_atoms if self.white else problem.tells_curves):
+            return []
+        seeds = [AtomCodes(start.labels, start.codes.coordinates) for start in problem.seeds]
+        found = search_codes(problem.Z, problem.atoms, seeds, self.white, rng,
+                             problem.policy.relaxation.joint, lambda: problem.deadline.passed)
+        return [_on_one_atom_each(codes, None if self.white else noise, len(problem.atoms),
+                                  found.agreed)
+                for codes, noise in zip(found.codes, found.noises, strict=True)]
+
+
+def _on_one_atom_each(
+    found: AtomCodes, noise: Array | None, n_atoms: int, sure: bool
+) -> CodeStart:
+    """Codes whose amplitude is one: the length of rows is mostly noise."""
+    support = found.labels[:, None] == np.arange(n_atoms)
+    codes = Candidate(support, support.astype(float), found.coordinates)
+    return CodeStart(codes, None, sure, noise)
