@@ -127,8 +127,8 @@ class JointGrid:
 
     def only(self, which: Sequence[int]) -> JointGrid:
         """Of some of the atoms."""
-        return self._joined(*([own[k] for k in which]
-                              for own in (self.atoms, self.grids, self.smooth)))
+        return self._joined([self.atoms[k] for k in which], [self.grids[k] for k in which],
+                            [self.smooth[k] for k in which])
 
     def points_of(self, k: int, best: Index) -> Array:
         """Coordinates (n, d) of points of an atom, counted from its first."""
@@ -177,6 +177,11 @@ class JointMixture:
     joint: JointGrid
     white: bool
     policy: JointPolicy
+
+    @property
+    def alike(self) -> float:
+        """Nats within which values are one, as EM ends before it has come to its limit."""
+        return self.policy.alike + self.policy.unsettled * self.policy.nearly * len(self.X)
 
     def only(self, rows: Index, which: Sequence[int]) -> JointMixture:
         """Of some rows, as if no other atoms were."""
@@ -230,7 +235,7 @@ class JointMixture:
         return place
 
     def metric(self, second: Array) -> tuple[Array, Array, float]:
-        """Standard deviations (q,) of noise of such a moment, its axes (q, q), nats of its prior."""
+        """Standard deviations (q,) of noise of this moment, its axes (q, q), nats of its prior."""
         if self.white:
             q = len(second)
             variance = max(float(np.trace(second)) / q, LEAST * float((self.X**2).mean()), TINY)

@@ -161,13 +161,15 @@ class JointPolicy:
     """Count of leading axes of the rows at most ..."""
     rows_per_axis: int = 8
     """... and of rows for each of them at least."""
-    most_rows: int = 2000
-    """Count of rows that the parameters are from at most."""
+    least_sample: int = 500
+    """Count of rows of which no fewer are taken for the parameters ..."""
+    rows_per_atom: int = 120
+    """... and for each atom."""
     sweeps: int = 150
     """Count of sweeps of EM at most."""
     nearly: float = 1e-3
     """Nats a row that a sweep must gain for a next one."""
-    hopeful: float = 0.05
+    hopeful: float = 0.1
     """Share of what is missing to a goal that a sweep must gain."""
     few_random: int = 4
     """Count of random seeds at most in white noise ..."""
@@ -175,12 +177,13 @@ class JointPolicy:
     """... and in noise of any covariance, ..."""
     agree: int = 4
     """... and of seeds that have come to the best end when no more are tried ..."""
-    alike: float = 3.0
-    """... within so many nats."""
-    patience: int = 10
+    alike: float = 2.0
+    """... within so many nats and the gain of so many last sweeps."""
+    unsettled: float = 4.0
+    patience: int = 20
     """Count of moves in turn, for each atom, that were no better when no more are tried ..."""
-    better: float = 0.5
-    """... by so many nats."""
+    counts: int = 3
+    """... of which those that came back count for so many."""
     least_rows: int = 3
     """Count of rows with which an atom begins anew."""
     close_per_row: float = 0.1

@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.starts._blocks import from_blocks, shells
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.families.noise import Factor, tells_factors
 from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.unmixing import unmixed_amid_noise
-from reml_sae.typing import Array
 
 
 class AmidNoiseStart:
