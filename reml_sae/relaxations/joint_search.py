@@ -100,22 +100,22 @@ def _move_on(
 ) -> bool:
     """Add the ends of moves from the best one, until many in turn were no better.
 
-    Returns whether some came back to it: these count for several others.
+    Those that come back to it say more. Returns whether some did.
     """
     policy = mixture.policy
     summit = Summit(mixture, min(ends, key=lambda end: end.value))
     failed = back = 0
-    while failed < policy.patience * summit.n_atoms and not stop():
+    while (failed < policy.patience * summit.n_atoms
+           and back < policy.confirmed * summit.n_atoms and not stop()):
         move = propose(summit, rng)
         found = Found(-np.inf) if move is None else summit.follow(move)
         if found.place is not None and found.gain > mixture.alike:
             ends.append(found.place)
             summit = Summit(mixture, found.place)
             failed = back = 0
-        elif abs(found.gain) <= mixture.alike:
-            failed, back = failed + policy.counts, back + 1
         else:
             failed += 1
+            back += abs(found.gain) <= mixture.alike
     return back + 1 >= policy.agree
 
 

@@ -4,7 +4,7 @@ The linear relaxation: a circle is a ring c + u(t) diag(s) F, an ellipse in the 
 atom is an affine flat; each row belongs to one of them. Spectral clustering (of rows near in angle,
 for atoms with a common centre, or near in distance) and k-means propose partitions of the leading
 principal scores. EM refines each by the distance to the ring itself, as planes with a common centre
-intersect there. Then the least needed atom splits the worst cluster.
+intersect there.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def _search(
     X: Array, specs: list[Spec], n_init: int, rng: np.random.Generator,
     policy: PartitionPolicy,
 ) -> list[list[_Piece]]:
-    """Refined pieces from every proposal; for K >= 2 the best two are also split and merged."""
+    """Refined pieces from every proposal."""
     rows, few = (sample_rows(X, most, rng) for most in (policy.em_rows, policy.graph_rows))
     K = len(specs)
     if K == 1:
@@ -254,8 +254,6 @@ def _search(
     proposals = [normalised_cut(few, K, angular, rng) for angular in (True, False)]
     proposals += [k_means(few, K, rng) for _ in range(max(1, n_init - 2))]
     found = [_refine(rows, _pieces(few, labels, specs)) for labels in proposals]
-    found.sort(key=lambda pieces: _assign(rows, pieces)[1])
-    found[:2] = [_split(rows, pieces, policy.graph_rows, rng) for pieces in found[:2]]
     return found if len(rows) == len(X) else [_refine(X, pieces, 3) for pieces in found]
 
 
@@ -282,32 +280,6 @@ def _pieces(X: Array, labels: Labels, specs: list[Spec]) -> list[_Piece]:
     cost = np.array([[table[j][spec].cost(*fit[spec], noise).sum() for spec in specs]
                      for j, fit in enumerate(fits)])
     return [table[j][specs[k]] for k, j in enumerate(linear_sum_assignment(cost.T)[1])]
-
-
-def _split(
-    X: Array, pieces: list[_Piece], most_rows: int, rng: np.random.Generator
-) -> list[_Piece]:
-    """Move the least needed piece to half of the worst cluster where that lowers the residual."""
-    labels, best = _assign(X, pieces)
-    atoms = np.arange(len(pieces))
-    for attempt in range(4):
-        distances = _costs(X, pieces)[1]
-        own = distances[np.arange(len(X)), labels]
-        rest = np.where(atoms == labels[:, None], np.inf, distances).min(1)
-        donor = int(np.bincount(labels, weights=rest - own).argmin())
-        worst = int(np.bincount(labels, weights=own * (labels != donor)).argmax())
-        rows = np.flatnonzero(labels == worst)[:most_rows]
-        if worst == donor or len(rows) < 10:
-            break
-        half = normalised_cut(X[rows], 2, attempt % 2 == 0, rng)
-        trial = list(pieces)
-        for k, part in ((worst, rows[half == 0]), (donor, rows[half == 1])):
-            trial[k] = _initial(X[part] if len(part) > 2 else X[rows], pieces[k].spec)
-        trial = _refine(X, trial, 20)
-        trial_labels, value = _assign(X, trial)
-        if value < 0.999 * best:
-            pieces, labels, best = trial, trial_labels, value
-    return pieces
 
 
 def _coordinates(X: Array, piece: _Piece, mine: NDArray[np.bool_], d: int) -> Array:

@@ -163,7 +163,7 @@ class JointPolicy:
     """... and of rows for each of them at least."""
     least_sample: int = 500
     """Count of rows of which no fewer are taken for the parameters ..."""
-    rows_per_atom: int = 120
+    rows_per_atom: int = 100
     """... and for each atom."""
     sweeps: int = 150
     """Count of sweeps of EM at most."""
@@ -180,10 +180,10 @@ class JointPolicy:
     alike: float = 2.0
     """... within so many nats and the gain of so many last sweeps."""
     unsettled: float = 4.0
-    patience: int = 20
+    patience: int = 25
     """Count of moves in turn, for each atom, that were no better when no more are tried ..."""
-    counts: int = 3
-    """... of which those that came back count for so many."""
+    confirmed: int = 3
+    """... or that came back."""
     least_rows: int = 3
     """Count of rows with which an atom begins anew."""
     close_per_row: float = 0.1
