@@ -1,12 +1,13 @@
-"""Curves told from noise that is longer than they are."""
+"""Codes of rows on one atom each: amid noise that is longer than the atoms, and in white noise."""
 
 import numpy as np
 import pytest
 
 from reml_sae.manifolds import Circle, Sphere
-from reml_sae.relaxations import curves_amid_noise as amid
-from reml_sae.relaxations.curves_amid_noise import AtomCodes, curves_amid_noise
-from reml_sae.relaxations.policy import CurvesPolicy
+from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture
+from reml_sae.relaxations.joint_moves import random_codes, spread_out
+from reml_sae.relaxations.joint_search import search_codes
+from reml_sae.relaxations.policy import JointPolicy
 
 
 def rows(n_circles, seed, n=150, p=8, sd=0.1):
@@ -30,7 +31,7 @@ def astray(t, other):
 def test_a_ring_below_the_noise_is_found():
     for seed in range(6):
         Z, t, _, noise = rows(1, seed)
-        found = curves_amid_noise(Z, [Circle()], [], np.random.default_rng(seed), CurvesPolicy())
+        found = search_codes(Z, [Circle()], [], False, np.random.default_rng(seed), JointPolicy())
         assert found.agreed
         assert astray(t, found.codes[0].coordinates[:, 0]) < 0.3
         left = found.noises[0] / np.trace(found.noises[0]) * np.trace(noise)
@@ -40,8 +41,8 @@ def test_a_ring_below_the_noise_is_found():
 def test_rows_of_two_rings_are_told_apart():
     for seed in range(4):
         Z, t, labels, _ = rows(2, seed)
-        found = curves_amid_noise(Z, [Circle()] * 2, [], np.random.default_rng(seed),
-                                  CurvesPolicy())
+        found = search_codes(Z, [Circle()] * 2, [], False, np.random.default_rng(seed),
+                             JointPolicy())
         assert found.agreed
         codes = found.codes[0]
         same = codes.labels == labels
@@ -52,33 +53,34 @@ def test_rows_of_two_rings_are_told_apart():
             assert astray(t[mine], codes.coordinates[mine, atom]) < 0.3
 
 
-def test_evidence_never_falls():
+@pytest.mark.parametrize("white", [True, False])
+def test_evidence_never_falls(white):
     """Every sweep of EM lowers the negative log evidence, but for what Fellner-Schall moves."""
     Z = rows(1, 0)[0]
-    joint = amid._Atoms.of([Circle(1)], CurvesPolicy())
+    joint = JointGrid.of([Circle(1)], JointPolicy())
+    mixture = JointMixture(Z, joint, white, JointPolicy())
     for seed in range(3):
-        start = joint.random_codes(amid._white(Z), np.random.default_rng(seed))
-        place = amid._begin(Z, joint, start)
+        place = mixture.begin(random_codes(joint, spread_out(Z), np.random.default_rng(seed)))
         values = []
         for _ in range(30):
-            place = amid._step(Z, joint, place)
+            place = mixture.step(place)
             values.append(place.value)
         assert np.diff(values).max() < 0.5
 
 
 def test_seeds_are_tried_and_the_best_are_kept():
     Z, t, labels, _ = rows(1, 1)
-    rng, policy = np.random.default_rng(0), CurvesPolicy(most_random=0, agree=2)
+    rng, policy = np.random.default_rng(0), JointPolicy(most_random=0, agree=2, patience=0)
     wrong = AtomCodes(labels, rng.uniform(-np.pi, np.pi, (len(Z), 1)))
     right = AtomCodes(labels, t[:, None])
-    found = curves_amid_noise(Z, [Circle()], [wrong, right], rng, policy)
+    found = search_codes(Z, [Circle()], [wrong, right], False, rng, policy)
     assert not found.agreed
     assert astray(t, found.codes[0].coordinates[:, 0]) < 0.3
-    again = curves_amid_noise(Z, [Circle()], [right, right], rng, policy)
+    again = search_codes(Z, [Circle()], [right, right], False, rng, policy)
     assert again.agreed and len(again.codes) == 1
 
 
 @pytest.mark.parametrize("Z", [np.random.default_rng(0).normal(size=(15, 4)), np.zeros((50, 4))])
 def test_too_few_or_equal_rows_give_none(Z):
-    found = curves_amid_noise(Z, [Sphere()], [], np.random.default_rng(0), CurvesPolicy())
+    found = search_codes(Z, [Sphere()], [], False, np.random.default_rng(0), JointPolicy())
     assert not found.codes and not found.agreed
