@@ -191,7 +191,12 @@ class _Fit:
             self._keep(progress)
         found, progress = self._finished(rows, progress)
         most = self.policy.most_rounds if self._size < len(self.Z) else 1
-        while progress.round + 1 < most and not self.deadline.passed:
+        while True:
+            if progress.before is not None and not found.value < progress.before.recent[-1]:
+                found, progress = self._returned(rows, progress)
+                break
+            if progress.round + 1 >= most or self.deadline.passed:
+                break
             again = self._repaired(progress)
             if again is None:
                 break
@@ -199,6 +204,13 @@ class _Fit:
             found, progress = self._finished(rows, again)
         return SweepFit(found.state, found.sums, found.codes, found.tables,
                         np.array(progress.values), progress.settled)
+
+    def _returned(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:
+        """Where the round before ended, which this one has not bettered."""
+        assert progress.before is not None
+        found = rows.at(progress.before.state)
+        self.watch("sweep", found.state, found.value)
+        return found, replace(progress.before, values=(*progress.values, found.value))
 
     def _keep(self, progress: Progress) -> None:
         # what time has cut short is not where another fit would be
@@ -231,9 +243,10 @@ class _Fit:
         """What the next round's sample makes of the state; None where it knows no better."""
         number = progress.round + 1
         sample = self._sample(number)
-        before = sample.at(progress.state)
+        # where its sweeps end: what they gain there is no more than that decoders follow few rows
+        before = self._swept(sample, progress.state, self.policy.most_ranked)
         found = self._mended(sample, before, number)
-        return None if found is before else Progress(number, found.state, progress.values)
+        return None if found is before else progress.after(number, found.state)
 
     def _swept(self, rows: _Rows, state: SweepState, most: int) -> Ended:
         """Rows of a sample at the state that sweeps end with."""
