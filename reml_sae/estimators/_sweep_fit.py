@@ -28,20 +28,24 @@ from reml_sae.estimators._swept import (
 from reml_sae.estimators._units import Units
 from reml_sae.families import get_family
 from reml_sae.io import RowSource
+from reml_sae.linalg import MeetsBlock
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.defaults import default_terms
-from reml_sae.models.sae.labelled import OwnSpans
+from reml_sae.models.sae.labelled import LabelledRows, OwnSpans
 from reml_sae.models.sae.priors import without_null_priors
 from reml_sae.models.sae.single.summed import RowSums, SummedPoint
 from reml_sae.rows import SerialRows, ThreadRows, row_slices
 from reml_sae.sweeps import (
     RowCodes,
+    SpanMoments,
     SweepCheckpoint,
     SweepFit,
     SweepPolicy,
     SweepState,
+    SweepSums,
     fit_sweeps,
     get_backend,
+    over_flat,
     sweep,
 )
 from reml_sae.sweeps.standard import READ_ELEMENTS, StandardRows, on_device
@@ -109,10 +113,10 @@ def fit_by_sweeps(
     deadline = settings.deadline.status if settings.deadline.passed else None
     message = (SETTLED.format(tol=policy.tol) if fit.settled
                else SPENT if deadline is None else deadline.value)
-    codes, tables = sweep(rows, fit.state, backend, n_candidates=policy.n_encoded,
-                          fineness=policy.fineness, row_map=row_map)[1:]
-    return _harvested(source, atoms, units, fit, codes, tables, policy, message, trace.kept,
-                      feature_names, device)
+    last = sweep(rows, fit.state, backend, n_candidates=policy.n_encoded,
+                 fineness=policy.fineness, row_map=row_map)
+    return _harvested(source, atoms, units, fit, last, policy, message, trace.kept, feature_names,
+                      device)
 
 
 class _Trace:
@@ -140,16 +144,19 @@ class _Trace:
 
 def _harvested(
     source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit,
-    codes: RowCodes, tables: SweepTables, policy: SweepPolicy, message: str, trace: REMLTrace,
-    feature_names: tuple[str, ...] | None, device: str,
+    last: tuple[SweepSums, RowCodes, SweepTables], policy: SweepPolicy, message: str,
+    trace: REMLTrace, feature_names: tuple[str, ...] | None, device: str,
 ) -> SweptSAE:
     """What the user reads, and what encoding needs, of the state that sweeps ended with."""
     K, p = len(atoms), len(units.mean)
+    whole, codes, tables = last
     beta = np.concatenate([*(fit.state.decoder(k) for k in range(K)), np.zeros((1, p))])
     structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
     rho = rho_of(structure, fit.state)
     model = model_of(structure, beta, rho)
-    found, sums = _pass(source, OwnSpans.of(model, beta, rho), units, codes, tables, policy)
+    found, sums, moments = _pass(source, OwnSpans.of(model, beta, rho), units, codes, tables,
+                                 policy)
+    rises = over_flat(fit.state, whole, codes, moments)
     point = SummedPoint(model, beta, rho, sums)
     counts = found.codes.counts(model.assignment)
     fitted_atoms = []
@@ -157,7 +164,8 @@ def _harvested(
         edf, covariance = point.decoder_posterior(k)
         fitted_atoms.append(Atom(
             atom, np.ascontiguousarray(units.scale * beta[model.layout.basis_slices[k]]), edf,
-            float(found.evidence[k]), a_row(float(found.evidence[k]), counts[k]), np.nan,
+            float(found.evidence[k]), a_row(float(found.evidence[k]), counts[k]),
+            None if atom.is_flat else float(rises[k]),
             float(found.amplitudes[k]) / found.n_rows,
             np.ascontiguousarray(units.scale**2 * covariance)))
     edf = sums.edf + sum(atom.edf for atom in fitted_atoms)
@@ -181,8 +189,8 @@ def _harvested(
 def _pass(
     source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, tables: SweepTables,
     policy: SweepPolicy,
-) -> tuple[SweptRows, RowSums]:
-    """Codes of all rows, and what they have of V."""
+) -> tuple[SweptRows, RowSums, list[SpanMoments]]:
+    """Codes of all rows, what they have of V, and their moments by kind."""
     (N, p), K = source.shape, len(spans.structure.atoms)
     phi = spans.structure.scale_floor(spans.rho)
 
@@ -190,7 +198,7 @@ def _pass(
         data = units.standardised(source.chunk(part.start, part.stop).read())
         return spans.project(data, codes.labels[part])
 
-    kept, total = list[SparseCodes](), None
+    kept, total, moments = list[SparseCodes](), None, list[SpanMoments]()
     evidence, amplitudes, distances = np.zeros(K), np.zeros(K), []
     for block in row_slices(N, 1, BLOCK_ROWS):
         slices = [slice(block.start + part.start, block.start + part.stop)
@@ -202,6 +210,8 @@ def _pass(
         left = np.empty(len(own.labels))
         sums = RowSums.of_kinds([part.sums() for part in parts])
         total = sums if total is None else total + sums
+        shapes = [_moments(part) for part in parts]
+        moments = [a + b for a, b in zip(moments, shapes, strict=True)] if moments else shapes
         for part in parts:
             rows = part.kind.rows
             centre = 0.5 * part.from_centres() / phi + p * (
@@ -214,4 +224,13 @@ def _pass(
     distance = np.concatenate(distances)
     found = SweptRows(SparseCodes.joined(kept), evidence, amplitudes, distance,
                       phi * float(distance.sum()) / (N * p))
-    return found, total
+    return found, total, moments
+
+
+def _moments(part: LabelledRows) -> SpanMoments:
+    """Of rows within the spans of their atoms, and beside them."""
+    Z, incidence = part.batch.structure.Z, part.kind.incidence
+    assert isinstance(incidence, MeetsBlock)
+    squares = incidence.sums(Z, Z)
+    return SpanMoments(incidence.counts, incidence.sums(np.ones((len(Z), 1)), Z[:, :-1])[:, 0],
+                       squares[:, :-1, :-1], squares[:, -1, -1])

@@ -1,0 +1,90 @@
+"""What the curves of a fit by sweeps are worth over flats in their places.
+
+A flat of d dimensions is a cloud z ~ N(c, W^T W + phi I), W (d, p), of the rows of an atom, with
+the noise phi of the fit and the prior N(0, I) of decoders; it has no amplitudes. Its axes are the
+principal ones within the span of the atom's decoder, where sums over rows say all of it. Curve and
+flat are both priced as the objective of the sweeps prices a decoder (`update`). Of a flat whose
+axes have the variances l_j > phi, and that leaves w of a row, coordinates have the mean square one,
+and it costs
+
+    n [ p log(2 pi phi) + sum_j (log(l_j / phi) + 1) + w / phi ] / 2
+        + (|c|^2 + sum_j (l_j - phi)) / 2 + p (d + 1) log(1 + n / phi) / 2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reml_sae.sweeps.rows import RowCodes, SweepSums
+from reml_sae.sweeps.state import SweepState
+from reml_sae.sweeps.update import decoder_costs
+from reml_sae.typing import Array, Index
+
+LEAST_ROWS = 8
+"""Rows that have a shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpanMoments:
+    """Moments of rows (r numbers in the span of their atom's decoder, and what lies beside it).
+
+    Attributes
+    ----------
+    counts : (k,) rows of every atom
+    sums : (k, r) array
+    squares : (k, r, r) array
+    beside : (k,) squared lengths beside the spans
+    """
+
+    counts: Index
+    sums: Array
+    squares: Array
+    beside: Array
+
+    def __add__(self, other: SpanMoments) -> SpanMoments:
+        """Of both groups of rows."""
+        return SpanMoments(self.counts + other.counts, self.sums + other.sums,
+                           self.squares + other.squares, self.beside + other.beside)
+
+    def flats(self, phi: float, p: int, most: int) -> Array:
+        """Nats (k,) of the best flat of one to so many dimensions, for every atom with rows."""
+        n = np.maximum(self.counts, 1).astype(float)
+        centre = self.sums / n[:, None]
+        covariance = self.squares / n[:, None, None] - centre[:, :, None] * centre[:, None]
+        variances = np.maximum(np.linalg.eigvalsh(covariance)[:, ::-1], 0.0)
+        whole = variances.sum(axis=1) + self.beside / n
+        best = np.full(len(n), np.inf)
+        for d in range(1, min(most, variances.shape[1]) + 1):
+            own = np.maximum(variances[:, :d], phi)
+            rest = whole - variances[:, :d].sum(axis=1)
+            fit = (p * np.log(2.0 * np.pi * phi) + np.log(own / phi).sum(axis=1) + rest / phi
+                   + (variances[:, :d] / own).sum(axis=1))
+            price = (centre**2).sum(axis=1) + (own - phi).sum(axis=1) + p * (d + 1) * np.log1p(
+                n / phi)
+            best = np.minimum(best, 0.5 * (n * fit + price))
+        return best
+
+
+def over_flat(
+    state: SweepState, sums: SweepSums, codes: RowCodes, moments: list[SpanMoments]
+) -> Array:
+    """Nats a row (K,) by which flats are above the curves; nan of atoms whose rows have no shape.
+
+    Parameters
+    ----------
+    state, sums, codes
+        Of one sweep.
+    moments : list of SpanMoments
+        Of the rows of every kind at these codes.
+    """
+    values = np.bincount(codes.labels, codes.values, state.n_atoms)
+    out = np.full(state.n_atoms, np.nan)
+    for number, (kind, own) in enumerate(zip(state.kinds, moments, strict=True)):
+        p = state.decoders[number].shape[2]
+        flats = own.flats(state.dispersion, p, kind.manifold.linear_dim)
+        curves = values[kind.atoms] + decoder_costs(state, sums, number)
+        known = own.counts >= LEAST_ROWS
+        out[kind.atoms[known]] = (flats - curves)[known] / own.counts[known]
+    return out
