@@ -24,7 +24,7 @@ def clouds(seed, n=1000, p=12, K=4):
 
 
 def test_circles_are_above_flats_and_clouds_are_not():
-    """A circle whose amplitudes vary as the radius of a cloud does is nearly as good as the flat."""
+    """A circle whose amplitudes vary as the radius of a cloud does is nearly as good."""
     for seed, harmonics in enumerate((1, 1, 3)):
         circles = planted_circles(1000, 12, 4, n_active=1, noise_sd=0.2, random_state=seed).Z
         assert (rises(circles, harmonics) > 0.4).all()
