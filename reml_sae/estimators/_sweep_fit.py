@@ -49,7 +49,6 @@ from reml_sae.sweeps import (
     sweep,
 )
 from reml_sae.sweeps.standard import READ_ELEMENTS, StandardRows, on_device
-from reml_sae.sweeps.tables import SweepTables
 from reml_sae.typing import Array
 
 FILE = "000000.safetensors"
@@ -144,18 +143,17 @@ class _Trace:
 
 def _harvested(
     source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit,
-    last: tuple[SweepSums, RowCodes, SweepTables], policy: SweepPolicy, message: str,
+    last: tuple[SweepSums, RowCodes], policy: SweepPolicy, message: str,
     trace: REMLTrace, feature_names: tuple[str, ...] | None, device: str,
 ) -> SweptSAE:
     """What the user reads, and what encoding needs, of the state that sweeps ended with."""
     K, p = len(atoms), len(units.mean)
-    whole, codes, tables = last
+    whole, codes = last
     beta = np.concatenate([*(fit.state.decoder(k) for k in range(K)), np.zeros((1, p))])
     structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
     rho = rho_of(structure, fit.state)
     model = model_of(structure, beta, rho)
-    found, sums, moments = _pass(source, OwnSpans.of(model, beta, rho), units, codes, tables,
-                                 policy)
+    found, sums, moments = _pass(source, OwnSpans.of(model, beta, rho), units, codes, policy)
     rises = over_flat(fit.state, whole, codes, moments)
     point = SummedPoint(model, beta, rho, sums)
     counts = found.codes.counts(model.assignment)
@@ -187,8 +185,7 @@ def _harvested(
 
 
 def _pass(
-    source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, tables: SweepTables,
-    policy: SweepPolicy,
+    source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, policy: SweepPolicy
 ) -> tuple[SweptRows, RowSums, list[SpanMoments]]:
     """Codes of all rows, what they have of V, and their moments by kind."""
     (N, p), K = source.shape, len(spans.structure.atoms)
@@ -205,7 +202,7 @@ def _pass(
                   for part in row_slices(block.stop - block.start, p, READ_ELEMENTS)]
         projected = np.concatenate([*ThreadRows().map(project, slices)])
         own = RowCodes(*(getattr(codes, item.name)[block] for item in fields(codes)))
-        parts = at_modes(spans, projected, own, tables, policy, ThreadRows())
+        parts = at_modes(spans, projected, own, policy, ThreadRows())
         kept.append(codes_at(parts, own.labels, spans.structure.atoms))
         left = np.empty(len(own.labels))
         sums = RowSums.of_kinds([part.sums() for part in parts])

@@ -3,7 +3,7 @@
 from reml_sae.sweeps.backend import Backend, get_backend
 from reml_sae.sweeps.checkpoint import SweepCheckpoint
 from reml_sae.sweeps.flats import SpanMoments, over_flat
-from reml_sae.sweeps.loop import SweepFit, fit_sweeps
+from reml_sae.sweeps.loop import SweepFit, fit_sweeps, is_swept
 from reml_sae.sweeps.nodes import Fineness
 from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.rows import RowCodes, SweepSums, sweep
@@ -12,6 +12,6 @@ from reml_sae.sweeps.state import SweepKind, SweepState
 
 __all__ = [
     "Backend", "Fineness", "RowCodes", "SpanMoments", "StandardRows", "SweepCheckpoint", "SweepFit",
-    "SweepKind", "SweepPolicy", "SweepState", "SweepSums", "fit_sweeps", "get_backend", "over_flat",
-    "sweep",
+    "SweepKind", "SweepPolicy", "SweepState", "SweepSums", "fit_sweeps", "get_backend", "is_swept",
+    "over_flat", "sweep",
 ]

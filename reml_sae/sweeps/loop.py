@@ -29,7 +29,6 @@ from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.repair import NEAR, PLANS, Repair, begun
 from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
 from reml_sae.sweeps.state import SweepState
-from reml_sae.sweeps.tables import SweepTables
 from reml_sae.sweeps.update import objective, updated
 from reml_sae.typing import Array, Index
 
@@ -49,8 +48,6 @@ class SweepFit:
     sums : SweepSums
         At the state.
     codes : RowCodes
-    tables : SweepTables
-        The nodes that the codes number.
     trace : (T,) objective of every sweep of all rows, in nats
     settled : bool
         Whether sweeps ended because they gained little.
@@ -59,15 +56,18 @@ class SweepFit:
     state: SweepState
     sums: SweepSums
     codes: RowCodes
-    tables: SweepTables
     trace: Array
     settled: bool
 
     def coordinates(self, k: int) -> Array:
-        """Coordinates (n, d) of the rows of atom k, in their order, at the nodes."""
-        nodes = self.codes.nodes[self.codes.labels == k]
-        kind = next(kind for kind in self.tables.kinds if k in kind.atoms)
-        return np.asarray(kind.fine.points[nodes], float)
+        """Coordinates (n, d) of the rows of atom k, in their order."""
+        kind = next(kind for kind in self.state.kinds if k in kind.atoms)
+        return self.codes.points[self.codes.labels == k, :kind.manifold.latent_dim]
+
+
+def is_swept(atom: Manifold) -> bool:
+    """Whether sweeps find such atoms: rings, and flats with coordinates."""
+    return atom.relaxation == "ring" or (atom.is_flat and atom.latent_dim > 0)
 
 
 def fit_sweeps(
@@ -97,12 +97,12 @@ def fit_sweeps(
     Raises
     ------
     InputError
-        Where an atom is no ring: seeds do not find others reliably.
+        Where an atom is neither a ring nor a flat: seeds do not find others reliably.
     """
     for atom in dict.fromkeys(atoms):
-        if atom.relaxation != "ring":
-            raise InputError(f"sweeps find rings alone, such as circles, got {atom!r}; fit other "
-                             "atoms by the search, solver='search'")
+        if not is_swept(atom):
+            raise InputError(f"sweeps find rings and flats alone, such as circles and planes, got "
+                             f"{atom!r}; fit other atoms by the search, solver='search'")
     policy, checkpoint = policy or SweepPolicy(), checkpoint or SweepCheckpoint(None)
     fit = _Fit(Z, tuple(atoms), backend, seed, policy, checkpoint, deadline or Deadline(), watch,
                SerialRows() if row_map is None else row_map)
@@ -120,14 +120,12 @@ class Ended:
     state : SweepState
     sums : SweepSums
     codes : RowCodes
-    tables : SweepTables
     """
 
     value: float
     state: SweepState
     sums: SweepSums
     codes: RowCodes
-    tables: SweepTables
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +146,11 @@ class _Rows:
         self, state: SweepState, candidates: Index | None = None, reroute: bool = False
     ) -> Ended:
         """One sweep."""
-        sums, codes, tables = sweep(
+        sums, codes = sweep(
             self.Z, state, self.backend, longest=self.longest, fineness=self.policy.fineness,
             n_candidates=self.policy.n_candidates, candidates=candidates, reroute=reroute,
             row_map=self.row_map)
-        return Ended(objective(state, sums), state, sums, codes, tables)
+        return Ended(objective(state, sums), state, sums, codes)
 
     def settled(self, values: Sequence[float]) -> bool:
         """Whether the gains to come are small."""
@@ -202,8 +200,8 @@ class _Fit:
                 break
             self._keep(again)
             found, progress = self._finished(rows, again)
-        return SweepFit(found.state, found.sums, found.codes, found.tables,
-                        np.array(progress.values), progress.settled)
+        return SweepFit(found.state, found.sums, found.codes, np.array(progress.values),
+                        progress.settled)
 
     def _returned(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:
         """Where the round before ended, which this one has not bettered."""
