@@ -8,14 +8,16 @@ address and numbers, each in the range of its atom; of all splits of the bits wi
 best is shown (`discovery_codes.py`). Every row has one atom, except under a TopK dictionary:
 
 - circles: `SAEManifold` by sweeps, an angle, or an angle and an amplitude
+- auto: the same with topology="auto", of which atoms may be lines and planes
 - flats: k-subspaces about centres of their own, so many scores; of none it is k-means
 - topk: so many directions of a dictionary, refitted jointly: orthogonal matching pursuit, and a
   dictionary by least squares given the codes
 - axes: principal axes of all rows, no address
 
-"over flat" are the nats a row by which a circle is above the best flat of one or two dimensions in
-its place (`Atom.over_flat`), as quantiles over atoms, and the mean over rows; "curved" is the share
-of atoms where it is above zero.
+Sweeps over all rows, of ours after every sample, end after 15 at most. "over flat" are the nats a
+row by which a circle is above the best flat of one or two dimensions in its place
+(`Atom.over_flat`), as quantiles over atoms, and the mean over rows; "curved" is the share of atoms
+where it is above zero.
 """
 
 import argparse
@@ -23,7 +25,6 @@ import os
 import platform
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,8 @@ from scipy.linalg import eigh
 import reml_sae as rs
 
 BUDGETS = (12, 16, 24, 32, 48)
-SWEEPS = 25
-"""Of circles over all rows at most, after every sample, and of the others."""
+SWEEPS = 15
+"""Over all rows at most; of ours after every sample."""
 
 
 def rows_of(options):
@@ -57,39 +58,46 @@ def rows_of(options):
     return train - mean, test - mean, f"{documents.max() + 1} docstrings, {seconds:.0f} CPU s"
 
 
-def circles(train, test, K):
-    """Angles, then angles and amplitudes; the model is the second thing that is yielded."""
+def ours(train, test, K, topology):
+    """Points, then points and amplitudes, of a fit by sweeps; and the fit."""
     begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = rs.SAEManifold(
-            n_atoms=K, topology=rs.manifolds.Circle(1), assignment="topk", solver="sweeps",
-            max_outer=SWEEPS, random_state=0).fit(train)
+        model = rs.SAEManifold(n_atoms=K, topology=topology, assignment="topk", solver="sweeps",
+                               max_outer=SWEEPS, random_state=0).fit(train)
     fitted = time.process_time()
     codes = model.encode(test)
     encoded = time.process_time()
+    shapes = [atom.topology for atom in model.atoms_]
+    dims = np.array([shape.latent_dim for shape in shapes])
 
     def stored(source):
-        return source.labels[:, None], np.stack(
-            [source.points[:, 0], np.log(source.amplitudes)], axis=1)[:, None]
+        points = np.where(np.arange(dims.max()) < dims[source.labels, None], source.points, np.nan)
+        return source.labels[:, None], np.column_stack([points, np.log(source.amplitudes)])[:, None]
 
     index, values = stored(model.codes_)
     low, high = ranges(index, values, K)
-    low[:, 0], high[:, 0] = -np.pi, np.pi
+    rings = [k for k, shape in enumerate(shapes) if shape.name == "circle"]
+    low[rings, 0], high[rings, 0] = -np.pi, np.pi
     counts = np.maximum(np.bincount(index[:, 0], minlength=K), 1)
-    typical = np.bincount(index[:, 0], values[:, 0, 1], K) / counts
+    typical = np.bincount(index[:, 0], values[:, 0, -1], K) / counts
 
     def decode(index, values):
-        logs = values[:, 0, 1] if values.shape[2] > 1 else typical[index[:, 0]]
-        return model.reconstruct(replace(codes, points=values[:, 0, :1], amplitudes=np.exp(logs)))
+        whole = values.shape[2] > dims.max()
+        logs = values[:, 0, -1] if whole else typical[index[:, 0]]
+        return model.reconstruct(type(codes)(
+            codes.labels, np.exp(logs), np.nan_to_num(values[:, 0, :dims.max()]), codes.objective,
+            codes.converged, codes.weights, codes.topologies))
 
     index, values = stored(codes)
     times = fitted - begun, encoded - fitted
-    note = f"{len(model.trace_)} sweeps" + ("" if model.converged_ else ", not converged")
+    name = "auto" if topology == "auto" else "circles"
+    note = (f"{len(model.trace_)} sweeps" + ("" if model.converged_ else ", not converged")
+            + f", {len(rings)} circles")
     return model, [
-        Coded(f"circles {K}, angle", K, index, values[..., :1], low[:, :1], high[:, :1], decode,
+        Coded(f"{name} {K}, points", K, index, values[..., :-1], low[:, :-1], high[:, :-1], decode,
               *times, note=note),
-        Coded(f"circles {K}, angle and amplitude", K, index, values, low, high, decode, *times,
+        Coded(f"{name} {K}, and amplitudes", K, index, values, low, high, decode, *times,
               amplitude=True, note=note)]
 
 
@@ -170,7 +178,7 @@ def topk(train, test, K, s):
     begun, rng = time.process_time(), np.random.default_rng(0)
     D = train[rng.choice(len(train), K, replace=False)].astype(float)
     D /= np.linalg.norm(D, axis=1, keepdims=True)
-    for _ in range(SWEEPS // 2):
+    for _ in range(SWEEPS):
         codes = np.zeros((len(train), K), np.float32)
         index, values = pursued(train, D.astype(np.float32), s)
         np.put_along_axis(codes, index, values.astype(np.float32), axis=1)
@@ -224,16 +232,23 @@ def main():
             show(flats(train, test, K, q), test)
         for s in (1, 2, 4):
             show(topk(train, test, K, s), test)
-        model, every = circles(train, test, K)
-        for coded in every:
-            show(coded, test)
-        over = np.array([atom.over_flat for atom in model.atoms_])
-        counts = np.bincount(model.codes_.labels, minlength=K)
-        known = np.isfinite(over)
-        print(f"circles {K} over flat: quantiles 0 .1 .5 .9 1: "
-              + " ".join(f"{x:.2f}" for x in np.quantile(over[known], [0.0, 0.1, 0.5, 0.9, 1.0]))
-              + f"; mean over rows {np.average(over[known], weights=counts[known]):.2f}; curved "
-              f"{np.mean(over[known] > 0.0):.2f} of {known.sum()} atoms", flush=True)
+        for topology in (rs.manifolds.Circle(1), "auto"):
+            model, every = ours(train, test, K, topology)
+            for coded in every:
+                show(coded, test)
+            if topology != "auto":
+                show_rises(model, K)
+
+
+def show_rises(model, K):
+    """What circles are worth over flats."""
+    over = np.array([atom.over_flat for atom in model.atoms_])
+    counts = np.bincount(model.codes_.labels, minlength=K)
+    known = np.isfinite(over)
+    print(f"circles {K} over flat: quantiles 0 .1 .5 .9 1: "
+          + " ".join(f"{x:.2f}" for x in np.quantile(over[known], [0.0, 0.1, 0.5, 0.9, 1.0]))
+          + f"; mean over rows {np.average(over[known], weights=counts[known]):.2f}; curved "
+          f"{np.mean(over[known] > 0.0):.2f} of {known.sum()} atoms", flush=True)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def takes_sweeps(
 
 def _objection(model: Any, structure: Structure, assignment: Assignment) -> str:
     """Why sweeps do not fit such a model; empty where they do."""
-    if structure.n_atoms is None or structure.topology is None:
-        return "needs numbers and shapes of atoms that are given; name them, or solver='search'"
+    if structure.n_atoms is None:
+        return "needs a number of atoms that is given; name it, or solver='search'"
     if assignment.name != "topk" or model.n_active != 1:
         return ("is for rows that use one atom each; set assignment='topk' and n_active=1, or "
                 "solver='search'")

@@ -28,10 +28,10 @@ from reml_sae.estimators._swept import (
 from reml_sae.estimators._units import Units
 from reml_sae.families import get_family
 from reml_sae.io import RowSource
-from reml_sae.linalg import MeetsBlock
 from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.defaults import default_terms
-from reml_sae.models.sae.labelled import LabelledRows, OwnSpans
+from reml_sae.models.sae.labelled import OwnSpans
 from reml_sae.models.sae.priors import without_null_priors
 from reml_sae.models.sae.single.summed import RowSums, SummedPoint
 from reml_sae.rows import SerialRows, ThreadRows, row_slices
@@ -47,12 +47,13 @@ from reml_sae.sweeps import (
     get_backend,
     over_flat,
     sweep,
+    with_flats,
 )
 from reml_sae.sweeps.standard import READ_ELEMENTS, StandardRows, on_device
 from reml_sae.typing import Array
 
-FILE = "000000.safetensors"
-"""The file of a checkpoint that sweeps keep, named as those of a search are."""
+MOST_TURNS = 4
+"""Count of times at most that flats take the place of curves."""
 BLOCK_ROWS = 1 << 20
 """Rows whose codes are found together, in some hundred bytes each."""
 SETTLED = "the sweeps to come would gain less than {tol:g} nats a row"
@@ -75,6 +76,8 @@ class SweepSettings:
     deadline : Deadline
     checkpoint : Path or None
         Folder.
+    shapes_open : bool
+        Whether flats may take the place of curves.
     """
 
     device: str
@@ -83,6 +86,7 @@ class SweepSettings:
     callbacks: Sequence[Callable[[TraceRow], object]]
     deadline: Deadline
     checkpoint: Path | None
+    shapes_open: bool = False
 
 
 def fit_by_sweeps(
@@ -104,11 +108,21 @@ def fit_by_sweeps(
     trace = _Trace(len(rows) * len(units.mean) * float(np.log(units.scale)), settings.callbacks)
     policy = SweepPolicy(most_sweeps=settings.max_outer)
     seed = int(np.random.default_rng().integers(2**32)) if settings.seed is None else settings.seed
-    fit = fit_sweeps(
-        rows, atoms, backend, seed, policy,
-        row_map=row_map, deadline=settings.deadline,
-        checkpoint=SweepCheckpoint(settings.checkpoint and settings.checkpoint / FILE),
-        watch=trace)
+
+    def swept(atoms: Sequence[Manifold], turn: int, start: SweepState | None) -> SweepFit:
+        checkpoint = SweepCheckpoint(
+            settings.checkpoint and settings.checkpoint / f"{turn:06d}.safetensors")
+        return fit_sweeps(rows, atoms, backend, seed, policy, row_map=row_map, start=start,
+                          checkpoint=checkpoint, deadline=settings.deadline, watch=trace)
+
+    fit = swept(atoms, 0, None)
+    for turn in range(1, MOST_TURNS + 1):
+        shaped = (_shaped(source, atoms, units, fit)
+                  if settings.shapes_open and not settings.deadline.passed else None)
+        other = None if shaped is None else swept(shaped[0], turn, shaped[1])
+        if shaped is None or other is None or not other.trace[-1] < fit.trace[-1]:
+            break
+        atoms, fit = shaped[0], other
     deadline = settings.deadline.status if settings.deadline.passed else None
     message = (SETTLED.format(tol=policy.tol) if fit.settled
                else SPENT if deadline is None else deadline.value)
@@ -147,12 +161,8 @@ def _harvested(
     trace: REMLTrace, feature_names: tuple[str, ...] | None, device: str,
 ) -> SweptSAE:
     """What the user reads, and what encoding needs, of the state that sweeps ended with."""
-    K, p = len(atoms), len(units.mean)
-    whole, codes = last
-    beta = np.concatenate([*(fit.state.decoder(k) for k in range(K)), np.zeros((1, p))])
-    structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
-    rho = rho_of(structure, fit.state)
-    model = model_of(structure, beta, rho)
+    (K, p), (whole, codes) = (len(atoms), len(units.mean)), last
+    model, beta, rho = _model_at(fit.state, atoms, units)
     found, sums, moments = _pass(source, OwnSpans.of(model, beta, rho), units, codes, policy)
     rises = over_flat(fit.state, whole, codes, moments)
     point = SummedPoint(model, beta, rho, sums)
@@ -184,6 +194,40 @@ def _harvested(
         search=SearchRecord(), feature_names=feature_names, sweeps=policy, device=device)
 
 
+def _model_at(
+    state: SweepState, atoms: Sequence[Manifold], units: Units
+) -> tuple[SAEManifoldModel, Array, Array]:
+    """The arrow model without rows at a state, its decoders and outer parameters."""
+    K, p = len(atoms), len(units.mean)
+    beta = np.concatenate([*(state.decoder(k) for k in range(K)), np.zeros((1, p))])
+    structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
+    rho = rho_of(structure, state)
+    return model_of(structure, beta, rho), beta, rho
+
+
+def _shaped(
+    source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit
+) -> tuple[list[Manifold], SweepState] | None:
+    """Atoms and state with flats in the place of curves that are not above them."""
+    spans, (N, p) = OwnSpans.of(*_model_at(fit.state, atoms, units)), source.shape
+    labels = fit.codes.labels
+
+    def of_rows(part: slice) -> list[SpanMoments]:
+        data = units.standardised(source.chunk(part.start, part.stop).read())
+        projected = spans.project(data, labels[part])
+        return [SpanMoments(*each) for each in spans.moments(projected, labels[part])]
+
+    moments = list[SpanMoments]()
+    for own in ThreadRows().map(of_rows, row_slices(N, p, READ_ELEMENTS)):
+        moments = _added(moments, own)
+    rises = over_flat(fit.state, fit.sums, fit.codes, moments)
+    return with_flats(fit.state, rises, moments, spans.frames)
+
+
+def _added(total: list[SpanMoments], own: list[SpanMoments]) -> list[SpanMoments]:
+    return [a + b for a, b in zip(total, own, strict=True)] if total else own
+
+
 def _pass(
     source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, policy: SweepPolicy
 ) -> tuple[SweptRows, RowSums, list[SpanMoments]]:
@@ -207,8 +251,8 @@ def _pass(
         left = np.empty(len(own.labels))
         sums = RowSums.of_kinds([part.sums() for part in parts])
         total = sums if total is None else total + sums
-        shapes = [_moments(part) for part in parts]
-        moments = [a + b for a, b in zip(moments, shapes, strict=True)] if moments else shapes
+        moments = _added(moments, [SpanMoments(*each) for each in spans.moments(
+            projected, own.labels)])
         for part in parts:
             rows = part.kind.rows
             centre = 0.5 * part.from_centres() / phi + p * (
@@ -223,11 +267,3 @@ def _pass(
                       phi * float(distance.sum()) / (N * p))
     return found, total, moments
 
-
-def _moments(part: LabelledRows) -> SpanMoments:
-    """Of rows within the spans of their atoms, and beside them."""
-    Z, incidence = part.batch.structure.Z, part.kind.incidence
-    assert isinstance(incidence, MeetsBlock)
-    squares = incidence.sums(Z, Z)
-    return SpanMoments(incidence.counts, incidence.sums(np.ones((len(Z), 1)), Z[:, :-1])[:, 0],
-                       squares[:, :-1, :-1], squares[:, -1, -1])

@@ -13,12 +13,14 @@ and it costs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.sweeps.rows import RowCodes, SweepSums
-from reml_sae.sweeps.state import SweepState
+from reml_sae.sweeps.state import SweepState, kinds_of_atoms
 from reml_sae.sweeps.update import decoder_costs
 from reml_sae.typing import Array, Index
 
@@ -48,14 +50,18 @@ class SpanMoments:
         return SpanMoments(self.counts + other.counts, self.sums + other.sums,
                            self.squares + other.squares, self.beside + other.beside)
 
-    def flats(self, phi: float, p: int, most: int) -> Array:
-        """Nats (k,) of the best flat of one to so many dimensions, for every atom with rows."""
+    def _principal(self) -> tuple[Array, Array, Array]:
+        """Centres (k, r), variances (k, r) along principal axes, the largest first, and axes."""
         n = np.maximum(self.counts, 1).astype(float)
         centre = self.sums / n[:, None]
         covariance = self.squares / n[:, None, None] - centre[:, :, None] * centre[:, None]
-        variances = np.maximum(np.linalg.eigvalsh(covariance)[:, ::-1], 0.0)
-        whole = variances.sum(axis=1) + self.beside / n
-        best = np.full(len(n), np.inf)
+        values, vectors = np.linalg.eigh(covariance)
+        return centre, np.maximum(values[:, ::-1], 0.0), vectors[:, :, ::-1]
+
+    def flats(self, phi: float, p: int, most: int) -> tuple[Array, Index]:
+        """Nats (k,) of the best flat of one to so many dimensions for every atom, and these."""
+        n, (centre, variances, _) = np.maximum(self.counts, 1).astype(float), self._principal()
+        whole, nats = variances.sum(axis=1) + self.beside / n, []
         for d in range(1, min(most, variances.shape[1]) + 1):
             own = np.maximum(variances[:, :d], phi)
             rest = whole - variances[:, :d].sum(axis=1)
@@ -63,8 +69,14 @@ class SpanMoments:
                    + (variances[:, :d] / own).sum(axis=1))
             price = (centre**2).sum(axis=1) + (own - phi).sum(axis=1) + p * (d + 1) * np.log1p(
                 n / phi)
-            best = np.minimum(best, 0.5 * (n * fit + price))
-        return best
+            nats.append(0.5 * (n * fit + price))
+        return np.min(nats, axis=0), 1 + np.argmin(nats, axis=0)
+
+    def decoder(self, k: int, d: int, phi: float, frame: Array) -> Array:
+        """Decoder (d + 1, p) of the flat in the place of the k-th, in its span (p, r)."""
+        centre, variances, axes = self._principal()
+        lengths = np.sqrt(np.maximum(variances[k, :d] - phi, 0.0))
+        return np.concatenate([centre[k][None], lengths[:, None] * axes[k, :, :d].T]) @ frame.T
 
 
 def over_flat(
@@ -83,8 +95,51 @@ def over_flat(
     out = np.full(state.n_atoms, np.nan)
     for number, (kind, own) in enumerate(zip(state.kinds, moments, strict=True)):
         p = state.decoders[number].shape[2]
-        flats = own.flats(state.dispersion, p, kind.manifold.linear_dim)
+        flats, _ = own.flats(state.dispersion, p, kind.manifold.linear_dim)
         curves = values[kind.atoms] + decoder_costs(state, sums, number)
         known = own.counts >= LEAST_ROWS
         out[kind.atoms[known]] = (flats - curves)[known] / own.counts[known]
     return out
+
+
+def with_flats(
+    state: SweepState, rises: Array, moments: list[SpanMoments], frames: Sequence[Array]
+) -> tuple[list[Manifold], SweepState] | None:
+    """Atoms and state with the best flat in the place of every curve that is not above it.
+
+    Parameters
+    ----------
+    state : SweepState
+    rises : (K,) array
+        `over_flat`.
+    moments : list of SpanMoments
+    frames : sequence of (k, p, r) arrays
+        Orthonormal bases of the spans of the decoders of every kind.
+
+    Returns
+    -------
+    None where there is no such curve.
+    """
+    atoms: list[Manifold | None] = [None] * state.n_atoms
+    decoders: list[Array] = [np.zeros(0)] * state.n_atoms
+    strengths = np.ones(state.n_atoms)
+    changed = False
+    for number, (kind, own) in enumerate(zip(state.kinds, moments, strict=True)):
+        p = state.decoders[number].shape[2]
+        _, dims = own.flats(state.dispersion, p, kind.manifold.linear_dim)
+        for place, k in enumerate(kind.atoms):
+            if rises[k] <= 0.0 and not kind.is_flat:
+                d, changed = int(dims[place]), True
+                atoms[k] = Euclidean(d, 1)
+                decoders[k] = own.decoder(place, d, state.dispersion, frames[number][place])
+            else:
+                atoms[k], decoders[k] = kind.manifold, state.decoders[number][place]
+                strengths[k] = state.strengths[number][place]
+    if not changed:
+        return None
+    known = [atom for atom in atoms if atom is not None]
+    kinds = kinds_of_atoms(known)
+    return known, replace(
+        state, kinds=kinds,
+        decoders=tuple(np.stack([decoders[k] for k in kind.atoms]) for kind in kinds),
+        strengths=tuple(strengths[kind.atoms] for kind in kinds))

@@ -74,7 +74,7 @@ def fit_sweeps(
     Z: Array | DeviceArray, atoms: Sequence[Manifold], backend: Backend, seed: int,
     policy: SweepPolicy | None = None, *, row_map: RowMap | None = None,
     checkpoint: SweepCheckpoint | None = None, deadline: Deadline | None = None,
-    watch: Watch = lambda stage, state, value: None,
+    start: SweepState | None = None, watch: Watch = lambda stage, state, value: None,
 ) -> SweepFit:
     """Fit atoms to rows of which each uses one.
 
@@ -92,6 +92,8 @@ def fit_sweeps(
         Where the fit goes on from, and keeps where it is after every sweep over all rows.
     deadline : Deadline, optional
         After which no more is begun; one sweep over all rows is always made.
+    start : SweepState, optional
+        From which to go on, with all rows first; from seeds by default.
     watch : callable, optional
 
     Raises
@@ -106,7 +108,7 @@ def fit_sweeps(
     policy, checkpoint = policy or SweepPolicy(), checkpoint or SweepCheckpoint(None)
     fit = _Fit(Z, tuple(atoms), backend, seed, policy, checkpoint, deadline or Deadline(), watch,
                SerialRows() if row_map is None else row_map)
-    return fit.run()
+    return fit.run(start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +182,12 @@ class _Fit:
     watch: Watch
     row_map: RowMap
 
-    def run(self) -> SweepFit:
+    def run(self, start: SweepState | None) -> SweepFit:
         """All rounds."""
         rows = _Rows(self.Z, self.backend, self.policy, self.row_map)
         progress = self.checkpoint.read(self.atoms, len(self.Z))
         if progress is None:
-            progress = self._first()
+            progress = self._first() if start is None else Progress(0, start)
             self._keep(progress)
         found, progress = self._finished(rows, progress)
         most = self.policy.most_rounds if self._size < len(self.Z) else 1

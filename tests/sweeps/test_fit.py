@@ -115,7 +115,7 @@ def test_fits_are_the_same_twice():
 
 
 def test_atoms_that_seeds_do_not_find_are_refused():
-    with pytest.raises(InputError, match="rings alone"):
+    with pytest.raises(InputError, match="rings and flats alone"):
         fit_sweeps(np.ones((10, 4)), [Interval(6)], get_backend(), 0)
 
 
