@@ -37,8 +37,8 @@ class Progress:
         Whether rows look at all atoms beside these.
     settled : bool
         Whether sweeps ended because they gained little.
-    before : Progress or None
-        Where the sweeps of the round before ended.
+    best : Progress or None
+        Where the objective was lowest, of the sweeps so far.
     """
 
     round: int
@@ -48,12 +48,13 @@ class Progress:
     candidates: Index | None = None
     reroute: bool = True
     settled: bool = False
-    before: Progress | None = None
+    best: Progress | None = None
 
-    def after(self, number: int, state: SweepState) -> Progress:
-        """The round of a number that begins at a state when this one has ended."""
-        ended = replace(self, candidates=None, reroute=True, before=None)
-        return Progress(number, state, self.values, before=ended)
+    def with_best(self) -> Progress:
+        """The same after another sweep, which may be the lowest."""
+        if self.best is not None and self.best.recent[-1] < self.recent[-1]:
+            return self
+        return replace(self, best=replace(self, candidates=None, best=None))
 
 
 class SweepCheckpoint:
@@ -76,9 +77,9 @@ class SweepCheckpoint:
         if self._path is None:
             return
         tensors, kept = _plain(progress)
-        if progress.before is not None:
-            earlier, kept["before"] = _plain(progress.before)
-            tensors |= {f"before.{name}": values for name, values in earlier.items()}
+        if progress.best is not None:
+            lowest, kept["best"] = _plain(progress.best)
+            tensors |= {f"best.{name}": values for name, values in lowest.items()}
         try:
             write_artifact(self._path, tensors, kept)
         except InputError as error:
@@ -93,19 +94,19 @@ class SweepCheckpoint:
             return None
         try:
             tensors, kept = read_artifact(self._path)
-            progress, earlier = _progress(tensors, kept, atoms, n_rows), kept["before"]
-            if earlier is None:
+            progress, lowest = _progress(tensors, kept, atoms, n_rows), kept["best"]
+            if lowest is None:
                 return progress
-            own = {name.removeprefix("before."): values for name, values in tensors.items()
-                   if name.startswith("before.")}
-            return replace(progress, before=_progress(own, earlier, atoms, n_rows))
+            own = {name.removeprefix("best."): values for name, values in tensors.items()
+                   if name.startswith("best.")}
+            return replace(progress, best=_progress(own, lowest, atoms, n_rows))
         except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
             logger.info("%s is of no use, and the fit is made anew: %s", self._path, error)
             return None
 
 
 def _plain(progress: Progress) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and plain values of a round without the one before."""
+    """Arrays and plain values, without those of the best."""
     state, tensors = progress.state, {}
     for number, (decoders, strengths) in enumerate(
             zip(state.decoders, state.strengths, strict=True)):
@@ -114,7 +115,7 @@ def _plain(progress: Progress) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors["candidates"] = progress.candidates.astype(np.int32)
     return tensors, {
         "round": progress.round, "values": progress.values, "recent": progress.recent,
-        "reroute": progress.reroute, "settled": progress.settled, "before": None,
+        "reroute": progress.reroute, "settled": progress.settled, "best": None,
         "dispersion": state.dispersion, "amplitudes": state.amplitude_precision}
 
 

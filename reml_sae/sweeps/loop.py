@@ -189,28 +189,19 @@ class _Fit:
         if progress is None:
             progress = self._first() if start is None else Progress(0, start)
             self._keep(progress)
+        reached = progress.round
         found, progress = self._finished(rows, progress)
         most = self.policy.most_rounds if self._size < len(self.Z) else 1
-        while True:
-            if progress.before is not None and not found.value < progress.before.recent[-1]:
-                found, progress = self._returned(rows, progress)
-                break
-            if progress.round + 1 >= most or self.deadline.passed:
-                break
-            again = self._repaired(progress)
+        for number in range(reached + 1, most):
+            # a round that has bettered nothing is the last
+            again = (self._repaired(progress)
+                     if progress.round == number - 1 and not self.deadline.passed else None)
             if again is None:
                 break
             self._keep(again)
             found, progress = self._finished(rows, again)
         return SweepFit(found.state, found.sums, found.codes, np.array(progress.values),
                         progress.settled)
-
-    def _returned(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:
-        """Where the round before ended, which this one has not bettered."""
-        assert progress.before is not None
-        found = rows.at(progress.before.state)
-        self.watch("sweep", found.state, found.value)
-        return found, replace(progress.before, values=(*progress.values, found.value))
 
     def _keep(self, progress: Progress) -> None:
         # what time has cut short is not where another fit would be
@@ -246,7 +237,8 @@ class _Fit:
         # where its sweeps end: what they gain there is no more than that decoders follow few rows
         before = self._swept(sample, progress.state, self.policy.most_ranked)
         found = self._mended(sample, before, number)
-        return None if found is before else progress.after(number, found.state)
+        return None if found is before else Progress(
+            number, found.state, progress.values, best=progress.best)
 
     def _swept(self, rows: _Rows, state: SweepState, most: int) -> Ended:
         """Rows of a sample at the state that sweeps end with."""
@@ -305,18 +297,32 @@ class _Fit:
         return found
 
     def _finished(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:
-        """Sweeps over all rows, which look at all atoms now and then."""
+        """Sweeps over all rows, which look at all atoms now and then; the lowest of all rounds."""
         while True:
             found = rows.at(progress.state, progress.candidates, progress.reroute)
             progress = replace(progress, values=(*progress.values, found.value),
-                               recent=(*progress.recent, found.value))
+                               recent=(*progress.recent, found.value)).with_best()
             self.watch("sweep", progress.state, found.value)
             logger.info("sweep %d: objective %.4f", len(progress.values), found.value)
             done, fresh = rows.settled(progress.recent), progress.reroute
             if (done and fresh) or self.deadline.passed or (
                     len(progress.recent) >= self.policy.most_sweeps):
-                return found, replace(progress, settled=done and fresh)
+                return self._lowest(rows, found, replace(progress, settled=done and fresh))
             again = done or len(progress.recent) % self.policy.reroute == 0
             progress = replace(progress, state=updated(progress.state, found.sums),
                                candidates=found.codes.candidates, reroute=again)
             self._keep(progress)
+
+    def _lowest(self, rows: _Rows, found: Ended, progress: Progress) -> tuple[Ended, Progress]:
+        """The last sweep, or one more at the state of the lowest where that gains what counts.
+
+        Nodes, and their rounding, change with the state.
+        """
+        best = progress.best
+        assert best is not None
+        if found.value - best.recent[-1] < self.policy.tol * len(self.Z):
+            return found, progress
+        found = rows.at(best.state)
+        self.watch("sweep", best.state, found.value)
+        return found, replace(best, values=(*progress.values, found.value),
+                              settled=progress.settled, best=best)

@@ -31,7 +31,8 @@ LONGEST = np.exp(2.0)
 FARTHEST = 0.5
 """Log of the factor by which a step may rescale a curve."""
 STRENGTHS = np.exp(-12.0), np.exp(18.0)
-AMPLITUDES = np.exp(-2.0), np.exp(12.0)
+AMPLITUDES = 1.0, np.exp(12.0)
+"""Bounds of alpha: amplitudes that vary by more than a factor of e need too many nodes."""
 LEAST_NOISE = 1e-8
 
 

@@ -191,7 +191,7 @@ def test_a_round_that_ends_higher_gives_way_to_the_one_before(monkeypatch):
 
     def worse(self, progress):
         state = replace(progress.state, decoders=tuple(B[::-1] + 1.0 for B in alone.state.decoders))
-        return progress.after(progress.round + 1, state)
+        return replace(progress, round=1, state=state, recent=(), candidates=None, reroute=True)
 
     monkeypatch.setattr(loop._Fit, "_repaired", worse)
     fit = fit_sweeps(Z, [Circle(1)] * 4, get_backend(), 0, replace(policy, most_sweeps=1))
