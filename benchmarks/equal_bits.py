@@ -14,7 +14,7 @@ best is shown (`discovery_codes.py`). Every row has one atom, except under a Top
   dictionary by least squares given the codes
 - axes: principal axes of all rows, no address
 
-Sweeps over all rows, of ours after every sample, end after 15 at most. "over flat" are the nats a
+Sweeps over all rows, of ours after every sample, end after 10 at most. "over flat" are the nats a
 row by which a circle is above the best flat of one or two dimensions in its place
 (`Atom.over_flat`), as quantiles over atoms, and the mean over rows; "curved" is the share of atoms
 where it is above zero.
@@ -35,7 +35,7 @@ from scipy.linalg import eigh
 import reml_sae as rs
 
 BUDGETS = (12, 16, 24, 32, 48)
-SWEEPS = 15
+SWEEPS = 10
 """Over all rows at most; of ours after every sample."""
 
 
@@ -139,7 +139,7 @@ def flats(train, test, K, q):
     for sweep in range(SWEEPS):
         labels, rest, scores = assigned(train, centres, axes)
         lost = float(rest.sum(dtype=float))
-        if sweep > 6 and last - lost < 1e-4 * lost:
+        if sweep > 5 and last - lost < 1e-4 * lost:
             break
         last = lost
         worst = iter(np.argsort(-rest, kind="stable").reshape(-1, 1)[:K * (q + 2)].reshape(K, -1))
@@ -228,7 +228,7 @@ def main():
     for q in (2, 4, 8):
         show(principal(train, test, q), test)
     for K in options.sizes:
-        for q in (0, 1, 2, 3):
+        for q in (0, 1, 2, 3, 4):
             show(flats(train, test, K, q), test)
         for s in (1, 2, 4):
             show(topk(train, test, K, s), test)

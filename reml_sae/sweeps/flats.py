@@ -20,12 +20,14 @@ import numpy as np
 
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.sweeps.rows import RowCodes, SweepSums
-from reml_sae.sweeps.state import SweepState, kinds_of_atoms
+from reml_sae.sweeps.state import SweepKind, SweepState, kinds_of_atoms
 from reml_sae.sweeps.update import decoder_costs
 from reml_sae.typing import Array, Index
 
 LEAST_ROWS = 8
 """Rows that have a shape."""
+MOST_FLAT = 4
+"""Count of dimensions of a flat at most, as in the search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +97,16 @@ def over_flat(
     out = np.full(state.n_atoms, np.nan)
     for number, (kind, own) in enumerate(zip(state.kinds, moments, strict=True)):
         p = state.decoders[number].shape[2]
-        flats, _ = own.flats(state.dispersion, p, kind.manifold.linear_dim)
+        flats, _ = own.flats(state.dispersion, p, _most(kind))
         curves = values[kind.atoms] + decoder_costs(state, sums, number)
         known = own.counts >= LEAST_ROWS
         out[kind.atoms[known]] = (flats - curves)[known] / own.counts[known]
     return out
+
+
+def _most(kind: SweepKind) -> int:
+    """Dimensions of a flat that has no more parameters than an atom of a kind."""
+    return min(kind.manifold.basis_size - 1, MOST_FLAT)
 
 
 def with_flats(
@@ -126,7 +133,7 @@ def with_flats(
     changed = False
     for number, (kind, own) in enumerate(zip(state.kinds, moments, strict=True)):
         p = state.decoders[number].shape[2]
-        _, dims = own.flats(state.dispersion, p, kind.manifold.linear_dim)
+        _, dims = own.flats(state.dispersion, p, _most(kind))
         for place, k in enumerate(kind.atoms):
             if rises[k] <= 0.0 and not kind.is_flat:
                 d, changed = int(dims[place]), True
