@@ -25,6 +25,7 @@ import numpy as np
 
 from reml_sae.rows import RowMap, RowResult, SerialRows, gather_rows
 from reml_sae.sweeps.backend import Backend, DeviceArray
+from reml_sae.sweeps.curve_rows import coarse_curve, log_gaussian, node_mass
 from reml_sae.sweeps.flat_rows import CloudMoments, cloud_evidence, coarse_cloud
 from reml_sae.sweeps.nodes import Fineness
 from reml_sae.sweeps.state import SweepState
@@ -166,21 +167,6 @@ def _lengths(X: DeviceArray, backend: Backend) -> DeviceArray:
     return backend.xp.sum(X * X, axis=1)
 
 
-def log_gaussian(
-    pull: DeviceArray, lengths: DeviceArray, alpha: float, backend: Backend
-) -> DeviceArray:
-    """Log of the integral of exp(a pull - a^2 length / 2) over a ~ N(1, 1 / alpha), a >= 0 nearly.
-
-    ``pull`` is y_g.(x - c) over phi; ``lengths`` is |y_g|^2 over phi. With s = length + alpha it is
-    (pull + alpha)_+^2 / 2 s - alpha / 2 - log(s / alpha) / 2, here without the difference of large
-    numbers where alpha is large.
-    """
-    sharp = lengths + alpha
-    pull = pull.clip(-alpha)
-    return ((pull * (0.5 * pull + alpha) - (0.5 * alpha) * lengths) / sharp
-            - 0.5 * backend.xp.log(sharp / alpha))
-
-
 @dataclass(frozen=True, eq=False)
 class _Tiles:
     """Rows of the atoms of a kind, sorted by atom, and cut into tiles of one atom each.
@@ -316,27 +302,10 @@ class _Kernel:
                     gain = coarse_cloud(pull * tables.precision, kind.lengths[own][:, :, None],
                                         tables.alpha, 1, backend)
                 else:
-                    gain = self._coarse(kind, own, pull)
+                    gain = coarse_curve(pull, kind, own, tables, backend)
                 score = gain + c[:, 0] * tables.precision - 0.5 * kind.squares[own][:, None]
                 out[:, kind.atoms[own]] = score.T
         return out
-
-    def _coarse(self, kind: KindTables, own: slice, pull: DeviceArray) -> DeviceArray:
-        """Log evidence (k, n) of curves, but for what their constants add.
-
-        With q = pull / (2 s)^(1/2) and b = alpha (2 / s)^(1/2), `log_gaussian` is q (q + b) from
-        -b / 2 on, but for what a row has no part in.
-        """
-        backend, tables, nodes, xp = self.backend, self.tables, kind.coarse, self.backend.xp
-        sharp = (nodes.lengths[own] + tables.alpha)[:, :, None]
-        scaled = nodes.curve * (tables.precision / (2.0 * sharp) ** 0.5)
-        b = tables.alpha * (2.0 / sharp) ** 0.5
-        q = scaled @ pull
-        q = xp.maximum(q, -0.5 * b)
-        gain = q * (q + b)
-        gain += log_gaussian(xp.zeros_like(nodes.lengths[own]), nodes.lengths[own],
-                             tables.alpha, backend)[:, :, None] + nodes.logs[:, None]
-        return xp.amax(gain, 1)
 
     def _tiles(self, labels: DeviceArray) -> Iterator[_Tiles]:
         """Rows by the kinds of their atoms."""
@@ -409,13 +378,13 @@ class _Kernel:
 
     def _on_curves(self, kind: KindTables, place: DeviceArray, pull: DeviceArray) -> _Posterior:
         """Rows by the nodes of their curves."""
-        backend, xp = self.backend, self.backend.xp
-        R, u, u2, top = _mass(pull, kind.fine.lengths[place], kind.fine.logs, self.tables, backend)
+        backend, xp, nodes = self.backend, self.backend.xp, kind.fine
+        R, u, u2, top = node_mass(pull, nodes.lengths[place], nodes.logs, self.tables, backend)
         total = xp.sum(R[0], axis=1)
         first, second = R[1] / total[:, None], R[2] / total[:, None]
         return _Posterior(
             top + xp.log(total), u / total, u2 / total, xp.sum(first, axis=1), first, second,
-            first @ kind.fine.curve, kind.fine.points[backend.numpy(xp.argmax(R[0], axis=1))])
+            first @ nodes.curve, nodes.points[backend.numpy(xp.argmax(R[0], axis=1))])
 
     def _on_flats(self, kind: FlatTables, place: DeviceArray, pull: DeviceArray) -> _Posterior:
         """Rows in closed form."""
@@ -438,29 +407,3 @@ class _Posterior:
     second: DeviceArray
     mean: DeviceArray
     points: Array
-
-
-def _mass(
-    pull: DeviceArray, lengths: DeviceArray, logs: DeviceArray, tables: SweepTables,
-    backend: Backend,
-) -> tuple[list[DeviceArray], DeviceArray, DeviceArray, DeviceArray]:
-    """Posterior mass on the nodes (n, G) times 1, a and a^2, up to exp(top).
-
-    With the sums over nodes and amplitudes of u and of u^2, and the highest log density top (n,).
-    """
-    xp = backend.xp
-    a = np.exp(tables.u)
-    top = xp.amax(xp.stack([
-        xp.amax(logs + log + each * (pull - (0.5 * each) * lengths), 1)
-        for each, log in zip(a.tolist(), tables.u_logs.tolist(), strict=True)]), 0)
-    level = logs - top[:, None]
-    total = [xp.zeros_like(pull) for _ in range(3)]
-    first, second = xp.zeros_like(top), xp.zeros_like(top)
-    for each, u, log in zip(a.tolist(), tables.u.tolist(), tables.u_logs.tolist(), strict=True):
-        mass = xp.exp(level + (each * pull - (0.5 * each * each) * lengths + log))
-        for power in range(3):
-            total[power] += mass * each**power
-        own = xp.sum(mass, axis=1)
-        first += u * own
-        second += u * u * own
-    return total, first, second, top

@@ -12,8 +12,8 @@ from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Sphere
 from reml_sae.models import SAEManifoldModel
 from reml_sae.rows import SerialRows
 from reml_sae.sweeps import Fineness, get_backend, sweep
+from reml_sae.sweeps.curve_rows import log_gaussian
 from reml_sae.sweeps.nodes import check_nodes
-from reml_sae.sweeps.rows import log_gaussian
 from reml_sae.sweeps.state import SweepState, kinds_of_atoms
 from reml_sae.sweeps.tables import make_tables
 from reml_sae.sweeps.update import gradient
