@@ -1,6 +1,6 @@
 """Curved atoms against linear dictionaries on real rows: explained variance at equal bits a row.
 
-`python benchmarks/equal_bits.py [--rows 50000] [--held 10000] [--sizes 64 256] [--cache FILE]`
+`python benchmarks/equal_bits.py [--rows 50000] [--held 10000] [--sizes 64] [--arms axes ..]`
 
 Rows are token states of a sentence encoder over docstrings (`minilm_tokens.py`); those held out
 are of docstrings of their own, and scores are theirs, about the mean of the others. A code is an
@@ -14,10 +14,10 @@ best is shown (`discovery_codes.py`). Every row has one atom, except under a Top
   dictionary by least squares given the codes
 - axes: principal axes of all rows, no address
 
-Sweeps over all rows, of ours after every sample, end after 10 at most. "over flat" are the nats a
-row by which a circle is above the best flat of one or two dimensions in its place
-(`Atom.over_flat`), as quantiles over atoms, and the mean over rows; "curved" is the share of atoms
-where it is above zero.
+Sweeps of ours over all rows end after 10 at most in a round, those of the others after 40. "over
+flat" are the nats a row by which a circle is above the best flat in its place (`Atom.over_flat`),
+as quantiles over atoms, and the mean over rows; "curved" is the share of atoms where it is above
+zero.
 """
 
 import argparse
@@ -35,8 +35,9 @@ from scipy.linalg import eigh
 import reml_sae as rs
 
 BUDGETS = (12, 16, 24, 32, 48)
-SWEEPS = 10
-"""Over all rows at most; of ours after every sample."""
+SWEEPS, OTHERS = 10, 40
+"""Of ours over all rows at most, after every sample, and those of k-subspaces and dictionaries."""
+ARMS = ("axes", "flats", "topk", "circles", "auto")
 
 
 def rows_of(options):
@@ -136,7 +137,7 @@ def flats(train, test, K, q):
         centres = np.concatenate([centres, new[None]])
         left = np.minimum(left, ((sample - new) ** 2).sum(axis=1))
     axes, last = np.zeros((K, q, train.shape[1]), np.float32), np.inf
-    for sweep in range(SWEEPS):
+    for sweep in range(OTHERS):
         labels, rest, scores = assigned(train, centres, axes)
         lost = float(rest.sum(dtype=float))
         if sweep > 5 and last - lost < 1e-4 * lost:
@@ -178,7 +179,7 @@ def topk(train, test, K, s):
     begun, rng = time.process_time(), np.random.default_rng(0)
     D = train[rng.choice(len(train), K, replace=False)].astype(float)
     D /= np.linalg.norm(D, axis=1, keepdims=True)
-    for _ in range(SWEEPS):
+    for _ in range(OTHERS):
         codes = np.zeros((len(train), K), np.float32)
         index, values = pursued(train, D.astype(np.float32), s)
         np.put_along_axis(codes, index, values.astype(np.float32), axis=1)
@@ -215,7 +216,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--held", type=int, default=10_000)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--cache", help="file that keeps the token states")
     options = parser.parse_args()
     train, test, made = rows_of(options)
@@ -225,26 +227,28 @@ def main():
           f"{len(test)} held out, p = {train.shape[1]}")
     print(f"{'':<32} numbers      EV  " + " ".join(f"{b:4d} b " for b in BUDGETS)
           + "    fit s encode s  (CPU)")
-    for q in (2, 4, 8):
+    for q in (2, 4, 8) if "axes" in options.arms else ():
         show(principal(train, test, q), test)
     for K in options.sizes:
-        for q in (0, 1, 2, 3, 4):
+        for q in (0, 1, 2, 3, 4) if "flats" in options.arms else ():
             show(flats(train, test, K, q), test)
-        for s in (1, 2, 4):
+        for s in (1, 2, 4) if "topk" in options.arms else ():
             show(topk(train, test, K, s), test)
         for topology in (rs.manifolds.Circle(1), "auto"):
-            model, every = ours(train, test, K, topology)
-            for coded in every:
-                show(coded, test)
-            if topology != "auto":
+            if ("auto" if topology == "auto" else "circles") in options.arms:
+                model, every = ours(train, test, K, topology)
+                for coded in every:
+                    show(coded, test)
                 show_rises(model, K)
 
 
 def show_rises(model, K):
     """What circles are worth over flats."""
-    over = np.array([atom.over_flat for atom in model.atoms_])
+    over = np.array([atom.over_flat for atom in model.atoms_], float)  # none of a flat
     counts = np.bincount(model.codes_.labels, minlength=K)
     known = np.isfinite(over)
+    if not known.any():
+        return
     print(f"circles {K} over flat: quantiles 0 .1 .5 .9 1: "
           + " ".join(f"{x:.2f}" for x in np.quantile(over[known], [0.0, 0.1, 0.5, 0.9, 1.0]))
           + f"; mean over rows {np.average(over[known], weights=counts[known]):.2f}; curved "
