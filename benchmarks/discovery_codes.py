@@ -59,7 +59,7 @@ def score(coded, test, budgets):
     for main in range(13):
         for other in range(9) if coded.amplitude else (main,):
             bits = np.full(coded.values.shape[2], main)
-            bits[-1] = other
+            bits[-1:] = other
             total = address + (stored * bits).sum()
             open_budgets = [i for i, budget in enumerate(budgets) if total <= budget + 1e-9]
             if open_budgets:

@@ -197,6 +197,22 @@ def test_superposed_factors_add_up():
     assert widths == [1] * 8 + [2, 2] + [3] * 5 + [2]
 
 
+def test_superposed_factors_of_unequal_frequency_with_amplitudes_and_noise():
+    plain = superposed_manifolds(4000, 40, 8, 2, random_state=1)
+    data = superposed_manifolds(4000, 40, 8, 2, decay=1.0, amplitude_sd=0.5, noise_sd=0.25,
+                                random_state=1)
+    assert (data.support.sum(axis=1) == 2).all()
+    counts = np.sort(data.support.sum(axis=0))
+    assert counts[-1] > 4 * counts[0] > 0
+    noise = data.Z.copy()
+    for mine, part in zip(data.support.T, data.contributions, strict=True):
+        noise[mine] -= part
+    assert (noise**2).sum(axis=1).mean() == pytest.approx(0.25**2, rel=0.03)
+    lengths = np.log(np.linalg.norm(data.contributions[4], axis=1))  # of a circle
+    assert lengths.std() == pytest.approx(0.5, rel=0.1)
+    assert np.log(np.linalg.norm(plain.contributions[4], axis=1)).std() < 0.03
+
+
 def test_superposed_factors_are_centred_and_of_one_size():
     for part in superposed_manifolds(20_000, 8, 14, 14).contributions:
         assert np.linalg.norm(part.mean(axis=0)) < 0.03
@@ -225,3 +241,10 @@ def test_superposed_shapes_by_their_equations():
 def test_superposition_refuses(sizes):
     with pytest.raises(InputError):
         superposed_manifolds(*sizes)
+
+
+@pytest.mark.parametrize("name", ["decay", "amplitude_sd", "noise_sd"])
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_superposition_refuses_what_is_no_size(name, value):
+    with pytest.raises(InputError, match=name):
+        superposed_manifolds(10, 5, 3, 2, **{name: value})

@@ -16,7 +16,8 @@ helix        3      (cos th, sin th, th / 4), th in [0, 4 pi]
 ===========  =====  =====================================================================
 
 Each factor is centred, divided by the root mean square length of its points and embedded by a
-random orthonormal map; a row is the sum of a few distinct ones, without noise.
+random orthonormal map; a row is the sum of a few distinct ones. Factors may be of unequal
+frequency, have amplitudes, and rows noise.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Superposition:
     support : (N, K) bool
         Which factors each row sums.
     contributions : list of K arrays (n_k, p)
-        What factor k adds to the rows where it is present, in their order.
+        What factor k adds to the rows where it is present, in their order, amplitude and all.
     """
 
     Z: Array
@@ -55,7 +56,8 @@ class Superposition:
 
 
 def superposed_manifolds(
-    n_rows: int, n_outputs: int, n_factors: int, n_active: int, *, random_state: int | None = 0
+    n_rows: int, n_outputs: int, n_factors: int, n_active: int, *, decay: float = 0.0,
+    amplitude_sd: float = 0.0, noise_sd: float = 0.0, random_state: int | None = 0,
 ) -> Superposition:
     """Rows that each sum some distinct factors.
 
@@ -67,13 +69,24 @@ def superposed_manifolds(
         K; the first half of them, rounded up, are segments.
     n_active : int
         Factors in a row.
+    decay : float
+        Those of a row are drawn one after the other with weights 1 / r^decay, r = 1 .. K in an
+        order by chance.
+    amplitude_sd : float
+        Standard deviation of the log amplitude of a factor in a row.
+    noise_sd : float
+        Root mean square length of a row's noise; that of a factor is one.
     random_state : int or None
 
     Raises
     ------
     InputError
-        Where there are fewer factors than a row sums, or columns than a factor needs.
+        Where there are fewer factors than a row sums, or columns than a factor needs, or one of the
+        last three numbers is negative or not finite.
     """
+    for name, value in (("decay", decay), ("amplitude_sd", amplitude_sd), ("noise_sd", noise_sd)):
+        if not 0.0 <= value < np.inf:
+            raise InputError(f"{name} must be finite and not negative, got {value!r}")
     if not 1 <= n_active <= n_factors:
         raise InputError(f"n_active must lie in 1..n_factors = {n_factors}, got {n_active!r}")
     segments = (n_factors + 1) // 2
@@ -81,7 +94,11 @@ def superposed_manifolds(
         CURVED[k % len(CURVED)] for k in range(n_factors - segments))
     rng = np.random.default_rng(random_state)
     support = np.zeros((n_rows, n_factors), bool)
-    chosen = rng.random((n_rows, n_factors)).argsort(axis=1)[:, :n_active]
+    # the least of exponential waiting times
+    waiting = -np.log1p(-rng.random((n_rows, n_factors)))
+    if decay:
+        waiting *= rng.permutation(np.arange(1.0, n_factors + 1.0) ** decay)
+    chosen = waiting.argsort(axis=1)[:, :n_active]
     np.put_along_axis(support, chosen, True, axis=1)
     Z, contributions = np.zeros((n_rows, n_outputs)), []
     for kind, mine in zip(kinds, support.T, strict=True):
@@ -92,8 +109,13 @@ def superposed_manifolds(
         if width > n_outputs:
             raise InputError(f"{kind!r} needs n_outputs >= {width}, got {n_outputs}")
         frame = np.linalg.qr(rng.normal(size=(n_outputs, width)))[0].T
-        contributions.append((_DRAW[kind](rng, int(mine.sum())) - centre) / size @ frame)
-        Z[mine] += contributions[-1]
+        own = (_DRAW[kind](rng, int(mine.sum())) - centre) / size @ frame
+        if amplitude_sd:
+            own *= np.exp(amplitude_sd * rng.normal(size=(len(own), 1)))
+        contributions.append(own)
+        Z[mine] += own
+    if noise_sd:
+        Z += noise_sd / np.sqrt(n_outputs) * rng.normal(size=Z.shape)
     return Superposition(Z, kinds, support, contributions)
 
 

@@ -10,6 +10,7 @@ from reml_sae.errors import InputError
 from reml_sae.estimators._streaming import fits_in_memory
 from reml_sae.estimators._validation import read_noise
 from reml_sae.io import RowSource
+from reml_sae.sweeps import is_swept
 
 MOST_SEARCHED = 32
 """Count of atoms up to which "auto" leaves rows that fit in memory to the search."""
@@ -39,15 +40,16 @@ def takes_sweeps(
 
 def _objection(model: Any, structure: Structure, assignment: Assignment) -> str:
     """Why sweeps do not fit such a model; empty where they do."""
-    if structure.n_atoms is None or structure.topology is None:
-        return "needs numbers and shapes of atoms that are given; name them, or solver='search'"
+    if structure.n_atoms is None:
+        return "needs a number of atoms that is given; name it, or solver='search'"
     if assignment.name != "topk" or model.n_active != 1:
         return ("is for rows that use one atom each; set assignment='topk' and n_active=1, or "
                 "solver='search'")
     other = next((atom for atom in structure.atoms(structure.n_atoms)
-                  if atom.relaxation != "ring"), None)
+                  if not is_swept(atom)), None)
     if other is not None:
-        return f"finds rings alone, such as circles, not {other.label}; use solver='search'"
+        return (f"finds rings and flats alone, such as circles and planes, not {other.label}; use "
+                "solver='search'")
     if model.family != "gaussian" or model.row_noise != "gaussian":
         return "is for the Gaussian family with row_noise='gaussian'; use solver='search'"
     if read_noise(model.noise) not in (("isotropic", False), ("auto", False)):

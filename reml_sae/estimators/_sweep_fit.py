@@ -29,6 +29,7 @@ from reml_sae.estimators._units import Units
 from reml_sae.families import get_family
 from reml_sae.io import RowSource
 from reml_sae.manifolds import Manifold
+from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.labelled import OwnSpans
 from reml_sae.models.sae.priors import without_null_priors
@@ -36,20 +37,23 @@ from reml_sae.models.sae.single.summed import RowSums, SummedPoint
 from reml_sae.rows import SerialRows, ThreadRows, row_slices
 from reml_sae.sweeps import (
     RowCodes,
+    SpanMoments,
     SweepCheckpoint,
     SweepFit,
     SweepPolicy,
     SweepState,
+    SweepSums,
     fit_sweeps,
     get_backend,
+    over_flat,
     sweep,
+    with_flats,
 )
 from reml_sae.sweeps.standard import READ_ELEMENTS, StandardRows, on_device
-from reml_sae.sweeps.tables import SweepTables
 from reml_sae.typing import Array
 
-FILE = "000000.safetensors"
-"""The file of a checkpoint that sweeps keep, named as those of a search are."""
+MOST_TURNS = 4
+"""Count of times at most that flats take the place of curves."""
 BLOCK_ROWS = 1 << 20
 """Rows whose codes are found together, in some hundred bytes each."""
 SETTLED = "the sweeps to come would gain less than {tol:g} nats a row"
@@ -72,6 +76,8 @@ class SweepSettings:
     deadline : Deadline
     checkpoint : Path or None
         Folder.
+    shapes_open : bool
+        Whether flats may take the place of curves.
     """
 
     device: str
@@ -80,6 +86,7 @@ class SweepSettings:
     callbacks: Sequence[Callable[[TraceRow], object]]
     deadline: Deadline
     checkpoint: Path | None
+    shapes_open: bool = False
 
 
 def fit_by_sweeps(
@@ -101,18 +108,28 @@ def fit_by_sweeps(
     trace = _Trace(len(rows) * len(units.mean) * float(np.log(units.scale)), settings.callbacks)
     policy = SweepPolicy(most_sweeps=settings.max_outer)
     seed = int(np.random.default_rng().integers(2**32)) if settings.seed is None else settings.seed
-    fit = fit_sweeps(
-        rows, atoms, backend, seed, policy,
-        row_map=row_map, deadline=settings.deadline,
-        checkpoint=SweepCheckpoint(settings.checkpoint and settings.checkpoint / FILE),
-        watch=trace)
+
+    def swept(atoms: Sequence[Manifold], turn: int, start: SweepState | None) -> SweepFit:
+        checkpoint = SweepCheckpoint(
+            settings.checkpoint and settings.checkpoint / f"{turn:06d}.safetensors")
+        return fit_sweeps(rows, atoms, backend, seed, policy, row_map=row_map, start=start,
+                          checkpoint=checkpoint, deadline=settings.deadline, watch=trace)
+
+    fit = swept(atoms, 0, None)
+    for turn in range(1, MOST_TURNS + 1):
+        shaped = (_shaped(source, atoms, units, fit)
+                  if settings.shapes_open and not settings.deadline.passed else None)
+        other = None if shaped is None else swept(shaped[0], turn, shaped[1])
+        if shaped is None or other is None or not other.trace[-1] < fit.trace[-1]:
+            break
+        atoms, fit = shaped[0], other
     deadline = settings.deadline.status if settings.deadline.passed else None
     message = (SETTLED.format(tol=policy.tol) if fit.settled
                else SPENT if deadline is None else deadline.value)
-    codes, tables = sweep(rows, fit.state, backend, n_candidates=policy.n_encoded,
-                          fineness=policy.fineness, row_map=row_map)[1:]
-    return _harvested(source, atoms, units, fit, codes, tables, policy, message, trace.kept,
-                      feature_names, device)
+    last = sweep(rows, fit.state, backend, n_candidates=policy.n_encoded,
+                 fineness=policy.fineness, row_map=row_map)
+    return _harvested(source, atoms, units, fit, last, policy, message, trace.kept, feature_names,
+                      device)
 
 
 class _Trace:
@@ -140,16 +157,14 @@ class _Trace:
 
 def _harvested(
     source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit,
-    codes: RowCodes, tables: SweepTables, policy: SweepPolicy, message: str, trace: REMLTrace,
-    feature_names: tuple[str, ...] | None, device: str,
+    last: tuple[SweepSums, RowCodes], policy: SweepPolicy, message: str,
+    trace: REMLTrace, feature_names: tuple[str, ...] | None, device: str,
 ) -> SweptSAE:
     """What the user reads, and what encoding needs, of the state that sweeps ended with."""
-    K, p = len(atoms), len(units.mean)
-    beta = np.concatenate([*(fit.state.decoder(k) for k in range(K)), np.zeros((1, p))])
-    structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
-    rho = rho_of(structure, fit.state)
-    model = model_of(structure, beta, rho)
-    found, sums = _pass(source, OwnSpans.of(model, beta, rho), units, codes, tables, policy)
+    (K, p), (whole, codes) = (len(atoms), len(units.mean)), last
+    model, beta, rho = _model_at(fit.state, atoms, units)
+    found, sums, moments = _pass(source, OwnSpans.of(model, beta, rho), units, codes, policy)
+    rises = over_flat(fit.state, whole, codes, moments)
     point = SummedPoint(model, beta, rho, sums)
     counts = found.codes.counts(model.assignment)
     fitted_atoms = []
@@ -157,7 +172,8 @@ def _harvested(
         edf, covariance = point.decoder_posterior(k)
         fitted_atoms.append(Atom(
             atom, np.ascontiguousarray(units.scale * beta[model.layout.basis_slices[k]]), edf,
-            float(found.evidence[k]), a_row(float(found.evidence[k]), counts[k]), np.nan,
+            float(found.evidence[k]), a_row(float(found.evidence[k]), counts[k]),
+            None if atom.is_flat else float(rises[k]),
             float(found.amplitudes[k]) / found.n_rows,
             np.ascontiguousarray(units.scale**2 * covariance)))
     edf = sums.edf + sum(atom.edf for atom in fitted_atoms)
@@ -178,11 +194,44 @@ def _harvested(
         search=SearchRecord(), feature_names=feature_names, sweeps=policy, device=device)
 
 
+def _model_at(
+    state: SweepState, atoms: Sequence[Manifold], units: Units
+) -> tuple[SAEManifoldModel, Array, Array]:
+    """The arrow model without rows at a state, its decoders and outer parameters."""
+    K, p = len(atoms), len(units.mean)
+    beta = np.concatenate([*(state.decoder(k) for k in range(K)), np.zeros((1, p))])
+    structure = structure_of(atoms, default_terms(atoms, TopK(K, 1)), units.scale, p)
+    rho = rho_of(structure, state)
+    return model_of(structure, beta, rho), beta, rho
+
+
+def _shaped(
+    source: RowSource, atoms: Sequence[Manifold], units: Units, fit: SweepFit
+) -> tuple[list[Manifold], SweepState] | None:
+    """Atoms and state with flats in the place of curves that are not above them."""
+    spans, (N, p) = OwnSpans.of(*_model_at(fit.state, atoms, units)), source.shape
+    labels = fit.codes.labels
+
+    def of_rows(part: slice) -> list[SpanMoments]:
+        data = units.standardised(source.chunk(part.start, part.stop).read())
+        projected = spans.project(data, labels[part])
+        return [SpanMoments(*each) for each in spans.moments(projected, labels[part])]
+
+    moments = list[SpanMoments]()
+    for own in ThreadRows().map(of_rows, row_slices(N, p, READ_ELEMENTS)):
+        moments = _added(moments, own)
+    rises = over_flat(fit.state, fit.sums, fit.codes, moments)
+    return with_flats(fit.state, rises, moments, spans.frames)
+
+
+def _added(total: list[SpanMoments], own: list[SpanMoments]) -> list[SpanMoments]:
+    return [a + b for a, b in zip(total, own, strict=True)] if total else own
+
+
 def _pass(
-    source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, tables: SweepTables,
-    policy: SweepPolicy,
-) -> tuple[SweptRows, RowSums]:
-    """Codes of all rows, and what they have of V."""
+    source: RowSource, spans: OwnSpans, units: Units, codes: RowCodes, policy: SweepPolicy
+) -> tuple[SweptRows, RowSums, list[SpanMoments]]:
+    """Codes of all rows, what they have of V, and their moments by kind."""
     (N, p), K = source.shape, len(spans.structure.atoms)
     phi = spans.structure.scale_floor(spans.rho)
 
@@ -190,18 +239,20 @@ def _pass(
         data = units.standardised(source.chunk(part.start, part.stop).read())
         return spans.project(data, codes.labels[part])
 
-    kept, total = list[SparseCodes](), None
+    kept, total, moments = list[SparseCodes](), None, list[SpanMoments]()
     evidence, amplitudes, distances = np.zeros(K), np.zeros(K), []
     for block in row_slices(N, 1, BLOCK_ROWS):
         slices = [slice(block.start + part.start, block.start + part.stop)
                   for part in row_slices(block.stop - block.start, p, READ_ELEMENTS)]
         projected = np.concatenate([*ThreadRows().map(project, slices)])
         own = RowCodes(*(getattr(codes, item.name)[block] for item in fields(codes)))
-        parts = at_modes(spans, projected, own, tables, policy, ThreadRows())
+        parts = at_modes(spans, projected, own, policy, ThreadRows())
         kept.append(codes_at(parts, own.labels, spans.structure.atoms))
         left = np.empty(len(own.labels))
         sums = RowSums.of_kinds([part.sums() for part in parts])
         total = sums if total is None else total + sums
+        moments = _added(moments, [SpanMoments(*each) for each in spans.moments(
+            projected, own.labels)])
         for part in parts:
             rows = part.kind.rows
             centre = 0.5 * part.from_centres() / phi + p * (
@@ -214,4 +265,5 @@ def _pass(
     distance = np.concatenate(distances)
     found = SweptRows(SparseCodes.joined(kept), evidence, amplitudes, distance,
                       phi * float(distance.sum()) / (N * p))
-    return found, total
+    return found, total, moments
+

@@ -29,7 +29,6 @@ from reml_sae.models.sae.structure import SAEStructure
 from reml_sae.rows import RowMap, SerialRows, ThreadRows
 from reml_sae.sweeps import RowCodes, SweepPolicy, SweepState, get_backend, sweep
 from reml_sae.sweeps.state import kinds_of_atoms
-from reml_sae.sweeps.tables import SweepTables
 from reml_sae.typing import Array, Index
 
 CHUNK_SHARE, LEAST_WIDTH = 16, 32
@@ -79,17 +78,11 @@ def state_of(structure: SAEStructure, beta: Array, rho: Array) -> SweepState:
 
 
 def at_modes(
-    spans: OwnSpans, projected: Array, codes: RowCodes, tables: SweepTables, policy: SweepPolicy,
-    row_map: RowMap,
+    spans: OwnSpans, projected: Array, codes: RowCodes, policy: SweepPolicy, row_map: RowMap
 ) -> list[LabelledRows]:
     """Rows, each with the atom that a sweep gives it, at their modes; see `OwnSpans.rows`."""
-    points = np.zeros((len(projected), max(kind.fine.points.shape[1] for kind in tables.kinds)))
-    for kind in tables.kinds:
-        mine = np.flatnonzero(np.isin(codes.labels, kind.atoms))
-        own = kind.fine.points[codes.nodes[mine]]
-        points[mine, :own.shape[1]] = own
     return [part.refined(policy.row_steps) for part in spans.rows(
-        projected, codes.labels, codes.amplitudes, points, row_map)]
+        projected, codes.labels, codes.amplitudes, codes.points, row_map)]
 
 
 def codes_at(parts: Sequence[LabelledRows], labels: Index, atoms: Sequence[Manifold]
@@ -169,10 +162,10 @@ class SweptSAE(FittedSAE):
     def encode(self, data: Array) -> SparseCodes:
         """Codes of standardised rows."""
         backend = get_backend(self.device)
-        _, codes, tables = sweep(backend.array(data), self._state, backend,
-                                 n_candidates=self.sweeps.n_encoded, fineness=self.sweeps.fineness)
+        codes = sweep(backend.array(data), self._state, backend,
+                      n_candidates=self.sweeps.n_encoded, fineness=self.sweeps.fineness)[1]
         projected = self._spans.project(data, codes.labels)
-        parts = at_modes(self._spans, projected, codes, tables, self.sweeps, SerialRows())
+        parts = at_modes(self._spans, projected, codes, self.sweeps, SerialRows())
         return codes_at(parts, codes.labels, [atom.topology for atom in self.atoms])
 
     def decode_codes(self, codes: Codes) -> Array:

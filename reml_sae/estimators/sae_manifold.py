@@ -320,7 +320,8 @@ class SAEManifold(TopologyParameters, Reading):
         units = Units.of_source(source)
         checkpoint = journal_of(self, units).folder
         settings = SweepSettings(
-            self.device, self.random_state, int(self.max_outer), callbacks, deadline, checkpoint)
+            self.device, self.random_state, int(self.max_outer), callbacks, deadline, checkpoint,
+            shapes_open=structure.topology is None)
         atoms = structure.atoms(structure.n_atoms or 1)
         with deadline.stops_on_interrupt():
             self._adopt(fit_by_sweeps(source, atoms, units, settings, feature_names))

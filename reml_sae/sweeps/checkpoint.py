@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from reml_sae.errors import ArtifactError, DataWarning, InputError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Manifold
 from reml_sae.sweeps.state import SweepState, kinds_of_atoms
-from reml_sae.typing import Index
+from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
 
@@ -36,6 +37,8 @@ class Progress:
         Whether rows look at all atoms beside these.
     settled : bool
         Whether sweeps ended because they gained little.
+    best : Progress or None
+        Where the objective was lowest, of the sweeps so far.
     """
 
     round: int
@@ -45,6 +48,13 @@ class Progress:
     candidates: Index | None = None
     reroute: bool = True
     settled: bool = False
+    best: Progress | None = None
+
+    def with_best(self) -> Progress:
+        """The same after another sweep, which may be the lowest."""
+        if self.best is not None and self.best.recent[-1] < self.recent[-1]:
+            return self
+        return replace(self, best=replace(self, candidates=None, best=None))
 
 
 class SweepCheckpoint:
@@ -66,17 +76,12 @@ class SweepCheckpoint:
         """
         if self._path is None:
             return
-        state, tensors = progress.state, {}
-        for number, (decoders, strengths) in enumerate(
-                zip(state.decoders, state.strengths, strict=True)):
-            tensors[f"decoders.{number}"], tensors[f"strengths.{number}"] = decoders, strengths
-        if progress.candidates is not None:
-            tensors["candidates"] = progress.candidates.astype(np.int32)
+        tensors, kept = _plain(progress)
+        if progress.best is not None:
+            lowest, kept["best"] = _plain(progress.best)
+            tensors |= {f"best.{name}": values for name, values in lowest.items()}
         try:
-            write_artifact(self._path, tensors, {
-                "round": progress.round, "values": progress.values, "recent": progress.recent,
-                "reroute": progress.reroute, "dispersion": state.dispersion,
-                "amplitudes": state.amplitude_precision})
+            write_artifact(self._path, tensors, kept)
         except InputError as error:
             # a fit is worth more than what it could go on from
             self._path = None
@@ -89,20 +94,46 @@ class SweepCheckpoint:
             return None
         try:
             tensors, kept = read_artifact(self._path)
-            kinds = kinds_of_atoms(atoms)
-            numbers = range(len(kinds))
-            state = SweepState(
-                kinds, tuple(tensors[f"decoders.{number}"] for number in numbers),
-                tuple(tensors[f"strengths.{number}"] for number in numbers), kept["dispersion"],
-                kept["amplitudes"])
-            candidates = tensors.get("candidates")
-            shapes = [(len(kind.atoms), kind.manifold.basis_size) for kind in kinds]
-            if [B.shape[:2] for B in state.decoders] != shapes or (
-                    candidates is not None and len(candidates) != n_rows):
-                raise ArtifactError("it is of another fit")
-            return Progress(kept["round"], state, tuple(kept["values"]), tuple(kept["recent"]),
-                            None if candidates is None else candidates.astype(np.intp),
-                            bool(kept["reroute"]))
+            progress, lowest = _progress(tensors, kept, atoms, n_rows), kept["best"]
+            if lowest is None:
+                return progress
+            own = {name.removeprefix("best."): values for name, values in tensors.items()
+                   if name.startswith("best.")}
+            return replace(progress, best=_progress(own, lowest, atoms, n_rows))
         except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
             logger.info("%s is of no use, and the fit is made anew: %s", self._path, error)
             return None
+
+
+def _plain(progress: Progress) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and plain values, without those of the best."""
+    state, tensors = progress.state, {}
+    for number, (decoders, strengths) in enumerate(
+            zip(state.decoders, state.strengths, strict=True)):
+        tensors[f"decoders.{number}"], tensors[f"strengths.{number}"] = decoders, strengths
+    if progress.candidates is not None:
+        tensors["candidates"] = progress.candidates.astype(np.int32)
+    return tensors, {
+        "round": progress.round, "values": progress.values, "recent": progress.recent,
+        "reroute": progress.reroute, "settled": progress.settled, "best": None,
+        "dispersion": state.dispersion, "amplitudes": state.amplitude_precision}
+
+
+def _progress(
+    tensors: Mapping[str, Array], kept: Mapping[str, Any], atoms: Sequence[Manifold], n_rows: int
+) -> Progress:
+    """Inverse of `_plain`."""
+    kinds = kinds_of_atoms(atoms)
+    numbers = range(len(kinds))
+    state = SweepState(
+        kinds, tuple(tensors[f"decoders.{number}"] for number in numbers),
+        tuple(tensors[f"strengths.{number}"] for number in numbers), kept["dispersion"],
+        kept["amplitudes"])
+    candidates = tensors.get("candidates")
+    shapes = [(len(kind.atoms), kind.manifold.basis_size) for kind in kinds]
+    if [B.shape[:2] for B in state.decoders] != shapes or (
+            candidates is not None and len(candidates) != n_rows):
+        raise ArtifactError("it is of another fit")
+    return Progress(kept["round"], state, tuple(kept["values"]), tuple(kept["recent"]),
+                    None if candidates is None else candidates.astype(np.intp),
+                    bool(kept["reroute"]), bool(kept["settled"]))

@@ -29,7 +29,6 @@ from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.repair import NEAR, PLANS, Repair, begun
 from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
 from reml_sae.sweeps.state import SweepState
-from reml_sae.sweeps.tables import SweepTables
 from reml_sae.sweeps.update import objective, updated
 from reml_sae.typing import Array, Index
 
@@ -49,8 +48,6 @@ class SweepFit:
     sums : SweepSums
         At the state.
     codes : RowCodes
-    tables : SweepTables
-        The nodes that the codes number.
     trace : (T,) objective of every sweep of all rows, in nats
     settled : bool
         Whether sweeps ended because they gained little.
@@ -59,22 +56,25 @@ class SweepFit:
     state: SweepState
     sums: SweepSums
     codes: RowCodes
-    tables: SweepTables
     trace: Array
     settled: bool
 
     def coordinates(self, k: int) -> Array:
-        """Coordinates (n, d) of the rows of atom k, in their order, at the nodes."""
-        nodes = self.codes.nodes[self.codes.labels == k]
-        kind = next(kind for kind in self.tables.kinds if k in kind.atoms)
-        return np.asarray(kind.fine.points[nodes], float)
+        """Coordinates (n, d) of the rows of atom k, in their order."""
+        kind = next(kind for kind in self.state.kinds if k in kind.atoms)
+        return self.codes.points[self.codes.labels == k, :kind.manifold.latent_dim]
+
+
+def is_swept(atom: Manifold) -> bool:
+    """Whether sweeps find such atoms: rings, and flats with coordinates."""
+    return atom.relaxation == "ring" or (atom.is_flat and atom.latent_dim > 0)
 
 
 def fit_sweeps(
     Z: Array | DeviceArray, atoms: Sequence[Manifold], backend: Backend, seed: int,
     policy: SweepPolicy | None = None, *, row_map: RowMap | None = None,
     checkpoint: SweepCheckpoint | None = None, deadline: Deadline | None = None,
-    watch: Watch = lambda stage, state, value: None,
+    start: SweepState | None = None, watch: Watch = lambda stage, state, value: None,
 ) -> SweepFit:
     """Fit atoms to rows of which each uses one.
 
@@ -92,21 +92,23 @@ def fit_sweeps(
         Where the fit goes on from, and keeps where it is after every sweep over all rows.
     deadline : Deadline, optional
         After which no more is begun; one sweep over all rows is always made.
+    start : SweepState, optional
+        From which to go on, with all rows first; from seeds by default.
     watch : callable, optional
 
     Raises
     ------
     InputError
-        Where an atom is no ring: seeds do not find others reliably.
+        Where an atom is neither a ring nor a flat: seeds do not find others reliably.
     """
     for atom in dict.fromkeys(atoms):
-        if atom.relaxation != "ring":
-            raise InputError(f"sweeps find rings alone, such as circles, got {atom!r}; fit other "
-                             "atoms by the search, solver='search'")
+        if not is_swept(atom):
+            raise InputError(f"sweeps find rings and flats alone, such as circles and planes, got "
+                             f"{atom!r}; fit other atoms by the search, solver='search'")
     policy, checkpoint = policy or SweepPolicy(), checkpoint or SweepCheckpoint(None)
     fit = _Fit(Z, tuple(atoms), backend, seed, policy, checkpoint, deadline or Deadline(), watch,
                SerialRows() if row_map is None else row_map)
-    return fit.run()
+    return fit.run(start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +122,12 @@ class Ended:
     state : SweepState
     sums : SweepSums
     codes : RowCodes
-    tables : SweepTables
     """
 
     value: float
     state: SweepState
     sums: SweepSums
     codes: RowCodes
-    tables: SweepTables
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +148,11 @@ class _Rows:
         self, state: SweepState, candidates: Index | None = None, reroute: bool = False
     ) -> Ended:
         """One sweep."""
-        sums, codes, tables = sweep(
+        sums, codes = sweep(
             self.Z, state, self.backend, longest=self.longest, fineness=self.policy.fineness,
             n_candidates=self.policy.n_candidates, candidates=candidates, reroute=reroute,
             row_map=self.row_map)
-        return Ended(objective(state, sums), state, sums, codes, tables)
+        return Ended(objective(state, sums), state, sums, codes)
 
     def settled(self, values: Sequence[float]) -> bool:
         """Whether the gains to come are small."""
@@ -182,23 +182,26 @@ class _Fit:
     watch: Watch
     row_map: RowMap
 
-    def run(self) -> SweepFit:
+    def run(self, start: SweepState | None) -> SweepFit:
         """All rounds."""
         rows = _Rows(self.Z, self.backend, self.policy, self.row_map)
         progress = self.checkpoint.read(self.atoms, len(self.Z))
         if progress is None:
-            progress = self._first()
+            progress = self._first() if start is None else Progress(0, start)
             self._keep(progress)
+        reached = progress.round
         found, progress = self._finished(rows, progress)
         most = self.policy.most_rounds if self._size < len(self.Z) else 1
-        while progress.round + 1 < most and not self.deadline.passed:
-            again = self._repaired(progress)
+        for number in range(reached + 1, most):
+            # a round that has bettered nothing is the last
+            again = (self._repaired(progress)
+                     if progress.round == number - 1 and not self.deadline.passed else None)
             if again is None:
                 break
             self._keep(again)
             found, progress = self._finished(rows, again)
-        return SweepFit(found.state, found.sums, found.codes, found.tables,
-                        np.array(progress.values), progress.settled)
+        return SweepFit(found.state, found.sums, found.codes, np.array(progress.values),
+                        progress.settled)
 
     def _keep(self, progress: Progress) -> None:
         # what time has cut short is not where another fit would be
@@ -231,9 +234,11 @@ class _Fit:
         """What the next round's sample makes of the state; None where it knows no better."""
         number = progress.round + 1
         sample = self._sample(number)
-        before = sample.at(progress.state)
+        # where its sweeps end: what they gain there is no more than that decoders follow few rows
+        before = self._swept(sample, progress.state, self.policy.most_ranked)
         found = self._mended(sample, before, number)
-        return None if found is before else Progress(number, found.state, progress.values)
+        return None if found is before else Progress(
+            number, found.state, progress.values, best=progress.best)
 
     def _swept(self, rows: _Rows, state: SweepState, most: int) -> Ended:
         """Rows of a sample at the state that sweeps end with."""
@@ -292,18 +297,32 @@ class _Fit:
         return found
 
     def _finished(self, rows: _Rows, progress: Progress) -> tuple[Ended, Progress]:
-        """Sweeps over all rows, which look at all atoms now and then."""
+        """Sweeps over all rows, which look at all atoms now and then; the lowest of all rounds."""
         while True:
             found = rows.at(progress.state, progress.candidates, progress.reroute)
             progress = replace(progress, values=(*progress.values, found.value),
-                               recent=(*progress.recent, found.value))
+                               recent=(*progress.recent, found.value)).with_best()
             self.watch("sweep", progress.state, found.value)
             logger.info("sweep %d: objective %.4f", len(progress.values), found.value)
             done, fresh = rows.settled(progress.recent), progress.reroute
             if (done and fresh) or self.deadline.passed or (
                     len(progress.recent) >= self.policy.most_sweeps):
-                return found, replace(progress, settled=done and fresh)
+                return self._lowest(rows, found, replace(progress, settled=done and fresh))
             again = done or len(progress.recent) % self.policy.reroute == 0
             progress = replace(progress, state=updated(progress.state, found.sums),
                                candidates=found.codes.candidates, reroute=again)
             self._keep(progress)
+
+    def _lowest(self, rows: _Rows, found: Ended, progress: Progress) -> tuple[Ended, Progress]:
+        """The last sweep, or one more at the state of the lowest where that gains what counts.
+
+        Nodes, and their rounding, change with the state.
+        """
+        best = progress.best
+        assert best is not None
+        if found.value - best.recent[-1] < self.policy.tol * len(self.Z):
+            return found, progress
+        found = rows.at(best.state)
+        self.watch("sweep", best.state, found.value)
+        return found, replace(best, values=(*progress.values, found.value),
+                              settled=progress.settled, best=best)

@@ -35,7 +35,7 @@ class Fineness:
     """Count of nodes of an atom with one coordinate at most ..."""
     surface: int = 1024
     """... and of one with more."""
-    amplitudes: int = 24
+    amplitudes: int = 48
     """Count of nodes of log amplitudes at most."""
     coarse: int = 16
     """Count of nodes of a curve by which all atoms are scored; its square for a surface."""

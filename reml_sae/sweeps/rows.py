@@ -12,7 +12,8 @@ as the prior has it. With r the posterior of the row on these
 
     sum E[f f^T], sum E[f] x^T, f = (1, a phi_g),  and  sum log int exp(-F)
 
-say all that an M step and the gradient of L(beta) = -sum_i log int exp(-F_i) need.
+say all that an M step and the gradient of L(beta) = -sum_i log int exp(-F_i) need. Coordinates on
+flats are Gaussian and need no nodes (`flat_rows`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import numpy as np
 
 from reml_sae.rows import RowMap, RowResult, SerialRows, gather_rows
 from reml_sae.sweeps.backend import Backend, DeviceArray
+from reml_sae.sweeps.curve_rows import coarse_curve, log_gaussian, node_mass
+from reml_sae.sweeps.flat_rows import CloudMoments, cloud_evidence, coarse_cloud
 from reml_sae.sweeps.nodes import Fineness
 from reml_sae.sweeps.state import SweepState
-from reml_sae.sweeps.tables import KindTables, SweepTables, make_tables
+from reml_sae.sweeps.tables import FlatTables, KindTables, SweepTables, make_tables
 from reml_sae.typing import Array, Index
 
 CHUNK_ROWS = 1 << 14
@@ -75,14 +78,14 @@ class RowCodes:
     ----------
     labels : (N,) atom
     values : (N,) l_i
-    nodes : (N,) best node of its atom
+    points : (N, d) its best node, or its mean on a flat; zero beyond the atom's own coordinates
     amplitudes : (N,) E[a]
     candidates : (N, C) atoms that were compared, the label first
     """
 
     labels: Index
     values: Array
-    nodes: Index
+    points: Array
     amplitudes: Array
     candidates: Index
 
@@ -91,7 +94,7 @@ def sweep(
     Z: Array | DeviceArray, state: SweepState, backend: Backend, *, offset: Array | None = None,
     n_candidates: int = 2, fineness: Fineness | None = None, candidates: Index | None = None,
     reroute: bool = False, longest: float | None = None, row_map: RowMap | None = None,
-) -> tuple[SweepSums, RowCodes, SweepTables]:
+) -> tuple[SweepSums, RowCodes]:
     """One pass over rows.
 
     Parameters
@@ -116,7 +119,7 @@ def sweep(
 
     Returns
     -------
-    SweepSums, RowCodes, and the tables whose nodes the codes number
+    SweepSums and RowCodes
     """
     shift = backend.array(np.zeros(Z.shape[1]) if offset is None else offset)
     if longest is None:
@@ -132,22 +135,21 @@ def sweep(
     grams, crossed, shifts = [], [], []
     for kind, (count, shift, first, second, cross) in zip(
             tables.kinds, zip(*[iter(parts)] * 5, strict=True), strict=True):
-        curve = backend.numpy(kind.fine.curve).astype(float)
-        gram = np.empty((len(count), *(1 + curve.shape[1],) * 2))
+        means, squares, cross = kind.expected(first, second, cross, backend)
+        gram = np.empty((len(count), *(1 + means.shape[1],) * 2))
         gram[:, 0, 0] = count
-        gram[:, 0, 1:] = gram[:, 1:, 0] = first @ curve
-        gram[:, 1:, 1:] = np.einsum("gm,kg,gl->kml", curve, second, curve, optimize=True)
+        gram[:, 0, 1:] = gram[:, 1:, 0] = means
+        gram[:, 1:, 1:] = squares
         grams.append(gram)
         crossed.append(cross)
         shifts.append(shift)
     value = float(value) + 0.5 * Z.shape[1] * len(Z) * float(
         np.log(2.0 * np.pi * state.dispersion))
-    labels, values, nodes, amplitudes, kept = found.each
+    labels, values, points, amplitudes, kept = found.each
     values = values + 0.5 * Z.shape[1] * np.log(2.0 * np.pi * state.dispersion)
     return (SweepSums(value, float(square), grams, crossed, needs, shifts, amplitude,
                       len(Z)),
-            RowCodes(labels.astype(np.intp), values, nodes.astype(np.intp), amplitudes,
-                     kept.astype(np.intp)), tables)
+            RowCodes(labels.astype(np.intp), values, points, amplitudes, kept.astype(np.intp)))
 
 
 def longest_row(Z: Array | DeviceArray, backend: Backend, offset: Array | None = None) -> float:
@@ -163,21 +165,6 @@ def _slices(n: int, size: int) -> Iterator[slice]:
 
 def _lengths(X: DeviceArray, backend: Backend) -> DeviceArray:
     return backend.xp.sum(X * X, axis=1)
-
-
-def log_gaussian(
-    pull: DeviceArray, lengths: DeviceArray, alpha: float, backend: Backend
-) -> DeviceArray:
-    """Log of the integral of exp(a pull - a^2 length / 2) over a ~ N(1, 1 / alpha), a >= 0 nearly.
-
-    ``pull`` is y_g.(x - c) over phi; ``lengths`` is |y_g|^2 over phi. With s = length + alpha it is
-    (pull + alpha)_+^2 / 2 s - alpha / 2 - log(s / alpha) / 2, here without the difference of large
-    numbers where alpha is large.
-    """
-    sharp = lengths + alpha
-    pull = pull.clip(-alpha)
-    return ((pull * (0.5 * pull + alpha) - (0.5 * alpha) * lengths) / sharp
-            - 0.5 * backend.xp.log(sharp / alpha))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +190,7 @@ class _Tiles:
     """
 
     number: int
-    kind: KindTables
+    kind: KindTables | FlatTables
     rows: DeviceArray
     place: DeviceArray
     used: Index
@@ -215,7 +202,8 @@ class _Tiles:
 
     @classmethod
     def of(
-        cls, number: int, kind: KindTables, rows: DeviceArray, place: DeviceArray, backend: Backend
+        cls, number: int, kind: KindTables | FlatTables, rows: DeviceArray, place: DeviceArray,
+        backend: Backend,
     ) -> _Tiles:
         """Of rows, with the places of their atoms."""
         xp = backend.xp
@@ -279,10 +267,11 @@ class _Kernel:
             gap = backend.cast(scores[:, 0] - xp.amax(scores[:, 1:], 1), backend.wide)
         else:
             gap = backend.zeros((len(X),), backend.wide)
-        values, nodes, amplitudes, amplitude, parts = self._posteriors(X, labels, gap, needs)
+        values, points, amplitudes, amplitude, parts = self._posteriors(X, labels, gap, needs)
         values = values + 0.5 * square * tables.precision
-        each = tuple(map(backend.numpy, (labels, values, nodes, amplitudes, kept)))
-        return RowResult(each, (xp.sum(values), xp.sum(square), needs, amplitude, *parts))
+        sums = xp.sum(values), xp.sum(square), needs, amplitude, *parts
+        labels, values, amplitudes, kept = map(backend.numpy, (labels, values, amplitudes, kept))
+        return RowResult((labels, values, points, amplitudes, kept), sums)
 
     def _keep(
         self, X: DeviceArray, own: DeviceArray, kept: DeviceArray, scores: DeviceArray
@@ -298,28 +287,23 @@ class _Kernel:
         kept[left, least], scores[left, least] = own[left], score[better]
 
     def _scores(self, X: DeviceArray) -> DeviceArray:
-        """Coarse log evidence (n, K) of all atoms, up to what is the row's own.
-
-        With q = pull / (2 s)^(1/2) and b = alpha (2 / s)^(1/2), `log_gaussian` is q (q + b) from
-        -b / 2 on, but for what a row has no part in.
-        """
-        backend, tables, xp = self.backend, self.tables, self.backend.xp
+        """Coarse log evidence (n, K) of all atoms, up to what is the row's own."""
+        backend, tables = self.backend, self.tables
         out = backend.zeros((len(X), len(tables.kind_of)), backend.narrow)
         for kind in tables.kinds:
-            nodes, (size, M, p) = kind.coarse, kind.decoders.shape
-            step = max(1, backend.elements // (len(X) * max(len(nodes.logs), M)))
+            size, M, p = kind.decoders.shape
+            widest = M if isinstance(kind, FlatTables) else max(len(kind.coarse.logs), M)
+            step = max(1, backend.elements // (len(X) * widest))
             for own in _slices(size, step):
-                W, sharp = kind.decoders[own], (nodes.lengths[own] + tables.alpha)[:, :, None]
-                c = backend.rough_product(W.reshape(-1, p), X.T).reshape(len(W), M, len(X))
-                scaled = nodes.curve * (tables.precision / (2.0 * sharp) ** 0.5)
-                b = tables.alpha * (2.0 / sharp) ** 0.5
-                q = scaled @ (c[:, 1:] - kind.crossed[own][:, :, None])
-                q = xp.maximum(q, -0.5 * b)
-                gain = q * (q + b)
-                gain += log_gaussian(xp.zeros_like(nodes.lengths[own]), nodes.lengths[own],
-                                     tables.alpha, backend)[:, :, None] + nodes.logs[:, None]
-                score = (xp.amax(gain, 1) + c[:, 0] * tables.precision
-                         - 0.5 * kind.squares[own][:, None])
+                c = backend.rough_product(kind.decoders[own].reshape(-1, p), X.T)
+                c = c.reshape(-1, M, len(X))
+                pull = c[:, 1:] - kind.crossed[own][:, :, None]
+                if isinstance(kind, FlatTables):
+                    gain = coarse_cloud(pull * tables.precision, kind.lengths[own][:, :, None],
+                                        tables.alpha, 1, backend)
+                else:
+                    gain = coarse_curve(pull, kind, own, tables, backend)
+                score = gain + c[:, 0] * tables.precision - 0.5 * kind.squares[own][:, None]
                 out[:, kind.atoms[own]] = score.T
         return out
 
@@ -333,19 +317,25 @@ class _Kernel:
                 yield _Tiles.of(number, kind, rows, tables.place_of[labels[rows]], backend)
 
     def _projected(self, X: DeviceArray, tiles: _Tiles) -> tuple[DeviceArray, DeviceArray]:
-        """y_g.(x - c) / phi at the nodes, and what the constant adds, of rows in tiles."""
+        """y.(x - c) / phi, at the nodes or for the axes, and what the constant adds."""
         kind, place, precision = tiles.kind, tiles.place, self.tables.precision
         c = tiles.project(X)
-        pull = ((c[:, 1:] - kind.crossed[place]) * precision) @ kind.fine.curve.T
+        pull = (c[:, 1:] - kind.crossed[place]) * precision
+        if isinstance(kind, KindTables):
+            pull = pull @ kind.fine.curve.T
         return pull, c[:, 0] * precision - 0.5 * kind.squares[place]
 
     def _evidence(self, X: DeviceArray, labels: DeviceArray) -> DeviceArray:
-        """Log evidence (n,) of one atom for every row, amplitudes as if Gaussian."""
+        """Log evidence (n,) of one atom for every row, amplitudes on curves as if Gaussian."""
         backend, xp = self.backend, self.backend.xp
         out = backend.zeros((len(X),), backend.narrow)
         for tiles in self._tiles(labels):
             kind = tiles.kind
             pull, constant = self._projected(X, tiles)
+            if isinstance(kind, FlatTables):
+                own = cloud_evidence(pull, kind.lengths[tiles.place], self.tables, backend)
+                out[tiles.rows] = own + constant
+                continue
             gain = log_gaussian(pull, kind.fine.lengths[tiles.place], self.tables.alpha, backend)
             gain = gain + kind.fine.logs
             top = xp.amax(gain, 1)
@@ -354,63 +344,66 @@ class _Kernel:
 
     def _posteriors(
         self, X: DeviceArray, labels: DeviceArray, gap: DeviceArray, needs: DeviceArray
-    ) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray, list[DeviceArray]]:
-        """l_i but for |x|^2, best nodes, E[a], sums of u, and the sums of every kind."""
+    ) -> tuple[DeviceArray, Array, DeviceArray, DeviceArray, list[DeviceArray]]:
+        """l_i but for |x|^2, coordinates, E[a], sums of u, and the sums of every kind."""
         backend, tables, xp = self.backend, self.tables, self.backend.xp
         values, amplitudes = backend.zeros((2, len(X)), backend.wide)
-        nodes, amplitude = backend.zeros((len(X),), xp.int64), backend.zeros((2,), backend.wide)
-        parts: list[DeviceArray] = []
+        points = np.zeros((len(X), max(kind.latent_dim for kind in tables.kinds)))
+        amplitude, parts = backend.zeros((2,), backend.wide), list[DeviceArray]()
         for kind in tables.kinds:
             size, M, p = kind.decoders.shape
-            G = len(kind.fine.logs)
-            parts += [backend.zeros(shape, backend.wide)
-                      for shape in ((size,), (size,), (size, G), (size, G), (size, p, M))]
+            parts += [backend.zeros(shape, backend.wide) for shape in (
+                (size,), (size,), *((size, *shape) for shape in kind.sum_shapes), (size, p, M))]
         for tiles in self._tiles(labels):
             kind, rows, counts = tiles.kind, tiles.rows, tiles.counts
             pull, constant = self._projected(X, tiles)
-            R, u, u2, top = _mass(pull, kind.fine.lengths[tiles.place], kind.fine.logs, tables,
-                                  backend)
-            total = xp.sum(R[0], axis=1)
-            values[rows] = -backend.cast(top + xp.log(total) + constant, backend.wide)
-            u, u2 = u / total, u2 / total
-            amplitude += backend.cast(xp.stack([xp.sum(u * u), xp.sum(u2)]), backend.wide)
-            nodes[rows] = xp.argmax(R[0], axis=1)
-            first, second = R[1] / total[:, None], R[2] / total[:, None]
-            amplitudes[rows] = backend.cast(xp.sum(first, axis=1), backend.wide)
-            f = xp.concatenate([xp.ones_like(first[:, :1]), first @ kind.fine.curve], 1)
-            count, shift, by_node, by_node2, crossed = parts[5 * tiles.number:5 * tiles.number + 5]
+            own = (self._on_flats(kind, tiles.place, pull) if isinstance(kind, FlatTables)
+                   else self._on_curves(kind, tiles.place, pull))
+            values[rows] = -backend.cast(own.evidence + constant, backend.wide)
+            amplitude += backend.cast(xp.stack([xp.sum(own.u * own.u), xp.sum(own.u2)]),
+                                      backend.wide)
+            points[backend.numpy(rows), :kind.latent_dim] = own.points
+            amplitudes[rows] = backend.cast(own.amplitude, backend.wide)
+            f = xp.concatenate([xp.ones_like(own.mean[:, :1]), own.mean], 1)
+            count, shift, first, second, crossed = parts[5 * tiles.number:5 * tiles.number + 5]
             at = backend.array(tiles.used, xp.int64)
             count[at] += backend.array(counts, backend.wide)
-            shift[at] += backend.segment_sums(u, counts)
-            by_node[at] += backend.segment_sums(first, counts)
-            by_node2[at] += backend.segment_sums(second, counts)
+            shift[at] += backend.segment_sums(own.u, counts)
+            first[at] += backend.segment_sums(own.first, counts)
+            second[at] += backend.segment_sums(own.second, counts)
             needs[backend.array(kind.atoms[tiles.used], xp.int64)] += backend.segment_sums(
                 gap[rows], counts)
             crossed[at] += tiles.crossed(X, f, backend)
-        return values, nodes, amplitudes, amplitude, parts
+        return values, points, amplitudes, amplitude, parts
+
+    def _on_curves(self, kind: KindTables, place: DeviceArray, pull: DeviceArray) -> _Posterior:
+        """Rows by the nodes of their curves."""
+        backend, xp, nodes = self.backend, self.backend.xp, kind.fine
+        R, u, u2, top = node_mass(pull, nodes.lengths[place], nodes.logs, self.tables, backend)
+        total = xp.sum(R[0], axis=1)
+        first, second = R[1] / total[:, None], R[2] / total[:, None]
+        return _Posterior(
+            top + xp.log(total), u / total, u2 / total, xp.sum(first, axis=1), first, second,
+            first @ nodes.curve, nodes.points[backend.numpy(xp.argmax(R[0], axis=1))])
+
+    def _on_flats(self, kind: FlatTables, place: DeviceArray, pull: DeviceArray) -> _Posterior:
+        """Rows in closed form."""
+        own = CloudMoments.of(pull, kind.lengths[place], self.tables, self.backend)
+        means = self.backend.numpy(own.first / own.amplitude[:, None])
+        turns = kind.turns[self.backend.numpy(place)]
+        return _Posterior(own.evidence, own.u, own.u2, own.amplitude, own.first, own.second,
+                          own.first, (turns @ means[:, :, None])[:, :, 0])
 
 
-def _mass(
-    pull: DeviceArray, lengths: DeviceArray, logs: DeviceArray, tables: SweepTables,
-    backend: Backend,
-) -> tuple[list[DeviceArray], DeviceArray, DeviceArray, DeviceArray]:
-    """Posterior mass on the nodes (n, G) times 1, a and a^2, up to exp(top).
+@dataclass(frozen=True, eq=False)
+class _Posterior:
+    """Moments of rows: log evidence, E[u], E[u^2], E[a], what is summed, E[a phi] and points."""
 
-    With the sums over nodes and amplitudes of u and of u^2, and the highest log density top (n,).
-    """
-    xp = backend.xp
-    a = np.exp(tables.u)
-    top = xp.amax(xp.stack([
-        xp.amax(logs + log + each * (pull - (0.5 * each) * lengths), 1)
-        for each, log in zip(a.tolist(), tables.u_logs.tolist(), strict=True)]), 0)
-    level = logs - top[:, None]
-    total = [xp.zeros_like(pull) for _ in range(3)]
-    first, second = xp.zeros_like(top), xp.zeros_like(top)
-    for each, u, log in zip(a.tolist(), tables.u.tolist(), tables.u_logs.tolist(), strict=True):
-        mass = xp.exp(level + (each * pull - (0.5 * each * each) * lengths + log))
-        for power in range(3):
-            total[power] += mass * each**power
-        own = xp.sum(mass, axis=1)
-        first += u * own
-        second += u * u * own
-    return total, first, second, top
+    evidence: DeviceArray
+    u: DeviceArray
+    u2: DeviceArray
+    amplitude: DeviceArray
+    first: DeviceArray
+    second: DeviceArray
+    mean: DeviceArray
+    points: Array

@@ -30,6 +30,11 @@ class SweepKind:
     atoms: Index
 
     @property
+    def is_flat(self) -> bool:
+        """Whether the atoms are lines, planes and so on, whose coordinates are Gaussian."""
+        return self.manifold.is_flat and self.manifold.latent_dim > 0
+
+    @property
     def roughness(self) -> Array:
         """Roughness penalty (M, M); zero where nothing is rough."""
         S = self.manifold.roughness()

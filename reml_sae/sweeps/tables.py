@@ -17,6 +17,10 @@ from reml_sae.sweeps.nodes import (
 from reml_sae.sweeps.state import SweepKind, SweepState
 from reml_sae.typing import Array, Index
 
+SHARPEST = 32.0
+"""Twice the squared distance, in standard deviations, at which a row of a flat may lie: the density
+of its log amplitude is as sharp as that of a row on a curve of this squared length over phi."""
+
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
@@ -56,6 +60,65 @@ class KindTables:
     fine: Nodes
     coarse: Nodes
 
+    @property
+    def latent_dim(self) -> int:
+        """Coordinates of an atom."""
+        return self.fine.points.shape[1]
+
+    @property
+    def sum_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of what is summed of a row: the mass on the nodes times a, and times a^2."""
+        return (len(self.fine.logs),), (len(self.fine.logs),)
+
+    def expected(self, first: Array, second: Array, crossed: Array, backend: Backend
+                 ) -> tuple[Array, Array, Array]:
+        """Sums of E[a phi] (k, M - 1), E[a^2 phi phi^T] and x E[f]^T, from those over nodes."""
+        curve = backend.numpy(self.fine.curve).astype(float)
+        squares = np.einsum("gm,kg,gl->kml", curve, second, curve, optimize=True)
+        return first @ curve, np.asarray(squares), crossed
+
+
+@dataclass(frozen=True, eq=False)
+class FlatTables:
+    """The flats of a kind, whose coordinates are integrated in closed form.
+
+    Attributes
+    ----------
+    atoms : (k,) numbers among all atoms, on the host
+    decoders : (k, q + 1, p)
+        The constant, and axes that are turned so that they are orthogonal.
+    squares : (k,) |c|^2 over phi
+    crossed : (k, q) products of axes and constant
+    lengths : (k, q) squared lengths of the axes over phi
+    turns : (k, q, q) array, on the host
+        Coordinates on the atoms' own axes are these matrices times those on the orthogonal ones.
+    """
+
+    atoms: Index
+    decoders: DeviceArray
+    squares: DeviceArray
+    crossed: DeviceArray
+    lengths: DeviceArray
+    turns: Array
+
+    @property
+    def latent_dim(self) -> int:
+        """Coordinates of an atom."""
+        return self.turns.shape[1]
+
+    @property
+    def sum_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of what is summed of a row: E[a t], and E[a^2 t t^T]."""
+        q = self.latent_dim
+        return (q,), (q, q)
+
+    def expected(self, first: Array, second: Array, crossed: Array, backend: Backend
+                 ) -> tuple[Array, Array, Array]:
+        """Sums of E[a t] (k, q), E[a^2 t t^T] and x E[f]^T, from those on the orthogonal axes."""
+        back = self.turns.transpose(0, 2, 1)
+        turned = np.concatenate([crossed[:, :, :1], crossed[:, :, 1:] @ back], axis=2)
+        return (self.turns @ first[:, :, None])[:, :, 0], self.turns @ second @ back, turned
+
 
 @dataclass(frozen=True, eq=False)
 class SweepTables:
@@ -63,14 +126,14 @@ class SweepTables:
 
     Attributes
     ----------
-    kinds : list of KindTables
+    kinds : list of KindTables or FlatTables
     kind_of, place_of : (K,) kind of an atom and its place in it, on the device
     u, u_logs : (U,) log amplitudes and log weights, on the host
     precision, alpha : float
         1 / phi, and the prior precision of log amplitudes.
     """
 
-    kinds: list[KindTables]
+    kinds: list[KindTables | FlatTables]
     kind_of: DeviceArray
     place_of: DeviceArray
     u: Array
@@ -89,12 +152,15 @@ def make_tables(
     InputError
         Where the coordinates of an atom have no nodes.
     """
-    for kind in state.kinds:
-        check_nodes(kind.manifold)
     kind_of, place_of = np.zeros((2, state.n_atoms), np.int64)
-    kinds, most, least = [], 0.0, np.inf
+    kinds, most, least = list[KindTables | FlatTables](), 0.0, np.inf
     for number, kind in enumerate(state.kinds):
         kind_of[kind.atoms], place_of[kind.atoms] = number, np.arange(len(kind.atoms))
+        if kind.is_flat:
+            kinds.append(_flat_tables(kind, state, number, backend))
+            most = max(most, SHARPEST)
+            continue
+        check_nodes(kind.manifold)
         own, peaks = _kind_tables(kind, state, number, backend, fineness)
         kinds.append(own)
         most, least = max(most, peaks.max()), min(least, peaks.min())
@@ -105,6 +171,19 @@ def make_tables(
     return SweepTables(kinds, backend.array(kind_of, backend.xp.int64),
                        backend.array(place_of, backend.xp.int64), u, u_logs,
                        1.0 / state.dispersion, state.amplitude_precision)
+
+
+def _flat_tables(
+    kind: SweepKind, state: SweepState, number: int, backend: Backend
+) -> FlatTables:
+    B, phi = state.decoders[number], state.dispersion
+    axes = B[:, 1:]
+    lengths, turns = np.linalg.eigh(axes @ axes.transpose(0, 2, 1))
+    turned = np.concatenate([B[:, :1], turns.transpose(0, 2, 1) @ axes], axis=1)
+    crossed = np.einsum("kqp,kp->kq", turned[:, 1:], B[:, 0])
+    turned, squares, crossed, lengths = map(backend.array, (
+        turned, (B[:, 0] ** 2).sum(axis=1) / phi, crossed, np.maximum(lengths, 0.0) / phi))
+    return FlatTables(kind.atoms, turned, squares, crossed, lengths, turns)
 
 
 def _kind_tables(

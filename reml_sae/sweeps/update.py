@@ -31,7 +31,8 @@ LONGEST = np.exp(2.0)
 FARTHEST = 0.5
 """Log of the factor by which a step may rescale a curve."""
 STRENGTHS = np.exp(-12.0), np.exp(18.0)
-AMPLITUDES = np.exp(-2.0), np.exp(12.0)
+AMPLITUDES = 1.0, np.exp(12.0)
+"""Bounds of alpha: amplitudes that vary by more than a factor of e need too many nodes."""
 LEAST_NOISE = 1e-8
 
 
@@ -43,13 +44,17 @@ def _priors(state: SweepState, number: int) -> Array:
 
 def objective(state: SweepState, sums: SweepSums) -> float:
     """L and the decoders' volume, at the state that the sums are of."""
-    total = sums.value
-    for number, (gram, B) in enumerate(zip(sums.grams, state.decoders, strict=True)):
-        prior, p = _priors(state, number), B.shape[2]
-        total += 0.5 * float(np.einsum("kmp,kml,klp->", B, prior, B, optimize=True))
-        H = gram / state.dispersion + prior
-        total += 0.5 * p * float((np.linalg.slogdet(H)[1] - np.linalg.slogdet(prior)[1]).sum())
-    return total
+    return sums.value + sum(float(decoder_costs(state, sums, number).sum())
+                            for number in range(len(state.kinds)))
+
+
+def decoder_costs(state: SweepState, sums: SweepSums, number: int) -> Array:
+    """Nats (k,) of the prior and of the volume of the decoders of a kind."""
+    B, prior = state.decoders[number], _priors(state, number)
+    H = sums.grams[number] / state.dispersion + prior
+    return np.asarray(
+        0.5 * np.einsum("kmp,kml,klp->k", B, prior, B, optimize=True)
+        + 0.5 * B.shape[2] * (np.linalg.slogdet(H)[1] - np.linalg.slogdet(prior)[1]))
 
 
 def gradient(state: SweepState, sums: SweepSums) -> list[Array]:

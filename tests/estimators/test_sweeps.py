@@ -61,7 +61,7 @@ def test_v_is_near_that_of_the_search(fitted):
     assert abs(fitted.criterion_ - found.criterion_) < 4.0
     evidence = [sorted(atom.evidence for atom in fit.atoms_) for fit in (fitted, found)]
     np.testing.assert_allclose(*evidence, rtol=0.02)
-    assert all(np.isnan(atom.over_flat) and atom.evidence_per_row > 0.0 for atom in fitted.atoms_)
+    assert all(atom.over_flat > 0.0 and atom.evidence_per_row > 0.0 for atom in fitted.atoms_)
     assert all(atom.over_flat > 0.1 for atom in found.atoms_)
 
 
@@ -127,8 +127,20 @@ def test_a_fit_goes_on_to_the_same_bits(fitted, tmp_path, after):
     stages = []
     again = model(checkpoint=tmp_path / "kept",
                   callbacks=[lambda row: stages.append(row.stage)]).fit(DATA)
-    assert again.criterion_ == fitted.criterion_ and "sample" not in stages
+    assert again.criterion_ == fitted.criterion_ and stages[0] == "sweep"
     np.testing.assert_array_equal(again.codes_.points, fitted.codes_.points)
+
+
+def test_a_fit_of_open_shapes_goes_on_to_the_same_bits(tmp_path):
+    """Where circles end, and where flats have taken their places."""
+    rng, p = np.random.default_rng(0), DATA.shape[1]
+    cloud = 2.0 + rng.normal(size=(200, p)) * np.where(np.arange(p) < 2, 1.0, 0.1)
+    Z, options = np.concatenate([DATA, cloud]), {"n_atoms": 7, "topology": "auto"}
+    alone = model(**options).fit(Z)
+    assert any(atom.topology.name == "euclidean" for atom in alone.atoms_)
+    for _ in range(2):
+        again = model(**options, checkpoint=tmp_path / "kept").fit(Z)
+        assert again.criterion_ == alone.criterion_
 
 
 def test_a_shard_that_is_cut_off_is_named_and_nothing_is_lost(fitted, tmp_path, shards):
@@ -193,8 +205,8 @@ def test_auto_takes_sweeps_for_many_atoms_and_for_rows_beyond_memory(monkeypatch
 REFUSED = {
     "assignment='topk'": {"assignment": "softmax"},
     "n_active=1": {"n_active": 2},
-    "rings alone": {"topology": "interval"},
-    "numbers and shapes": {"topology": "auto"},
+    "rings and flats alone": {"topology": "interval"},
+    "a number of atoms": {"n_atoms": "auto"},
     "isotropic": {"noise": "factor"},
     "Gaussian": {"row_noise": "student_t"},
     "penalties=None": {"penalties": []},

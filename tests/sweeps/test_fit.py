@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from reml_sae.datasets import planted_circles
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Circle, Interval
-from reml_sae.sweeps import Fineness, SweepPolicy, fit_sweeps, get_backend, sweep
+from reml_sae.sweeps import Fineness, SweepPolicy, fit_sweeps, get_backend, loop, sweep
 from reml_sae.sweeps.repair import begun
 from reml_sae.sweeps.update import gradient, objective, updated
 
@@ -115,7 +115,7 @@ def test_fits_are_the_same_twice():
 
 
 def test_atoms_that_seeds_do_not_find_are_refused():
-    with pytest.raises(InputError, match="rings alone"):
+    with pytest.raises(InputError, match="rings and flats alone"):
         fit_sweeps(np.ones((10, 4)), [Interval(6)], get_backend(), 0)
 
 
@@ -181,3 +181,19 @@ def test_torch_finds_what_numpy_finds():
         assert min(accuracy(fit, plant) for fit in fits) > 0.98
         assert fits[0].trace[-1] == pytest.approx(fits[1].trace[-1], abs=0.01 * len(Z))
         assert fits[0].state.dispersion == pytest.approx(fits[1].state.dispersion, rel=1e-3)
+
+
+def test_a_round_that_ends_higher_gives_way_to_the_one_before(monkeypatch):
+    """As one does that time cuts short among the decoders of a sample."""
+    plant = planted_circles(600, 8, 4, n_active=1, noise_sd=0.05, random_state=0)
+    Z, policy = standardised(plant), SweepPolicy(seed_rows=32)
+    alone = fit_sweeps(Z, [Circle(1)] * 4, get_backend(), 0, replace(policy, most_rounds=1))
+
+    def worse(self, progress):
+        state = replace(progress.state, decoders=tuple(B[::-1] + 1.0 for B in alone.state.decoders))
+        return replace(progress, round=1, state=state, recent=(), candidates=None, reroute=True)
+
+    monkeypatch.setattr(loop._Fit, "_repaired", worse)
+    fit = fit_sweeps(Z, [Circle(1)] * 4, get_backend(), 0, replace(policy, most_sweeps=1))
+    assert len(fit.trace) == 3 and fit.trace[1] > fit.trace[0] == fit.trace[2]
+    assert (fit.codes.labels == alone.codes.labels).mean() > 0.9

@@ -12,9 +12,10 @@ from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Sphere
 from reml_sae.models import SAEManifoldModel
 from reml_sae.rows import SerialRows
 from reml_sae.sweeps import Fineness, get_backend, sweep
+from reml_sae.sweeps.curve_rows import log_gaussian
 from reml_sae.sweeps.nodes import check_nodes
-from reml_sae.sweeps.rows import log_gaussian
 from reml_sae.sweeps.state import SweepState, kinds_of_atoms
+from reml_sae.sweeps.tables import make_tables
 from reml_sae.sweeps.update import gradient
 
 EXACT = Fineness(step=0.4, edge=9.0, curve=100_000, surface=100_000, amplitudes=2000)
@@ -22,9 +23,12 @@ ATOMS = {
     "circles": [Circle(1)] * 3,
     "of two kinds": [Circle(2), Interval(5), Circle(2)],
     "a line": [Euclidean(1, 1), Circle(1)],
+    "planes": [Euclidean(2, 1), Circle(1), Euclidean(2, 1)],
+    "a flat of three": [Euclidean(3, 1), Euclidean(1, 1)],
     "a sphere": [Sphere(1), Circle(1)],
 }
-PRECISION = {"circles": 30.0, "of two kinds": 1000.0, "a line": 30.0, "a sphere": 5000.0}
+PRECISION = {"circles": 30.0, "of two kinds": 1000.0, "a line": 30.0, "planes": 30.0,
+             "a flat of three": 10.0, "a sphere": 5000.0}
 """Of log amplitudes: larger ones need more nodes than the engine allows surfaces and splines."""
 
 
@@ -63,8 +67,8 @@ def engine(Z, atoms, state, offset, labels):
 def test_value_and_gradient_are_those_of_the_engine(case, seed):
     atoms = ATOMS[case]
     Z, state, offset = system(atoms, seed, alpha=PRECISION[case], sd=0.9)
-    sums, codes, _ = sweep(Z, state, get_backend(precision="float64"), offset=offset,
-                           n_candidates=len(atoms), fineness=EXACT)
+    sums, codes = sweep(Z, state, get_backend(precision="float64"), offset=offset,
+                        n_candidates=len(atoms), fineness=EXACT)
     known = engine(Z, atoms, state, offset, codes.labels)
     np.testing.assert_allclose(codes.values, known.row_values(), rtol=1e-8, atol=1e-8)
     assert sums.value == pytest.approx(known.row_values().sum(), rel=1e-8)
@@ -102,11 +106,11 @@ def test_rows_take_the_atom_of_the_highest_evidence():
 def test_sums_do_not_depend_on_chunks_or_on_candidates_that_are_the_best():
     Z, state, offset = system(ATOMS["of two kinds"], 3, n=200)
     backend = get_backend(precision="float64")
-    whole, codes, _ = sweep(Z, state, backend, offset=offset, n_candidates=3)
+    whole, codes = sweep(Z, state, backend, offset=offset, n_candidates=3)
     backend.elements = 1000  # atoms are scored one by one
-    parts, same, _ = sweep(Z, state, backend, offset=offset, n_candidates=3)
-    again, _, _ = sweep(Z, state, backend, offset=offset, candidates=codes.candidates,
-                        row_map=SerialRows())
+    parts, same = sweep(Z, state, backend, offset=offset, n_candidates=3)
+    again, _ = sweep(Z, state, backend, offset=offset, candidates=codes.candidates,
+                     row_map=SerialRows())
     np.testing.assert_array_equal(codes.labels, same.labels)
     for other in (parts, again):
         assert other.value == pytest.approx(whole.value, rel=1e-12)
@@ -182,7 +186,7 @@ def test_atoms_without_nodes_are_refused_by_name():
 def test_nodes_no_finer_than_asked_for():
     """A sharper state has more nodes, up to their bound."""
     Z, state, offset = system(ATOMS["circles"], 6)
-    backend = get_backend()
-    sizes = [len(sweep(Z, replace(state, dispersion=sd**2), backend, offset=offset)[2]
+    lengths = np.linalg.norm(Z - offset, axis=1).max()
+    sizes = [len(make_tables(replace(state, dispersion=sd**2), get_backend(), Fineness(), lengths)
                  .kinds[0].fine.points) for sd in (1.0, 0.2, 1e-3)]
     assert sizes[0] < sizes[1] < sizes[2] <= Fineness().curve

@@ -97,6 +97,22 @@ class OwnSpans:
         rows = rows[np.argsort(own[rows], kind="stable")]
         return rows, np.bincount(own[rows], minlength=len(atoms))
 
+    def moments(self, projected: Array, labels: Index) -> list[tuple[Index, Array, Array, Array]]:
+        """Of projected rows (n, r + 1), for the atoms of every kind.
+
+        Returns
+        -------
+        list of (counts (k,), sums (k, r), squares (k, r, r), squared lengths beside (k,))
+        """
+        out = []
+        for number, Q in enumerate(self.frames):
+            rows, counts = self._sorted(number, labels)
+            own, meets = projected[rows, :Q.shape[2] + 1], MeetsBlock(counts)
+            squares = meets.sums(own, own)
+            sums = meets.sums(np.ones((len(own), 1)), own)[:, 0]
+            out.append((counts, sums[:, :-1], squares[:, :-1, :-1], squares[:, -1, -1]))
+        return out
+
     def rows(
         self, projected: Array, labels: Index, amplitudes: Array, points: Array, row_map: RowMap
     ) -> list[LabelledRows]:
