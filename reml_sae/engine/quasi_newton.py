@@ -32,6 +32,8 @@ DIFFERENCE = 1e-3
 OWN_STEP = 0.05
 """Share of a step from which it tells the curvature in an atom's own parameters."""
 MAX_RESTARTS = 6
+JUMP_STEPS = 30
+"""Inner steps after which a jump to a limit is refused: where V is flat the state hardly moves."""
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
 OLD = 5
@@ -160,7 +162,7 @@ def _jump_to_limits(loop: Loop, chart: Chart, learnt: Array, refused: set[int]) 
     trial = loop.best_rho.copy()
     trial[index] = loop.outer.bounds[index, 1]
     try:
-        value = loop.evaluate(trial, gradient=True)
+        value = loop.evaluate(trial, gradient=True, max_inner=JUMP_STEPS)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("jump to a limit refused: %s", error)
         return False
