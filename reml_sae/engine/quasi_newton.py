@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reml_sae.engine.chart import Chart
 from reml_sae.engine.crease import crease
-from reml_sae.engine.criterion import CriterionValue
+from reml_sae.engine.criterion import CriterionValue, at_mode
 from reml_sae.engine.loop import Loop, logger
 from reml_sae.engine.response import foretold_hessian
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
@@ -32,8 +32,8 @@ DIFFERENCE = 1e-3
 OWN_STEP = 0.05
 """Share of a step from which it tells the curvature in an atom's own parameters."""
 MAX_RESTARTS = 6
-JUMP_STEPS = 30
-"""Inner steps after which a jump to a limit is refused: where V is flat the state hardly moves."""
+TRIAL_STEPS = 30
+"""Inner steps from the best state after which a trial is refused: within reach it takes few."""
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
 OLD = 5
@@ -127,16 +127,16 @@ def _move(loop: Loop, chart: Chart, learnt: Array, radius: float) -> float:
     predicted = predicted_change(gradient, hessian, step)
     trial = chart.moved(rho, frame, step)
     try:
-        found = loop.evaluate(trial, gradient=True)
+        found = at_mode(loop.model, loop.evaluate(trial, gradient=True, max_inner=TRIAL_STEPS))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("outer trial refused: %s", error)
         return SHORTER * radius
     _learn(loop, chart, learnt, step, trial, found)
-    if found.inner.converged and loop.improves(trial, found, ROUNDING):
+    if loop.improves(trial, found, ROUNDING):
         loop.keep(trial, found)
     share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
     length = float(np.linalg.norm(step))
-    if share < POOR or not found.inner.converged:
+    if share < POOR:
         return SHORTER * min(radius, max(length, SHORTER * radius))
     return 2.0 * radius if share > GOOD and length > 0.9 * radius else radius
 
@@ -162,7 +162,7 @@ def _jump_to_limits(loop: Loop, chart: Chart, learnt: Array, refused: set[int]) 
     trial = loop.best_rho.copy()
     trial[index] = loop.outer.bounds[index, 1]
     try:
-        value = loop.evaluate(trial, gradient=True, max_inner=JUMP_STEPS)
+        value = loop.evaluate(trial, gradient=True, max_inner=TRIAL_STEPS)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("jump to a limit refused: %s", error)
         return False
