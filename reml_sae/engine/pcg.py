@@ -73,8 +73,8 @@ def preconditioned_cg(
         image = matvec(direction)
         curvature = direction.dot(image)
         step = rz / curvature if curvature > 0.0 else np.inf
-        if longest < np.inf and square + step * (2.0 * across + step * along) >= longest**2:
-            step = (np.sqrt(across**2 + along * (longest**2 - square)) - across) / along
+        if longest < np.inf and square + step * (2.0 * across + step * along) >= longest * longest:
+            step = (np.sqrt(across * across + along * (longest * longest - square)) - across) / along
             fall += step * (rz - 0.5 * step * curvature)
             return PCGResult(x.plus(direction, step), False, _share(rz, first),
                              direction if curvature <= 0.0 else None, iteration + 1, longest, fall)
