@@ -17,7 +17,7 @@ from reml_sae.engine.chart import Chart
 from reml_sae.engine.crease import crease
 from reml_sae.engine.criterion import CriterionValue, at_mode
 from reml_sae.engine.loop import Loop, logger
-from reml_sae.engine.response import foretold_hessian
+from reml_sae.engine.response import foretold_hessian, has_formula
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
 from reml_sae.engine.trust_region import boxed_step, predicted_change
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -257,8 +257,9 @@ def _first_learnt(loop: Loop, chart: Chart, whole: bool = False) -> Array:
     gradient = chart.tangent(rho, frame).T @ value.gradient
     foretold = _hessian(loop, chart)
     energy = np.maximum(np.abs(value.explicit["objective"]), FLATTEST)
-    learnt = np.diag(np.where(loop.outer.quadratic, 0.0, energy))
-    differenced = rho < loop.outer.bounds[:, 1] if whole else ~loop.outer.quadratic
+    told = has_formula(loop.outer, value)
+    learnt = np.diag(np.where(told, 0.0, energy))
+    differenced = rho < loop.outer.bounds[:, 1] if whole else ~told
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
     least, most = chart.box(rho, frame)
     back = np.full(len(rho), -DIFFERENCE)
