@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reml_sae.engine.chart import Chart
 from reml_sae.engine.criterion import CriterionValue
-from reml_sae.engine.protocol import Outer
+from reml_sae.engine.outer import Outer
 from reml_sae.typing import Array
 
 LEAST_SHARE = 1e-6

@@ -401,7 +401,8 @@ class SAEStructure:
 
     def _of_rows(self, index: Index) -> dict[str, Any]:
         """Fields that differ between rows, for some of them."""
-        terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
+        terms = tuple(self.restricted(term, index) if term.on_rows else term
+                      for term in self.terms)
         return {"Z": self.Z[index], "metrics": self.metrics[index],
                 "active": self.active[index], "terms": terms,
                 "family": self.family.restrict(index, self.shape),
