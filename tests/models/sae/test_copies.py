@@ -21,7 +21,7 @@ def test_copies_are_as_constructed(kind):
     theta, rho = model.initial_theta(), model.initial_rho()
     active = model.active.copy()
     active[::2] = True
-    index = np.arange(0, len(model.Z), 3)
+    index = np.arange(len(model.Z) // 2)
     changes = [{"theta": theta.scaled(2.0), "rho": rho + 1.0, "active": active},
                {"offset": model.offset + 1.0}]
     pairs = [(model.with_changes(**change), replace(model, **change)) for change in changes]
