@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import wraps
 
 import pytest
 
@@ -17,3 +18,30 @@ def close_figures():
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture(scope="session")
+def made():
+    """Fits of `fits_once`."""
+    return {}
+
+
+@pytest.fixture
+def fits_once(made, monkeypatch):
+    """The same parameters on the same rows are fitted once: documents and examples repeat fits."""
+    import numpy as np
+
+    from reml_sae.estimators.sae_manifold import SAEManifold
+
+    fit = SAEManifold.fit
+
+    @wraps(fit)
+    def once(self, Z, y=None):
+        asked = self.get_params() | {"verbose": 0}
+        key = np.asarray(Z).tobytes(), repr(sorted(asked.items()))
+        if key not in made:
+            made[key] = fit(self, Z)._fitted
+        self._adopt(made[key])
+        return self
+
+    monkeypatch.setattr(SAEManifold, "fit", once)

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     return base
 
 
-def test_demo(tmp_path, capsys):
+def test_demo(tmp_path, capsys, fits_once):
     assert main(["demo", "-o", str(tmp_path / "week")]) == 0
     out = capsys.readouterr().out
     model = rs.load(tmp_path / "week")
@@ -313,7 +313,7 @@ def test_loudness_is_heard_on_either_side_of_the_command(place, folder, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
-    np.save(tmp_path / "Z.npy", planted_circles(3000, 24, 4, noise_sd=0.3).Z)
+    np.save(tmp_path / "Z.npy", planted_circles(800, 24, 4, noise_sd=0.3).Z)
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "4",

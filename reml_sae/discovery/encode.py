@@ -17,6 +17,7 @@ it; the present codes are kept unless the result has a lower objective as a whol
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,18 +194,15 @@ def encode(
         starts.insert(0, (xi, support))
         # a fit may end where another code of a row has come to be better
         best_value[kept], best_xi[kept], best_active[kept] = -np.inf, xi[kept], support[kept]
-    for xi, support in starts:
-        rough = model.with_state(Theta(xi, theta.beta), rho, support)
-        screened = rough.refine_rows(Theta(xi, theta.beta), rho, policy.screen_sweeps)
-        xi = screened.xi
+    for rough in _screened(model, theta, rho, starts, policy.screen_sweeps):
+        xi, support = rough.theta.xi, rough.active
         arrived = np.isfinite(best_value) & _alike(
-            rough, screened, Theta(best_xi, theta.beta), best_active, ARRIVED)
+            rough, rough.theta, Theta(best_xi, theta.beta), best_active, ARRIVED)
         hopeful = np.flatnonzero(
-            ~arrived & (rough.row_objective(screened, rho) < best_value + policy.hopeless))
+            ~arrived & (rough.row_objective(rough.theta, rho) < best_value + policy.hopeless))
         if not hopeful.size:
             continue
-        trial, trial_model, sound = _settle(
-            model.rows(hopeful), Theta(xi[hopeful], theta.beta), rho, support[hopeful], policy)
+        trial, trial_model, sound = _settle(rough.rows(hopeful), rho, policy)
         value = row_evidence(trial_model, trial, rho) + np.where(sound, 0.0, UNSOUND)
         # a value may be infinite, and the one that it is to improve as well
         better = value + IMPROVEMENT * (1.0 + np.abs(value)) < best_value[hopeful]
@@ -213,6 +211,27 @@ def encode(
         best_active[rows] = trial_model.active[better]
         moved[rows] = True
     return Theta(best_xi, theta.beta), best_active, moved
+
+
+def _screened(
+    model: SAEManifoldModel, theta: Theta, rho: Array, starts: list[tuple[Array, Mask]],
+    sweeps: int,
+) -> Iterator[SAEManifoldModel]:
+    """The model at each start of its rows, after a few sweeps.
+
+    As many starts as fit into a chunk are refined at once: few rows cost nearly as much as many.
+    """
+    n, width = len(model.Z), max(model.shape[1], model.carried.shape[1] ** 2, 1)
+    together = max(1, model.row_map.elements // max(n * width, 1))
+    for first in range(0, len(starts), together):
+        some = starts[first:first + together]
+        many = model.rows(np.tile(np.arange(n), len(some)))
+        xi, support = map(np.concatenate, zip(*some, strict=True))
+        many = many.with_state(Theta(xi, theta.beta), rho, support)
+        found = many.refine_rows(many.theta, rho, sweeps)
+        for number, (_, support) in enumerate(some):
+            own = Theta(found.xi[number * n:(number + 1) * n], theta.beta)
+            yield model.with_state(own, rho, support)
 
 
 def _simplex_candidates(
@@ -254,21 +273,23 @@ def _encode_together(
 
 
 def _settle(
-    model: SAEManifoldModel, theta: Theta, rho: Array, active: Mask, policy: EncodePolicy
+    model: SAEManifoldModel, rho: Array, policy: EncodePolicy
 ) -> tuple[Theta, SAEManifoldModel, Mask]:
     """Refine rows to a minimum, letting the active set follow the assignments once.
 
     The last return value says which rows ended with an active set that their state supports; the
     evidence of the others is not a number to compare.
     """
-    trial_model = model.with_state(theta, rho, active)
-    theta = trial_model.refine_rows(theta, rho, policy.sweeps)
+    theta = model.refine_rows(model.theta, rho, policy.sweeps)
     if model.assignment.chooses_support:
-        return theta, trial_model, np.ones(len(active), bool)
-    settled = active_set(trial_model, theta, rho, policy)
-    if (settled != active).any():
-        trial_model = model.with_state(theta, rho, settled)
-        theta = trial_model.refine_rows(theta, rho, policy.sweeps)
+        return theta, model, np.ones(len(theta.xi), bool)
+    settled = active_set(model, theta, rho, policy)
+    trial_model = model.with_state(theta, rho, settled)
+    others = np.flatnonzero((settled != model.active).any(axis=1))
+    if others.size:
+        xi, again = theta.xi.copy(), trial_model.rows(others)
+        xi[others] = again.refine_rows(again.theta, rho, policy.sweeps).xi
+        theta = Theta(xi, theta.beta)
     a, information = _information(trial_model, theta, rho, policy)
     sound = np.where(settled, information > policy.information / policy.slack,
                      information < policy.information * policy.slack)

@@ -100,8 +100,8 @@ def judge(
         trial = None
     if trial is None:
         return fitted, replace(record, detail=f"{record.detail}: no usable state")
-    trial = turn_noise(trial, own)
     within = settings.policy.move.within_per_row * len(fitted.model.active)
+    trial = turn_noise(trial, own, before + proposal.limit + within)
     if (0.0 <= trial.result.criterion - before - proposal.limit < within
             and not trial.result.interrupted and not proposal.has_returned(trial)):
         final = settle(trial, own)

@@ -67,7 +67,7 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
     theta = fitted.result.theta
 
     def value(x: Array) -> tuple[float, Array]:
-        nonlocal lowest, found
+        nonlocal lowest, found, theta
         parameters = scale * x[n_rho:]
         model = in_metric(base, theta, noise.at(parameters))
         rho = base.outer.clip(x[:n_rho])
@@ -78,6 +78,8 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
             return np.inf, np.zeros_like(x)
         if at.inner.converged and at.value < lowest:
             lowest, found = at.value, model.with_state(at.inner.point.theta, rho)
+            # the next inner solve is near the best so far, on the same branch of modes
+            theta = in_metric(model, at.inner.point.theta, base.noise).theta
         slope = scale * noise_gradient(model, parameters, at, "majorizer")
         return at.value, np.concatenate([at.gradient, slope])
 
@@ -87,8 +89,8 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
 
     minimize(value, np.concatenate([fitted.result.rho, start / scale]), jac=True,
              method="L-BFGS-B", callback=go_on,
-             options={"maxiter": policy.most_polished, "ftol": policy.polished / abs(lowest),
-                      "maxcor": 30})
+             options={"maxiter": min(policy.most_polished, settings.max_outer), "maxcor": 30,
+                      "ftol": policy.polished / abs(lowest)})
     if found is None or lowest > fitted.result.criterion - policy.least_fall:
         return None
     logger.info("%s noise and strengths polished: V = %.4f", base.noise.kind, lowest)

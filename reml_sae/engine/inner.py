@@ -47,6 +47,9 @@ ROUNDING = 1e-12
 """Of F, relative to it; below that a fall is as good as another."""
 CRAMPED = 0.1
 """Radius, in decrements, below which H is damped."""
+IDLE = 3
+"""Steps in a row that neither lower F by more than rounding nor halve the decrement: it has come to
+its own rounding."""
 MOST_WALLS = 6
 """Steps of a solve that may lead to states without an objective: along these it would creep for
 ever."""
@@ -131,7 +134,7 @@ def solve_inner(
         Always the best state met, with its status.
     """
     point = model.at(model.initial_theta() if theta is None else theta, rho)
-    damping, radius, decrement, walls = 0.0, np.inf, np.inf, 0
+    damping, radius, decrement, walls, idle = 0.0, np.inf, np.inf, 0, 0
 
     def ended(status: InnerStatus) -> InnerSolution[Point]:
         return InnerSolution(point.theta, point, status, iteration, decrement, damping)
@@ -148,10 +151,14 @@ def solve_inner(
                 damping = max(10.0 * damping, FIRST_DAMPING)
                 continue
             descent = _descent(point, factor, damping, radius, tol)
+        rounded = descent.step.fall <= ROUNDING * (1.0 + abs(point.objective))
+        idle = idle + 1 if rounded and descent.decrement > 0.5 * decrement else 0
         decrement = descent.decrement
         small, straight = decrement <= tol, descent.downhill is None
         if small and straight and damping == 0.0 and np.isfinite(point.objective):
             return ended(InnerStatus.CONVERGED)
+        if idle > IDLE:
+            return ended(InnerStatus.STALLED)
         if iteration == max_iter:
             break
         moved: Theta | None = None

@@ -57,13 +57,13 @@ class Loop:
                 and self.best.inner.converged and self.best.inner.decrement <= self.inner_tol)
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None,
-                 lenient: bool = False) -> CriterionValue:
+                 lenient: bool = False, max_inner: int = 100) -> CriterionValue:
         """V at rho; raises `Stopped` once there is a state to keep and no time is left."""
         may_stop = self.best is not None or self.deadline.sharp
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
                          gradient=gradient, lenient=lenient,
                          tol=self.inner_tol if tol is None else tol,
-                         near=self._near(rho),
+                         max_inner=max_inner, near=self._near(rho),
                          check=self.deadline.check if may_stop else lambda: None)
 
     def _near(self, rho: Array) -> InnerSolution[ModelPoint] | None:

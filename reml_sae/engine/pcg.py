@@ -66,15 +66,15 @@ def preconditioned_cg(
     first, target = rz, rtol**2 * rz
     # squared lengths of x and of the direction, and their product
     square, across, along = 0.0, 0.0, rz
-    fall = 0.0
+    fall, bound = 0.0, longest * longest
     for iteration in range(max_iter):
         if rz <= target or rz <= 0.0:
             return PCGResult(x, True, _share(rz, first), None, iteration, np.sqrt(square), fall)
         image = matvec(direction)
         curvature = direction.dot(image)
         step = rz / curvature if curvature > 0.0 else np.inf
-        if longest < np.inf and square + step * (2.0 * across + step * along) >= longest**2:
-            step = (np.sqrt(across**2 + along * (longest**2 - square)) - across) / along
+        if longest < np.inf and square + step * (2.0 * across + step * along) >= bound:
+            step = (np.sqrt(across * across + along * (bound - square)) - across) / along
             fall += step * (rz - 0.5 * step * curvature)
             return PCGResult(x.plus(direction, step), False, _share(rz, first),
                              direction if curvature <= 0.0 else None, iteration + 1, longest, fall)

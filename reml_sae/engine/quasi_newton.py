@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from reml_sae.engine.chart import Chart
 from reml_sae.engine.crease import crease
-from reml_sae.engine.criterion import CriterionValue
+from reml_sae.engine.criterion import CriterionValue, at_mode
 from reml_sae.engine.loop import Loop, logger
-from reml_sae.engine.response import foretold_hessian
+from reml_sae.engine.response import foretold_hessian, has_formula
 from reml_sae.engine.status import NEGLIGIBLE, OuterStatus
 from reml_sae.engine.trust_region import boxed_step, predicted_change
 from reml_sae.errors import InnerConvergenceError, NotPositiveDefiniteError
@@ -32,6 +32,8 @@ DIFFERENCE = 1e-3
 OWN_STEP = 0.05
 """Share of a step from which it tells the curvature in an atom's own parameters."""
 MAX_RESTARTS = 6
+TRIAL_STEPS = 30
+"""Inner steps from the best state after which a trial is refused: within reach it takes few."""
 MAX_STALLS = 2
 """Iterations without a gain after which the quasi-Newton Hessian is made anew."""
 OLD = 5
@@ -125,16 +127,16 @@ def _move(loop: Loop, chart: Chart, learnt: Array, radius: float) -> float:
     predicted = predicted_change(gradient, hessian, step)
     trial = chart.moved(rho, frame, step)
     try:
-        found = loop.evaluate(trial, gradient=True)
+        found = at_mode(loop.model, loop.evaluate(trial, gradient=True, max_inner=TRIAL_STEPS))
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("outer trial refused: %s", error)
         return SHORTER * radius
     _learn(loop, chart, learnt, step, trial, found)
-    if found.inner.converged and loop.improves(trial, found, ROUNDING):
+    if loop.improves(trial, found, ROUNDING):
         loop.keep(trial, found)
     share = (found.value - best.value) / predicted if predicted < 0.0 else 0.0
     length = float(np.linalg.norm(step))
-    if share < POOR or not found.inner.converged:
+    if share < POOR:
         return SHORTER * min(radius, max(length, SHORTER * radius))
     return 2.0 * radius if share > GOOD and length > 0.9 * radius else radius
 
@@ -160,7 +162,7 @@ def _jump_to_limits(loop: Loop, chart: Chart, learnt: Array, refused: set[int]) 
     trial = loop.best_rho.copy()
     trial[index] = loop.outer.bounds[index, 1]
     try:
-        value = loop.evaluate(trial, gradient=True)
+        value = loop.evaluate(trial, gradient=True, max_inner=TRIAL_STEPS)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.debug("jump to a limit refused: %s", error)
         return False
@@ -255,8 +257,9 @@ def _first_learnt(loop: Loop, chart: Chart, whole: bool = False) -> Array:
     gradient = chart.tangent(rho, frame).T @ value.gradient
     foretold = _hessian(loop, chart)
     energy = np.maximum(np.abs(value.explicit["objective"]), FLATTEST)
-    learnt = np.diag(np.where(loop.outer.quadratic, 0.0, energy))
-    differenced = rho < loop.outer.bounds[:, 1] if whole else ~loop.outer.quadratic
+    told = has_formula(loop.outer, value)
+    learnt = np.diag(np.where(told, 0.0, energy))
+    differenced = rho < loop.outer.bounds[:, 1] if whole else ~told
     differenced &= loop.outer.bounds[:, 0] < loop.outer.bounds[:, 1]
     least, most = chart.box(rho, frame)
     back = np.full(len(rho), -DIFFERENCE)

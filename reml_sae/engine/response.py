@@ -16,13 +16,26 @@ these hold nearly, and at both ends of c exactly.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reml_sae.engine.chart import Chart
 from reml_sae.engine.criterion import CriterionValue
+from reml_sae.engine.outer import Outer
 from reml_sae.typing import Array
 
 LEAST_SHARE = 1e-6
 """Least c that is told from rounding."""
+
+
+def has_formula(outer: Outer, value: CriterionValue) -> NDArray[np.bool_]:
+    """Which strengths are those of quadratic priors with a part in H, or a dispersion.
+
+    Of rows that are integrated out the normaliser of such a prior is in the integrals.
+    """
+    own = value.explicit["log_normalizer"] != 0.0
+    if outer.dispersion is not None:
+        own[outer.dispersion] = True
+    return np.asarray(outer.quadratic & own)
 
 
 def data_share(value: CriterionValue) -> Array:

@@ -32,7 +32,7 @@ class PackedRows:
         self.width = int(carried.sum(axis=1).max(initial=0))
         order = np.argsort(~carried, axis=1, kind="stable")[:, : self.width]
         self._order = order
-        self._real = np.take_along_axis(carried, order, axis=1)
+        self._real = carried[np.arange(len(carried))[:, None], order]
 
     @property
     def is_whole(self) -> bool:
@@ -49,9 +49,8 @@ class PackedRows:
         """Entries (N, q, ..) that rows carry, (N, width, ..); zero where a row carries fewer."""
         if self.is_whole:
             return rows
-        tail = (1,) * (rows.ndim - 2)
-        taken: Array = np.take_along_axis(rows, self._order.reshape(self._order.shape + tail), 1)
-        return taken * self._real.reshape(self._real.shape + tail)
+        taken: Array = rows[np.arange(len(rows))[:, None], self._order]
+        return taken * self._real.reshape(self._real.shape + (1,) * (rows.ndim - 2))
 
     def pack_blocks(self, blocks: Array) -> Array:
         """Blocks (N, q, q) of what rows carry, (N, width, width); a unit diagonal elsewhere."""
@@ -69,9 +68,8 @@ class PackedRows:
         if self.is_whole:
             return packed
         out = np.zeros((len(packed), self.q, *packed.shape[2:]))
-        tail = (1,) * (packed.ndim - 2)
-        np.put_along_axis(out, self._order.reshape(self._order.shape + tail),
-                          packed * self._real.reshape(self._real.shape + tail), 1)
+        real = self._real.reshape(self._real.shape + (1,) * (packed.ndim - 2))
+        out[np.arange(len(packed))[:, None], self._order] = packed * real
         return out
 
     def unpack_blocks(self, packed: Array) -> Array:
@@ -81,7 +79,7 @@ class PackedRows:
         rows = self.unpack(self.unpack(packed).transpose(0, 2, 1)).transpose(0, 2, 1)
         index = np.arange(self.q)
         held = np.ones((len(packed), self.q), bool)
-        np.put_along_axis(held, self._order, ~self._real, 1)
+        held[np.arange(len(packed))[:, None], self._order] = ~self._real
         rows[:, index, index] += held
         return rows
 
@@ -115,9 +113,9 @@ class PackedFactor:
 
     def solve(self, g_rows: Array, g_border: Array) -> tuple[Array, Array]:
         """Solve H x = g for g = ((N, q), (M, p)); parameters that are not carried have x = g."""
-        rows, border = self._base.solve(self._packed.pack(g_rows), g_border)
-        held = g_rows - self._packed.unpack(self._packed.pack(g_rows))
-        return self._packed.unpack(rows) + held, border
+        packed = self._packed.pack(g_rows)
+        rows, border = self._base.solve(packed, g_border)
+        return self._packed.unpack(rows) + (g_rows - self._packed.unpack(packed)), border
 
     def solve_rows(self, g: Array) -> Array:
         """D^-1 g for g (N, q)."""

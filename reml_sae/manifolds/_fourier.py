@@ -15,7 +15,7 @@ def wrap_angle(t: Array) -> Array:
 def fourier_derivatives(angle: Array, frequencies: Array, order: int) -> list[Array]:
     """Derivatives 0 .. ``order`` of cos ft, sin ft for each frequency f in turn.
 
-    The m-th derivative of cos ft is f^m cos(ft + m pi / 2).
+    The m-th derivative is -f^2 times that of order m - 2.
 
     Parameters
     ----------
@@ -27,12 +27,13 @@ def fourier_derivatives(angle: Array, frequencies: Array, order: int) -> list[Ar
     -------
     list of (n, 2 F)
     """
-    cos, sin = np.cos(angle[:, None] * frequencies), np.sin(angle[:, None] * frequencies)
-    out = []
-    for m in range(order + 1):
-        pairs = np.stack([cos, sin], axis=2) * (frequencies**m)[:, None]
-        out.append(pairs.reshape(len(angle), 2 * len(frequencies)))
-        cos, sin = -sin, cos
+    phase, squares = angle[:, None] * frequencies, -np.repeat(frequencies**2, 2)
+    pairs, slopes = np.empty((2, len(angle), 2 * len(frequencies)))
+    pairs[:, ::2], pairs[:, 1::2] = np.cos(phase), np.sin(phase)
+    slopes[:, ::2], slopes[:, 1::2] = -frequencies * pairs[:, 1::2], frequencies * pairs[:, ::2]
+    out = [pairs, slopes][:order + 1]
+    for m in range(2, order + 1):
+        out.append(squares * out[m - 2])
     return out
 
 

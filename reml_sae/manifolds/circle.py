@@ -74,11 +74,12 @@ class Circle(Manifold):
     def jet(self, t: Array, order: int) -> tuple[Array, ...]:
         """Basis and derivatives."""
         pairs = fourier_derivatives(t[:, 0], np.arange(1.0, self.n_harmonics + 1), order)
-        return tuple(
-            np.column_stack([np.full(len(t), float(m == 0)), pair]).reshape(
-                (len(t),) + (1,) * m + (self.basis_size,))
-            for m, pair in enumerate(pairs)
-        )
+        out = []
+        for m, pair in enumerate(pairs):
+            basis = np.empty((len(t), self.basis_size))
+            basis[:, 0], basis[:, 1:] = float(m == 0), pair
+            out.append(basis.reshape(len(t), *[1] * m, self.basis_size))
+        return tuple(out)
 
     def roughness(self) -> Array | None:
         """Diagonal of h^4 for h >= 2; None for a single harmonic."""

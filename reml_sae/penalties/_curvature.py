@@ -48,7 +48,11 @@ class RowCurvature:
 
     def matvec(self, v: Array) -> Array:
         """B v for v (n, d)."""
-        out = np.einsum("nab,nb->na", self.blocks, v)
+        return np.einsum("nab,nb->na", self.blocks, v) + self.between(v)
+
+    def between(self, v: Array) -> Array:
+        """What B v has beside the diagonal blocks."""
+        out = np.zeros_like(v)
         if len(self.edges):
             np.add.at(out, self.heads, np.einsum("eab,eb->ea", self.edges, v[self.tails]))
             np.add.at(out, self.tails, np.einsum("eab,ea->eb", self.edges, v[self.heads]))

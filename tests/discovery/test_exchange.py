@@ -16,7 +16,7 @@ def test_shapes_that_began_on_the_rows_of_each_other(monkeypatch):
     """One start, that has the arc on the rows of the circle: right in 2 of 3 seeds at least."""
     right = exchanged = 0
     for seed in range(3):
-        plant = planted_manifolds(80, 7, ["circle", "interval"], noise_sd=0.12, orthogonal=True,
+        plant = planted_manifolds(60, 7, ["circle", "interval"], noise_sd=0.12, orthogonal=True,
                                   offset=1.0, random_state=seed)
         first = plant.support[:, ::-1]
         t = np.random.default_rng(seed).uniform(-1.0, 1.0, size=(len(plant.Z), 2))

@@ -14,7 +14,7 @@ from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Projective
 P, SEEDS = 8, range(2)
 
 
-def curve(n_harmonics, n=200, sd=0.1, seed=0, amplitudes=None):
+def curve(n_harmonics, n=120, sd=0.1, seed=0, amplitudes=None):
     """Rows about a curve with harmonics of amplitude 1 / h, or of these."""
     rng = np.random.default_rng(seed)
     h = np.arange(1, n_harmonics + 1)

@@ -31,7 +31,7 @@ def blocks(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page != GALLERY])
-def test_blocks_run(page, tmp_path, monkeypatch, capsys):
+def test_blocks_run(page, tmp_path, monkeypatch, capsys, fits_once):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ def words_and_numbers(page):
     return NUMBER.sub("#", page).split(), [float(text) for text in NUMBER.findall(page)]
 
 
-def test_the_page_says_what_its_code_prints(tmp_path):
+def test_the_page_says_what_its_code_prints(tmp_path, fits_once):
     pytest.importorskip("matplotlib")
     gallery = runpy.run_path(str(ROOT / "scripts" / "gallery.py"))
     page = gallery["PAGE"].read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ CASES = [*((name, None) for name in MODELS), *((name, by_quadrature) for name in
                              "quadrature" if value else "laplace"))
 def test_gradient_of_the_criterion(name, build_model):
     model = at_mode(name, build_model=build_model)
-    check_gradient_of_the_criterion(model, model.initial_rho(), step=1e-4, order=4)
+    check_gradient_of_the_criterion(model, model.initial_rho(), step=1e-4, order=4, tol=1e-12)
 
 
 def test_wrong_rho_is_named():

@@ -10,7 +10,7 @@ from reml_sae.engine import Outer, OuterPart
 from reml_sae.engine.chart import Chart
 from reml_sae.engine.criterion import CriterionValue
 from reml_sae.engine.fellner_schall import CLIP, _step
-from reml_sae.engine.response import data_share, foretold_hessian
+from reml_sae.engine.response import data_share, foretold_hessian, has_formula
 
 M, PRECISION = 7, 3.0
 """Functions of the prior, and what the data tell each of them at a dispersion of 1."""
@@ -94,3 +94,11 @@ def test_share_of_the_data():
     rho = np.array([0.8, 0.5])
     d = PRECISION * np.exp(-0.5)
     np.testing.assert_allclose(data_share(found_at(rho, 1.0)), [d / (d + np.exp(0.8)), 1.0])
+
+
+def test_a_strength_whose_normaliser_is_in_integrals_has_no_formula():
+    """As those of the amplitudes of rows that are integrated out: no Fellner-Schall step of it."""
+    found = found_at(ORIGIN, 1.0)
+    assert has_formula(OUTER, found).all()
+    found.explicit["log_normalizer"][:] = 0.0
+    assert has_formula(OUTER, found).tolist() == [False, True]

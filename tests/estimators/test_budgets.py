@@ -26,9 +26,12 @@ KINDS = {
     "two of two": {"n_atoms": 2, "topology": Circle(1), "assignment": "topk", "n_active": 2},
     "exact": {"n_atoms": 1, "curvature": "exact"},
     "any shape": {"n_atoms": 1, "topology": "auto", "n_init": 1},
-    "any shapes": {"n_atoms": 2, "topology": "auto", "n_init": 1, "demote": False},
-    "any number": {"n_atoms": "auto", "max_atoms": 2, "n_init": 1},
+    "any shapes": {"n_atoms": 2, "topology": "auto", "n_init": 1, "demote": False,
+                   "noise": "isotropic"},
+    "any number": {"n_atoms": "auto", "max_atoms": 2, "n_init": 1, "noise": "isotropic"},
 }
+PLANTED = {"two circles": TWO, "two of two": PAIRS, "any shapes": TWO}
+"""Rows of kinds with two atoms; of others they are those of one circle."""
 
 
 def fit(data=Z, **parameters):
@@ -56,9 +59,10 @@ def assert_usable(found, data=Z):
 @pytest.mark.parametrize("max_outer", [1, 7])
 @pytest.mark.parametrize("kind", ["circle", "two circles", "two of two", "exact"])
 def test_max_outer_bounds_the_trace(kind, max_outer):
-    found = fit(**KINDS[kind], max_outer=max_outer)
+    data = PLANTED.get(kind, Z)
+    found = fit(data, **KINDS[kind], max_outer=max_outer)
     assert 1 <= found.n_iter_ == len(found.trace_) <= max_outer
-    assert_usable(found)
+    assert_usable(found, data)
     if not found.converged_:
         assert "budget ran out" in found.message_
 
@@ -111,7 +115,7 @@ def looks(monkeypatch):
 def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     """Whichever look at the clock is the first that is too late, the fit keeps its best state."""
     monkeypatch.setattr(search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
-    data = {"two of two": PAIRS, "any shapes": TWO}.get(kind, FEW)
+    data = PLANTED.get(kind, FEW)
     fit(data, **KINDS[kind], max_time=1e9)
     n_looks = next(looks)
     assert n_looks > 10

@@ -10,7 +10,7 @@ from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.policy import NoiseMixturePolicy
 
 
-def planted(K, p, offset, seed, n=100):
+def planted(K, p, offset, seed, n=60):
     """Flats of two dimensions with sd 1, amid noise of sd .1, but of 5 along two directions."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(K), n)

@@ -90,14 +90,22 @@ class SAEManifoldModel(SAEStructure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_rho()
+        check_integration(
+            self.integration, self.atoms, self.assignment, self.terms, self.family)
+
+    def _check_rho(self) -> None:
         self._set(rho=np.asarray(self.rho, float))
         if self.rho.shape != (len(self.outer),):
             raise InputError(
                 f"rho has shape {self.rho.shape}; this model has {len(self.outer)} outer "
                 f"parameters: {', '.join(self.outer.names)}"
             )
-        check_integration(
-            self.integration, self.atoms, self.assignment, self.terms, self.family)
+
+    def _copied(self, **changed: Any) -> Self:
+        copy = super()._copied(**changed, _last=_Last())
+        copy._check_rho()
+        return copy
 
     # --- protocol ----------------------------------------------------------------------------
 

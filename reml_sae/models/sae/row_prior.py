@@ -221,6 +221,11 @@ class RowPrior:
             out[bound.pairs] += parts.blocks
         return out
 
+    @cached_property
+    def _exact_blocks(self) -> Array:
+        """`blocks` of the exact curvature, for products with it."""
+        return self.blocks("exact")
+
     def coupled(self, which: Curvature) -> CoupledRows:
         """What couples the rows."""
         heads, tails, edges, columns, cores = [], [], [], [], [np.zeros((0, 0))]
@@ -246,13 +251,10 @@ class RowPrior:
 
     def hvp(self, v: Array) -> Array:
         """Exact Hessian times v (N, K + D)."""
-        out, k = np.zeros_like(v), self.k_atoms
-        out[:, :k] = np.einsum("nab,nb->na", self.amplitudes.log_jacobian_hessian(), v[:, :k])
-        for prior in self._manifolds:
-            out[prior.rows, prior.columns] += np.einsum(
-                "nab,nb->na", prior.jet[2], v[prior.rows, prior.columns])
+        out: Array = np.einsum("nab,nb->na", self._exact_blocks, v)
         for bound, parts in zip(self.bound, self._curvature("exact"), strict=True):
-            out[bound.at] += parts.matvec(v[bound.at])
+            if not parts.is_row_block:
+                out[bound.at] += parts.between(v[bound.at])
         return out
 
     def half_trace_gradients(

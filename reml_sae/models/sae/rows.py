@@ -241,11 +241,13 @@ def _sweep(batch: RowBatch, value: Array) -> tuple[Array, Array]:
         return packed.take(rows).pack_blocks(blocks)
 
     if packed.width:
-        every = np.arange(len(value))
-        tried = every[~is_better(every, curved.newton(majorizer))]
+        every, rough = np.arange(len(value)), curved.rough
+        held = ~is_better(every, curved.newton(rough, majorizer))
+        # along a saddle the steps of the majorizer are short: the better of two is taken
+        tried = np.flatnonzero(held | rough)
         careful, left = curved.rows(tried).careful(), np.arange(len(tried))
         while left.size and (step := next(careful, None)) is not None:
-            left = left[~is_better(tried[left], step[left])]
+            left = left[~is_better(tried[left], step[left]) & held[tried[left]]]
     return xi, value
 
 
@@ -358,14 +360,20 @@ class _Curved:
     def _metric(self, scale: Array) -> Array:
         return scale[:, :, None] * scale[:, None, :]
 
-    def newton(self, majorizer: Callable[[Index], Array]) -> Array:
-        """Newton steps (n, w); of the majorizer where the exact block is not positive definite."""
+    @property
+    def rough(self) -> Mask:
+        """Rows (n,) whose exact block is not positive definite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            blocks = self.exact / self._metric(self.scale)
+            return ~batched_is_definite(blocks - NEARLY_SINGULAR * np.eye(blocks.shape[1]))
+
+    def newton(self, rough: Mask, majorizer: Callable[[Index], Array]) -> Array:
+        """Newton steps (n, w); of the majorizer for ``rough`` rows."""
         with np.errstate(over="ignore", invalid="ignore"):
             metric, one = self._metric(self.scale), np.eye(self.exact.shape[1])
             blocks = self.exact / metric
-            rough = np.flatnonzero(~batched_is_definite(blocks - NEARLY_SINGULAR * one))
-            if rough.size:
-                found = majorizer(rough) / metric[rough]
+            if rough.any():
+                found = majorizer(np.flatnonzero(rough)) / metric[rough]
                 blocks[rough] = np.where(np.isfinite(found), found, one)
             # a majorizer may be far above the scale, and singular
             ridge = 1e-10 * np.maximum(np.einsum("naa->na", blocks).max(axis=1, initial=1.0), 1.0)

@@ -31,6 +31,12 @@ from reml_sae.models.sae.terms import PenaltyTerm, placed
 from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array, Index, Mask
 
+STATE = frozenset({"Z", "active", "offset", "unit", "noise", "unit_weights", "metrics",
+                   "held_counts", "row_map", "theta", "rho"})
+"""Fields, of the model with its state too, from which the constructor makes no others."""
+SHARED = "outer", "layout", "couples_rows"
+"""What is computed once, and does not depend on these."""
+
 
 @dataclass(frozen=True, eq=False)
 class SAEStructure:
@@ -105,9 +111,7 @@ class SAEStructure:
         own = with_own_priors(self.assignment, self.terms)
         own = with_null_priors(own, len(self.Z))
         self._set(terms=placed(own, outer_of(own, self.family)))
-        active = self.active | self.always_carried
-        active.flags.writeable = False  # much that is computed once depends on it
-        self._set(active=active)
+        self._carry(self.active)
         check_terms(without_null_priors(self.terms), self.atoms, self.assignment, self.family,
                     self.Z.shape[1])
         if self.symmetries is None:
@@ -117,6 +121,22 @@ class SAEStructure:
         """What the constructor makes of its arguments."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _carry(self, active: Mask) -> None:
+        """Take an active set, which is held: much that is computed once depends on it."""
+        active = active | self.always_carried
+        active.flags.writeable = False
+        self._set(active=active)
+
+    def _copied(self, **changed: Any) -> Self:
+        """The same with other values of fields from which the constructor makes no others."""
+        copy, own = object.__new__(type(self)), vars(self)
+        copy._set(**{name: own[name] for name in self.__dataclass_fields__},
+                  **{name: own[name] for name in SHARED if name in own})
+        copy._set(**changed)
+        if "active" in changed:
+            copy._carry(copy.active)
+        return copy
 
     def with_changes(self, **changed: Any) -> Self:
         """The same with other values of some fields; new terms may keep other symmetries.
@@ -129,6 +149,9 @@ class SAEStructure:
             metrics = self.noise.metrics(changed["active"], self.metrics)
             if metrics is not self.metrics:
                 changed |= {"metrics": metrics, "Z": self._in_metrics(metrics)}
+        same_rows = len(changed.get("Z", self.Z)) == len(self.Z)
+        if same_rows and changed.keys() <= STATE:
+            return self._copied(**changed)
         return replace(self, **changed)
 
     def _in_metrics(self, metrics: Index) -> Array:
@@ -144,7 +167,7 @@ class SAEStructure:
         if (self.metrics == metric).all():
             return self
         metrics = np.full(len(self.Z), metric)
-        return replace(self, metrics=metrics, Z=self._in_metrics(metrics))
+        return self._copied(metrics=metrics, Z=self._in_metrics(metrics))
 
     @property
     def coloured(self) -> Array:
@@ -370,11 +393,16 @@ class SAEStructure:
 
     def rows(self, index: Index) -> Self:
         """The structure of some of the rows."""
-        return self if len(index) == len(self.Z) else replace(self, **self._of_rows(index))
+        if len(index) == len(self.Z):
+            return self
+        if self.couples_rows:  # the priors of what theirs leave flat are those of these rows
+            return replace(self, **self._of_rows(index))
+        return self._copied(**self._of_rows(index))
 
     def _of_rows(self, index: Index) -> dict[str, Any]:
         """Fields that differ between rows, for some of them."""
-        terms = [self.restricted(term, index) if term.on_rows else term for term in self.terms]
+        terms = tuple(self.restricted(term, index) if term.on_rows else term
+                      for term in self.terms)
         return {"Z": self.Z[index], "metrics": self.metrics[index],
                 "active": self.active[index], "terms": terms,
                 "family": self.family.restrict(index, self.shape),

@@ -253,3 +253,11 @@ def test_a_fit_and_what_is_read_back_of_it_have_one_integration():
     cold[-1] = -25.0
     assert not model.with_state(moved, cold).by_quadrature
     assert fixed.with_state(moved, cold).by_quadrature
+
+
+def test_fellner_schall_leaves_amplitudes_whose_prior_is_in_the_integrals():
+    """A step of theirs led to a strength far below, by tens of inner steps, and was refused."""
+    model, _ = planted(40, 0.1, 0.2, 0)
+    trace = rs.fit_reml(model, max_outer=4).trace
+    own = [row.strengths["ard.amplitudes"] for row in trace if row.stage == "fellner-schall"]
+    assert len(own) > 1 and np.ptp(own) == 0.0

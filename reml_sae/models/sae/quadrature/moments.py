@@ -89,11 +89,14 @@ class RowQuadrature(ABC):
 
     def _gather(self, task: Callable[[slice], RowResult]) -> RowResult:
         """The result of a task over rows whose whole lattice fits into memory."""
+        return gather_rows(self.row_map, task, self._chunks)
+
+    @cached_property
+    def _chunks(self) -> list[slice]:
         wide = len(self.lattice) * (1 + self.lattice.n_linear)
         p = self.Z.shape[1]
         wide = max(wide * (1 if self.family.equal_weights else p), p * p, self.beta.size)
-        return gather_rows(self.row_map, task,
-                           row_slices(len(self.Z), wide, self.row_map.elements))
+        return row_slices(len(self.Z), wide, self.row_map.elements)
 
     def _log_joint(self, Z: Array) -> tuple[Array, Array]:
         """w_g - F_ig (n, G) without the linear coordinates, and the means (n, G, m) of these."""

@@ -41,14 +41,28 @@ class RowNodes(RowQuadrature):
     def _dispersion(self) -> float:
         return self.family.dispersion(self.psi)
 
-    def _posterior(self, Z: Array) -> tuple[Array, Array, Array]:
-        """Of data (n, p): l_i (n,), r (n, G) and squared distances from the nodes (n, G)."""
+    def _posterior(self, where: slice) -> tuple[Array, Array, Array]:
+        """Of rows: l_i (n,), r (n, G) and squared distances from the nodes (n, G).
+
+        Where all are one chunk they are kept: value, sums and gradients ask for the same.
+        """
+        return self._of_all if len(self._chunks) == 1 else self._of_rows(where)
+
+    @cached_property
+    def _of_all(self) -> tuple[Array, Array, Array]:
+        return self._of_rows(slice(None))
+
+    def _of_rows(self, where: slice) -> tuple[Array, Array, Array]:
+        Z = self.Z[where]
         square = squares(Z, self._centre, self._dispersion)
         joint = self._gaussian(Z, square)
         top = joint.max(axis=1, keepdims=True)
         mass = np.exp(joint - top)
         total = mass.sum(axis=1, keepdims=True)
         return -(top + np.log(total))[:, 0], mass / total, square
+
+    def _row_values(self, where: slice) -> RowResult:
+        return RowResult((self._posterior(where)[0],))
 
     @property
     def _few(self) -> bool:
@@ -99,7 +113,7 @@ class RowNodes(RowQuadrature):
 
     def _chunk_sums(self, where: slice) -> RowResult:
         X, curve = self._about_offset(where), self._curve
-        values, r, square = self._posterior(self.Z[where])
+        values, r, square = self._posterior(where)
         mass, mean = r.sum(axis=0), r @ curve
         slopes = self._mean_slopes(X, r)
         known = float(mass @ np.einsum("gp,gp->g", curve, curve) - np.vdot(mean, mean))
@@ -156,7 +170,7 @@ class RowNodes(RowQuadrature):
     def _chunk_pullback(self, gradient: _CurvatureGradient, where: slice) -> RowResult:
         (m, p), phi, basis = self.beta.shape, self._dispersion, self.lattice.basis
         X = self._about_offset(where)
-        _, r, square = self._posterior(self.Z[where])
+        _, r, square = self._posterior(where)
         slopes, mass = self._mean_slopes(X, r), r.sum(axis=0)
         u, c, lever = self._contracted(X, slopes, gradient)
         # sum over i, g of r (<G, H> - g^T G g) and of r g^T G E[g]: H and g go as 1 / phi
@@ -182,7 +196,7 @@ class RowNodes(RowQuadrature):
 
     def _chunk_outer_dot(self, along: Array, where: slice) -> RowResult:
         phi, X = self._dispersion, self._about_offset(where)
-        _, r, square = self._posterior(self.Z[where])
+        _, r, square = self._posterior(where)
         slope = (np.einsum("gp,gp->g", along, self._curve) - X @ along.T) / phi
         energy = -0.5 * square / phi
         centred = energy - (r * energy).sum(axis=1, keepdims=True)
@@ -201,7 +215,7 @@ class RowNodes(RowQuadrature):
         (m, p), phi, curve = self.beta.shape, self._dispersion, self._curve
         X, basis = self._about_offset(where), self.lattice.basis
         n = len(X)
-        _, r, _ = self._posterior(self.Z[where])
+        _, r, _ = self._posterior(where)
         lead, c, lever = self._contracted(X, self._mean_slopes(X, r), gradient)
         c += 2.0 * lever
         out = (X - r @ curve) / phi
