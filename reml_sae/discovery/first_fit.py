@@ -30,7 +30,7 @@ from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.starts.registry import AMID_NOISE, SEEDS, STARTS, find_code_starts
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.families.noise import best_noise
+from reml_sae.families.noise import Factor, Factors, NoiseKind, OneOf, best_noise
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
@@ -68,10 +68,12 @@ def fit_starts(
         more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough))
         rough += more
         if halt is None and not starts and _is_shaped(rough, rows, settings):
-            more, halt = _fit_all(
-                rows, atoms, settings, _starts_amid_noise(problem, plain, rows, settings, rng),
-                _lowest(rough))
-            rough += more
+            for own in _noises_apart(problem, settings):
+                more, halt = _fit_all(rows, atoms, own, _starts_amid_noise(
+                    problem, plain, rows, own, rng), _lowest(rough))
+                rough += more
+                if halt is not None:
+                    break
         starts += plain
     if not rough:
         raise InnerConvergenceError(
@@ -199,6 +201,22 @@ def _starts_amid_noise(
     if white is not None and not any(start.sure for start in starts):
         starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]
+
+
+def _noises_apart(problem: StartProblem, settings: Settings) -> list[Settings]:
+    """The settings, or one for each noise that could be beside a flat.
+
+    Factors can hold all that one flat holds, and no fit that begins so leaves another noise.
+    """
+    if not (problem.is_one_flat and isinstance(settings.noise, OneOf)):
+        return [settings]
+    kinds: list[NoiseKind] = [replace(settings.noise, kinds=(kind,))
+                              for kind in settings.noise.kinds if kind != "isotropic"]
+    everything = best_noise(settings.noise, problem.Z.T @ problem.Z / len(problem.Z),
+                            len(problem.Z))
+    if isinstance(everything, Factor) and everything.rank > problem.dims[0]:
+        kinds.append(Factors(everything.rank - problem.dims[0]))
+    return [replace(settings, noise=kind) for kind in kinds]
 
 
 def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:

@@ -88,13 +88,14 @@ class StartProblem:
         return len(self.atoms) == 1 and self.atoms[0].relaxation == "ring"
 
     @property
-    def tells_curves(self) -> bool:
-        """Whether rows tell their atoms from noise of any covariance that all of them share.
+    def is_one_flat(self) -> bool:
+        """Whether all rows lie on one flat, which its prior alone tells from factors of the noise."""
+        return len(self.atoms) == 1 and self.atoms[0].is_flat
 
-        One flat is told from that by its prior alone.
-        """
-        return (self.is_partition and all(self.dims)
-                and not (len(self.atoms) == 1 and self.atoms[0].is_flat))
+    @property
+    def tells_curves(self) -> bool:
+        """Whether rows tell their atoms from noise of any covariance that all of them share."""
+        return self.is_partition and all(self.dims) and not self.is_one_flat
 
     @property
     def has_many_rings(self) -> bool:
