@@ -154,3 +154,19 @@ def test_more_factors_than_an_atom_has_leading_scores(seed):
     Z = with_factors(plant, np.full(rank, 0.5), seed)
     model = rs.SAEManifold(n_atoms=1, noise={"kind": "factor", "rank": rank}, n_init=1).fit(Z)
     assert model.noise_.rank == rank
+
+
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.DataWarning")
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("held", ["diagonal", {"kind": "factor", "rank": 1}])
+def test_a_flat_amid_noise_has_the_lowest_V(held, seed):
+    """Not the factors that would hold all that it does, and leave no other noise beside it."""
+    plant = planted_manifolds(150, 6, ["plane"], noise_sd=0.0, random_state=seed)
+    noise = np.random.default_rng(seed).normal(size=plant.Z.shape) * np.geomspace(0.08, 0.8, 6)
+    Z = (plant.signal + noise if held == "diagonal" else with_factors(plant, [2.5], seed)
+         + 0.2 * noise / np.geomspace(0.08, 0.8, 6))
+    asked = {"n_atoms": 1, "topology": "plane", "n_init": 1}
+    known = rs.SAEManifold(noise=held, **asked).fit(Z)
+    found = rs.SAEManifold(noise="auto", **asked).fit(Z)
+    assert found.noise_.kind == known.noise_.kind
+    assert found.criterion_ <= known.criterion_ + 0.1
