@@ -89,7 +89,7 @@ class StartProblem:
 
     @property
     def is_one_flat(self) -> bool:
-        """Whether all rows lie on one flat, which its prior alone tells from factors of the noise."""
+        """Whether all rows lie on one flat: its prior alone tells it from factors of noise."""
         return len(self.atoms) == 1 and self.atoms[0].is_flat
 
     @property
