@@ -67,8 +67,8 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
     theta = fitted.result.theta
 
     def value(x: Array) -> tuple[float, Array]:
-        nonlocal lowest, found
-        parameters = scale * x[n_rho:]
+        nonlocal lowest, found, theta
+        parameters = start + scale * noise.scaled(x[n_rho:])
         model = in_metric(base, theta, noise.at(parameters))
         rho = base.outer.clip(x[:n_rho])
         try:
@@ -78,14 +78,15 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
             return np.inf, np.zeros_like(x)
         if at.inner.converged and at.value < lowest:
             lowest, found = at.value, model.with_state(at.inner.point.theta, rho)
-        slope = scale * noise_gradient(model, parameters, at, "majorizer")
+            theta = in_metric(found, at.inner.point.theta, noise).initial_theta()
+        slope = scale * noise.scaled(noise_gradient(model, parameters, at, "majorizer"))
         return at.value, np.concatenate([at.gradient, slope])
 
     def go_on(x: Array) -> None:
         if settings.deadline.passed:
             raise StopIteration
 
-    minimize(value, np.concatenate([fitted.result.rho, start / scale]), jac=True,
+    minimize(value, np.concatenate([fitted.result.rho, np.zeros_like(start)]), jac=True,
              method="L-BFGS-B", callback=go_on,
              options={"maxiter": policy.most_polished, "ftol": policy.polished / abs(lowest),
                       "maxcor": 30})
