@@ -9,7 +9,7 @@ starts that expect such noise compete as well.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,7 @@ logger = logging.getLogger("reml_sae")
 
 def fit_starts(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator,
-    known: Fitted | None = None,
+    known: Fitted | None = None, until: Callable[[Fitted], bool] = lambda _: False,
 ) -> Fitted:
     """The best of several starts, fitted roughly and ranked by V.
 
@@ -48,6 +48,8 @@ def fit_starts(
     known : Fitted, optional
         The best of those that expect no noise of a shape: they are not made again where curves
         amid noise are found beyond doubt.
+    until : callable, optional
+        Of one curve: no more starts are fitted after one of which this is true.
 
     Raises
     ------
@@ -65,7 +67,9 @@ def fit_starts(
         rough, halt = _fit_all(rows, atoms, settings, starts)
     if halt is None and not (rough and any(start.sure for start in starts)):
         plain = find_code_starts(problem, rng, STARTS)
-        more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough))
+        one_curve = len(atoms) == 1 and problem.tells_curves
+        more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough),
+                              until if one_curve else None)
         rough += more
         if halt is None and not starts and _is_shaped(rough, rows, settings):
             for own in _noises_apart(problem, settings):
@@ -92,7 +96,7 @@ def fit_starts(
 
 def _fit_all(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, starts: Sequence[CodeStart],
-    goal: float = np.inf,
+    goal: float = np.inf, until: Callable[[Fitted], bool] | None = None,
 ) -> tuple[list[tuple[Fitted, CodeStart]], OuterStatus | None]:
     """Rough fits from starts, each in the metric of its noise; and why no more are to be tried."""
     assignment, policy = settings.assign(len(atoms)), settings.policy
@@ -120,6 +124,8 @@ def _fit_all(
             halt = _halt(fitted, settings)
             if halt is not None:
                 return rough, halt
+            if until is not None and until(fitted):
+                break
     return (rough, None) if settings.noise == "isotropic" else _turned(rough, settings, goal)
 
 

@@ -7,17 +7,18 @@ import reml_sae as rs
 from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery import first_fit, follow_noise, search
-from reml_sae.discovery.fitting import rough_fit
+from reml_sae.discovery.fitting import Settings, rough_fit
 from reml_sae.discovery.local import least_gaussian
-from reml_sae.discovery.metric import central_weights, in_metric
+from reml_sae.discovery.metric import MetricRows, central_weights, in_metric
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.polish import noise_gradient
 from reml_sae.discovery.starts.amid_noise import NoiseMixtureStart
 from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.engine import criterion
-from reml_sae.families import StudentTRows
+from reml_sae.estimators._validation import default_terms
+from reml_sae.families import Gaussian, StudentTRows
 from reml_sae.families.noise import Diagonal, Factor, Factors, OneOf
-from reml_sae.manifolds import Circle
+from reml_sae.manifolds import Circle, Sphere
 from tests.models.sae.systems import at_mode, by_quadrature
 
 
@@ -82,9 +83,9 @@ def test_the_fit_without_a_shape_is_handed_on(monkeypatch):
     """Starts are fitted once without and once with noise of a shape; none a third time."""
     made, honest = [], search.fit_starts
 
-    def counted(rows, atoms, settings, rng, *known):
+    def counted(rows, atoms, settings, rng, *known, **more):
         made.append(settings.noise)
-        return honest(rows, atoms, settings, rng, *known)
+        return honest(rows, atoms, settings, rng, *known, **more)
 
     monkeypatch.setattr(search, "fit_starts", counted)
     plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
@@ -170,3 +171,26 @@ def test_a_flat_amid_noise_has_the_lowest_V(held, seed):
     found = rs.SAEManifold(noise="auto", **asked).fit(Z)
     assert found.noise_.kind == known.noise_.kind
     assert found.criterion_ <= known.criterion_ + 0.1
+
+
+def test_no_more_starts_than_it_takes():
+    plant = planted_manifolds(80, 4, ["sphere"], noise_sd=0.2, random_state=1)
+    rows, atoms = MetricRows.isotropic(plant.Z - plant.Z.mean(axis=0)), [Sphere()]
+    chosen = get_assignment("softmax", 1)
+    settings = Settings(
+        bind=lambda atoms: default_terms(atoms, chosen), assign=lambda k: chosen,
+        curvature="majorizer", max_outer=1, tol=1e-6, n_init=3, callbacks=(),
+        family=Gaussian(), offset=np.zeros(4))
+
+    def seen(enough):
+        met = []
+
+        def until(fitted):
+            met.append(fitted.result.criterion)
+            return enough
+
+        first_fit.fit_starts(rows, atoms, settings, np.random.default_rng(0), until=until)
+        return len(met)
+
+    assert seen(True) == 1
+    assert seen(False) > 1
