@@ -1,9 +1,9 @@
 """Planted atoms in noise with a covariance: kind of the noise, its rank, and what is found in it.
 
-`python benchmarks/noise.py --seeds 8 --slow 2 > out.txt`. Circles and spheres of radius 1 and planes of
-that size, noise of standard deviation .2 in the geometric mean, in 12 columns, whose variances
-differ by a hundred ("diagonal"), or with factors of standard deviation 1.5 to 3 beside it; one row
-a case, fitted with noise="auto":
+`python benchmarks/noise.py --seeds 8 --slow 2 > out.txt`. Circles and spheres of radius 1 and
+planes of that size, noise of standard deviation .2 in the geometric mean, in 12 columns, whose
+variances differ by a hundred ("diagonal"), or with factors of standard deviation 1.5 to 3 beside
+it; one row a case, fitted with noise="auto":
 
 - conv: seeds that converge, of those run.
 - kind: seeds whose noise is of the planted kind; "auto" is right where it names that.
@@ -22,8 +22,8 @@ the factors beside it.
 The cases named "nothing" have no atom at all: "flat" counts the seeds in which one circle is said
 to be no better than a flat, or than noise alone, and "none" those (of the `--both` first) in which
 n_atoms="auto" leaves no atom. Of the slow cases, several circles and spheres, there are `--slow`
-seeds, one of them with the isotropic fit beside; of four circles none. The last line has all seeds, and the CPU seconds of all fits beside
-those of the isotropic ones.
+seeds, one of them with the isotropic fit beside; of four circles none. The last line has all
+seeds, and the CPU seconds of all fits beside those of the isotropic ones.
 """
 
 import argparse
