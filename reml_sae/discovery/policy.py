@@ -158,7 +158,7 @@ class NoisePolicy:
     """Count of times that both are polished, and the noise then chosen anew ..."""
     most_polished: int = 60
     """... of quasi-Newton steps of rho and the noise at once ..."""
-    polished: float = 0.002
+    polished: float = 0.01
     """... and the nats that one must gain for a next."""
 
 
