@@ -1,5 +1,7 @@
 """The search with noise that may have a shape: which starts, which noise, and the exact slope."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.polish import noise_gradient
 from reml_sae.discovery.starts.amid_noise import NoiseMixtureStart
 from reml_sae.discovery.starts.protocol import StartProblem
-from reml_sae.engine import criterion
+from reml_sae.engine import OuterStatus, criterion
 from reml_sae.estimators._validation import default_terms
 from reml_sae.families import Gaussian, StudentTRows
 from reml_sae.families.noise import Diagonal, Factor, Factors, OneOf
@@ -194,3 +196,19 @@ def test_no_more_starts_than_it_takes():
 
     assert seen(True) == 1
     assert seen(False) > 1
+
+
+def test_a_polish_that_does_not_converge_is_left_for_a_fit_that_does(monkeypatch):
+    plant = planted_manifolds(150, 8, ["circle"], noise_sd=0.2, random_state=0)
+    honest, given = follow_noise.settle, []
+
+    def settled(fitted, settings):
+        found, first = honest(fitted, settings), not given
+        given.append(fitted.result.criterion)
+        return replace(found, result=found.result.ended(OuterStatus.SPENT, "")) if first else found
+
+    monkeypatch.setattr(follow_noise, "settle", settled)
+    fit = rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise="factor").fit(
+        with_factors(plant, [2.5, 1.5], 1))
+    assert given[0] < given[1]  # the polished one, then that before it
+    assert fit.converged_
