@@ -9,7 +9,7 @@ starts that expect such noise compete as well.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +36,7 @@ from reml_sae.discovery.starts.registry import (
 )
 from reml_sae.engine import OuterStatus
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.families.noise import best_noise
+from reml_sae.families.noise import Factor, Factors, NoiseKind, OneOf, best_noise
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array
 
@@ -45,7 +45,7 @@ logger = logging.getLogger("reml_sae")
 
 def fit_starts(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator,
-    known: Fitted | None = None,
+    known: Fitted | None = None, until: Callable[[Fitted], bool] = lambda _: False,
 ) -> Fitted:
     """The best of several starts, fitted roughly and ranked by V.
 
@@ -54,6 +54,8 @@ def fit_starts(
     known : Fitted, optional
         The best of those that expect no noise of a shape: they are not made again where curves
         amid noise are found beyond doubt.
+    until : callable, optional
+        Of one curve: no more starts are fitted after one of which this is true.
 
     Raises
     ------
@@ -71,13 +73,17 @@ def fit_starts(
         rough, halt = _fit_all(rows, atoms, settings, starts)
     if halt is None and not (rough and any(start.sure for start in starts)):
         plain = _starts_in_white_noise(problem, rng)
-        more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough))
+        one_curve = len(atoms) == 1 and problem.tells_curves
+        more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough),
+                              until if one_curve else None)
         rough += more
         if halt is None and not starts and _is_shaped(rough, rows, settings):
-            more, halt = _fit_all(
-                rows, atoms, settings, _starts_amid_noise(problem, plain, rows, settings, rng),
-                _lowest(rough))
-            rough += more
+            for own in _noises_apart(problem, settings):
+                more, halt = _fit_all(rows, atoms, own, _starts_amid_noise(
+                    problem, plain, rows, own, rng), _lowest(rough))
+                rough += more
+                if halt is not None:
+                    break
         starts += plain
     if not rough:
         raise InnerConvergenceError(
@@ -96,7 +102,7 @@ def fit_starts(
 
 def _fit_all(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, starts: Sequence[CodeStart],
-    goal: float = np.inf,
+    goal: float = np.inf, until: Callable[[Fitted], bool] | None = None,
 ) -> tuple[list[tuple[Fitted, CodeStart]], OuterStatus | None]:
     """Rough fits from starts, each in the metric of its noise; and why no more are to be tried."""
     assignment, policy = settings.assign(len(atoms)), settings.policy
@@ -124,6 +130,8 @@ def _fit_all(
             halt = _halt(fitted, settings)
             if halt is not None:
                 return rough, halt
+            if until is not None and until(fitted):
+                break
     return (rough, None) if settings.noise == "isotropic" else _turned(rough, settings, goal)
 
 
@@ -213,6 +221,22 @@ def _starts_amid_noise(
     if white is not None and not any(start.sure for start in starts):
         starts += find_code_starts(white, rng, STARTS)
     return [replace(start, explained=None) for start in starts]
+
+
+def _noises_apart(problem: StartProblem, settings: Settings) -> list[Settings]:
+    """The settings, or one for each noise that could be beside a flat.
+
+    Factors can hold all that one flat holds, and no fit that begins so leaves another noise.
+    """
+    if not (problem.is_one_flat and isinstance(settings.noise, OneOf)):
+        return [settings]
+    kinds: list[NoiseKind] = [replace(settings.noise, kinds=(kind,))
+                              for kind in settings.noise.kinds if kind != "isotropic"]
+    everything = best_noise(settings.noise, problem.Z.T @ problem.Z / len(problem.Z),
+                            len(problem.Z))
+    if isinstance(everything, Factor) and everything.rank > problem.dims[0]:
+        kinds.append(Factors(everything.rank - problem.dims[0]))
+    return [replace(settings, noise=kind) for kind in kinds]
 
 
 def _halt(fitted: Fitted, settings: Settings) -> OuterStatus | None:

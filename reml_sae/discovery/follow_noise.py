@@ -26,10 +26,16 @@ def follow_noise(fitted: Fitted, settings: Settings) -> Fitted:
     """The fit, or one by REML in the metric of another noise with a lower V."""
     if settings.noise == "isotropic" or fitted.result.interrupted:
         return fitted
-    rough = _polished(_simplified(turn_noise(fitted, settings), settings), settings)
+    turned = _simplified(turn_noise(fitted, settings), settings)
+    rough = _polished(turned, settings)
     if rough is fitted:
         return fitted
     final = rough if rough.result.interrupted else settle(rough, settings)
+    if not (final.result.converged or final.result.interrupted or rough is turned):
+        # V of rows that no curve describes has creases, to which the noise can be polished
+        other = turned if turned is fitted else settle(turned, settings)
+        ahead = other.result.criterion - final.result.criterion
+        final = other if other.result.converged and ahead <= MARGIN else final
     ahead = final.result.criterion - fitted.result.criterion
     fewer = len(final.rows.noise.parameters()) < len(fitted.rows.noise.parameters())
     return final if fewer and ahead <= MARGIN else lower(fitted, final)

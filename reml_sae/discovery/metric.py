@@ -112,16 +112,14 @@ def start_noise(kind: NoiseKind, model: SAEManifoldModel, theta: Theta) -> Noise
     residual *= np.sqrt(row_weights(model, theta, model.rho))[:, None]
     second = residual.T @ residual / max(n - theta.beta.shape[0], 1)
     span = _span(model.atoms, theta.beta, model.layout.basis_slices)
-    within = span.T @ second @ span
     taken = float((model.active @ [atom.intrinsic_dim for atom in model.atoms]).mean())
     m = span.shape[1]
     if m < p and m > 0:
-        level = (np.trace(second) - np.trace(within)) / (p - m)
         lift = np.sqrt(m / (m - taken)) if m > taken + 0.5 else 0.0
         stretch = np.eye(p) + (lift - 1.0) * (span @ span.T)
         second = stretch @ second @ stretch
-        if not lift:
-            second += level * span @ span.T
+        if not lift:  # one factor can be most of the mean elsewhere
+            second += np.median(np.linalg.eigvalsh(second)[m:]) * span @ span.T
     return noise_of_moment(kind, model, second)
 
 

@@ -62,15 +62,18 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
     start = noise.parameters()
     if not len(start):
         return None
-    policy, scale = settings.policy.noise, np.sqrt(2.0 / len(base.Z))
+    policy, size = settings.policy.noise, np.ones(n_rho)
+    scale = np.sqrt(1.0 / len(base.Z))
+    if (phi := base.outer.dispersion) is not None:  # n p / 2 is what rows know of its log
+        size[phi] = np.sqrt(2.0 / base.Z.size)
     lowest, found = fitted.result.criterion, None
     theta = fitted.result.theta
 
     def value(x: Array) -> tuple[float, Array]:
         nonlocal lowest, found, theta
-        parameters = scale * x[n_rho:]
+        parameters = start + scale * noise.scaled(x[n_rho:])
         model = in_metric(base, theta, noise.at(parameters))
-        rho = base.outer.clip(x[:n_rho])
+        rho = base.outer.clip(size * x[:n_rho])
         try:
             at = criterion(model, rho, curvature="majorizer")
         except (InnerConvergenceError, NotPositiveDefiniteError) as error:
@@ -79,15 +82,15 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
         if at.inner.converged and at.value < lowest:
             lowest, found = at.value, model.with_state(at.inner.point.theta, rho)
             # the next inner solve is near the best so far, on the same branch of modes
-            theta = in_metric(model, at.inner.point.theta, base.noise).theta
-        slope = scale * noise_gradient(model, parameters, at, "majorizer")
-        return at.value, np.concatenate([at.gradient, slope])
+            theta = in_metric(found, at.inner.point.theta, noise).initial_theta()
+        slope = scale * noise.scaled(noise_gradient(model, parameters, at, "majorizer"))
+        return at.value, np.concatenate([size * at.gradient, slope])
 
     def go_on(x: Array) -> None:
         if settings.deadline.passed:
             raise StopIteration
 
-    minimize(value, np.concatenate([fitted.result.rho, start / scale]), jac=True,
+    minimize(value, np.concatenate([fitted.result.rho / size, np.zeros_like(start)]), jac=True,
              method="L-BFGS-B", callback=go_on,
              options={"maxiter": min(policy.most_polished, settings.max_outer), "maxcor": 30,
                       "ftol": policy.polished / abs(lowest)})

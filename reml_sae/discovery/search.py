@@ -120,13 +120,15 @@ def _begun(
     What the first leaves has it, or its atoms have taken what noise alone explains better.
     Then the first comes second, as its rival. Where the number of factors is given, only the other.
     """
-    if isinstance(settings.noise, Factors):
+    if isinstance(settings.noise, Factors) or settings.noise == "isotropic":
         return fit_starts(rows, atoms, settings, rng), None
-    plain = fit_starts(rows, atoms, settings.plain(), rng)
-    if settings.noise == "isotropic" or plain.result.interrupted:
-        return plain, None
-    if (better_noise(plain, settings)[2] < _out_of_reach(settings, len(rows.Z))
-            and not noise_alone_is_better(plain.result.criterion, rows, settings)):
+
+    def is_shaped(fitted: Fitted) -> bool:
+        return (better_noise(fitted, settings)[2] >= _out_of_reach(settings, len(rows.Z))
+                or noise_alone_is_better(fitted.result.criterion, rows, settings))
+
+    plain = fit_starts(rows, atoms, settings.plain(), rng, until=is_shaped)
+    if plain.result.interrupted or not is_shaped(plain):
         return plain, None
     return fit_starts(rows, atoms, settings, rng, plain), plain
 

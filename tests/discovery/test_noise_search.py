@@ -1,5 +1,7 @@
 """The search with noise that may have a shape: which starts, which noise, and the exact slope."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,17 +9,18 @@ import reml_sae as rs
 from reml_sae.assignments import get_assignment
 from reml_sae.datasets import planted_manifolds
 from reml_sae.discovery import first_fit, follow_noise, search
-from reml_sae.discovery.fitting import rough_fit
+from reml_sae.discovery.fitting import Settings, rough_fit
 from reml_sae.discovery.local import least_gaussian
-from reml_sae.discovery.metric import central_weights, in_metric
+from reml_sae.discovery.metric import MetricRows, central_weights, in_metric
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.polish import noise_gradient
 from reml_sae.discovery.starts.amid_noise import NoiseMixtureStart
 from reml_sae.discovery.starts.protocol import StartProblem
-from reml_sae.engine import criterion
-from reml_sae.families import StudentTRows
+from reml_sae.engine import OuterStatus, criterion
+from reml_sae.estimators._validation import default_terms
+from reml_sae.families import Gaussian, StudentTRows
 from reml_sae.families.noise import Diagonal, Factor, Factors, OneOf
-from reml_sae.manifolds import Circle
+from reml_sae.manifolds import Circle, Sphere
 from tests.models.sae.systems import at_mode, by_quadrature
 
 
@@ -82,9 +85,9 @@ def test_the_fit_without_a_shape_is_handed_on(monkeypatch):
     """Starts are fitted once without and once with noise of a shape; none a third time."""
     made, honest = [], search.fit_starts
 
-    def counted(rows, atoms, settings, rng, *known):
+    def counted(rows, atoms, settings, rng, *known, **more):
         made.append(settings.noise)
-        return honest(rows, atoms, settings, rng, *known)
+        return honest(rows, atoms, settings, rng, *known, **more)
 
     monkeypatch.setattr(search, "fit_starts", counted)
     plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
@@ -154,3 +157,58 @@ def test_more_factors_than_an_atom_has_leading_scores(seed):
     Z = with_factors(plant, np.full(rank, 0.5), seed)
     model = rs.SAEManifold(n_atoms=1, noise={"kind": "factor", "rank": rank}, n_init=1).fit(Z)
     assert model.noise_.rank == rank
+
+
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.DataWarning")
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("held", ["diagonal", {"kind": "factor", "rank": 1}])
+def test_a_flat_amid_noise_has_the_lowest_V(held, seed):
+    """Not the factors that would hold all that it does, and leave no other noise beside it."""
+    plant = planted_manifolds(150, 6, ["plane"], noise_sd=0.0, random_state=seed)
+    noise = np.random.default_rng(seed).normal(size=plant.Z.shape) * np.geomspace(0.08, 0.8, 6)
+    Z = (plant.signal + noise if held == "diagonal" else with_factors(plant, [2.5], seed)
+         + 0.2 * noise / np.geomspace(0.08, 0.8, 6))
+    asked = {"n_atoms": 1, "topology": "plane", "n_init": 1}
+    known = rs.SAEManifold(noise=held, **asked).fit(Z)
+    found = rs.SAEManifold(noise="auto", **asked).fit(Z)
+    assert found.noise_.kind == known.noise_.kind
+    assert found.criterion_ <= known.criterion_ + 0.1
+
+
+def test_no_more_starts_than_it_takes():
+    plant = planted_manifolds(80, 4, ["sphere"], noise_sd=0.2, random_state=1)
+    rows, atoms = MetricRows.isotropic(plant.Z - plant.Z.mean(axis=0)), [Sphere()]
+    chosen = get_assignment("softmax", 1)
+    settings = Settings(
+        bind=lambda atoms: default_terms(atoms, chosen), assign=lambda k: chosen,
+        curvature="majorizer", max_outer=1, tol=1e-6, n_init=3, callbacks=(),
+        family=Gaussian(), offset=np.zeros(4))
+
+    def seen(enough):
+        met = []
+
+        def until(fitted):
+            met.append(fitted.result.criterion)
+            return enough
+
+        first_fit.fit_starts(rows, atoms, settings, np.random.default_rng(0), until=until)
+        return len(met)
+
+    assert seen(True) == 1
+    assert seen(False) > 1
+
+
+def test_a_polish_that_does_not_converge_is_left_for_a_fit_that_does(monkeypatch):
+    plant = planted_manifolds(150, 8, ["circle"], noise_sd=0.2, random_state=0)
+    honest, given = follow_noise.settle, []
+
+    def settled(fitted, settings):
+        found, first = honest(fitted, settings), not given
+        given.append(fitted.result.criterion)
+        return replace(found, result=found.result.ended(OuterStatus.SPENT, "")) if first else found
+
+    monkeypatch.setattr(follow_noise, "settle", settled)
+    fit = rs.SAEManifold(n_atoms=1, topology=Circle(1), n_init=1, noise="factor").fit(
+        with_factors(plant, [2.5, 1.5], 1))
+    assert given[0] < given[1]  # the polished one, then that before it
+    assert fit.converged_

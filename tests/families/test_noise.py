@@ -365,3 +365,27 @@ def test_gradient_in_the_parameters(noise):
     found = made.gradient(x, 2.0 * Z.T @ white**3 / (white**4).sum(), 50)
     expected = [(value(x + h) - value(x - h)) / 2e-5 for h in 1e-5 * np.eye(len(x))]
     np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("noise", shapes(), ids=lambda noise: f"{noise.kind}{noise.simpler().kind}")
+def test_scaling_of_steps_is_symmetric(noise):
+    steps = np.array([noise.scaled(step) for step in np.eye(len(noise.parameters()))])
+    np.testing.assert_allclose(steps, steps.T, atol=1e-12)
+
+
+def test_rows_know_equally_much_of_all_scaled_steps():
+    """Of loadings themselves the longest are known a hundred times less along than across."""
+    U = np.linalg.qr(np.random.default_rng(3).normal(size=(6, 2)))[0]
+    noise = Factor(U, np.array([400.0, 9.0]), np.ones(4))
+    loadings = noise.parameters().reshape(6, 2)
+    inverse = np.linalg.inv(np.eye(6) + loadings @ loadings.T)
+
+    def spread(steps):
+        moved = [inverse @ (step @ loadings.T + loadings @ step.T)
+                 for step in steps.reshape(-1, 6, 2)]
+        information = 0.5 * np.einsum("aij,bji->ab", moved, moved)
+        values = np.linalg.eigvalsh(information)[1:]  # the least is of a turn among the factors
+        return values[-1] / values[0]
+
+    assert spread(np.eye(12)) > 100.0
+    assert spread(np.array([noise.scaled(step) for step in np.eye(12)])) < 5.0

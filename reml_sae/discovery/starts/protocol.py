@@ -93,13 +93,14 @@ class StartProblem:
         return self.is_partition and len(self.atoms) > 1 and all(self.dims)
 
     @property
-    def tells_curves(self) -> bool:
-        """Whether rows tell their atoms from noise of any covariance that all of them share.
+    def is_one_flat(self) -> bool:
+        """Whether all rows lie on one flat: its prior alone tells it from factors of noise."""
+        return len(self.atoms) == 1 and self.atoms[0].is_flat
 
-        One flat is told from that by its prior alone.
-        """
-        return self.tells_atoms or (
-            len(self.atoms) == 1 and all(self.dims) and not self.atoms[0].is_flat)
+    @property
+    def tells_curves(self) -> bool:
+        """Whether rows tell their atoms from noise of any covariance that all of them share."""
+        return self.is_partition and all(self.dims) and not self.is_one_flat
 
     @property
     def has_many_rings(self) -> bool:

@@ -155,6 +155,13 @@ class Noise(RowNoise):
     def at(self, parameters: Array) -> Self:
         """The noise of other parameters, (k,)."""
 
+    def scaled(self, steps: Array) -> Array:
+        """Steps (k,) of the parameters about which rows know equally much, from unit ones.
+
+        The map is symmetric.
+        """
+        return steps
+
     @abstractmethod
     def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """Gradient in the parameters (k,) of a function of W = Omega^(-1/2), and of the cost.

@@ -183,6 +183,13 @@ class Factor(Noise):
         return replace(self, directions=directions,
                        ratios=np.maximum(1.0 + lengths**2, LEAST_RATIO))
 
+    def scaled(self, steps: Array) -> Array:
+        """See `Noise.scaled`: M^(1/2) times them, as the information is about M^(-1/2) L."""
+        loadings = steps.reshape(self.directions.shape)
+        stretch = np.sqrt(self.ratios)[:, None] - 1.0
+        return np.asarray(loadings + self.directions @ (
+            stretch * (self.directions.T @ loadings))).ravel()
+
     def gradient(self, parameters: Array, slope: Array, n_rows: int) -> Array:
         """See `Noise.gradient`; with Omega = M / |M|^(1/p), M = I + L L^T at the loadings L."""
         p, r = self.directions.shape

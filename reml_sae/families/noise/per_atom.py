@@ -161,6 +161,12 @@ class PerAtom(RowNoise):
         return replace(self, noises=noises, sizes=sizes - sizes.mean() if len(sizes)
                        else np.zeros(1))
 
+    def scaled(self, steps: Array) -> Array:
+        """See `Noise.scaled`; those of each shape, and d."""
+        *own, sizes = self._parts(steps)
+        return np.concatenate([*(noise.scaled(x) for noise, x in zip(self.noises, own,
+                                                                       strict=True)), sizes])
+
     def spread_by(self, second: Array) -> Self:
         """With the spreads of rows of this second moment (p, p), in squared units of the model."""
         return replace(self, spreads=np.array([noise.dispersion(second) for noise in self.noises]))
