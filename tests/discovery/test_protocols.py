@@ -26,7 +26,15 @@ from reml_sae.errors import InputError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle
 from reml_sae.relaxations.policy import GridPolicy, RelaxationPolicy
-from tests.discovery.test_discovery import CIRCLE, fitted, rng, settings, standardised, two_circles
+from tests.discovery.test_discovery import (
+    CIRCLE,
+    fitted,
+    halved,
+    rng,
+    settings,
+    standardised,
+    two_circles,
+)
 
 OPEN = Structure(None, None, 16, False)
 
@@ -149,7 +157,7 @@ def test_a_move_of_others_is_tried(monkeypatch):
 
 
 def test_a_margin_of_the_policy_is_the_margin():
-    start = fitted(two_circles, "softmax", *[CIRCLE] * 3)
+    start = halved("softmax")
     timid = replace(settings(6), policy=SearchPolicy(move=MovePolicy(margin=1e6)))
     found, records = try_move(Remove(), start, Context(OPEN, timid, rng()))
     assert found is start and len(records) == 3

@@ -35,7 +35,7 @@ def test_the_second_of_two_equal_starts_is_not_fitted(monkeypatch):
         found.extend(2 * find_code_starts(*args)[:1])
         return found
 
-    monkeypatch.setattr(first_fit, "find_code_starts", twice)
+    monkeypatch.setattr(first_fit, "_starts_in_white_noise", twice)
     fits = []
     rough = first_fit.rough_fit
     monkeypatch.setattr(first_fit, "rough_fit",
