@@ -219,7 +219,7 @@ class JointMixture:
         return Place(B @ back, back.T @ second @ back,
                      self.joint.next_strengths(B, inverse, place.strengths), weights, value)
 
-    def carried(self, seed: AtomCodes, goal: float = -np.inf) -> Place:
+    def carried(self, seed: AtomCodes, goal: float = np.inf) -> Place:
         """Where EM leads from codes of the rows; it is given up where it will not come to a goal.
 
         That is where a sweep gains less than a small share of what is missing.

@@ -82,7 +82,7 @@ def search_codes(
     spread = spread_out(mixture.X)
     while not (agreed := _agree(mixture, ends)) and len(ends) < most_random and not stop():
         ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
-    if not agreed:
+    if ends and not agreed:
         agreed = _move_on(mixture, ends, rng, stop)
     best = _kept(mixture, ends)
     return JointEnds([mixture.codes(Y, place) for place in best],
