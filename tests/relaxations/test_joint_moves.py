@@ -76,7 +76,7 @@ def test_a_move_back_from_a_wrong_end_is_followed():
     """Atoms of different kinds with each other's rows."""
     names = ["circle", "interval"]
     wrong = summit(names, lambda true: AtomCodes(1 - true.labels, true.coordinates))
-    Z, atoms, true = plant(names)
+    true = plant(names)[2]
     right = wrong.mixture.carried(true)
     found = wrong.follow(Move(true, (0, 1)))
     assert found.place is not None
