@@ -40,6 +40,8 @@ LEAST = 1e-9
 """Share of the mean variance that is rounding."""
 TURNS = 6
 """In which the variance of the prior is found."""
+CHUNK = 4096
+"""Count of rows whose responsibilities are in memory at a time."""
 LEAST_WEIGHT = 1e-6
 """Share of the rows that an atom is taken to have at least."""
 
@@ -255,6 +257,11 @@ class JointMixture:
 
     def codes(self, Y: Array, place: Place) -> AtomCodes:
         """Codes of rows (N, q): the likeliest point of all atoms, and of each of them."""
+        parts = [self._codes(Y[first:first + CHUNK], place) for first in range(0, len(Y), CHUNK)]
+        return AtomCodes(np.concatenate([part.labels for part in parts]),
+                         np.concatenate([part.coordinates for part in parts]))
+
+    def _codes(self, Y: Array, place: Place) -> AtomCodes:
         mixing, owner = self.mixing(Y, place)[0], self.joint.owner
         coordinates = np.concatenate([
             self.joint.points_of(k, mixing[:, owner == k].argmax(axis=1))

@@ -35,7 +35,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Summit:
+class Optimum:
     """Where EM has ended, and what moves from there need of it."""
 
     mixture: JointMixture
@@ -109,92 +109,92 @@ class _Part:
         return self.value - self.mixture.carried(self.among(codes), self.value).value
 
 
-def propose(summit: Summit, rng: np.random.Generator) -> Move | None:
+def propose(optimum: Optimum, rng: np.random.Generator) -> Move | None:
     """A random move; None where there are too few rows for it."""
-    return KINDS[rng.integers(len(KINDS) if summit.n_atoms > 1 else 1)](summit, rng)
+    return KINDS[rng.integers(len(KINDS) if optimum.n_atoms > 1 else 1)](optimum, rng)
 
 
-def _begin_again(summit: Summit, rng: np.random.Generator) -> Move | None:
+def _begin_again(optimum: Optimum, rng: np.random.Generator) -> Move | None:
     """Coordinates of one atom."""
-    k = int(rng.integers(summit.n_atoms))
-    return _placed(summit, summit.codes.labels, (k,), (k,), rng)
+    k = int(rng.integers(optimum.n_atoms))
+    return _placed(optimum, optimum.codes.labels, (k,), (k,), rng)
 
 
-def _divide(summit: Summit, rng: np.random.Generator) -> Move | None:
+def _divide(optimum: Optimum, rng: np.random.Generator) -> Move | None:
     """Two atoms divide their rows anew."""
-    pair, labels = _pair(summit, rng), summit.codes.labels
+    pair, labels = _pair(optimum, rng), optimum.codes.labels
     rows = np.flatnonzero(np.isin(labels, pair))
-    return _halved(summit, labels, rows, pair, (min(pair), max(pair)), rng)
+    return _halved(optimum, labels, rows, pair, (min(pair), max(pair)), rng)
 
 
-def _exchange(summit: Summit, rng: np.random.Generator) -> Move | None:
+def _exchange(optimum: Optimum, rng: np.random.Generator) -> Move | None:
     """Two atoms of different kinds exchange their rows."""
-    one, two = _pair(summit, rng)
-    atoms, labels = summit.mixture.joint.atoms, summit.codes.labels
+    one, two = _pair(optimum, rng)
+    atoms, labels = optimum.mixture.joint.atoms, optimum.codes.labels
     if atoms[one] == atoms[two]:
         return None
     exchanged = np.where(labels == one, two, np.where(labels == two, one, labels))
-    return _placed(summit, exchanged, (one, two), (min(one, two), max(one, two)), rng)
+    return _placed(optimum, exchanged, (one, two), (min(one, two), max(one, two)), rng)
 
 
-def _leave(summit: Summit, rng: np.random.Generator) -> Move | None:
+def _leave(optimum: Optimum, rng: np.random.Generator) -> Move | None:
     """An atom leaves its rows to the others, for half of another's."""
-    pair, labels = _pair(summit, rng), summit.codes.labels
-    others = summit.shares.copy()
+    pair, labels = _pair(optimum, rng), optimum.codes.labels
+    others = optimum.shares.copy()
     others[:, pair[0]] = -1.0
     left = np.where(labels == pair[0], others.argmax(axis=1), labels)
-    return _halved(summit, left, np.flatnonzero(left == pair[1]), pair, None, rng)
+    return _halved(optimum, left, np.flatnonzero(left == pair[1]), pair, None, rng)
 
 
-KINDS: tuple[Callable[[Summit, np.random.Generator], Move | None], ...] = (
+KINDS: tuple[Callable[[Optimum, np.random.Generator], Move | None], ...] = (
     _begin_again, _divide, _exchange, _leave)
 """The first alone is one of a single atom."""
 
 
-def _pair(summit: Summit, rng: np.random.Generator) -> tuple[int, int]:
-    one, two = rng.choice(summit.n_atoms, 2, replace=False)
+def _pair(optimum: Optimum, rng: np.random.Generator) -> tuple[int, int]:
+    one, two = rng.choice(optimum.n_atoms, 2, replace=False)
     return int(one), int(two)
 
 
 def _halved(
-    summit: Summit, labels: Index, rows: Index, pair: tuple[int, int],
+    optimum: Optimum, labels: Index, rows: Index, pair: tuple[int, int],
     differ: tuple[int, ...] | None, rng: np.random.Generator,
 ) -> Move | None:
     """Rows divided between two atoms at random: along a direction, or by what is near what."""
-    if len(rows) < 2 * summit.mixture.policy.least_rows:
+    if len(rows) < 2 * optimum.mixture.policy.least_rows:
         return None
-    kind, X = rng.integers(4), summit.mixture.X[rows]
+    kind, X = rng.integers(4), optimum.mixture.X[rows]
     if kind == 0:
-        half = turned(_spread(summit, rows)[:, :3], 1, rng)[:, 0] > 0.0
+        half = turned(_spread(optimum, rows)[:, :3], 1, rng)[:, 0] > 0.0
     elif kind == 1:
         half = k_means(X, 2, rng) == 1
     else:
         half = normalised_cut(X, 2, bool(kind == 2), rng) == 1
     divided = labels.copy()
     divided[rows] = np.where(half, *pair)
-    return _placed(summit, divided, pair, differ, rng)
+    return _placed(optimum, divided, pair, differ, rng)
 
 
 def _placed(
-    summit: Summit, labels: Index, anew: Sequence[int], differ: tuple[int, ...] | None,
+    optimum: Optimum, labels: Index, anew: Sequence[int], differ: tuple[int, ...] | None,
     rng: np.random.Generator,
 ) -> Move | None:
     """Codes of rows with these labels, whose coordinates on some atoms begin anew."""
-    joint, coordinates = summit.mixture.joint, summit.codes.coordinates.copy()
+    joint, coordinates = optimum.mixture.joint, optimum.codes.coordinates.copy()
     for k in anew:
         rows = np.flatnonzero(labels == k)
-        if len(rows) < summit.mixture.policy.least_rows:
+        if len(rows) < optimum.mixture.policy.least_rows:
             return None
-        spread = _spread(summit, rows)
+        spread = _spread(optimum, rows)
         d = min(joint.smooth[k].shape[1], spread.shape[1])
         scores = turned(spread[:, :d + int(rng.integers(3))], d, rng)
         coordinates[rows, joint.columns[k]] = nearest(joint, k, scores)
     return Move(AtomCodes(labels, coordinates), differ)
 
 
-def _spread(summit: Summit, rows: Index) -> Array:
+def _spread(optimum: Optimum, rows: Index) -> Array:
     """Some rows about their mean, of unit variance along axes; the first stands out most."""
-    X = summit.white[rows]
+    X = optimum.white[rows]
     return spread_out(X - X.mean(axis=0))
 
 

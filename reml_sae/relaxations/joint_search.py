@@ -16,7 +16,7 @@ from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.axes import TINY, leading_axes, sample_index
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture, Place
-from reml_sae.relaxations.joint_moves import Found, Summit, propose, random_codes, spread_out
+from reml_sae.relaxations.joint_moves import Found, Optimum, propose, random_codes, spread_out
 from reml_sae.relaxations.policy import JointPolicy
 from reml_sae.typing import Array
 
@@ -103,15 +103,15 @@ def _move_on(
     Those that come back to it say more. Returns whether some did.
     """
     policy = mixture.policy
-    summit = Summit(mixture, min(ends, key=lambda end: end.value))
+    optimum = Optimum(mixture, min(ends, key=lambda end: end.value))
     failed = back = 0
-    while (failed < policy.patience * summit.n_atoms
-           and back < policy.confirmed * summit.n_atoms and not stop()):
-        move = propose(summit, rng)
-        found = Found(-np.inf) if move is None else summit.follow(move)
+    while (failed < policy.patience * optimum.n_atoms
+           and back < policy.confirmed * optimum.n_atoms and not stop()):
+        move = propose(optimum, rng)
+        found = Found(-np.inf) if move is None else optimum.follow(move)
         if found.place is not None and found.gain > mixture.alike:
             ends.append(found.place)
-            summit = Summit(mixture, found.place)
+            optimum = Optimum(mixture, found.place)
             failed = back = 0
         else:
             failed += 1

@@ -5,9 +5,9 @@ import pytest
 
 from reml_sae.datasets import planted_manifolds
 from reml_sae.manifolds import Euclidean, get_manifold
-from reml_sae.relaxations import joint_moves
+from reml_sae.relaxations import joint_mixture, joint_moves
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture
-from reml_sae.relaxations.joint_moves import Move, Summit, propose
+from reml_sae.relaxations.joint_moves import Move, Optimum, propose
 from reml_sae.relaxations.joint_search import search_codes
 from reml_sae.relaxations.policy import JointPolicy
 
@@ -23,10 +23,10 @@ def plant(names, seed=0, n=160, p=8, sd=0.15):
     return Z / np.sqrt((Z**2).mean()), atoms, codes
 
 
-def summit(names, codes=None, **given):
+def optimum(names, codes=None, **given):
     Z, atoms, true = plant(names, **given)
     mixture = JointMixture(Z, JointGrid.of(atoms, POLICY), True, POLICY)
-    return Summit(mixture, mixture.carried(true if codes is None else codes(true)))
+    return Optimum(mixture, mixture.carried(true if codes is None else codes(true)))
 
 
 def accuracy(labels, true, K):
@@ -40,7 +40,7 @@ def _orders(K):
 
 
 def test_a_mixture_of_some_atoms_is_that_of_their_rows_alone():
-    whole = summit(["circle", "interval", "circle"])
+    whole = optimum(["circle", "interval", "circle"])
     part = whole._part((0, 2))
     rows = np.flatnonzero(np.isin(whole.codes.labels, (0, 2)))
     Z, atoms, _ = plant(["circle", "interval", "circle"])
@@ -52,7 +52,7 @@ def test_a_mixture_of_some_atoms_is_that_of_their_rows_alone():
 
 @pytest.mark.parametrize("kind", joint_moves.KINDS)
 def test_moves_give_every_row_an_atom_and_differ_where_they_say(kind):
-    start, rng = summit(["circle", "interval", "circle"]), np.random.default_rng(0)
+    start, rng = optimum(["circle", "interval", "circle"]), np.random.default_rng(0)
     made = [move for move in (kind(start, rng) for _ in range(12)) if move is not None]
     assert made
     for move in made:
@@ -65,7 +65,7 @@ def test_moves_give_every_row_an_atom_and_differ_where_they_say(kind):
 
 
 def test_from_a_right_end_no_move_leads_lower_and_some_come_back():
-    start, rng = summit(["circle", "circle"], sd=0.1), np.random.default_rng(0)
+    start, rng = optimum(["circle", "circle"], sd=0.1), np.random.default_rng(0)
     gains = [start.follow(move).gain for move in (propose(start, rng) for _ in range(30))
              if move is not None]
     assert max(gains) <= start.mixture.alike
@@ -75,7 +75,7 @@ def test_from_a_right_end_no_move_leads_lower_and_some_come_back():
 def test_a_move_back_from_a_wrong_end_is_followed():
     """Atoms of different kinds with each other's rows."""
     names = ["circle", "interval"]
-    wrong = summit(names, lambda true: AtomCodes(1 - true.labels, true.coordinates))
+    wrong = optimum(names, lambda true: AtomCodes(1 - true.labels, true.coordinates))
     true = plant(names)[2]
     right = wrong.mixture.carried(true)
     found = wrong.follow(Move(true, (0, 1)))
@@ -97,6 +97,15 @@ def test_the_search_comes_to_the_evidence_of_the_truth():
         if ahead < -5.0 or right < 0.9:
             missed.append(seed)
     assert len(missed) <= 1, missed
+
+
+def test_codes_do_not_depend_on_how_many_rows_are_in_memory(monkeypatch):
+    found = optimum(["circle", "interval"])
+    whole = found.mixture.codes(found.mixture.X, found.place)
+    monkeypatch.setattr(joint_mixture, "CHUNK", 7)
+    parts = found.mixture.codes(found.mixture.X, found.place)
+    np.testing.assert_array_equal(whole.labels, parts.labels)
+    np.testing.assert_array_equal(whole.coordinates, parts.coordinates)
 
 
 def test_a_search_that_is_stopped_returns_what_it_has():
