@@ -25,7 +25,7 @@ from reml_sae.discovery.fitting import (
 from reml_sae.discovery.follow_noise import turn_noise
 from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.starts.annealed import annealed
-from reml_sae.discovery.starts.mixed import mixed_start
+from reml_sae.discovery.starts.mixed import may_mix, mixed_start
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.discovery.starts.registry import (
     AMID_NOISE,
@@ -66,13 +66,15 @@ def fit_starts(
     settings.stages.enter("looking for starts")
     problem = _problem(rows.Z, atoms, settings)
     starts: list[CodeStart] = []
+    clusters: list[CodeStart] = []
     rough: list[tuple[Fitted, CodeStart]] = []
     halt = None
     if known is not None and problem.tells_curves:
         starts = _starts_amid_noise(problem, [CodeStart(known.codes, None)], rows, settings, rng)
         rough, halt = _fit_all(rows, atoms, settings, starts)
     if halt is None and not (rough and any(start.sure for start in starts)):
-        plain = _starts_in_white_noise(problem, rng)
+        clusters = find_code_starts(problem, rng, STARTS)
+        plain = _told_by_shapes(problem, clusters, rng)
         one_curve = len(atoms) == 1 and problem.tells_curves
         more, halt = _fit_all(rows, atoms, settings, plain, _lowest(rough),
                               until if one_curve else None)
@@ -90,13 +92,18 @@ def fit_starts(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
             "atoms or a larger n_init"
         )
-    best, start = _best(rough)
-    mixed = None if halt is not None else mixed_start(best, start, policy)
-    if mixed is not None:
-        soft = rough_fit(mixed, settings, "mixed start")
+    begun = [_best(rough)]
+    best = begun[0][0]
+    if halt is None and may_mix(best, policy):
+        # curves told from each other as if rows had one each are bent after those that mix them
+        more, halt = _fit_all(rows, atoms, settings, clusters)
+        begun += [_best(more)] if more else []
+    for found, start in begun:
+        mixed = None if halt is not None else mixed_start(found, start, policy)
+        soft = None if mixed is None else rough_fit(mixed, settings, "mixed start")
         if soft is not None:
             halt = _halt(soft, settings)
-            best = min(best, soft, key=lambda found: found.result.criterion)
+            best = min(best, soft, key=lambda fit: fit.result.criterion)
     return best if halt is None else stopped(best, halt)
 
 
@@ -189,15 +196,17 @@ def noise_alone_is_better(value: float, rows: MetricRows, settings: Settings) ->
 
 def _problem(Z: Array, atoms: Sequence[Manifold], settings: Settings) -> StartProblem:
     return StartProblem(working_scale(Z, settings), atoms, settings.assign(len(atoms)),
-                        settings.n_init, settings.policy, deadline=settings.deadline)
+                        settings.n_init, settings.policy, sizes_open=settings.sizes_open,
+                        deadline=settings.deadline)
 
 
-def _starts_in_white_noise(problem: StartProblem, rng: np.random.Generator) -> list[CodeStart]:
-    """Starts that expect white noise; those that give rows to atoms are carried on."""
-    found = find_code_starts(problem, rng, STARTS)
-    if any(start.sure for start in found):
-        return found
-    return find_code_starts(replace(problem, seeds=found), rng, AMONG_ATOMS) or found
+def _told_by_shapes(
+    problem: StartProblem, clusters: list[CodeStart], rng: np.random.Generator
+) -> list[CodeStart]:
+    """Where a search among atoms leads from clusters of rows; these, where they are sure."""
+    if any(start.sure for start in clusters):
+        return clusters
+    return find_code_starts(replace(problem, seeds=clusters), rng, AMONG_ATOMS) or clusters
 
 
 def _starts_amid_noise(

@@ -89,6 +89,8 @@ class Settings:
     """Kind of the noise of Gaussian rows, see `families.noise`."""
     per_atom: bool = False
     """Whether atoms may have noises of their own; every row uses one."""
+    sizes_open: bool = False
+    """Whether the number of basis functions of atoms is to be chosen."""
     deadline: Deadline = field(default_factory=Deadline)
     journal: Journal = field(default_factory=Journal)
     """Of the REML fits that are made."""

@@ -65,7 +65,8 @@ def search(
     records: list[MoveRecord] = []
     rival: Fitted | None = None
     X = working_scale(rows.Z, settings)
-    settings = replace(settings, noise=open_kinds(settings.noise, X.T @ X / len(X), len(X)))
+    settings = replace(settings, noise=open_kinds(settings.noise, X.T @ X / len(X), len(X)),
+                       sizes_open=bool(np.any(structure.sizes)))
     if present is not None:
         fitted = present.fit(rows, settings)
     elif structure.topology is None and structure.n_atoms == 1:

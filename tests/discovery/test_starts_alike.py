@@ -8,7 +8,6 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.policy import StartPolicy
 from reml_sae.discovery.starts.protocol import CodeStart
-from reml_sae.discovery.starts.registry import find_code_starts
 from tests.discovery.test_discovery import CIRCLE, rng, settings, two_circles
 
 LABELS = np.repeat(np.arange(8), 25)
@@ -31,11 +30,11 @@ def test_every_atom_must_have_its_rows(lost, same):
 def test_the_second_of_two_equal_starts_is_not_fitted(monkeypatch):
     Z, found = two_circles(), []
 
-    def twice(*args):
-        found.extend(2 * find_code_starts(*args)[:1])
+    def twice(problem, clusters, rng):
+        found.extend(2 * clusters[:1])
         return found
 
-    monkeypatch.setattr(first_fit, "_starts_in_white_noise", twice)
+    monkeypatch.setattr(first_fit, "_told_by_shapes", twice)
     fits = []
     rough = first_fit.rough_fit
     monkeypatch.setattr(first_fit, "rough_fit",

@@ -33,7 +33,12 @@ class JointStart:
         if not (problem.tells_atoms if self.white else problem.tells_curves):
             return []
         seeds = [AtomCodes(start.labels, start.codes.coordinates) for start in problem.seeds]
-        found = search_codes(problem.Z, problem.atoms, seeds, self.white, rng,
+        atoms = problem.atoms
+        if self.white and problem.sizes_open:
+            # narrow ones would share the rows of one that is to become wide
+            wider = problem.policy.move.sizes_ahead
+            atoms = [atom.resized(wider) or atom for atom in atoms]
+        found = search_codes(problem.Z, atoms, seeds, self.white, rng,
                              problem.policy.relaxation.joint, lambda: problem.deadline.passed)
         return [_on_one_atom_each(codes, None if self.white else noise, len(problem.atoms),
                                   found.agreed)

@@ -25,8 +25,7 @@ def mixed_start(
 ) -> SAEManifoldModel | None:
     """The fit of a start with rows that mix atoms; None where hardly a row does."""
     own, assignment = policy.start, fitted.model.assignment
-    if (len(fitted.model.atoms) == 1 or not assignment.is_mixture
-            or not is_overdispersed(fitted, own.overdispersed)):
+    if not may_mix(fitted, policy):
         return None
     rho = fitted.result.rho.copy()
     for term in fitted.model.terms:
@@ -44,6 +43,13 @@ def mixed_start(
     if (active.sum(axis=1) > 1).mean() < own.mixed_rows:
         return None
     return model.with_state(theta, rho, active)
+
+
+def may_mix(fitted: Fitted, policy: SearchPolicy) -> bool:
+    """Whether rows may mix atoms, and some seem to."""
+    model = fitted.model
+    return (len(model.atoms) > 1 and model.assignment.is_mixture
+            and is_overdispersed(fitted, policy.start.overdispersed))
 
 
 def is_overdispersed(fitted: Fitted, ratio: float) -> bool:

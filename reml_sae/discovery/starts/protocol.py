@@ -65,6 +65,8 @@ class StartProblem:
     policy : SearchPolicy
     seeds : sequence of CodeStart
         Codes that may lead to better ones.
+    sizes_open : bool
+        Whether the number of basis functions of atoms is to be chosen later.
     deadline : Deadline
     """
 
@@ -74,6 +76,7 @@ class StartProblem:
     n_init: int
     policy: SearchPolicy
     seeds: Sequence[CodeStart] = ()
+    sizes_open: bool = False
     deadline: Deadline = field(default_factory=Deadline)
 
     @property

@@ -35,7 +35,7 @@ def apart(noises, sizes):
 @cache
 def planted(K, integration):
     """A model of K circles at a fitted state, off the optimum of its outer parameters."""
-    plant = planted_manifolds(14 * K, P, ["circle"] * K, noise_sd=0.4, offset=1.0,
+    plant = planted_manifolds(14 * K, P, ["circle"] * K, noise_sd=0.25, offset=1.0,
                               amplitude_sd=0.1, imbalance=1.5, random_state=1)
     fit = rs.SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", n_init=1,
                          integration=integration, noise="isotropic").fit(plant.Z)

