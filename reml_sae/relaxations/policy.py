@@ -163,7 +163,7 @@ class JointPolicy:
     """... and of rows for each of them at least."""
     least_sample: int = 500
     """Count of rows of which no fewer are taken for the parameters ..."""
-    rows_per_atom: int = 100
+    rows_per_atom: int = 60
     """... and for each atom."""
     sweeps: int = 150
     """Count of sweeps of EM at most."""
@@ -182,7 +182,7 @@ class JointPolicy:
     unsettled: float = 4.0
     patience: int = 25
     """Count of moves in turn, for each atom, that were no better when no more are tried ..."""
-    confirmed: int = 3
+    confirmed: int = 5
     """... or that came back."""
     least_rows: int = 3
     """Count of rows with which an atom begins anew."""
