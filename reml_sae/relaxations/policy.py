@@ -14,7 +14,7 @@ class PartitionPolicy:
 
     em_rows: int = 6000
     """Count of rows that refine the pieces at most."""
-    graph_rows: int = 1500
+    graph_rows: int = 800
     """Count of rows in a graph of neighbours at most: its work is their square."""
 
 
