@@ -1,8 +1,9 @@
 """From standardised data to a rough fit: all starts, fitted roughly and ranked by V.
 
-Starts that explain much less than another are passed over, as are partitions that differ from
-another in fewer rows than move when a fit settles; where rows seem to mix several atoms, a
-start of mixed assignments competes with the best. Where the best leaves noise that has a shape,
+Clusters of rows on one atom each are carried on by a search among the atoms, and only the best of
+its ends are fitted. Of other starts those that explain much less than another are passed over, as
+are partitions that differ from another in fewer rows than move when a fit settles; where rows seem
+to mix several atoms, starts of mixed assignments compete with the best. Where the best leaves noise that has a shape,
 starts that expect such noise compete as well.
 """
 
@@ -87,6 +88,7 @@ def fit_starts(
                 if halt is not None:
                     break
         starts += plain
+        clusters = [] if plain is clusters else clusters
     if not rough:
         raise InnerConvergenceError(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
