@@ -3,8 +3,8 @@
 Clusters of rows on one atom each are carried on by a search among the atoms, and only the best of
 its ends are fitted. Of other starts those that explain much less than another are passed over, as
 are partitions that differ from another in fewer rows than move when a fit settles; where rows seem
-to mix several atoms, starts of mixed assignments compete with the best. Where the best leaves noise that has a shape,
-starts that expect such noise compete as well.
+to mix several atoms, starts of mixed assignments compete with the best. Where the best leaves noise
+that has a shape, starts that expect such noise compete as well.
 """
 
 from __future__ import annotations
