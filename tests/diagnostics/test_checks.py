@@ -6,7 +6,7 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import checks
-from reml_sae.diagnostics.checks import check_coverage
+from reml_sae.diagnostics.checks import check_coverage, check_duplicates
 from reml_sae.diagnostics.places import check_places, place_grid
 from reml_sae.manifolds import Circle
 
@@ -39,8 +39,17 @@ def test_a_good_fit_passes_everything():
 def test_one_circle_fitted_twice_is_seen_and_costs_evidence():
     one, two = (rs.SAEManifold(n_atoms=k, topology=Circle(1), n_init=1).fit(DATA.Z)
                 for k in (1, 2))
-    assert status(two, "duplicate atoms") == "warn"
+    assert "fail" in {status(two, f"atom {k} occupancy") for k in range(2)}
     assert one.criterion_ < two.criterion_ - 10.0
+
+
+def test_atoms_in_one_plane_are_duplicates():
+    decoder = np.random.default_rng(0).normal(size=(3, 6))
+    turned = decoder.copy()
+    turned[1:] = [[0.6, 0.8], [-0.8, 0.6]] @ decoder[1:]
+    other = np.random.default_rng(1).normal(size=(3, 6))
+    assert check_duplicates([decoder, turned]).status == "warn"
+    assert check_duplicates([decoder, other]).status == "pass"
 
 
 def twice_round(winding, n=40, sd=0.1):

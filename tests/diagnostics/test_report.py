@@ -195,7 +195,7 @@ def test_a_browser_draws_it(full, tmp_path):
     if browser is None:
         pytest.skip("there is no browser")
     found = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000",
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
          "--window-size=1400,9000", f"--user-data-dir={tmp_path}", "--dump-dom",
          full.as_uri()], capture_output=True, text=True, timeout=120)
     drawn = found.stdout
