@@ -26,6 +26,7 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.linalg import helmert
+from scipy.special import log_softmax
 
 from reml_sae.assignments._base import Amplitudes, Assignment
 from reml_sae.penalties import Penalty, SoftmaxAssignmentSparsityPenalty
@@ -71,11 +72,7 @@ class SoftmaxChart(Assignment):
 
     def log_assignments(self, logits: Array) -> Array:
         """Log a, (N, K), finite for all finite logits."""
-        with np.errstate(over="ignore"):  # of a share that is nothing
-            z = logits / self.temperature
-            z -= z.max(axis=1, keepdims=True)
-        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return z
+        return log_softmax(logits / self.temperature, axis=1)
 
     def amplitudes(self, logits: Array, is_open: Mask) -> SoftmaxAmplitudes:
         """Shares of the atoms; all are open."""

@@ -46,7 +46,7 @@ logger = logging.getLogger("reml_sae")
 
 def fit_starts(
     rows: MetricRows, atoms: Sequence[Manifold], settings: Settings, rng: np.random.Generator,
-    known: Fitted | None = None, until: Callable[[Fitted], bool] = lambda _: False,
+    known: Fitted | None = None, until: Callable[[Fitted], bool] | None = None,
 ) -> Fitted:
     """The best of several starts, fitted roughly and ranked by V.
 

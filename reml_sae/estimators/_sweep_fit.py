@@ -50,7 +50,7 @@ from reml_sae.sweeps import (
     with_flats,
 )
 from reml_sae.sweeps.standard import READ_ELEMENTS, StandardRows, on_device
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 MOST_TURNS = 4
 """Count of times at most that flats take the place of curves."""
@@ -214,14 +214,18 @@ def _shaped(
 
     def of_rows(part: slice) -> list[SpanMoments]:
         data = units.standardised(source.chunk(part.start, part.stop).read())
-        projected = spans.project(data, labels[part])
-        return [SpanMoments(*each) for each in spans.moments(projected, labels[part])]
+        return _moments(spans, spans.project(data, labels[part]), labels[part])
 
     moments = list[SpanMoments]()
     for own in ThreadRows().map(of_rows, row_slices(N, p, READ_ELEMENTS)):
         moments = _added(moments, own)
     rises = over_flat(fit.state, fit.sums, fit.codes, moments)
     return with_flats(fit.state, rises, moments, spans.frames)
+
+
+def _moments(spans: OwnSpans, projected: Array, labels: Index) -> list[SpanMoments]:
+    """Of projected rows, for the atoms of every kind."""
+    return [SpanMoments(*each) for each in spans.moments(projected, labels)]
 
 
 def _added(total: list[SpanMoments], own: list[SpanMoments]) -> list[SpanMoments]:
@@ -251,8 +255,7 @@ def _pass(
         left = np.empty(len(own.labels))
         sums = RowSums.of_kinds([part.sums() for part in parts])
         total = sums if total is None else total + sums
-        moments = _added(moments, [SpanMoments(*each) for each in spans.moments(
-            projected, own.labels)])
+        moments = _added(moments, _moments(spans, projected, own.labels))
         for part in parts:
             rows = part.kind.rows
             centre = 0.5 * part.from_centres() / phi + p * (
@@ -266,4 +269,3 @@ def _pass(
     found = SweptRows(SparseCodes.joined(kept), evidence, amplitudes, distance,
                       phi * float(distance.sum()) / (N * p))
     return found, total, moments
-

@@ -32,7 +32,8 @@ class PackedRows:
         self.width = int(carried.sum(axis=1).max(initial=0))
         order = np.argsort(~carried, axis=1, kind="stable")[:, : self.width]
         self._order = order
-        self._real = carried[np.arange(len(carried))[:, None], order]
+        self._rows = np.arange(len(carried))[:, None]
+        self._real = carried[self._rows, order]
 
     @property
     def is_whole(self) -> bool:
@@ -43,21 +44,22 @@ class PackedRows:
         """That of some of the rows, as wide as that of all."""
         out = copy(self)
         out._order, out._real = self._order[index], self._real[index]
+        out._rows = self._rows[:len(out._order)]
         return out
 
     def pack(self, rows: Array) -> Array:
         """Entries (N, q, ..) that rows carry, (N, width, ..); zero where a row carries fewer."""
         if self.is_whole:
             return rows
-        taken: Array = rows[np.arange(len(rows))[:, None], self._order]
+        taken: Array = rows[self._rows, self._order]
         return taken * self._real.reshape(self._real.shape + (1,) * (rows.ndim - 2))
 
     def pack_blocks(self, blocks: Array) -> Array:
         """Blocks (N, q, q) of what rows carry, (N, width, width); a unit diagonal elsewhere."""
         if self.is_whole:
             return blocks
-        n = np.arange(len(blocks))[:, None, None]
-        out: Array = blocks[n, self._order[:, :, None], self._order[:, None, :]]
+        order = self._order
+        out: Array = blocks[self._rows[:, :, None], order[:, :, None], order[:, None, :]]
         out *= self._real[:, :, None] & self._real[:, None, :]
         index = np.arange(self.width)
         out[:, index, index] += ~self._real
@@ -69,7 +71,7 @@ class PackedRows:
             return packed
         out = np.zeros((len(packed), self.q, *packed.shape[2:]))
         real = self._real.reshape(self._real.shape + (1,) * (packed.ndim - 2))
-        out[np.arange(len(packed))[:, None], self._order] = packed * real
+        out[self._rows, self._order] = packed * real
         return out
 
     def unpack_blocks(self, packed: Array) -> Array:
@@ -79,7 +81,7 @@ class PackedRows:
         rows = self.unpack(self.unpack(packed).transpose(0, 2, 1)).transpose(0, 2, 1)
         index = np.arange(self.q)
         held = np.ones((len(packed), self.q), bool)
-        held[np.arange(len(packed))[:, None], self._order] = ~self._real
+        held[self._rows, self._order] = ~self._real
         rows[:, index, index] += held
         return rows
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -236,19 +237,28 @@ class JointMixture:
                 break
         return place
 
+    @cached_property
+    def _mean_square(self) -> float:
+        return float((self.X**2).mean())
+
     def metric(self, second: Array) -> tuple[Array, Array, float]:
         """Standard deviations (q,) of noise of this moment, its axes (q, q), nats of its prior."""
         if self.white:
             q = len(second)
-            variance = max(float(np.trace(second)) / q, LEAST * float((self.X**2).mean()), TINY)
+            variance = max(float(np.trace(second)) / q, LEAST * self._mean_square, TINY)
             return np.full(q, np.sqrt(variance)), np.eye(q), 0.0
         return _any_covariance(second, len(self.X))
 
+    def whitening(self, place: Place) -> Array:
+        """The map (q, q) of rows to the metric of the noise."""
+        lengths, axes, _ = self.metric(place.noise)
+        return axes / lengths
+
     def mixing(self, Y: Array, place: Place) -> tuple[Array, Array]:
         """Responsibilities (N, G) up to the totals (N,) of rows (N, q)."""
-        lengths, axes, _ = self.metric(place.noise)
-        return log_mixture(Y @ (axes / lengths), self.joint.at(place.weights, place.strengths),
-                           State(place.decoder @ (axes / lengths), 1.0, 1.0))[:2]
+        white = self.whitening(place)
+        return log_mixture(Y @ white, self.joint.at(place.weights, place.strengths),
+                           State(place.decoder @ white, 1.0, 1.0))[:2]
 
     def curves(self, place: Place) -> Array:
         """Expected reconstruction (n, q) of the rows."""

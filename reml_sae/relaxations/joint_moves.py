@@ -7,7 +7,7 @@ its coordinates begin again. To add one, write a function as those in `KINDS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,8 +56,7 @@ class Optimum:
     @cached_property
     def white(self) -> Array:
         """Rows (n, q) in the metric of the noise."""
-        lengths, axes, _ = self.mixture.metric(self.place.noise)
-        return self.mixture.X @ (axes / lengths)
+        return self.mixture.X @ self.mixture.whitening(self.place)
 
     @property
     def n_atoms(self) -> int:
@@ -98,8 +97,7 @@ class _Part:
         rows = np.flatnonzero(np.isin(codes.labels, atoms))
         columns = np.r_[tuple(whole.joint.columns[k] for k in atoms)]
         part = cls(whole.only(rows, atoms), rows, columns, atoms, np.inf)
-        return cls(part.mixture, rows, columns, atoms,
-                   part.mixture.carried(part.among(codes)).value)
+        return replace(part, value=part.mixture.carried(part.among(codes)).value)
 
     def among(self, codes: AtomCodes) -> AtomCodes:
         return AtomCodes(np.searchsorted(self.atoms, codes.labels[self.rows]),

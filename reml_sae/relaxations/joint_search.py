@@ -128,9 +128,8 @@ def _kept(mixture: JointMixture, ends: Sequence[Place]) -> list[Place]:
         if (len(kept) == policy.most_kept
                 or end.value > ranked[0].value + policy.close_per_row * len(mixture.X)):
             break
-        lengths, axes, _ = mixture.metric(end.noise)
-        curves = mixture.curves(end)
-        if all((((curves - other) @ (axes / lengths)) ** 2).sum() > policy.same * size
+        white, curves = mixture.whitening(end), mixture.curves(end)
+        if all((((curves - other) @ white) ** 2).sum() > policy.same * size
                for _, other in kept):
             kept.append((end, curves))
     return [end for end, _ in kept]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from reml_sae.sweeps.backend import Backend, DeviceArray
+from reml_sae.sweeps.posterior import RowPosterior
 from reml_sae.sweeps.tables import KindTables, SweepTables
 
 
@@ -43,7 +44,20 @@ def coarse_curve(
     return xp.amax(gain, 1)
 
 
-def node_mass(
+def curve_posterior(
+    pull: DeviceArray, kind: KindTables, place: DeviceArray, tables: SweepTables, backend: Backend
+) -> RowPosterior:
+    """Of rows (n, G) at the nodes of their curves, which are at these places (n,)."""
+    xp, nodes = backend.xp, kind.fine
+    R, u, u2, top = _node_mass(pull, nodes.lengths[place], nodes.logs, tables, backend)
+    total = xp.sum(R[0], axis=1)
+    first, second = R[1] / total[:, None], R[2] / total[:, None]
+    return RowPosterior(
+        top + xp.log(total), u / total, u2 / total, xp.sum(first, axis=1), first, second,
+        first @ nodes.curve, nodes.points[backend.numpy(xp.argmax(R[0], axis=1))])
+
+
+def _node_mass(
     pull: DeviceArray, lengths: DeviceArray, logs: DeviceArray, tables: SweepTables,
     backend: Backend,
 ) -> tuple[list[DeviceArray], DeviceArray, DeviceArray, DeviceArray]:

@@ -11,12 +11,11 @@ which is summed over nodes of log amplitudes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from reml_sae.sweeps.backend import Backend, DeviceArray
-from reml_sae.sweeps.tables import SweepTables
+from reml_sae.sweeps.posterior import RowPosterior
+from reml_sae.sweeps.tables import FlatTables, SweepTables
 
 
 def log_cloud(
@@ -47,45 +46,27 @@ def cloud_evidence(
     return top + backend.xp.log(backend.xp.sum(mass, axis=1))
 
 
-@dataclass(frozen=True, eq=False)
-class CloudMoments:
-    """Moments of rows of flats, on the orthogonal axes.
-
-    Attributes
-    ----------
-    evidence : (n,) log evidence
-    u, u2 : (n,) E[u] and E[u^2]
-    amplitude : (n,) E[a]
-    first : (n, q) E[a t]
-    second : (n, q, q) E[a^2 t t^T]
-    """
-
-    evidence: DeviceArray
-    u: DeviceArray
-    u2: DeviceArray
-    amplitude: DeviceArray
-    first: DeviceArray
-    second: DeviceArray
-
-    @classmethod
-    def of(
-        cls, pull: DeviceArray, lengths: DeviceArray, tables: SweepTables, backend: Backend
-    ) -> CloudMoments:
-        """Of rows (n, q)."""
-        xp = backend.xp
-        top, mass = _amplitudes(pull, lengths, tables, backend)
-        total = xp.sum(mass, axis=1)
-        mass = mass / total[:, None]
-        u, a = backend.array(tables.u), backend.array(np.exp(tables.u))
-        # by amplitude: E[a t_j] = h y_j and the variance of a t_j is h
-        h = a[:, None] ** 2 / (1.0 + a[:, None] ** 2 * lengths[:, None])
-        first = xp.sum(mass[:, :, None] * h, axis=1)
-        second = (mass[:, :, None] * h).swapaxes(1, 2) @ h
-        second = second * pull[:, :, None] * pull[:, None]
-        q = pull.shape[1]
-        for j in range(q):
-            second[:, j, j] += first[:, j]
-        return cls(top + xp.log(total), mass @ u, mass @ u**2, mass @ a, first * pull, second)
+def flat_posterior(
+    pull: DeviceArray, kind: FlatTables, place: DeviceArray, tables: SweepTables, backend: Backend
+) -> RowPosterior:
+    """Of rows (n, q) on the orthogonal axes of their flats, which are at these places (n,)."""
+    xp, lengths = backend.xp, kind.lengths[place]
+    top, mass = _amplitudes(pull, lengths, tables, backend)
+    total = xp.sum(mass, axis=1)
+    mass = mass / total[:, None]
+    u, a = backend.array(tables.u), backend.array(np.exp(tables.u))
+    # by amplitude: E[a t_j] = h y_j and the variance of a t_j is h
+    h = a[:, None] ** 2 / (1.0 + a[:, None] ** 2 * lengths[:, None])
+    first = xp.sum(mass[:, :, None] * h, axis=1)
+    second = (mass[:, :, None] * h).swapaxes(1, 2) @ h
+    second = second * pull[:, :, None] * pull[:, None]
+    for j in range(pull.shape[1]):
+        second[:, j, j] += first[:, j]
+    first, amplitude = first * pull, mass @ a
+    means = backend.numpy(first / amplitude[:, None])
+    points = (kind.turns[backend.numpy(place)] @ means[:, :, None])[:, :, 0]
+    return RowPosterior(top + xp.log(total), mass @ u, mass @ u**2, amplitude, first, second,
+                        first, points)
 
 
 def _amplitudes(

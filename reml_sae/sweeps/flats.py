@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class SpanMoments:
         return SpanMoments(self.counts + other.counts, self.sums + other.sums,
                            self.squares + other.squares, self.beside + other.beside)
 
+    @cached_property
     def _principal(self) -> tuple[Array, Array, Array]:
         """Centres (k, r), variances (k, r) along principal axes, the largest first, and axes."""
         n = np.maximum(self.counts, 1).astype(float)
@@ -62,7 +64,7 @@ class SpanMoments:
 
     def flats(self, phi: float, p: int, most: int) -> tuple[Array, Index]:
         """Nats (k,) of the best flat of one to so many dimensions for every atom, and these."""
-        n, (centre, variances, _) = np.maximum(self.counts, 1).astype(float), self._principal()
+        n, (centre, variances, _) = np.maximum(self.counts, 1).astype(float), self._principal
         whole, nats = variances.sum(axis=1) + self.beside / n, []
         for d in range(1, min(most, variances.shape[1]) + 1):
             own = np.maximum(variances[:, :d], phi)
@@ -76,7 +78,7 @@ class SpanMoments:
 
     def decoder(self, k: int, d: int, phi: float, frame: Array) -> Array:
         """Decoder (d + 1, p) of the flat in the place of the k-th, in its span (p, r)."""
-        centre, variances, axes = self._principal()
+        centre, variances, axes = self._principal
         lengths = np.sqrt(np.maximum(variances[k, :d] - phi, 0.0))
         return np.concatenate([centre[k][None], lengths[:, None] * axes[k, :, :d].T]) @ frame.T
 

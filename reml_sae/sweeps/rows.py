@@ -25,8 +25,8 @@ import numpy as np
 
 from reml_sae.rows import RowMap, RowResult, SerialRows, gather_rows
 from reml_sae.sweeps.backend import Backend, DeviceArray
-from reml_sae.sweeps.curve_rows import coarse_curve, log_gaussian, node_mass
-from reml_sae.sweeps.flat_rows import CloudMoments, cloud_evidence, coarse_cloud
+from reml_sae.sweeps.curve_rows import coarse_curve, curve_posterior, log_gaussian
+from reml_sae.sweeps.flat_rows import cloud_evidence, coarse_cloud, flat_posterior
 from reml_sae.sweeps.nodes import Fineness
 from reml_sae.sweeps.state import SweepState
 from reml_sae.sweeps.tables import FlatTables, KindTables, SweepTables, make_tables
@@ -357,8 +357,9 @@ class _Kernel:
         for tiles in self._tiles(labels):
             kind, rows, counts = tiles.kind, tiles.rows, tiles.counts
             pull, constant = self._projected(X, tiles)
-            own = (self._on_flats(kind, tiles.place, pull) if isinstance(kind, FlatTables)
-                   else self._on_curves(kind, tiles.place, pull))
+            own = (flat_posterior(pull, kind, tiles.place, tables, backend)
+                   if isinstance(kind, FlatTables)
+                   else curve_posterior(pull, kind, tiles.place, tables, backend))
             values[rows] = -backend.cast(own.evidence + constant, backend.wide)
             amplitude += backend.cast(xp.stack([xp.sum(own.u * own.u), xp.sum(own.u2)]),
                                       backend.wide)
@@ -375,35 +376,3 @@ class _Kernel:
                 gap[rows], counts)
             crossed[at] += tiles.crossed(X, f, backend)
         return values, points, amplitudes, amplitude, parts
-
-    def _on_curves(self, kind: KindTables, place: DeviceArray, pull: DeviceArray) -> _Posterior:
-        """Rows by the nodes of their curves."""
-        backend, xp, nodes = self.backend, self.backend.xp, kind.fine
-        R, u, u2, top = node_mass(pull, nodes.lengths[place], nodes.logs, self.tables, backend)
-        total = xp.sum(R[0], axis=1)
-        first, second = R[1] / total[:, None], R[2] / total[:, None]
-        return _Posterior(
-            top + xp.log(total), u / total, u2 / total, xp.sum(first, axis=1), first, second,
-            first @ nodes.curve, nodes.points[backend.numpy(xp.argmax(R[0], axis=1))])
-
-    def _on_flats(self, kind: FlatTables, place: DeviceArray, pull: DeviceArray) -> _Posterior:
-        """Rows in closed form."""
-        own = CloudMoments.of(pull, kind.lengths[place], self.tables, self.backend)
-        means = self.backend.numpy(own.first / own.amplitude[:, None])
-        turns = kind.turns[self.backend.numpy(place)]
-        return _Posterior(own.evidence, own.u, own.u2, own.amplitude, own.first, own.second,
-                          own.first, (turns @ means[:, :, None])[:, :, 0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Posterior:
-    """Moments of rows: log evidence, E[u], E[u^2], E[a], what is summed, E[a phi] and points."""
-
-    evidence: DeviceArray
-    u: DeviceArray
-    u2: DeviceArray
-    amplitude: DeviceArray
-    first: DeviceArray
-    second: DeviceArray
-    mean: DeviceArray
-    points: Array

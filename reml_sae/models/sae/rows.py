@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -360,20 +360,26 @@ class _Curved:
     def _metric(self, scale: Array) -> Array:
         return scale[:, :, None] * scale[:, None, :]
 
+    @cached_property
+    def _scaled(self) -> Array:
+        """Exact blocks (n, w, w) in units of the scale."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.exact / self._metric(self.scale))
+
     @property
     def rough(self) -> Mask:
         """Rows (n,) whose exact block is not positive definite."""
         with np.errstate(over="ignore", invalid="ignore"):
-            blocks = self.exact / self._metric(self.scale)
-            return ~batched_is_definite(blocks - NEARLY_SINGULAR * np.eye(blocks.shape[1]))
+            return ~batched_is_definite(
+                self._scaled - NEARLY_SINGULAR * np.eye(self._scaled.shape[1]))
 
     def newton(self, rough: Mask, majorizer: Callable[[Index], Array]) -> Array:
         """Newton steps (n, w); of the majorizer for ``rough`` rows."""
         with np.errstate(over="ignore", invalid="ignore"):
-            metric, one = self._metric(self.scale), np.eye(self.exact.shape[1])
-            blocks = self.exact / metric
+            blocks, one = self._scaled, np.eye(self.exact.shape[1])
             if rough.any():
-                found = majorizer(np.flatnonzero(rough)) / metric[rough]
+                found = majorizer(np.flatnonzero(rough)) / self._metric(self.scale[rough])
+                blocks = blocks.copy()
                 blocks[rough] = np.where(np.isfinite(found), found, one)
             # a majorizer may be far above the scale, and singular
             ridge = 1e-10 * np.maximum(np.einsum("naa->na", blocks).max(axis=1, initial=1.0), 1.0)
@@ -395,7 +401,7 @@ class _Curved:
             damped = [-np.einsum("nab,nb->na", vectors, along / (np.abs(values) + damping)) / slow
                       for damping in ROW_DAMPING]
         yield from (np.where(np.isfinite(step), step, 0.0) for step in damped)
-        values, vectors = np.linalg.eigh(self.exact / self._metric(self.scale))
+        values, vectors = np.linalg.eigh(self._scaled)
         if (bends := values[:, 0] < -1e-6).any():
             downhill = np.where(bends[:, None], 0.5 * vectors[:, :, 0], 0.0) / self.scale
             yield from (downhill, -downhill)
