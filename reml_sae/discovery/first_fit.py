@@ -35,7 +35,7 @@ from reml_sae.discovery.starts.registry import (
     STARTS,
     find_code_starts,
 )
-from reml_sae.engine import OuterStatus
+from reml_sae.engine import InnerStatus, OuterStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.families.noise import Factor, Factors, NoiseKind, OneOf, best_noise
 from reml_sae.manifolds import Manifold
@@ -102,10 +102,12 @@ def fit_starts(
         begun += [_best(more)] if more else []
     for found, start in begun:
         mixed = None if halt is not None else mixed_start(found, start, policy)
-        soft = None if mixed is None else rough_fit(mixed, settings, "mixed start")
+        soft = None if mixed is None else rough_fit(
+            mixed, settings, "mixed start", max_inner=policy.start.mixed_steps)
         if soft is not None:
             halt = _halt(soft, settings)
-            best = min(best, soft, key=lambda fit: fit.result.criterion)
+            if soft.result.inner.status is not InnerStatus.MAX_ITER:  # V is that of a mode
+                best = min(best, soft, key=lambda fit: fit.result.criterion)
     return best if halt is None else stopped(best, halt)
 
 

@@ -142,13 +142,16 @@ def rough_options(policy: SettlePolicy) -> dict[str, Any]:
     return {"curvature": "majorizer", "rough": True, "max_fellner_schall": policy.rough_steps}
 
 
-def rough_fit(model: SAEManifoldModel, settings: Settings, name: str) -> Fitted | None:
+def rough_fit(
+    model: SAEManifoldModel, settings: Settings, name: str, **options: int
+) -> Fitted | None:
     """A few Fellner-Schall steps; None where the start leads to no usable state."""
     model = decided(model, settings)
     try:
         result = settings.journal.fit(
-            model, **rough_options(settings.policy.settle), max_outer=settings.max_outer,
-            max_time=settings.deadline, callbacks=settings.callbacks)
+            model, **rough_options(settings.policy.settle), **options,
+            max_outer=settings.max_outer, max_time=settings.deadline,
+            callbacks=settings.callbacks)
     except (InnerConvergenceError, NotPositiveDefiniteError) as error:
         logger.info("%s was given up: %s", name, error)
         return None

@@ -116,6 +116,8 @@ class StartPolicy:
     """Count of turns of rows and decoders in these."""
     mixed_sweeps: int = 3
     """Count of row sweeps in each turn."""
+    mixed_steps: int = 40
+    """Count of Newton steps in which one must come to a mode: those of rows that mix atoms do."""
     mixed_rows: float = 0.02
     """Share of the rows that must resolve a second atom for a mixed start to be fitted."""
 
@@ -195,13 +197,6 @@ class MovePolicy:
     """Count of topologies that are tried in the joint model in the place of one."""
     rival_per_row: float = 0.75
     """Nats a row by which they may be behind it on the atom's own rows."""
-    exchange_rows: int = 200
-    """Count of rows of an atom to which other atoms' shapes are fitted ..."""
-    exchange_per_row: float = 0.1
-    """... and the nats a row by which V of them may then rise: it falls where shapes are on each
-    other's rows."""
-    most_exchanges: int = 2
-    """Count of other pairs of shapes and rows that are tried in the joint model."""
     most_regroups: int = 3
     """Count of pairs of atoms whose rows are shared out anew ..."""
     regroup_near: float = 1.0

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from reml_sae.engine.criterion import CriterionValue
+from reml_sae.engine.inner import InnerStatus
 from reml_sae.engine.loop import Loop
 from reml_sae.engine.response import data_share, has_formula
 from reml_sae.typing import Array
@@ -37,6 +38,8 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
             break
         loop.keep(rho, value)
         loop.record("fellner-schall", rho, value)
+        if value.inner.status is InnerStatus.MAX_ITER:
+            break
         step = np.where(has_formula(loop.outer, value), _step(value, loop.outer.dispersion), 0.0)
         rho = loop.model.advance_rho(value.inner.point, loop.outer.clip(rho + step))
         if gain < SMALL_GAIN or np.abs(rho - loop.best_rho).max(initial=0.0) < 0.02:

@@ -32,10 +32,10 @@ class Loop:
 
     def __init__(self, model: ArrowModel, curvature: Curvature, tol: float, inner_tol: float,
                  callbacks: Sequence[Callback], trace: REMLTrace, max_outer: int,
-                 deadline: Deadline):
+                 deadline: Deadline, max_inner: int = 100):
         self.model, self.curvature, self.tol, self.inner_tol = model, curvature, tol, inner_tol
         self.callbacks, self.trace = callbacks, trace
-        self.left, self.deadline = max_outer, deadline
+        self.left, self.deadline, self.max_inner = max_outer, deadline, max_inner
         self.outer = model.outer
         # V is of the order of the number of entries, up to a constant that the units set
         self.size = 1.0 + float(np.prod(model.shape))
@@ -57,13 +57,14 @@ class Loop:
                 and self.best.inner.converged and self.best.inner.decrement <= self.inner_tol)
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None,
-                 lenient: bool = False, max_inner: int = 100) -> CriterionValue:
+                 lenient: bool = False, max_inner: int | None = None) -> CriterionValue:
         """V at rho; raises `Stopped` once there is a state to keep and no time is left."""
         may_stop = self.best is not None or self.deadline.sharp
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
                          gradient=gradient, lenient=lenient,
                          tol=self.inner_tol if tol is None else tol,
-                         max_inner=max_inner, near=self._near(rho),
+                         max_inner=self.max_inner if max_inner is None else max_inner,
+                         near=self._near(rho),
                          check=self.deadline.check if may_stop else lambda: None)
 
     def _near(self, rho: Array) -> InnerSolution[ModelPoint] | None:

@@ -119,6 +119,7 @@ def fit_reml(
     max_time: float | Deadline | None = None,
     tol: float = 1e-6,
     inner_tol: float = 1e-8,
+    max_inner: int = 100,
     valleys: bool = True,
     callbacks: Sequence[Callback] = (),
     trace: REMLTrace | None = None,
@@ -147,6 +148,8 @@ def fit_reml(
     inner_tol : float
         Newton decrement of every inner solve. V is not stationary in theta, so its error is of
         the first order in the decrement and must lie below what a last step of the search gains.
+    max_inner : int
+        Newton steps of every inner solve at most; Fellner-Schall steps end where they did not do.
     valleys : bool
         Whether an optimum is searched for directions in which V is flat, by two gradients for
         every strength; see `reml_sae.engine.valley`.
@@ -175,7 +178,7 @@ def fit_reml(
             raise InputError(f"max_time must be None or a number of seconds, got {max_time!r}")
         max_time = Deadline.within(max_time)
     loop = Loop(model, curvature, tol, inner_tol, callbacks,
-                REMLTrace() if trace is None else trace, max_outer, max_time)
+                REMLTrace() if trace is None else trace, max_outer, max_time, max_inner)
     begun = len(loop.trace)
     flat, failure = None, ""
     try:

@@ -9,12 +9,10 @@ from reml_sae.discovery.codes import Candidate, hard_shares
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.discovery.starts.registry import find_code_starts
 
-SEEDS = range(2)
-
 
 def problem(seed):
     """Two circles that cross, in three dimensions, and one apart from them."""
-    return planted_manifolds(120, 6, ["circle"] * 3, noise_sd=0.12, random_state=seed)
+    return planted_manifolds(90, 6, ["circle"] * 3, noise_sd=0.12, random_state=seed)
 
 
 def in_halves(plant, assignment):
@@ -42,9 +40,9 @@ def accuracy(seed, assignment, monkeypatch):
     return model, recovery_scores(plant, model.codes_).assignment_accuracy
 
 
-@pytest.mark.parametrize("assignment", ["softmax", "topk"])
-def test_rows_that_began_with_the_wrong_atoms(monkeypatch, assignment):
-    found = [accuracy(seed, assignment, monkeypatch) for seed in SEEDS]
+def test_rows_that_began_with_the_wrong_atoms(monkeypatch):
+    found = [accuracy(seed, assignment, monkeypatch)
+             for seed, assignment in enumerate(["softmax", "topk", "topk"])]
     assert min(share for _, share in found) > 0.9
     assert any(move.kind == "regroup" and move.accepted
                for model, _ in found for move in model.search_.moves)

@@ -13,7 +13,7 @@ from reml_sae.discovery.moves.restart import Restart
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.manifolds import Circle, Sphere
 
-N, SD, SEEDS = 200, 0.2, range(2)
+N, SD, SEEDS = 120, 0.2, range(2)
 
 
 def half(angle, rng):
@@ -59,8 +59,8 @@ def test_v_is_not_above_that_of_the_nested_model(case, monkeypatch):
         rng = np.random.default_rng(seed)
         Z, start = plant(rng)
         Z = np.pad(Z, ((0, 0), (0, 5 - Z.shape[1]))) + SD * rng.normal(size=(N, 5))
-        nested = fit(Z, narrow, monkeypatch=monkeypatch)
-        found = fit(Z, wide, start, monkeypatch)
+        nested = fit(Z, narrow, monkeypatch=monkeypatch, noise="isotropic")
+        found = fit(Z, wide, start, monkeypatch, noise="isotropic")
         assert found.converged_
         assert found.criterion_ <= nested.criterion_ + 0.1
 
@@ -68,11 +68,11 @@ def test_v_is_not_above_that_of_the_nested_model(case, monkeypatch):
 def test_a_restart_that_em_foretells_to_fail_is_not_fitted(monkeypatch):
     """A curve that bends, at its optimum: its ellipse is far above it, and so is all from there."""
     rng = np.random.default_rng(0)
-    t = rng.uniform(-np.pi, np.pi, N)
+    t = rng.uniform(-np.pi, np.pi, 200)
     waves = np.column_stack([np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)])
     with monkeypatch.context() as patch:
         patch.setattr(restart, "refitted", lambda *_: pytest.fail("it was fitted"))
-        found = fit(waves + SD * rng.normal(size=(N, 4)), Circle(2), monkeypatch=patch,
+        found = fit(waves + SD * rng.normal(size=waves.shape), Circle(2), monkeypatch=patch,
                     noise="isotropic")
     (move,) = found.search_.moves
     assert (move.kind, move.accepted) == ("restart", False) and move.after >= move.before

@@ -9,7 +9,7 @@ from reml_sae.errors import InputError
 from reml_sae.families import get_family
 from reml_sae.manifolds import Circle
 
-N, P = 250, 10
+N, P = 150, 10
 FAMILIES = [("poisson", []), ({"family": "binomial", "n_trials": 6}, []),
             ("gamma", [np.log(0.2)]), ("negative_binomial", [2.0]),
             ({"family": "student_t", "df": 4.0}, [-1.5])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from reml_sae.discovery.moves.exchange import Exchange
 from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
 from reml_sae.discovery.moves.merge import Merge
 from reml_sae.discovery.moves.protocol import Move
@@ -13,5 +12,5 @@ from reml_sae.discovery.moves.resize import Resize
 from reml_sae.discovery.moves.restart import Restart
 
 MOVES: tuple[Move, ...] = (
-    Reshape(), Exchange(), Regroup(), Merge(), Remove(), Restart(), Resize(), Demote(),
+    Reshape(), Regroup(), Merge(), Remove(), Restart(), Resize(), Demote(),
     RemoveLast(), NameNoAtom(), NameFlatTwin())
