@@ -47,7 +47,7 @@ CASES = [
     (["circle"] * 3, {"n_active": 3}, True),
 ]
 cases = pytest.mark.parametrize(("topologies", "options", "exact"), CASES)
-SEEDS = 5
+SEEDS = 3
 APART = 12.0
 """Condition number of the stacked frames up to which noise leaves the atoms of a row in sight."""
 
