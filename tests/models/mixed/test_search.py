@@ -38,7 +38,7 @@ def crossed_counts(seed, family, slopes=False, method="Laplace", slope_sd=0.2):
 def test_crossed_counts_converge_to_what_can_be_reached(family, slopes):
     """The Laplace optimum is close to V of the joint mode, and no other start ends lower."""
     failed = []
-    for seed in range(3):
+    for seed in range(2):
         model = crossed_counts(seed, family, slopes)
         fit = rs.fit_reml(model)
         # of these V alone is asked
