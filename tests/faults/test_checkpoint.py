@@ -21,8 +21,8 @@ from reml_sae.manifolds import Circle
 
 Z = planted_circles(60, 5, 2, noise_sd=0.1).Z
 CASES = {
-    "one": {"n_atoms": 1},
-    "softmax": {"n_atoms": 2, "topology": Circle(1)},
+    "one": {"n_atoms": 1, "topology": Circle(1)},
+    "softmax": {"n_atoms": 2, "topology": Circle(1), "noise": "isotropic"},
     "quadrature": {"n_atoms": 2, "assignment": "topk"},
     "penalty on rho": {"n_atoms": 1, "topology": "interval", "noise": "diagonal"},
 }
@@ -136,7 +136,7 @@ def test_a_disk_that_fills_ends_the_checkpoint_and_not_the_fit(tmp_path, monkeyp
 
     monkeypatch.setattr(journal, "write_artifact", fills)
     with pytest.warns(DataWarning, match="goes on without its checkpoint: no space left"):
-        model = rs.SAEManifold(n_init=2, n_atoms=1, checkpoint=tmp_path / "search").fit(Z)
+        model = rs.SAEManifold(n_init=2, **CASES["one"], checkpoint=tmp_path / "search").fit(Z)
     assert same(whole("one")[0], model) and len(written) == 3
 
 
@@ -149,7 +149,7 @@ def kept(folder):
             raise KeyboardInterrupt
 
     with pytest.warns(ConvergenceWarning, match="Fit again to go on"):
-        rs.SAEManifold(n_init=2, n_atoms=1, callbacks=[stop], checkpoint=folder).fit(Z)
+        rs.SAEManifold(n_init=2, **CASES["one"], callbacks=[stop], checkpoint=folder).fit(Z)
     return sorted(folder.glob("0*.safetensors"))
 
 
@@ -165,14 +165,14 @@ def test_damaged_entries_are_made_anew(tmp_path):
             (tensors, {**metadata, "status": "FOO"}),
             (tensors, {**metadata, "trace": [{}]})):
         write_artifact(entry, changed, said)
-        assert same(expected, fitted(n_atoms=1, checkpoint=folder))
+        assert same(expected, fitted(**CASES["one"], checkpoint=folder))
     entry.write_bytes(entry.read_bytes()[:100])
-    assert same(expected, fitted(n_atoms=1, checkpoint=folder))
+    assert same(expected, fitted(**CASES["one"], checkpoint=folder))
 
 
 def test_what_means_the_same_is_the_same_search(tmp_path):
     kept(tmp_path / "search")
-    options = {"n_init": np.int64(2), "n_atoms": np.int64(1), "max_time": 1e-9,
+    options = {**CASES["one"], "n_init": np.int64(2), "n_atoms": np.int64(1), "max_time": 1e-9,
                "tol": np.float64(1e-6), "checkpoint": str(tmp_path / "search")}
     with pytest.warns(ConvergenceWarning):
         rs.SAEManifold(**options).fit(Z)

@@ -40,7 +40,6 @@ def test_gradient_of_the_likelihood(width):
 
 
 CASES = [
-    (["circle"] * 4, {"n_active": 3}, True),
     (["circle"] * 4, {"n_active": 3, "p": 12}, True),
     (["circle"] * 2, {"n_active_range": (1, 2)}, False),
     (["circle", "circle", "sphere", "plane"], {"n_active": 3}, True),
