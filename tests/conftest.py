@@ -1,6 +1,8 @@
 """One BLAS thread for a worker, and what every test leaves behind it: nothing."""
 
+import hashlib
 import os
+import pickle
 import sys
 from functools import wraps
 
@@ -21,9 +23,12 @@ def close_figures():
 
 
 @pytest.fixture(scope="session")
-def made():
-    """Fits of `fits_once`."""
-    return {}
+def made(tmp_path_factory):
+    """A folder of the fits of `fits_once`, one for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fits"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -38,10 +43,13 @@ def fits_once(made, monkeypatch):
     @wraps(fit)
     def once(self, Z, y=None):
         asked = self.get_params() | {"verbose": 0}
-        key = np.asarray(Z).tobytes(), repr(sorted(asked.items()))
-        if key not in made:
-            made[key] = fit(self, Z)._fitted
-        self._adopt(made[key])
+        key = hashlib.sha256(np.asarray(Z).tobytes() + repr(sorted(asked.items())).encode())
+        file = made / key.hexdigest()
+        if not file.exists():
+            own = file.with_suffix(f".{os.getpid()}")  # two workers may make one fit at a time
+            own.write_bytes(pickle.dumps(fit(self, Z)._fitted))
+            own.replace(file)
+        self._adopt(pickle.loads(file.read_bytes()))
         return self
 
     monkeypatch.setattr(SAEManifold, "fit", once)

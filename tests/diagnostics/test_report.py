@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarn
 @pytest.fixture(scope="module")
 def model():
     return rs.SAEManifold(n_atoms=3, topology=["circle", "circle", "linear"], assignment="topk",
-                          n_active=2, n_init=1, max_outer=10, noise="isotropic").fit(Z)
+                          n_active=2, n_init=1, max_outer=3, noise="isotropic").fit(Z)
 
 
 class Page(HTMLParser):

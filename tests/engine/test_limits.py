@@ -27,7 +27,7 @@ def circle_model(seed, second):
 
 @pytest.mark.parametrize("second", [0.0, 0.02, 0.04, 0.06, 0.1])
 def test_v_is_lowest_over_the_strength(second):
-    for seed in SEEDS:
+    for seed in SEEDS[:2]:
         model = circle_model(seed, second)
         fit = rs.fit_reml(model)
         assert fit.converged

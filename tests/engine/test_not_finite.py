@@ -23,7 +23,7 @@ def test_extreme_outer_parameters(name, far):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             try:
-                found = rs.criterion(model, rho, max_inner=10)
+                found = rs.criterion(model, rho, max_inner=4)
             except RemlSaeError:
                 continue
         assert abs(far) < 300.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ ETA = np.array([-2.0, -0.3, 0.4, 1.7])
 TRIALS = np.array([1.0, 2.0, 7.0, 40.0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A family at one psi.
 
@@ -65,9 +66,14 @@ class Case:
 
     def expectation(self, function: Callable) -> np.ndarray:
         """Means over z of ``function(z, eta)`` at the linear predictors `ETA`."""
-        z, weights = self.nodes()
-        probability = weights * np.exp(-self.family.loss(z, ETA, self.psi))
+        z, probability = self.probabilities
         return (probability * function(z, ETA)).sum(axis=-2)
+
+    @cached_property
+    def probabilities(self) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes, and what each has of the probability."""
+        z, weights = self.nodes()
+        return z, weights * np.exp(-self.family.loss(z, ETA, self.psi))
 
 
 def binomial_log_density(z, eta, psi):

@@ -45,7 +45,7 @@ def test_moments(case):
 
 @every
 def test_draws_have_their_scores(case):
-    family, n = case.family, 40_000
+    family, n = case.family, 10_000
     eta = np.broadcast_to(ETA, (n, len(ETA)))
     z = family.sample(np.random.default_rng(3), eta, case.psi)
     assert z.shape == eta.shape and z.dtype == float

@@ -153,7 +153,7 @@ def check_evidence(second, r, n, within):
     vectors = np.linalg.eigh(second)[1]
     noise = Factor.of_rank(second, r)
     value, phi = evidence(noise, second, n)
-    rng, m = np.random.default_rng(4), 300_000
+    rng, m = np.random.default_rng(4), 100_000 * (2 * r - 1)
     sd = 2.5 * np.sqrt(2.0 / n)
     u = np.log(noise.ratios) + sd * rng.normal(size=(m, r))
     log_weight = -u.sum(1) + (0.5 * ((u - np.log(noise.ratios)) / sd) ** 2).sum(1) + r * (

@@ -9,7 +9,7 @@ from reml_sae.errors import ConvergenceWarning, DataWarning, RemlSaeError
 from tests.faults.mutations import mutated
 from tests.faults.readers import READERS
 
-SEEDS = range(1000, 1024)
+SEEDS = range(1000, 1016)
 NEEDS = {"rows, zarr": "zarr", "rows, arrow": "pyarrow"}
 
 

@@ -20,7 +20,7 @@ def test_pure_noise_as_one_circle(p):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", DataWarning)
-            model = SAEManifold(n_atoms=1).fit(Z)
+            model = SAEManifold(n_atoms=1, n_init=1).fit(Z)
         atom = model.atoms_[0]
         assert 0.0 <= atom.edf <= atom.coefficients.size
         assert 0.0 <= model.edf_ <= atom.coefficients.size + len(Z)

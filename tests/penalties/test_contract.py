@@ -71,7 +71,7 @@ def test_extreme_and_tied_targets(case):
 def test_random_targets_are_majorized(case):
     penalty, rho, rng = case.penalty, case.at_rho, np.random.default_rng(5)
     for scale in (1e-3, 0.1, 1.0, 10.0):
-        for _ in range(4):
+        for _ in range(2):
             target = scale * rng.normal(size=case.target.shape)
             eye = np.eye(target.size)
             hessian = np.array([penalty.hvp(target, rho, e) for e in eye])
@@ -154,7 +154,7 @@ def integral(small):
     """Log of the integral of exp(-P) over the range, by a tensor rule in sinh-spaced nodes."""
     rho = np.zeros(small.penalty.rho_count()) if small.rho is None else small.rho
     dim = small.basis.shape[1]
-    n = {1: 2001, 2: 201, 3: 61}[dim]  # twice as many move no integral by 1e-9
+    n = {1: 1001, 2: 121, 3: 45}[dim]  # twice as many move no integral by 1e-9
     u = np.linspace(-1.0, 1.0, n)
     # x = scale sinh(c sinh(b u)): double-exponential trapezoidal rule on the line
     c, b = 1.3, 1.9
@@ -274,7 +274,7 @@ def calls(penalty, target, n):
 
 @every
 def test_many_rows_need_no_loop(case):
-    few, many = (calls(*case.large(n), n) for n in (1_000, 100_000))
+    few, many = (calls(*case.large(n), n) for n in (1_000, 20_000))
     assert many <= 1.5 * few
 
 

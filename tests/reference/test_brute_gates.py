@@ -47,11 +47,10 @@ def test_the_next_order_is_most_of_what_laplace_lacks(kind):
 
 
 @pytest.mark.parametrize("kind", [ONE_CIRCLE, ONE_LINE], ids=["circle", "line"])
-@pytest.mark.parametrize("seed", [2, 3])
-def test_group_volume_and_multiplicity_by_draws_from_the_prior(kind, seed):
+def test_group_volume_and_multiplicity_by_draws_from_the_prior(kind):
     """-log p(Z) of a few rows, averaged over decoders of the prior: no mode, no slice, no group."""
     atom, shape, side = kind
-    data = planted_manifolds(6, 2, [shape], noise_sd=0.4, random_state=seed)
+    data = planted_manifolds(6, 2, [shape], noise_sd=0.4, random_state=2)
     truth = brute_force(data.Z, atom, dispersion=0.16, coordinates=data.coordinates[0])
     found = importance(truth, [side(slice(0, atom.basis_size))], n=6000, rounds=2, widen=1.5)
     L = atom_likelihood(data.Z, atom, np.eye(atom.basis_size), 0.16, 64)

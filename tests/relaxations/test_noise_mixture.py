@@ -1,7 +1,6 @@
 """Rows on one flat each amid noise that is stronger than these."""
 
 import numpy as np
-import pytest
 from scipy.optimize import linear_sum_assignment
 
 from reml_sae.datasets import calendar_mixed
@@ -10,7 +9,7 @@ from reml_sae.relaxations.noise_mixture import flats_amid_noise
 from reml_sae.relaxations.policy import NoiseMixturePolicy
 
 
-def planted(K, p, offset, seed, n=60):
+def planted(K, p, offset, seed, n=40):
     """Flats of two dimensions with sd 1, amid noise of sd .1, but of 5 along two directions."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(K), n)
@@ -29,27 +28,21 @@ def accuracy(support, labels):
     return table[linear_sum_assignment(-table)].sum() / len(labels)
 
 
-@pytest.mark.parametrize(("K", "offset"), [(2, 0.5), (4, 0.5)])
-def test_rows_are_told_apart(K, offset):
-    found = []
-    for seed in range(3):
-        Z, labels = planted(K, 10, offset, seed)
-        starts = flats_amid_noise(Z, [2] * K, 2, np.random.default_rng(seed), NoiseMixturePolicy())
-        assert all((start.support.sum(axis=1) == 1).all() for start in starts)
-        found.append(max(accuracy(start.support, labels) for start in starts))
-    assert np.median(found) > 0.95
-    assert np.mean(np.array(found) > 0.9) > 0.6
+def test_rows_are_told_apart():
+    for seed in range(2):
+        Z, labels = planted(3, 10, 0.5, seed)
+        start, = flats_amid_noise(Z, [2] * 3, 1, np.random.default_rng(seed), NoiseMixturePolicy())
+        assert (start.support.sum(axis=1) == 1).all()
+        assert accuracy(start.support, labels) > 0.95
 
 
 def test_weekdays_and_dates_are_told_apart():
     """Real rows of one centre, where no direction tells the two, nor do flats of two dimensions."""
     data = calendar_mixed()
     Z = principal_scores(data.Z - data.Z.mean(axis=0), 40)
-    for seed in range(2):
-        likeliest = flats_amid_noise(Z, [2, 2], 2, np.random.default_rng(seed),
-                                     NoiseMixturePolicy())[0]
-        assert accuracy(likeliest.support, (~data.is_weekday).astype(int)) > 0.98
-        assert [scores.shape[1] for scores in likeliest.scores] == [2, 2]
+    likeliest, = flats_amid_noise(Z, [2, 2], 1, np.random.default_rng(0), NoiseMixturePolicy())
+    assert accuracy(likeliest.support, (~data.is_weekday).astype(int)) > 0.98
+    assert [scores.shape[1] for scores in likeliest.scores] == [2, 2]
 
 
 def test_too_few_rows_give_none():

@@ -56,9 +56,8 @@ def same_bits(found, source):
                for one, other in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 3])
-def test_processes(n_workers, source):
-    same_bits(products(ProcessRows(n_workers), source), source)
+def test_processes(source):
+    same_bits(products(ProcessRows(2), source), source)
 
 
 def test_a_process_that_dies_is_named(source):

@@ -155,9 +155,9 @@ def test_fits_end_where_the_objective_of_the_decoders_is_stationary():
 
 
 def test_seeds_are_at_planted_circles():
-    """60 circles under noise that is longer than they are; 1 of 240 is missed, else 9."""
+    """60 circles under noise that is longer than they are; hardly one is missed, else 2 of them."""
     missed = 0
-    for seed in range(4):
+    for seed in range(2):
         plant = planted_circles(64 * 60, 600, 60, n_active=1, noise_sd=0.07, orthogonal=False,
                                 random_state=seed)
         rng, backend = np.random.default_rng(seed), get_backend()
@@ -168,7 +168,7 @@ def test_seeds_are_at_planted_circles():
                            for k in range(60)])
         shares = (np.einsum("jap,kpb->jkab", planes, spans) ** 2).sum(axis=(2, 3)) / 2.0
         missed += int((shares.max(axis=1) < 0.6).sum())
-    assert missed <= 4
+    assert missed <= 2
 
 
 def test_torch_finds_what_numpy_finds():

@@ -13,8 +13,8 @@ MEANS = np.array([300.0, 2000.0, 9000.0])
 def crossed_counts(seed, family, slopes=False, method="Laplace", slope_sd=0.2):
     """Three means of 300 to 9000, groups crossed with levels; effects by group or by mean too."""
     rng = np.random.default_rng(seed)
-    n_groups, n_levels = int(rng.integers(6, 50)), int(rng.integers(4, 35))
-    n = int(rng.integers(150, 900))
+    n_groups, n_levels = int(rng.integers(6, 30)), int(rng.integers(4, 20))
+    n = int(rng.integers(150, 500))
     g = np.r_[np.arange(n_groups), rng.integers(0, n_groups, n - n_groups)]
     level = np.r_[np.arange(n_levels), rng.integers(0, n_levels, n - n_levels)]
     mean = np.r_[0, 1, 2, rng.integers(0, 3, n - 3)]
@@ -38,7 +38,7 @@ def crossed_counts(seed, family, slopes=False, method="Laplace", slope_sd=0.2):
 def test_crossed_counts_converge_to_what_can_be_reached(family, slopes):
     """The Laplace optimum is close to V of the joint mode, and no other start ends lower."""
     failed = []
-    for seed in range(3):
+    for seed in range(2):
         model = crossed_counts(seed, family, slopes)
         fit = rs.fit_reml(model)
         # of these V alone is asked

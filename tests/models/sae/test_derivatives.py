@@ -61,12 +61,11 @@ def test_logdet_gradient(name, curvature):
     model, rng = at_mode(name), np.random.default_rng(0)
     theta, rho = model.initial_theta(), model.initial_rho()
     value = model.at(theta, rho).half_logdet(curvature)
-    for _ in range(2):
-        v = random_direction(model, rng)
-        # the exact Hessian of some of these modes is nearly singular a short way off
-        expected = central(lambda th: model.at(th, rho).half_logdet(curvature).value, model,
-                           theta, v, step=STEP)
-        assert value.theta.dot(v) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    v = random_direction(model, rng)
+    # the exact Hessian of some of these modes is nearly singular a short way off
+    expected = central(lambda th: model.at(th, rho).half_logdet(curvature).value, model, theta, v,
+                       step=STEP)
+    assert value.theta.dot(v) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @every
