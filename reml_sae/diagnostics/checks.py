@@ -18,7 +18,13 @@ from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import laplace_certificate
 from reml_sae.diagnostics.check import Check, Status
 from reml_sae.diagnostics.noise import NoiseAccount, extreme_check, undescribed_check
-from reml_sae.diagnostics.places import check_places, left_out, place_nats, rows_are_gaussian
+from reml_sae.diagnostics.places import (
+    check_places,
+    drawn_nats,
+    left_out,
+    place_nats,
+    rows_are_gaussian,
+)
 from reml_sae.diagnostics.report import write_checks
 from reml_sae.diagnostics.stated import check_coordinates, check_labels, rows_have_one_atom
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
@@ -149,8 +155,9 @@ def diagnose(
             checks.append(check_coordinates(model, variances, k, rows))
             if rows_are_gaussian(model) and not atom.is_flat:  # which never comes back
                 rows = rows[spread_index(len(rows), CERTIFIED_ROWS)]
+                at = model, result.theta, result.rho, k, rows
                 checks.append(check_places(
-                    k, atom, place_nats(model, result.theta, result.rho, k, rows)))
+                    k, atom, place_nats(*at), drawn_nats(*at, np.random.default_rng(k))))
     if rows_are_gaussian(model) and rows_have_one_atom(model, assignments):
         checks.append(check_labels(model, result.theta, result.rho, assignments,
                                    spread_index(len(assignments), CERTIFIED_ROWS)))

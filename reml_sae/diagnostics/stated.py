@@ -1,4 +1,4 @@
-"""What a fit itself says of its errors: of where rows are on an atom, and of which atom they are on.
+"""What a fit itself says of its errors: where rows are on an atom, and which atom they are on.
 
 A decoder that few rows tell is uncertain along itself as well: the coordinates of neighbours are
 then wrong alike, by more than the noise of one row moves it.
@@ -69,7 +69,7 @@ def check_labels(
     variance = model.family.dispersion(rho[model.outer.psi])
     X = model.rows(rows).working - (theta.beta[-1] if model.layout.has_intercept else 0.0)
     log_odds = np.full((len(rows), len(model.atoms)), -np.inf)
-    for k in np.flatnonzero(counts):
+    for k in np.flatnonzero(counts).tolist():
         atom, decoder = model.atoms[k], theta.beta[model.layout.basis_slices[k]]
         grid = place_grid(atom)
         centre = model.assignment.whole_constants(decoder[0])
