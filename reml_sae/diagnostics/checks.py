@@ -143,7 +143,7 @@ def diagnose(
         "strengths at a limit", "pass", float(len(at_box)),
         "; ".join(f"{name} is {kind}" for name, kind in result.limits) or "none"))
     counts = atom_counts(model.assignment, assignments, model.active)
-    variances = model.joint_at(result.theta, result.rho).row_variances()
+    variances = _row_variances(model, result)
     for k, atom in enumerate(model.atoms):
         rows = np.flatnonzero(model.active[:, k])
         checks.append(check_occupancy(k, int(counts[k]), len(assignments)))
@@ -152,7 +152,8 @@ def diagnose(
             t = result.theta.xi[rows, model.coordinate_columns(k)]
             checks.append(check_coverage(k, atom, t))
             checks.append(check_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
-            checks.append(check_coordinates(model, variances, k, rows))
+            if variances is not None:
+                checks.append(check_coordinates(model, variances, k, rows))
             if rows_are_gaussian(model) and not atom.is_flat:  # which never comes back
                 rows = rows[spread_index(len(rows), CERTIFIED_ROWS)]
                 at = model, result.theta, result.rho, k, rows
@@ -178,6 +179,14 @@ def atom_counts(
 ) -> NDArray[np.intp]:
     """Rows (K,) that use each atom; of a mixture, those that use it most."""
     return np.asarray(assignment.users(amplitudes, gates).sum(axis=0), np.intp)
+
+
+def _row_variances(model: SAEManifoldModel, result: FitResult) -> Array | None:
+    """Those of the joint mode; None where a fit that has failed left no curvature."""
+    try:
+        return model.joint_at(result.theta, result.rho).row_variances()
+    except NotPositiveDefiniteError:
+        return None
 
 
 def _graded(name: str, good: bool, figure: float, message: str) -> Check:
