@@ -7,10 +7,20 @@ and the noise - still names the atom of nine rows in ten and places them well: t
 takes the likeliest of many points of the planted shapes.
 
 A fit is *right* where it names the atoms and places the rows about as well as the oracle; *honest*
-where it is not, and did not converge, was refused, warned of or fails a check; else *confident*;
-*broken* where an exception came that is none of the package's. One that is not right is compared
-with the fit from the oracle's codes: where its V is the lower one, V prefers it to the truth,
-otherwise the search missed a better state.
+where it is not, and did not converge, was refused, warned of or fails a check; *broken* where an
+exception came that is none of the package's. One that is not right is compared with the fit from
+the oracle's codes: where its V is the lower one, V prefers it to the truth, otherwise the search
+missed a better state.
+
+The oracle knows the decoders, which a fit has to learn from the same rows: a sheet that 75 rows
+tell is uncertain along itself, and nobody without its decoder could place them as the oracle does.
+What a fit owes then is to say so. So one that is neither right nor honest is *as stated* where its
+errors are within what its own checks state (the standard error of coordinates with that of the
+decoder, the expected share of rows of another atom), by the slack that the oracle's are given, and
+the search missed nothing: otherwise a fit that is bad enough to be vague could pass. All others are
+*confident*. Where V merely came to where the truth leads is no excuse: donuts at wrong places of
+their tube do, and state a fifth of their error. In the strict sense, beside the oracle alone, those
+*as stated* are confident too: the table counts them apart.
 
     python benchmarks/planted_problems.py ROWS.txt --problems 0 500 --seconds 600
     python benchmarks/planted_problems.py ROWS.txt --counts
@@ -52,6 +62,10 @@ CLEAR, PLACED = 0.9, 0.35
 QUIETER = 0.8
 MORE_MISTAKEN, SLACK, FLOOR = 0.03, 1.5, 0.05
 """What a right fit may be behind the oracle: in the share of rows, and in coordinates."""
+MISSED = 1.0
+"""Nats by which V may be above that of the truth where the search has missed nothing."""
+RANKS = (2.0 * np.pi * np.sqrt(3.0)) ** -0.5
+"""Root mean square slope of the normal distribution function under its own law."""
 HEAD = (f"{'no':>4} {'planted':<42} {'gates':<7} {'N':>4} {'p':>3} {'sd':>5} {'verdict':<10} "
         f"{'V - V of truth':>14} {'rows':>6} {'oracle':>6} {'placed':>7} {'oracle':>6} "
         f"{'cpu s':>7}  said")
@@ -103,10 +117,23 @@ def oracle(made, rng):
     return SimpleNamespace(assignments=gates.astype(float), coordinates=coordinates, gates=gates)
 
 
-def is_right(scores, ideal):
+def is_within(scores, accuracy, coordinate_error):
+    """Whether a fit is about as good as this."""
     return bool(not scores.mismatched
-                and scores.assignment_accuracy >= ideal.assignment_accuracy - MORE_MISTAKEN
-                and (scores.coordinate_error <= SLACK * ideal.coordinate_error + FLOOR).all())
+                and scores.assignment_accuracy >= accuracy - MORE_MISTAKEN
+                and (scores.coordinate_error <= SLACK * coordinate_error + FLOOR).all())
+
+
+def stated(model, made, scores):
+    """Accuracy and errors of coordinates (K,) that the checks of a fit state, as they are scored.
+
+    Of unit vectors that is an arc of two directions; of an interval the ranks of its rows.
+    """
+    figures = {check.name: check.figure for check in model.diagnostics_.checks}
+    of_shape = {"sphere": np.sqrt(2.0), "projective_plane": np.sqrt(2.0), "interval": RANKS}
+    return 1.0 - figures.get("rows between atoms", 0.0), np.array([
+        of_shape.get(name, 1.0) * figures.get(f"atom {k} coordinates", 0.0)
+        for name, k in zip(made.topologies, scores.matching, strict=True)])
 
 
 def asked(made, gates):
@@ -148,11 +175,15 @@ def row(number):
         checks = model.diagnostics_.checks
         said = [str(item.message)[:60] for item in caught if item.category is DataWarning]
         said += [f"{check.name} failed" for check in checks if check.status == "fail"]
-        verdict = ("right" if is_right(scores, ideal)
-                   else "honest" if said or not model.converged_ else "confident")
-        said += [f"({check.name})" for check in checks if check.status == "warn"]
-        if verdict != "right":
+        verdict = "right"
+        if not is_within(scores, ideal.assignment_accuracy, ideal.coordinate_error):
             gap = model.criterion_ - from_truth(made, codes, gates)
+            if not said and model.converged_:
+                knows = gap < MISSED and is_within(scores, *stated(model, made, scores))
+                verdict = "as stated" if knows else "confident"
+            else:
+                verdict = "honest"
+        said += [f"({check.name})" for check in checks if check.status == "warn"]
     return (f"{number:4d} {'+'.join(made.topologies)[:42]:<42} {gates:<7} {len(made.Z):4d} "
             f"{made.Z.shape[1]:3d} {made.noise_sd:5.2f} {verdict:<10} {gap:14.2f} {accuracy:6.3f} "
             f"{ideal.assignment_accuracy:6.3f} {placed:7.3f} {ideal.coordinate_error.max():6.3f} "
@@ -163,8 +194,8 @@ def counts(lines):
     """Verdicts by number of atoms and gates, what V says of the wrong ones, and the times."""
     rows = [(int(line[:4]), line[48:55].strip(), line[71:81].strip(), float(line[82:96]),
              float(line[126:133])) for line in lines]
-    print(f"\n{'atoms':<6}{'gates':<9}{'fits':>6}{'right':>7}{'honest':>8}{'broken':>8}"
-          f"{'confident':>11}"
+    print(f"\n{'atoms':<6}{'gates':<9}{'fits':>6}{'right':>7}{'as stated':>11}{'honest':>8}"
+          f"{'broken':>8}{'confident':>11}"
           f"{'of these V lower':>18}{'V higher':>10}{'cpu s, median':>15}{'highest':>9}")
     for atoms, gates in itertools.product([1, 2, 3, 4, "all"], ["softmax", "topk"]):
         own = [item for item in rows if item[1] == gates and atoms in (1 + item[0] % 4, "all")]
@@ -173,8 +204,8 @@ def counts(lines):
         tally = Counter(item[2] for item in own)
         gaps = [item[3] for item in own if item[2] == "confident"]
         took = [item[4] for item in own]
-        print(f"{atoms:<6}{gates:<9}{len(own):6d}{tally['right']:7d}{tally['honest']:8d}"
-              f"{tally['broken']:8d}"
+        print(f"{atoms:<6}{gates:<9}{len(own):6d}{tally['right']:7d}{tally['as stated']:11d}"
+              f"{tally['honest']:8d}{tally['broken']:8d}"
               f"{tally['confident']:11d}{sum(gap < 0.0 for gap in gaps):18d}"
               f"{sum(gap >= 0.0 for gap in gaps):10d}{np.median(took):15.1f}{max(took):9.1f}")
 

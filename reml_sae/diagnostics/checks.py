@@ -18,8 +18,15 @@ from reml_sae.assignments import Assignment
 from reml_sae.diagnostics.certificate import laplace_certificate
 from reml_sae.diagnostics.check import Check, Status
 from reml_sae.diagnostics.noise import NoiseAccount, extreme_check, undescribed_check
-from reml_sae.diagnostics.places import check_places, left_out, place_nats, rows_are_gaussian
+from reml_sae.diagnostics.places import (
+    check_places,
+    drawn_nats,
+    left_out,
+    place_nats,
+    rows_are_gaussian,
+)
 from reml_sae.diagnostics.report import write_checks
+from reml_sae.diagnostics.stated import check_coordinates, check_labels, rows_have_one_atom
 from reml_sae.engine import FitResult, REMLTrace, Theta, criterion_at
 from reml_sae.errors import InputError, NotPositiveDefiniteError
 from reml_sae.families import Family
@@ -136,6 +143,7 @@ def diagnose(
         "strengths at a limit", "pass", float(len(at_box)),
         "; ".join(f"{name} is {kind}" for name, kind in result.limits) or "none"))
     counts = atom_counts(model.assignment, assignments, model.active)
+    variances = _row_variances(model, result)
     for k, atom in enumerate(model.atoms):
         rows = np.flatnonzero(model.active[:, k])
         checks.append(check_occupancy(k, int(counts[k]), len(assignments)))
@@ -144,10 +152,16 @@ def diagnose(
             t = result.theta.xi[rows, model.coordinate_columns(k)]
             checks.append(check_coverage(k, atom, t))
             checks.append(check_tangent(k, atom.jet(t, 1)[1] @ beta, atom.intrinsic_dim))
+            if variances is not None:
+                checks.append(check_coordinates(model, variances, k, rows))
             if rows_are_gaussian(model) and not atom.is_flat:  # which never comes back
                 rows = rows[spread_index(len(rows), CERTIFIED_ROWS)]
+                at = model, result.theta, result.rho, k, rows
                 checks.append(check_places(
-                    k, atom, place_nats(model, result.theta, result.rho, k, rows)))
+                    k, atom, place_nats(*at), drawn_nats(*at, np.random.default_rng(k))))
+    if rows_are_gaussian(model) and rows_have_one_atom(model, assignments):
+        checks.append(check_labels(model, result.theta, result.rho, assignments,
+                                   spread_index(len(assignments), CERTIFIED_ROWS)))
     checks.append(_duplicates(model, result))
     checks.append(_laplace(model, result))
     if model.assignment.is_mixture and rows_are_gaussian(model) and not model.by_quadrature:
@@ -165,6 +179,14 @@ def atom_counts(
 ) -> NDArray[np.intp]:
     """Rows (K,) that use each atom; of a mixture, those that use it most."""
     return np.asarray(assignment.users(amplitudes, gates).sum(axis=0), np.intp)
+
+
+def _row_variances(model: SAEManifoldModel, result: FitResult) -> Array | None:
+    """Those of the joint mode; None where a fit that has failed left no curvature."""
+    try:
+        return model.joint_at(result.theta, result.rho).row_variances()
+    except NotPositiveDefiniteError:
+        return None
 
 
 def _graded(name: str, good: bool, figure: float, message: str) -> Check:

@@ -1,7 +1,9 @@
 """Where rows may be on an atom, by their posterior on a grid of it with all else held.
 
 A curve that comes back to where it was, or a surface that is folded or goes through itself, gives
-rows two places (`check_places`).
+rows two places (`check_places`). A fit has placed its own rows where that tells them best, so few
+of them may lie where such a surface meets itself; rows that are drawn from it lie there as often
+as any (`drawn_nats`).
 
 A row of a mixture may have a share of an atom whose coordinate it does not carry. The model has the
 mean of the curve in its place: V lacks what the coordinate would cost, which no row pays for, or
@@ -26,6 +28,8 @@ FAR, UNSURE = 1.0, 0.1
 """Distance, in radians or standard deviations, and probability of another place that counts."""
 MANY_UNSURE, MOST_UNSURE = 0.05, 0.1
 """Share of the rows of an atom with such a place that is warned of, and that fails."""
+DRAWN = 400
+"""Count of rows that are drawn."""
 
 
 def rows_are_gaussian(model: SAEManifoldModel) -> bool:
@@ -55,10 +59,41 @@ def place_nats(
     grid = place_grid(atom)
     mean = atom.prior_mean_basis() @ beta[where] - centre
     curve = atom.basis(grid) @ beta[where] - centre
-    own = amplitudes.a[:, k, None]
+    return _nats(atom, grid, rest, amplitudes.a[:, k, None], curve, mean,
+                 model.family.dispersion(rho[model.outer.psi]))
+
+
+def drawn_nats(
+    model: SAEManifoldModel, theta: Theta, rho: Array, k: int, rows: NDArray[np.intp],
+    rng: np.random.Generator,
+) -> Array:
+    """The same of rows that are drawn from the prior of atom k and the noise.
+
+    From that part of the grid that is near some of its rows: no data tell the decoder elsewhere.
+    """
+    atom, where = model.atoms[k], model.layout.basis_slices[k]
+    grid, beta = place_grid(atom), theta.beta
+    own = float(np.mean(model.amplitudes(theta).a[rows, k]))
+    curve = own * (atom.basis(grid) @ beta[where]
+                   - model.assignment.whole_constants(beta[where.start]))
+    variance = model.family.dispersion(rho[model.outer.psi])
+    log_odds = -atom.prior_jet(grid, 0)[0]
+    places = theta.xi[rows][:, model.coordinate_columns(k)]
+    near = np.min([atom.distance(np.broadcast_to(t, grid.shape), grid) for t in places],
+                  axis=0) < FAR
+    odds = near * np.exp(log_odds - log_odds.max())
+    drawn = curve[rng.choice(len(grid), DRAWN, p=odds / odds.sum())]
+    drawn = drawn + np.sqrt(variance) * rng.standard_normal(drawn.shape)
+    return _nats(atom, grid, drawn, 1.0, curve, np.zeros(curve.shape[1]), variance)
+
+
+def _nats(
+    atom: Manifold, grid: Array, rest: Array, own: Array | float, curve: Array, mean: Array,
+    variance: float,
+) -> Array:
+    """Negative log posterior (n, G) of what rows have of an atom, above the loss at its mean."""
     squares = own**2 * ((curve**2).sum(axis=1) - mean @ mean) - 2.0 * own * (
         rest @ (curve - mean).T)
-    variance = model.family.dispersion(rho[model.outer.psi])
     return np.asarray(0.5 * squares / variance + atom.prior_jet(grid, 0)[0])
 
 
@@ -76,19 +111,24 @@ def left_out(
     return lacks
 
 
-def check_places(k: int, atom: Manifold, nats: Array) -> Check:
+def check_places(k: int, atom: Manifold, nats: Array, drawn: Array) -> Check:
     """Share of rows that may be somewhere else on the atom, by their posteriors (n, G) on its grid.
 
-    Neither of the two coordinates is then known.
+    Neither of the two coordinates is then known. Of the atom's rows or of drawn ones, whichever
+    share is larger.
     """
-    grid = place_grid(atom)
-    weight = np.exp(nats.min(axis=1, keepdims=True) - nats)
-    best = np.repeat(grid[nats.argmin(axis=1)], len(grid), axis=0)
-    far = atom.distance(best, np.tile(grid, (len(nats), 1))).reshape(nats.shape) > FAR
-    away = (weight * far).sum(axis=1) / weight.sum(axis=1)
-    share = float((away > UNSURE).mean())
+    share = max(_unsure(atom, nats), _unsure(atom, drawn))
     status: Status = "fail" if share > MOST_UNSURE else "warn" if share > MANY_UNSURE else "pass"
     return Check(f"atom {k} places", status, share,
-                 "share of rows that may as well be elsewhere on the atom: with a probability "
-                 f"above {UNSURE:g} they are {FAR:g} or more, in radians or standard deviations, "
-                 "from where they are likeliest")
+                 "share of rows, or of others drawn from the atom, that may as well be elsewhere "
+                 f"on it: with a probability above {UNSURE:g} they are {FAR:g} or more, in radians "
+                 "or standard deviations, from where they are likeliest")
+
+
+def _unsure(atom: Manifold, nats: Array) -> float:
+    grid = place_grid(atom)
+    weight = np.exp(nats.min(axis=1, keepdims=True) - nats)
+    best = nats.argmin(axis=1)
+    away = np.array([row @ (atom.distance(np.broadcast_to(grid[i], grid.shape), grid) > FAR)
+                     for row, i in zip(weight, best, strict=True)]) / weight.sum(axis=1)
+    return float((away > UNSURE).mean())

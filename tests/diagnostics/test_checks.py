@@ -60,7 +60,7 @@ def twice_round(winding, n=40, sd=0.1):
     grid = winding * place_grid(atom)
     curve = np.column_stack([np.cos(grid), np.sin(grid)])
     nats = ((rows[:, None] - curve) ** 2).sum(axis=2) / (2.0 * sd**2)
-    return check_places(0, atom, nats)
+    return check_places(0, atom, nats, nats)
 
 
 def test_a_circle_that_winds_twice_does_not_tell_where_its_rows_are():
@@ -74,7 +74,8 @@ def test_the_best_place_of_a_row_is_that_of_its_code(monkeypatch, assignment):
     """The posterior on the grid of an atom peaks at the fitted coordinate, within a few cells."""
     seen = []
     monkeypatch.setattr(checks, "check_places",
-                        lambda k, atom, nats: seen.append(nats) or check_places(k, atom, nats))
+                        lambda k, atom, nats, drawn: (seen.append(nats)
+                                                      or check_places(k, atom, nats, drawn)))
     plant = planted_circles(80, 5, 2, noise_sd=0.05, amplitude_sd=0.2)
     model = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=assignment,
                            noise="isotropic", n_init=1).fit(plant.Z)

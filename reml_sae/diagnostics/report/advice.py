@@ -19,6 +19,10 @@ ADVICE = {
     "places": "The atom comes back to where it was: a circle that winds twice, a surface that is "
     "folded or goes through itself. The coordinates of these rows are not known; try a simpler "
     "shape, more rows or a larger n_init.",
+    "coordinates": "Rows are placed no better than this, and neighbours may be wrong alike. Read "
+    "no smaller distances; more rows tell the decoder.",
+    "rows between atoms": "Atoms come close to each other in this noise. Which of them a single "
+    "row is on is known that well only; shares of many rows are better known.",
     "duplicate atoms": "Two atoms share a place and a plane. Look at both cards; fit one atom "
     "fewer and compare V.",
     "row integrals": "Laplace's method is off by this much a row, and V with it. Compare fits "

@@ -265,6 +265,10 @@ class SAEPoint(SAEState):
                        + self.precision**2 * self.span @ within @ self.span.T)
         return np.array(out)
 
+    def row_variances(self) -> Array:
+        """Posterior variances (N, q) of what rows carry, with those of the decoders."""
+        return np.einsum("naa->na", self._selected_inverse.rows)
+
     @cached_property
     def _selected_inverse(self) -> SpanSelectedInverse:
         return self._factor.selected_inverse()

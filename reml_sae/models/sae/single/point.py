@@ -165,6 +165,13 @@ class SinglePoint(DecoderTerms):
 
     # --- log-determinant -----------------------------------------------------------------------
 
+    def row_variances(self) -> Array:
+        """Posterior variances (N, q) of what rows carry, with those of the decoders."""
+        out = np.zeros_like(self.theta.xi)
+        for kind, inverse in zip(self.kinds, self._selected_inverse[0], strict=True):
+            kind.put_xi(out, np.einsum("naa->na", inverse.rows))
+        return out
+
     @cached_property
     def _selected_inverse(self) -> tuple[list[BlockInverse], float]:
         return self._factor.nested.selected_inverse()
