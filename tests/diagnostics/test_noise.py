@@ -113,7 +113,7 @@ def small_fit(Z):
 
 def test_planted_outliers_are_named_and_good_rows_are_not():
     false = 0
-    for seed in range(3):
+    for seed in range(2):
         Z = rows("isotropic", seed)
         false += check(small_fit(Z), "rows not described").status != "pass"
         rng = np.random.default_rng(seed)

@@ -23,7 +23,8 @@ Z = planted_circles(60, 5, 2, noise_sd=0.1).Z
 CASES = {
     "one": {"n_atoms": 1, "topology": Circle(1)},
     "softmax": {"n_atoms": 2, "topology": Circle(1), "noise": "isotropic"},
-    "quadrature": {"n_atoms": 2, "assignment": "topk"},
+    "quadrature": {"n_atoms": 2, "assignment": "topk", "topology": Circle(1),
+                   "noise": "isotropic"},
     "penalty on rho": {"n_atoms": 1, "topology": "interval", "noise": "diagonal"},
 }
 
@@ -89,8 +90,8 @@ def test_out_of_time_again_and_again(tmp_path):
 def test_a_killed_process(tmp_path):
     """SIGKILL at random moments; what it was writing is whole or not there."""
     code = ("import numpy as np, sys, reml_sae as rs\n"
-            "rs.SAEManifold(n_init=2, n_atoms=2, assignment='topk', checkpoint=sys.argv[2])"
-            ".fit(np.load(sys.argv[1]))")
+            "rs.SAEManifold(n_init=2, n_atoms=2, assignment='topk', noise='isotropic', "
+            "topology=rs.manifolds.Circle(1), checkpoint=sys.argv[2]).fit(np.load(sys.argv[1]))")
     np.save(tmp_path / "Z.npy", Z)
     folder = tmp_path / "search"
     for least in (1, 3):

@@ -16,7 +16,7 @@ SEEDS = 3
 def test_pure_noise_as_one_circle(p):
     ended = 0
     for seed in range(SEEDS):
-        Z = np.random.default_rng(seed).normal(size=(70, p))
+        Z = np.random.default_rng(seed).normal(size=(50, p))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", DataWarning)
