@@ -32,7 +32,7 @@ class MoveRecord:
     ----------
     kind : str
         "restart", "demote", "flat twin", "no atom", "reshape", "exchange", "regroup", "resize",
-        "merge" or "remove".
+        "reorder", "merge" or "remove".
     atom : int
         Number of the atom in the model that was changed.
     before, after : float
