@@ -221,7 +221,7 @@ class FittedSAE:
         out = [f"changed by the search, {move.kind}: {move.detail}; with that V is {_by(move)}"
                for move in self.search.moves
                if move.accepted and move.kind not in ("reshape", "exchange", "regroup", "resize",
-                                                      "restart")]
+                                                      "restart", "reorder")]
         flat = all(atom.topology.is_flat for atom in self.atoms)
         otherwise = ("; noise='isotropic' leaves directions to flat atoms" if flat
                      and self.units.noise.kind != "isotropic" else "")
