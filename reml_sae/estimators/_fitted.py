@@ -220,7 +220,8 @@ class FittedSAE:
         """Atoms that changed, that are no better than a flat, or that carry nothing."""
         out = [f"changed by the search, {move.kind}: {move.detail}; with that V is {_by(move)}"
                for move in self.search.moves
-               if move.accepted and move.kind not in ("reshape", "regroup", "resize", "restart")]
+               if move.accepted and move.kind not in ("reshape", "regroup", "resize", "restart",
+                                                      "reorder")]
         flat = all(atom.topology.is_flat for atom in self.atoms)
         otherwise = ("; noise='isotropic' leaves directions to flat atoms" if flat
                      and self.units.noise.kind != "isotropic" else "")

@@ -18,7 +18,7 @@ from reml_sae.relaxations.axes import TINY, leading_axes, sample_index
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture, Place
 from reml_sae.relaxations.joint_moves import Found, Optimum, propose, random_codes, spread_out
 from reml_sae.relaxations.policy import JointPolicy
-from reml_sae.typing import Array
+from reml_sae.typing import Array, Index
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,63 @@ def search_codes(
     JointEnds
         Without codes where rows are too few to tell the noise, or all equal.
     """
+    seen = mixture_of(Z, atoms, white, rng, policy)
+    if seen is None:
+        return JointEnds([], [], False)
+    mixture, axes = seen.mixture, seen.axes
+    ends = [mixture.carried(seed.of(seen.sample)) for seed in seeds if not stop()]
+    most_random = len(ends) + (policy.few_random if white else policy.most_random)
+    spread = spread_out(mixture.X)
+    while not (agreed := agree(mixture, ends)) and len(ends) < most_random and not stop():
+        ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
+    if ends and not agreed:
+        agreed = _move_on(mixture, ends, rng, stop)
+    best = kept_ends(mixture, ends)
+    return JointEnds([mixture.codes(seen.rows, place) for place in best],
+                     [axes.T @ place.noise @ axes + seen.outside for place in best], agreed)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Rows on their leading axes.
+
+    Attributes
+    ----------
+    mixture : JointMixture
+        Of the sample of rows.
+    rows : (N, q) array
+        Of one unit.
+    sample : (n,) int array
+    axes : (q, p) array
+    outside : (p, p) array
+        Second moment of what is not along the axes.
+    """
+
+    mixture: JointMixture
+    rows: Array
+    sample: Index
+    axes: Array
+    outside: Array
+
+
+def mixture_of(
+    Z: Array, atoms: Sequence[Manifold], white: bool, rng: np.random.Generator,
+    policy: JointPolicy,
+) -> Seen | None:
+    """The mixture of centred rows; None where they are too few to tell the noise, or all equal."""
     most = len(Z) - 1 if white else len(Z) // policy.rows_per_axis
     q = min(Z.shape[1], policy.most_axes, most)
     size = float(np.sqrt((Z**2).mean())) if Z.size else 0.0
     if q < 2 or not size > TINY:
-        return JointEnds([], [], False)
+        return None
     axes = leading_axes(Z, q, rng)
     Y, rest = Z @ axes.T / size, (Z - Z @ axes.T @ axes) / size
-    outside = rest.T @ rest / len(Z)
-    rows = sample_index(len(Y), max(policy.least_sample, policy.rows_per_atom * len(atoms)), rng)
-    mixture = JointMixture(Y[rows], JointGrid.of(atoms, policy), white, policy)
-    ends = [mixture.carried(seed.of(rows)) for seed in seeds if not stop()]
-    most_random = len(ends) + (policy.few_random if white else policy.most_random)
-    spread = spread_out(mixture.X)
-    while not (agreed := _agree(mixture, ends)) and len(ends) < most_random and not stop():
-        ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
-    if ends and not agreed:
-        agreed = _move_on(mixture, ends, rng, stop)
-    best = _kept(mixture, ends)
-    return JointEnds([mixture.codes(Y, place) for place in best],
-                     [axes.T @ place.noise @ axes + outside for place in best], agreed)
+    sample = sample_index(len(Y), max(policy.least_sample, policy.rows_per_atom * len(atoms)), rng)
+    mixture = JointMixture(Y[sample], JointGrid.of(atoms, policy), white, policy)
+    return Seen(mixture, Y, sample, axes, rest.T @ rest / len(Z))
 
 
-def _agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
+def agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
     """Whether several have come to the best."""
     least = min((end.value for end in ends), default=np.inf)
     return sum(end.value < least + mixture.alike for end in ends) >= mixture.policy.agree
@@ -119,7 +153,7 @@ def _move_on(
     return back + 1 >= policy.agree
 
 
-def _kept(mixture: JointMixture, ends: Sequence[Place]) -> list[Place]:
+def kept_ends(mixture: JointMixture, ends: Sequence[Place]) -> list[Place]:
     """The ends that come close to the best, in their order, without those that are a better one."""
     policy, size = mixture.policy, mixture.X.size
     kept: list[tuple[Place, Array]] = []

@@ -195,6 +195,20 @@ class JointPolicy:
 
 
 @dataclass(frozen=True)
+class OrderPolicy:
+    """The order in which a curve goes through its rows."""
+
+    joint: JointPolicy = field(default_factory=lambda: JointPolicy(most_axes=12))
+    """Of the mixture."""
+    seeds: int = 40
+    """Count of random seeds at most."""
+    patience: int = 100
+    """Count of moves of arcs in turn that were no better when no more are tried."""
+    gain: float = 5.0
+    """Nats by which the evidence of another order must be above that of the present one."""
+
+
+@dataclass(frozen=True)
 class RelaxationPolicy:
     """Of all relaxations from which a fit starts."""
 
@@ -206,3 +220,4 @@ class RelaxationPolicy:
     unmixing: UnmixingPolicy = field(default_factory=UnmixingPolicy)
     noise_mixture: NoiseMixturePolicy = field(default_factory=NoiseMixturePolicy)
     joint: JointPolicy = field(default_factory=JointPolicy)
+    order: OrderPolicy = field(default_factory=OrderPolicy)

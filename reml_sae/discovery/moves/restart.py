@@ -76,7 +76,7 @@ def _restarted(fitted: Fitted, k: int, context: Context) -> Proposal | None:
         return rise if rise > policy.move.restart_rise else None
 
     def fit(settings: Settings) -> Fitted | None:
-        codes = _with_coordinates(fitted, k, rows, t)
+        codes = with_coordinates(fitted, k, rows, t)
         known = _stiff(fitted, k, policy.move.restart_stiffness)
         return refitted(fitted, fitted.model.atoms, codes, known, settings)
 
@@ -106,7 +106,7 @@ def rough_share(fitted: Fitted, k: int, n_grid: int) -> float:
     return 1.0 - float(free.sum()) / total if total > TINY else 0.0
 
 
-def _with_coordinates(fitted: Fitted, k: int, rows: NDArray[np.intp], t: Array) -> Candidate:
+def with_coordinates(fitted: Fitted, k: int, rows: NDArray[np.intp], t: Array) -> Candidate:
     """The codes with other coordinates of the rows of atom k."""
     codes = fitted.codes
     coordinates = codes.coordinates.copy()
