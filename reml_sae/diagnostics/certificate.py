@@ -59,7 +59,8 @@ class RowModel(Protocol):
 
 @single_threaded
 def laplace_certificate(
-    model: RowModel, theta: Theta, rho: Array, *, n_draws: int = 200, seed: int = 0
+    model: RowModel, theta: Theta, rho: Array, *, n_draws: int = 200, seed: int = 0,
+    copies: int = 1,
 ) -> Certificate:
     """Check the Laplace approximation of every row's integral at given decoders or coefficients.
 
@@ -72,8 +73,10 @@ def laplace_certificate(
         The mode.
     rho : (n_rho,) array
     n_draws : int
-        At least 25.
+        At least 25, of each row.
     seed : int
+    copies : int
+        How often the model holds every row, all of them in turn: so many draws are one.
 
     Returns
     -------
@@ -82,18 +85,20 @@ def laplace_certificate(
     sampler = model.row_sampler(theta, rho)
     rng = np.random.default_rng(seed)
     at_mode = model.row_objective(theta, rho)
-    log_weights = np.empty((n_draws, len(at_mode)))
+    log_weights = np.empty((-(-n_draws // copies), len(at_mode)))
     for draw in log_weights:
         noise = rng.normal(size=theta.xi.shape) * sampler.carried
         moved, log_volume = sampler.move(noise)
         draw[:] = at_mode - model.row_objective(moved, rho) + 0.5 * (noise**2).sum(axis=1)
         draw += log_volume
+    log_weights = log_weights.reshape(-1, len(at_mode) // copies)
     # where no draw stays on a compact manifold the integral is less than one draw's share
     lost = np.isneginf(log_weights).all(axis=0)
     log_weights[:, lost] = 0.0
-    log_ratio = np.where(lost, 0.0, logsumexp(log_weights, axis=0)) - np.log(n_draws)
+    log_ratio = np.where(lost, 0.0, logsumexp(log_weights, axis=0)) - np.log(len(log_weights))
     relative = np.exp(log_weights - log_ratio)
-    error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0) / n_draws)
+    error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0)
+                    / len(log_weights))
     return Certificate(log_ratio, np.where(lost, np.inf, error),
                        np.where(lost, np.inf, pareto_shape(log_weights)))
 

@@ -44,6 +44,8 @@ COVERAGE_BINS, COVERAGE_BINS_SURFACE, BULK = 12, 48, 1.2
 """Cells of a curve and of a surface; the bulk is within so many nats of the prior's mode."""
 CERTIFIED_ROWS, LARGE_ERROR = 200, 0.25
 """Rows whose Laplace approximation is checked; the mean error, in nats, that is warned of."""
+DRAWN_AT_ONCE = 2000
+"""Rows of which draws are taken at once: few at a time are slow."""
 EXACT_ENTRIES, EXACT_BORDER = 4_000_000, 512
 """Entries of the dense coupling, and decoder parameters, up to which the exact curvature's V is
 reported: beyond them it would take longer than the fit."""
@@ -247,8 +249,10 @@ def _laplace(model: SAEManifoldModel, result: FitResult) -> Check:
         return Check("row integrals", "pass", 0.0, "exact: the rows are integrated by quadrature")
     n = len(result.theta.xi)
     rows = spread_index(n, CERTIFIED_ROWS)
-    found = laplace_certificate(model.rows(rows), Theta(result.theta.xi[rows], result.theta.beta),
-                                result.rho)
+    copies = 1 if model.couples_rows else max(1, DRAWN_AT_ONCE // len(rows))
+    many = np.tile(rows, copies)
+    found = laplace_certificate(model.rows(many), Theta(result.theta.xi[many], result.theta.beta),
+                                result.rho, copies=copies)
     errors = found.log_ratio - model.assignment.shut_gain(model.active)[rows]
     error, spread = float(errors.mean()), float(errors.std() / np.sqrt(len(errors)))
     status: Status = "warn" if abs(error) > LARGE_ERROR else "pass"

@@ -128,7 +128,10 @@ def check_places(k: int, atom: Manifold, nats: Array, drawn: Array) -> Check:
 def _unsure(atom: Manifold, nats: Array) -> float:
     grid = place_grid(atom)
     weight = np.exp(nats.min(axis=1, keepdims=True) - nats)
-    best = nats.argmin(axis=1)
-    away = np.array([row @ (atom.distance(np.broadcast_to(grid[i], grid.shape), grid) > FAR)
-                     for row, i in zip(weight, best, strict=True)]) / weight.sum(axis=1)
+    best, which = np.unique(nats.argmin(axis=1), return_inverse=True)
+    away = np.empty(len(nats))
+    for number, point in enumerate(grid[best]):
+        far = atom.distance(np.broadcast_to(point, grid.shape), grid) > FAR
+        away[which == number] = weight[which == number] @ far
+    away /= weight.sum(axis=1)
     return float((away > UNSURE).mean())

@@ -72,6 +72,16 @@ def test_seeds_repeat():
     np.testing.assert_array_equal(some.log_ratio, again.log_ratio)
 
 
+def test_rows_that_are_held_several_times_are_draws_of_one():
+    model = at_mode("two-circles")
+    theta, rho = model.initial_theta(), model.initial_rho()
+    every = np.tile(np.arange(len(theta.xi)), 10)
+    one, many = laplace_certificate(model, theta, rho, n_draws=50), laplace_certificate(
+        model.rows(every), Theta(theta.xi[every], theta.beta), rho, n_draws=50, copies=10)
+    for figure in ("log_ratio", "standard_error", "pareto_k"):
+        np.testing.assert_allclose(getattr(many, figure), getattr(one, figure), rtol=1e-8)
+
+
 @pytest.mark.parametrize("family", ["gaussian", "binomial"])
 def test_groups_of_a_mixed_model_against_quadrature(family):
     rng = np.random.default_rng(2)
