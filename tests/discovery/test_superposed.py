@@ -1,5 +1,7 @@
 """Rows that use most atoms: their codes are found from nothing, and fits find the planted atoms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from reml_sae.discovery.settle import settle
 from reml_sae.discovery.starts.mixed import is_overdispersed
 from reml_sae.discovery.starts.protocol import StartProblem
 from reml_sae.discovery.starts.registry import find_code_starts
+from reml_sae.engine import InnerStatus
 from reml_sae.errors import InnerConvergenceError
 from reml_sae.models.sae.rows import row_evidence
 from tests.discovery.test_discovery import rng, settings, standardised
@@ -57,6 +60,16 @@ def test_only_rows_that_mix_atoms_are_overdispersed():
         model = model_from_codes(MetricRows.isotropic(Z), atoms, own, start.codes)
         found = rough_fit(model, own, "start")
         assert is_overdispersed(found, own.policy.start.overdispersed) == mixes
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(40, True), (1, False)])
+def test_rows_begin_mixed_only_where_that_comes_to_a_mode(steps, kept):
+    Z, policy = standardised(planted_mixed_rows(160, 8).Z), SearchPolicy()
+    own = replace(settings(8), policy=replace(
+        policy, start=replace(policy.start, mixed_steps=steps)))
+    found = fit_starts(MetricRows.isotropic(Z), [rs.manifolds.Circle(1)] * 2, own, rng())
+    assert found.result.inner.status is not InnerStatus.MAX_ITER
+    assert ((found.model.active.sum(axis=1) > 1).mean() > 0.5) == kept
 
 
 def test_a_rough_fit_is_kept_where_reml_reaches_no_state(monkeypatch):

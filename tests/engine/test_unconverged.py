@@ -106,3 +106,12 @@ def test_an_adjoint_that_did_not_converge_is_refused(name, monkeypatch):
     with pytest.raises(InnerConvergenceError, match=r"residual of \d\.\de-\d\d after"):
         rs.criterion(model, rho)
     assert np.isfinite(rs.criterion(model, rho, gradient=False).value)
+
+
+def test_fellner_schall_steps_end_where_no_mode_was_reached():
+    """They hold at a mode; with enough Newton steps there are several."""
+    model = at_mode("ellipse")
+    far = model.with_state(model.initial_theta(), model.initial_rho() + 3.0)
+    short, whole = (rs.fit_reml(far, rough=True, max_inner=steps) for steps in (1, 100))
+    assert [row.inner_status for row in short.trace] == ["max_iter"]
+    assert len(whole.trace) > 1

@@ -17,7 +17,7 @@ from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.manifolds import Circle, Euclidean
 
 Z, FEW = planted_circles(60, 4, 1, noise_sd=0.2).Z, planted_circles(36, 3, 1, noise_sd=0.2).Z
-TWO = planted_circles(24, 4, 2, noise_sd=0.1).Z
+TWO = planted_circles(48, 5, 2, noise_sd=0.05).Z
 PAIRS = planted_manifolds(24, 4, ["circle"] * 2, n_active=2, noise_sd=0.2).Z
 FEW_TOPOLOGIES = (Euclidean(1, 1), Circle(1))
 KINDS = {
