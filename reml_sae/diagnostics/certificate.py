@@ -97,8 +97,7 @@ def laplace_certificate(
     log_weights[:, lost] = 0.0
     log_ratio = np.where(lost, 0.0, logsumexp(log_weights, axis=0)) - np.log(len(log_weights))
     relative = np.exp(log_weights - log_ratio)
-    error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0)
-                    / len(log_weights))
+    error = np.sqrt(np.maximum((relative**2).mean(axis=0) - 1.0, 0.0) / len(log_weights))
     return Certificate(log_ratio, np.where(lost, np.inf, error),
                        np.where(lost, np.inf, pareto_shape(log_weights)))
 

@@ -79,8 +79,7 @@ def drawn_nats(
     variance = model.family.dispersion(rho[model.outer.psi])
     log_odds = -atom.prior_jet(grid, 0)[0]
     places = theta.xi[rows][:, model.coordinate_columns(k)]
-    near = np.min([atom.distance(np.broadcast_to(t, grid.shape), grid) for t in places],
-                  axis=0) < FAR
+    near = np.min([_distances(atom, t, grid) for t in places], axis=0) < FAR
     odds = near * np.exp(log_odds - log_odds.max())
     drawn = curve[rng.choice(len(grid), DRAWN, p=odds / odds.sum())]
     drawn = drawn + np.sqrt(variance) * rng.standard_normal(drawn.shape)
@@ -125,13 +124,17 @@ def check_places(k: int, atom: Manifold, nats: Array, drawn: Array) -> Check:
                  "or standard deviations, from where they are likeliest")
 
 
+def _distances(atom: Manifold, point: Array, grid: Array) -> Array:
+    """Of the points (G, d) of a grid from one (d,)."""
+    return atom.distance(np.broadcast_to(point, grid.shape), grid)
+
+
 def _unsure(atom: Manifold, nats: Array) -> float:
     grid = place_grid(atom)
     weight = np.exp(nats.min(axis=1, keepdims=True) - nats)
     best, which = np.unique(nats.argmin(axis=1), return_inverse=True)
     away = np.empty(len(nats))
     for number, point in enumerate(grid[best]):
-        far = atom.distance(np.broadcast_to(point, grid.shape), grid) > FAR
-        away[which == number] = weight[which == number] @ far
+        away[which == number] = weight[which == number] @ (_distances(atom, point, grid) > FAR)
     away /= weight.sum(axis=1)
     return float((away > UNSURE).mean())

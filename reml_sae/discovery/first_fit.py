@@ -94,13 +94,14 @@ def fit_starts(
             f"none of the {len(starts)} starts reached a usable state; try other atoms, fewer "
             "atoms or a larger n_init"
         )
-    begun = [_best(rough)]
-    best = begun[0][0]
+    begun, mixing = _best(rough), list[tuple[Fitted, CodeStart]]()
+    best = begun[0]
     if halt is None and may_mix(best, policy):
         # curves told from each other as if rows had one each are bent after those that mix them
         more, halt = _fit_all(rows, atoms, settings, clusters)
-        begun += [_best(more)] if more else []
-    for found, start in begun:
+        others = [_best(more)] if more else []
+        mixing = [begun, *(pair for pair in others if may_mix(pair[0], policy))]
+    for found, start in mixing:
         mixed = None if halt is not None else mixed_start(found, start, policy)
         soft = None if mixed is None else rough_fit(
             mixed, settings, "mixed start", max_inner=policy.start.mixed_steps)

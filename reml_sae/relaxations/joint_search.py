@@ -72,10 +72,8 @@ def search_codes(
         return JointEnds([], [], False)
     mixture, axes = seen.mixture, seen.axes
     ends = [mixture.carried(seed.of(seen.sample)) for seed in seeds if not stop()]
-    most_random = len(ends) + (policy.few_random if white else policy.most_random)
-    spread = spread_out(mixture.X)
-    while not (agreed := agree(mixture, ends)) and len(ends) < most_random and not stop():
-        ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
+    most_random = policy.few_random if white else policy.most_random
+    agreed = seed_at_random(mixture, ends, most_random, rng, stop)
     if ends and not agreed:
         agreed = _move_on(mixture, ends, rng, stop)
     best = kept_ends(mixture, ends)
@@ -123,7 +121,18 @@ def mixture_of(
     return Seen(mixture, Y, sample, axes, rest.T @ rest / len(Z))
 
 
-def agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
+def seed_at_random(
+    mixture: JointMixture, ends: list[Place], most: int, rng: np.random.Generator,
+    stop: Callable[[], bool],
+) -> bool:
+    """Add the ends of random seeds until several have come to the best; whether they have."""
+    most, spread = len(ends) + most, spread_out(mixture.X)
+    while not (agreed := _agree(mixture, ends)) and len(ends) < most and not stop():
+        ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
+    return agreed
+
+
+def _agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
     """Whether several have come to the best."""
     least = min((end.value for end in ends), default=np.inf)
     return sum(end.value < least + mixture.alike for end in ends) >= mixture.policy.agree

@@ -18,8 +18,8 @@ import numpy as np
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.joint_mixture import AtomCodes
-from reml_sae.relaxations.joint_moves import Move, Optimum, random_codes, spread_out
-from reml_sae.relaxations.joint_search import agree, kept_ends, mixture_of
+from reml_sae.relaxations.joint_moves import Move, Optimum
+from reml_sae.relaxations.joint_search import kept_ends, mixture_of, seed_at_random
 from reml_sae.relaxations.policy import OrderPolicy
 from reml_sae.typing import Array, Index
 
@@ -57,10 +57,8 @@ def other_orders(
         return []
     mixture = seen.mixture
     own = mixture.carried(AtomCodes(np.zeros(len(X), np.intp), t).of(seen.sample))
-    ends, spread = [own], spread_out(mixture.X)
-    while not (agreed := agree(mixture, ends)) and len(ends) <= policy.seeds and not stop():
-        ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
-    if not agreed:
+    ends = [own]
+    if not seed_at_random(mixture, ends, policy.seeds, rng, stop):
         ends.append(_by_arcs(Optimum(mixture, min(ends, key=lambda end: end.value)), rng,
                              policy.patience, stop).place)
     better = [end for end in ends if end.value < own.value - policy.gain]

@@ -23,10 +23,8 @@ from reml_sae.models.sae.start import row_weights, solve_beta, start_psi
 def mixed_start(
     fitted: Fitted, start: CodeStart, policy: SearchPolicy
 ) -> SAEManifoldModel | None:
-    """The fit of a start with rows that mix atoms; None where hardly a row does."""
+    """The fit of a start whose rows `may_mix`, with rows that do; None where hardly one does."""
     own, assignment = policy.start, fitted.model.assignment
-    if not may_mix(fitted, policy):
-        return None
     rho = fitted.result.rho.copy()
     for term in fitted.model.terms:
         if term.target == "logits":
