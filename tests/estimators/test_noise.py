@@ -98,7 +98,7 @@ def test_noise_alone_is_no_circle(rank):
         noise = best_noise("factor", second, n)
         alone = charged(noise, second, n) + 0.5 * Z.size * (1.0 + np.log(2.0 * np.pi))
         assert model.criterion_ < alone + 0.5 * P * np.log(n) + 20.0
-    assert sum(found) >= 2
+    assert sum(found) == 3
 
 
 def test_the_units_of_the_data():

@@ -69,6 +69,7 @@ def test_sizes_are_found_and_rows_named_by_them():
 
 def test_a_factor_of_one_atom_is_found():
     """It is longer than the radius of the circles, and the other atom has none."""
+    right = 0
     for seed in (0, 2):
         plant, _ = planted("factor", seed)
         share, atoms = names(fitted("factor", seed, "factor"), plant)
@@ -76,6 +77,8 @@ def test_a_factor_of_one_atom_is_found():
         ranks = [getattr(noise.of_atom(int(np.flatnonzero(atoms == b)[0])), "rank", 0)
                  for b in range(2)]
         assert share > 0.85 and ranks == [1, 0]
+        right += share > 0.95
+    assert right >= 1
 
 
 def test_equal_noise_stays_one():
