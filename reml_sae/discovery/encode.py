@@ -194,7 +194,7 @@ def encode(
         starts.insert(0, (xi, support))
         # a fit may end where another code of a row has come to be better
         best_value[kept], best_xi[kept], best_active[kept] = -np.inf, xi[kept], support[kept]
-    for rough in _screened(model, theta, rho, starts, policy.screen_sweeps):
+    for rough in _screened(model, theta, rho, starts, policy):
         xi, support = rough.theta.xi, rough.active
         arrived = np.isfinite(best_value) & _alike(
             rough, rough.theta, Theta(best_xi, theta.beta), best_active, ARRIVED)
@@ -215,23 +215,37 @@ def encode(
 
 def _screened(
     model: SAEManifoldModel, theta: Theta, rho: Array, starts: list[tuple[Array, Mask]],
-    sweeps: int,
+    policy: EncodePolicy,
 ) -> Iterator[SAEManifoldModel]:
     """The model at each start of its rows, after a few sweeps.
 
-    As many starts as fit into a chunk are refined at once: few rows cost nearly as much as many.
+    As many starts as fit into a chunk are refined at once: few rows cost nearly as much as many. A
+    start of a row is left where it is once gains like its last one would leave it hopeless.
     """
     n, width = len(model.Z), max(model.shape[1], model.carried.shape[1] ** 2, 1)
     together = max(1, model.row_map.elements // max(n * width, 1))
+    least = np.full(n, np.inf)
     for first in range(0, len(starts), together):
         some = starts[first:first + together]
-        many = model.rows(np.tile(np.arange(n), len(some)))
+        row = np.tile(np.arange(n), len(some))
         xi, support = map(np.concatenate, zip(*some, strict=True))
-        many = many.with_state(Theta(xi, theta.beta), rho, support)
-        found = many.refine_rows(many.theta, rho, sweeps)
+        many = model.rows(row).with_state(Theta(xi, theta.beta), rho, support)
+        xi, value = many.theta.xi.copy(), many.row_objective(many.theta, rho)
+        moving = np.arange(len(row))
+        for left in reversed(range(policy.screen_sweeps)):
+            own = many.rows(moving)
+            found = own.refine_rows(Theta(xi[moving], theta.beta), rho, 1)
+            fell = value[moving]
+            xi[moving], value[moving] = found.xi, own.row_objective(found, rho)
+            fell -= value[moving]
+            np.minimum.at(least, row, value)
+            moving = moving[(fell > 0.0) & (
+                value[moving] - left * fell < least[row[moving]] + policy.hopeless)]
+            if not moving.size:
+                break
         for number, (_, support) in enumerate(some):
-            own = Theta(found.xi[number * n:(number + 1) * n], theta.beta)
-            yield model.with_state(own, rho, support)
+            yield model.with_state(
+                Theta(xi[number * n:(number + 1) * n], theta.beta), rho, support)
 
 
 def _simplex_candidates(
