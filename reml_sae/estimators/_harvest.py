@@ -17,6 +17,8 @@ from reml_sae.typing import Array, Index
 
 ROW_TOLERANCE = 1e-4
 """Newton decrement, in the square root of nats, below which a row's code has converged."""
+SAME = 1e-13
+"""Relative change of a row's objective up to which it does not see an atom at all."""
 
 
 def fitted_codes(model: SAEManifoldModel, theta: Theta, rho: Array) -> Codes:
@@ -49,6 +51,10 @@ def fitted_atoms(
     decoders = data_decoders(model, result.theta)
     point = model.at(result.theta, result.rho)
     share = model.assignment.amplitudes(model.logits(result.theta), model.is_open).a.mean(axis=0)
+    if model.by_quadrature:
+        present = model.row_quadrature(result.theta.beta, result.rho).row_values()
+    else:
+        present = row_evidence(model, result.theta, result.rho)
     out = []
     for k, atom in enumerate(model.atoms):
         where = model.layout.basis_slices[k]
@@ -57,7 +63,7 @@ def fitted_atoms(
             coefficients[0] += units.offset
         edf, covariance = point.decoder_posterior(k)
         scale = model.unit**2 * np.exp(model.noise.log_size(k))
-        evidence = _evidence(model, result, k)
+        evidence = _evidence(model, result, k, present)
         out.append(Atom(
             topology=atom, coefficients=coefficients,
             edf=edf,
@@ -74,8 +80,8 @@ def a_row(evidence: float, count: int) -> float:
     return evidence / count if count else np.nan
 
 
-def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
-    """Rise of the row evidence when atom k's curve is replaced by its centre.
+def _evidence(model: SAEManifoldModel, result: FitResult, k: int, present: Array) -> float:
+    """Rise of the row evidence, ``present`` (N,), when atom k's curve is replaced by its centre.
 
     The rows keep the centre, under gates too; what they had on the curve is integrated out with its
     prior.
@@ -87,15 +93,17 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int) -> float:
     where = model.layout.basis_slices[k]
     beta[where.start + 1 : where.stop] = 0.0
     rows = np.flatnonzero(model.is_open[:, k])
-    part, xi = model.rows(rows), theta.xi[rows]
+    part, xi, present = model.rows(rows), theta.xi[rows], present[rows]
     if model.by_quadrature:
-        full, reduced = (part.row_quadrature(b, rho).row_values() for b in (theta.beta, beta))
-        return float(reduced.sum() - full.sum())
+        return float((part.row_quadrature(beta, rho).row_values() - present).sum())
     gates = part.active.copy()
     gates[:, k] = False
     # a gate that is shut takes a whole centre away too
     centre = model.assignment.whole_constants(theta.beta[where.start])
     without = part.with_state(Theta(xi, beta), rho, gates).with_offset(model.offset + centre)
-    refined = without.refine_rows(without.initial_theta(), rho, 20)
-    return float(row_evidence(without, refined, rho).sum()
-                 - row_evidence(part, Theta(xi, theta.beta), rho).sum())
+    apart = np.abs(without.row_objective(without.theta, rho)
+                   - part.row_objective(Theta(xi, theta.beta), rho))
+    sees = np.flatnonzero(part.active[:, k] | (apart > SAME * (1.0 + np.abs(present))))
+    without = without.rows(sees)
+    refined = without.refine_rows(without.theta, rho, 20)
+    return float((row_evidence(without, refined, rho) - present[sees]).sum())
