@@ -7,6 +7,7 @@ from scipy.special import i0e
 from reml_sae.engine import Theta, criterion, solve_inner
 from reml_sae.errors import InputError
 from reml_sae.families import Gaussian
+from reml_sae.families.noise import Factor
 from reml_sae.manifolds import Circle, Cylinder, Euclidean, Mobius, Sphere, Torus
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae import model as sae_model
@@ -132,6 +133,50 @@ def test_rows_of_a_linear_atom_are_probabilistic_pca(atom):
                    + np.linalg.slogdet(2.0 * np.pi * cov)[1])
     np.testing.assert_allclose(model.row_quadrature(beta, np.log([phi])).row_values(), exact,
                                rtol=1e-12)
+
+
+@pytest.mark.parametrize(("rank", "steps"), [(1, 241), (2, 81)])
+def test_factors_of_the_noise_are_linear_atoms_that_every_row_uses(rank, steps):
+    """Value, gradient and curvature of a circle amid factors, against a plain sum over the angle
+    and over normal coordinates of a linear atom for every factor, amplitude one, in white noise.
+    """
+    rng = np.random.default_rng(11)
+    frame, angle = np.linalg.qr(rng.normal(size=(4, rank)))[0].T, rng.uniform(-np.pi, np.pi, 60)
+    Z = (np.column_stack([np.cos(angle), np.sin(angle), np.zeros((60, 2))])
+         + 0.4 * rng.normal(size=(60, 4)) + 1.2 * rng.normal(size=(60, rank)) @ frame)
+    noise = Factor.of_rank(Z.T @ Z / 60, rank)
+    rows, rho, beta = Z[:8], np.log([0.3]), rng.normal(size=(3, 4))
+    model = SAEManifoldModel(
+        noise.whiten(rows), [Circle(1)], [], np.ones((8, 1), bool),
+        Theta(angle[:8, None], noise.whiten(beta)), rho, noise=noise, integration="quadrature")
+    # the noise is phi (floor I + L L^T)
+    values, axes = np.linalg.eigh(noise.shape)
+    floor = 0.3 * values[0]
+    loadings = (np.sqrt(0.3 * values[-rank:] - floor) * axes[:, -rank:]).T
+    t, u = np.linspace(-np.pi, np.pi, 48, endpoint=False), np.linspace(-7.0, 7.0, steps)
+    u = np.stack(np.meshgrid(*[u] * rank), axis=-1).reshape(-1, rank)
+    weight = np.exp(-0.5 * (u**2).sum(axis=1)) * ((14.0 / (steps - 1)) / np.sqrt(2 * np.pi)) ** rank
+    basis, added = Circle(1).basis(t[:, None]), u @ loadings
+
+    def value(decoders):
+        out = []
+        for z in rows:
+            left = z - basis @ decoders
+            square = (left**2).sum(axis=1)[:, None] - 2.0 * left @ added.T + (added**2).sum(axis=1)
+            out.append(-np.log((np.exp(-0.5 * square / floor) @ weight).mean()))
+        return np.array(out) + 2.0 * np.log(2.0 * np.pi * floor)
+
+    quadrature = model.row_quadrature(noise.whiten(beta), rho)
+    np.testing.assert_allclose(quadrature.row_values(), value(beta), rtol=1e-9)
+    v, h = rng.normal(size=(3, 4)), 1e-4
+
+    def slope(k):
+        return value(beta + (k * h + 1e-30j) * v).sum().imag / 1e-30
+
+    direction = noise.whiten(v)
+    close(np.vdot(quadrature.sums.beta, direction), slope(0), 1e-8)
+    along_v = direction.ravel() @ quadrature.sums.curvature @ direction.ravel()
+    close(along_v, central(lambda k: slope(k), h))
 
 
 @pytest.mark.parametrize("atom", [Cylinder(1, 1), Mobius(1)], ids=repr)
