@@ -127,7 +127,11 @@ class SettlePolicy:
     """REML fits that alternate with the discrete choices."""
 
     rough_steps: int = 4
-    """Count of Fellner-Schall steps of a rough fit: enough to rank by V."""
+    """Count of Fellner-Schall steps of a rough fit: enough to rank by V ..."""
+    rough_nodes: int = 1000
+    """... and of nodes at its start beyond which its rows are left to Laplace's method ..."""
+    rough_lines: int = 50
+    """... the same where a linear coordinate of every row's own is integrated at each of them."""
     most_rounds: int = 6
     """Count of REML fits."""
     most_rough_rounds: int = 12

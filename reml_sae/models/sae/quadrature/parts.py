@@ -73,6 +73,11 @@ class RowParts:
         """Nodes of the finest lattice."""
         return max(len(part.quadrature.lattice) for part in self.parts)
 
+    @property
+    def has_linear(self) -> bool:
+        """Whether there are coordinates beside those of the nodes, integrated in closed form."""
+        return any(part.quadrature.lattice.n_linear for part in self.parts)
+
     def row_values(self) -> Array:
         """l_i (N,), the negative log marginal density of every row given the decoders."""
         out = np.empty(self._n_rows)
