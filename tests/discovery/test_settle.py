@@ -69,16 +69,18 @@ def test_shares_that_cost_nothing_are_not_taken():
 
 
 @pytest.mark.parametrize("seed", [1, 3, 7])
-def test_surfaces_whose_quadrature_would_have_too_many_nodes_are_fitted(seed):
-    """A saddle of normal coordinates, whose nodes grow with its far ends: at seed 3, which has a
-    lower optimum still, no rough fit by quadrature reached a usable state.
+@pytest.mark.parametrize("bend", [0.5, 0.7])
+def test_surfaces_whose_quadrature_would_have_too_many_nodes_are_found(bend, seed):
+    """A saddle of normal coordinates, whose nodes grow with its far ends, and which is longer than
+    it is wide at a bend of .7: its main axes are not those of its coordinates. At seed 3 no rough
+    fit by quadrature reached a usable state.
     """
     rng = np.random.default_rng(seed)
     u, frame = rng.normal(size=(120, 2)), np.linalg.qr(rng.normal(size=(5, 5)))[0][:3]
-    saddle = np.column_stack([u, 0.5 * (u[:, 0] ** 2 - u[:, 1] ** 2)]) @ frame
+    saddle = np.column_stack([u, bend * (u[:, 0] ** 2 - u[:, 1] ** 2)]) @ frame
     Z = saddle + 0.1 * rng.normal(size=(120, 5))
     model = rs.SAEManifold(n_atoms=1, topology=Euclidean(2, 2), noise="isotropic").fit(Z)
     assert model.converged_
-    assert np.sqrt(model.dispersion_) < 0.15
+    assert np.sqrt(model.dispersion_) < 0.11
     left = np.linalg.norm(model.reconstruct(model.codes_) - saddle) / np.linalg.norm(saddle)
-    assert left < (0.15 if seed == 3 else 0.12)
+    assert left < 0.12

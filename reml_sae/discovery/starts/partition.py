@@ -45,8 +45,12 @@ class PartitionStart:
 
 
 def _gives_coordinates(atom: Manifold) -> bool:
-    """Whether its ring or flat gives the coordinates themselves."""
-    return atom.relaxation in ("ring", "flat")
+    """Whether its ring or flat gives the coordinates themselves.
+
+    Main axes of a flat that bends are not its own.
+    """
+    bends = len(atom.linear_axes) < atom.latent_dim
+    return atom.relaxation == "ring" or (atom.relaxation == "flat" and not bends)
 
 
 def _placed(
