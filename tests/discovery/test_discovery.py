@@ -170,8 +170,8 @@ def test_a_curve_that_is_the_flat_does_not_win():
 def test_two_clusters_on_a_line_are_no_curve():
     """The margins alone make an interval look better; permuted rows say that it is not a shape."""
     own = rng()
-    Z = 0.1 * own.normal(size=(150, 4))
-    Z[:, 0] += own.choice([-1.0, 1.0], 150)
+    Z = 0.1 * own.normal(size=(80, 4))
+    Z[:, 0] += own.choice([-1.0, 1.0], 80)
     choice = choose_topology(Z, (LINE, Interval(6)), settings(4), rng())
     assert choice.table[0][0] == Interval(6).label
     assert choice.p_value >= 0.1

@@ -72,7 +72,7 @@ def test_a_circle_is_not_named():
 
 
 def test_shape_by_evidence(tmp_path):
-    data = planted_circles(60, 4, 1, noise_sd=0.1)
+    data = planted_circles(50, 3, 1, noise_sd=0.1)
     model = rs.SAEManifold(n_atoms=1, topology="auto", n_init=1, noise="isotropic",
                            integration="laplace").fit(data.Z)
     assert model.atoms_[0].topology.name == "circle"
