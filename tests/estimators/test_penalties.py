@@ -28,7 +28,7 @@ single = pytest.mark.parametrize("kind", [kind for kind in CARRIED if len(kind.a
 def fit(kind, data=Z, **changes):
     penalties = [{**kind.config, **changes}, *kind.beside]
     return rs.SAEManifold(n_atoms=1, topology=list(kind.atoms), penalties=penalties,
-                          noise="isotropic", max_outer=200).fit(data)
+                          noise="isotropic", n_init=1).fit(data)
 
 
 @cache
@@ -138,10 +138,10 @@ def test_a_schedule_moves_the_weight_and_ends_at_its_end():
     config = {"kind": "orthogonality", "latent_dim": 2, "weight_schedule": schedule}
     plane = Euclidean(2, 1)
     model = rs.SAEManifold(
-        n_atoms=1, topology=plane, penalties=[config], noise="isotropic").fit(Z)
+        n_atoms=1, topology=plane, penalties=[config], noise="isotropic", n_init=1).fit(Z)
     name = "orthogonality.coordinates[0]"
     weights = [row.weights[name] for row in model.trace_ if row.stage == "anneal"]
     np.testing.assert_allclose(weights[:4], [0.1, 1.4, 2.7, 4.0])
-    fixed = rs.SAEManifold(n_atoms=1, topology=plane, noise="isotropic", penalties=[
+    fixed = rs.SAEManifold(n_atoms=1, topology=plane, noise="isotropic", n_init=1, penalties=[
         {"kind": "orthogonality", "latent_dim": 2, "weight": 4.0}]).fit(Z)
     assert model.criterion_ == pytest.approx(fixed.criterion_, abs=1e-5)
