@@ -70,8 +70,8 @@ def test_rows_of_extreme_norm_are_named(tmp_path, capsys):
     Z = DATA.Z.copy()
     Z[[3, 8]] *= 100.0
     np.save(tmp_path / "Z.npy", Z)
-    assert main(["fit", str(tmp_path / "Z.npy"), "-k", "1", "--topology", "linear", "--noise", "isotropic",
-                 "-o", str(tmp_path / "out")]) == 0
+    assert main(["fit", str(tmp_path / "Z.npy"), "-k", "1", "--topology", "linear", "--noise",
+                 "isotropic", "-o", str(tmp_path / "out")]) == 0
     assert "DataWarning: Z: rows" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.html").read_text()
     assert "rows of extreme norm" in report and "(2 of 120) hold" in report
@@ -318,7 +318,8 @@ def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "2",
-         "--assignment", "topk", "--n-init", "1", "--noise", "isotropic", "-o", str(out)], stderr=subprocess.PIPE, text=True)
+         "--assignment", "topk", "--n-init", "1", "--noise", "isotropic", "-o", str(out)],
+        stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "V =" in line or "V=" in line or "criterion" in line:
             break

@@ -86,7 +86,8 @@ def test_curved_sheet():
     Z = np.column_stack([t, 0.5 * t**2, np.zeros(300), np.zeros(300)])
     Z += 0.05 * rng.normal(size=Z.shape)
     straight, curved = (
-        rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Euclidean(1, degree), noise="isotropic").fit(Z)
+        rs.SAEManifold(n_atoms=1, topology=rs.manifolds.Euclidean(1, degree),
+                       noise="isotropic").fit(Z)
         for degree in (1, 2))
     assert curved.criterion_ < straight.criterion_ - 50.0
     assert curved.score(Z) > 0.99

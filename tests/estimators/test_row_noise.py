@@ -135,7 +135,8 @@ def test_command_line(tmp_path, capsys):
     _, Z, extreme = spoiled(1, 0)
     np.save(tmp_path / "Z.npy", Z)
     config = tmp_path / "fit.toml"
-    config.write_text('n_atoms = 1\nn_init = 1\nnoise = "isotropic"\n[row_noise]\nrow_noise = "student_t"\ndf = 5.0\n')
+    config.write_text('n_atoms = 1\nn_init = 1\nnoise = "isotropic"\n'
+                      '[row_noise]\nrow_noise = "student_t"\ndf = 5.0\n')
     out = str(tmp_path / "out")
     assert main(["fit", str(tmp_path / "Z.npy"), "--config", str(config), "-o", out]) == 0
     assert "a t with 5 degrees of freedom" in capsys.readouterr().out
