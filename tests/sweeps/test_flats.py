@@ -51,8 +51,8 @@ def test_auto_has_planes_for_clouds_and_circles_for_circles():
 def test_planes_by_sweeps_have_nearly_the_v_of_the_search():
     """And their rows; sweeps weigh decoders by the curvature at known coordinates."""
     Z = clouds(0, n=300, p=6, K=2)
-    fits = [rs.SAEManifold(n_atoms=2, topology="plane", assignment="topk", noise="isotropic", n_init=1,
-                           solver=solver, random_state=0).fit(Z)
+    fits = [rs.SAEManifold(n_atoms=2, topology="plane", assignment="topk", noise="isotropic",
+                           n_init=1, solver=solver, random_state=0).fit(Z)
             for solver in ("sweeps", "search")]
     assert abs(fits[0].criterion_ - fits[1].criterion_) < 5.0
     np.testing.assert_allclose(fits[0].predict(Z), fits[1].predict(Z), atol=0.05)
