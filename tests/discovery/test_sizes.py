@@ -76,7 +76,7 @@ def test_small_harmonics_that_the_rows_tell_of_are_found():
 
 def test_rows_bound_the_number():
     data = load_weekdays()  # seven groups of rows: V falls for every harmonic more
-    Z = data.Z - data.Z.mean(axis=0)
+    Z = data.Z[::2] - data.Z[::2].mean(axis=0)
     u, lengths, _ = np.linalg.svd(Z, full_matrices=False)
     model = fit(u[:, :20] * lengths[:20])
     size = model.atoms_[0].topology.basis_size

@@ -21,8 +21,7 @@ def covered(seed):
 
     The fit knows the circle up to its phase and direction, so the plant is turned to it.
     """
-    model = rs.SAEManifold(n_atoms=1, topology=Circle(2), n_init=1,
-                           noise="isotropic").fit(planted(seed))
+    model = rs.SAEManifold(n_atoms=1, topology=Circle(2), n_init=1).fit(planted(seed))
     assert model.converged_, model.message_
     atom, s = model.atoms_[0], np.linspace(-np.pi, np.pi, GRID, endpoint=False)
     x, y = (np.exp(-1j * s) @ atom.curve(s)[:, :2]) / GRID

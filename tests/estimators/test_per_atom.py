@@ -31,8 +31,12 @@ def planted(kind, seed):
     return plant, plant.signal + noise
 
 
-@cache
 def fitted(kind, seed, noise, per_atom=True):
+    return _fitted(kind, seed, noise, per_atom)
+
+
+@cache
+def _fitted(kind, seed, noise, per_atom):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return rs.SAEManifold(
