@@ -1,5 +1,6 @@
 """One BLAS thread for a worker, and what every test leaves behind it: nothing."""
 
+import gc
 import hashlib
 import os
 import pickle
@@ -12,6 +13,15 @@ import pytest
 # lies below the entry points, which hold them to one thread themselves
 for library in ("OPENBLAS", "OMP", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+# what is collected stays to the end: the garbage collector need not walk it, now or in the tests
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

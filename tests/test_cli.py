@@ -70,8 +70,8 @@ def test_rows_of_extreme_norm_are_named(tmp_path, capsys):
     Z = DATA.Z.copy()
     Z[[3, 8]] *= 100.0
     np.save(tmp_path / "Z.npy", Z)
-    assert main(["fit", str(tmp_path / "Z.npy"), "-k", "1", "--topology", "linear", "-o",
-                 str(tmp_path / "out")]) == 0
+    assert main(["fit", str(tmp_path / "Z.npy"), "-k", "1", "--topology", "linear", "--noise",
+                 "isotropic", "-o", str(tmp_path / "out")]) == 0
     assert "DataWarning: Z: rows" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.html").read_text()
     assert "rows of extreme norm" in report and "(2 of 120) hold" in report
@@ -98,7 +98,7 @@ def test_encode_shards_by_workers(folder, tmp_path):
 
 
 def test_config_file_and_compare(folder, capsys):
-    (folder / "fit.toml").write_text('n_atoms = 1\ntopology = "linear"\nn_init = 2\n')
+    (folder / "fit.toml").write_text('n_atoms = 1\ntopology = "linear"\nnoise = "isotropic"\n')
     assert main(["fit", str(folder / "Z.npy"), "--config", str(folder / "fit.toml"),
                  "-o", str(folder / "other")]) == 0
     capsys.readouterr()
@@ -305,7 +305,8 @@ def test_a_fit_whose_folder_is_lost_is_kept_elsewhere(folder, tmp_path, monkeypa
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_loudness_is_heard_on_either_side_of_the_command(place, folder, tmp_path, capsys):
-    arguments = ["fit", str(folder / "Z.npy"), "-k", "2", "-o", str(tmp_path / "out")]
+    arguments = ["fit", str(folder / "Z.npy"), "-k", "1", "--topology", "linear", "--noise",
+                 "isotropic", "-o", str(tmp_path / "out")]
     assert main(["-q", *arguments] if place == "before" else [*arguments, "--quiet"]) == 0
     said = capsys.readouterr()
     assert said.out == "" and said.err == ""
@@ -313,11 +314,12 @@ def test_loudness_is_heard_on_either_side_of_the_command(place, folder, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
-    np.save(tmp_path / "Z.npy", planted_circles(300, 12, 2, noise_sd=0.3).Z)
+    np.save(tmp_path / "Z.npy", planted_circles(150, 8, 2, noise_sd=0.3).Z)
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "2",
-         "--assignment", "topk", "-o", str(out)], stderr=subprocess.PIPE, text=True)
+         "--assignment", "topk", "--n-init", "1", "--noise", "isotropic", "-o", str(out)],
+        stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "V =" in line or "V=" in line or "criterion" in line:
             break

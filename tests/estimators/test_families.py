@@ -65,7 +65,7 @@ def test_codes_mean_and_file(fitted, tmp_path):
 
 def test_two_circles_of_counts():
     rng = np.random.default_rng(3)
-    labels, t = rng.integers(0, 2, 400), rng.uniform(-np.pi, np.pi, 400)
+    labels, t = rng.integers(0, 2, 200), rng.uniform(-np.pi, np.pi, 200)
     frames = np.linalg.qr(rng.normal(size=(12, 4)))[0].reshape(12, 2, 2)
     circle = 4.0 * np.stack([np.cos(t), np.sin(t)], axis=1)
     eta = 1.0 + np.einsum("nd,pnd->np", circle, frames[:, labels])

@@ -8,7 +8,7 @@ from reml_sae.datasets import planted_circles, planted_manifolds, recovery_score
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Circle
 
-TWO = planted_circles(160, 6, 2, noise_sd=0.05)
+TWO = planted_circles(80, 6, 2, noise_sd=0.05)
 
 
 @pytest.fixture(scope="module", params=["topk", "ordered_beta_bernoulli", "threshold_gate"])

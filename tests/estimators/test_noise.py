@@ -68,7 +68,7 @@ def test_isotropic_noise_is_what_it_was():
     assert auto.criterion_ == pytest.approx(plain.criterion_, abs=0.02)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_noise_is_charged_by_what_the_state_leaves_it(seed):
     """V is one function of what was found, however the search has come to it."""
     Z = planted("diagonal", seed)[1]
@@ -87,7 +87,7 @@ def test_noise_alone_is_no_circle(rank):
     """One that has taken a factor for its curve is far above noise alone, and a flat one is."""
     found = []
     n = 100
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         frame = np.linalg.qr(rng.normal(size=(P, rank)))[0]
         Z = 0.2 * rng.normal(size=(n, P)) + 2.0 * rng.normal(size=(n, rank)) @ frame.T
@@ -98,7 +98,7 @@ def test_noise_alone_is_no_circle(rank):
         noise = best_noise("factor", second, n)
         alone = charged(noise, second, n) + 0.5 * Z.size * (1.0 + np.log(2.0 * np.pi))
         assert model.criterion_ < alone + 0.5 * P * np.log(n) + 20.0
-    assert sum(found) == 3
+    assert all(found)
 
 
 def test_the_units_of_the_data():

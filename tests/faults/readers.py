@@ -43,7 +43,7 @@ COUNTS = np.random.default_rng(0).poisson(np.exp(PAIR))
 def _fitted(Z: np.ndarray, **options: Any) -> rs.SAEManifold:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return rs.SAEManifold(n_init=1, max_outer=30, **options).fit(Z)
+        return rs.SAEManifold(n_init=1, max_outer=5, **options).fit(Z)
 
 
 def _write_fit(Z: np.ndarray, folder: bool = False, **options: Any) -> Callable[[Path], None]:

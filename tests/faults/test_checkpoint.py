@@ -17,15 +17,17 @@ from reml_sae.datasets import planted_circles
 from reml_sae.discovery import journal
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.io import read_artifact, write_artifact
-from reml_sae.manifolds import Circle
+from reml_sae.manifolds import Circle, Interval
 
 Z = planted_circles(60, 5, 2, noise_sd=0.1).Z
 CASES = {
-    "one": {"n_atoms": 1, "topology": Circle(1)},
+    "one": {"n_atoms": 1, "topology": Circle(1), "noise": "isotropic"},
     "softmax": {"n_atoms": 2, "topology": Circle(1), "noise": "isotropic"},
     "quadrature": {"n_atoms": 2, "assignment": "topk", "topology": Circle(1),
                    "noise": "isotropic"},
-    "penalty on rho": {"n_atoms": 1, "topology": "interval", "noise": "diagonal"},
+    "penalty on rho": {"n_atoms": 1, "topology": Interval(5), "noise": "isotropic",
+                       "integration": "laplace"},
+    "noise": {"n_atoms": 1, "topology": Circle(1), "noise": "diagonal"},
 }
 
 
@@ -54,7 +56,7 @@ def same(one, other):
                     for a, b in zip(one.atoms_, other.atoms_, strict=True)))
 
 
-@pytest.mark.parametrize("case", ["softmax", "quadrature", "penalty on rho"])
+@pytest.mark.parametrize("case", ["softmax", "quadrature", "penalty on rho", "noise"])
 def test_resumed_to_the_same_bits(case, tmp_path, monkeypatch):
     expected, needed = whole(case)
     assert needed > 3

@@ -14,6 +14,7 @@ from reml_sae.estimators import _fitted
 from reml_sae.manifolds import Circle
 
 Z, Y = planted_circles(60, 5, 2).Z, planted_circles(60, 5, 1).Z
+OPTIONS = {"n_init": 1, "topology": Circle(1), "noise": "isotropic"}
 
 
 def interrupting(monkeypatch, module, name, calls):
@@ -34,7 +35,7 @@ def interrupting(monkeypatch, module, name, calls):
 def test_between_the_iterations(monkeypatch, call):
     made = interrupting(monkeypatch, fitting, "encode", [call])
     with pytest.warns(ConvergenceWarning, match="interrupted by the user; the best state"):
-        model = rs.SAEManifold(n_atoms=2, n_init=1, topology=Circle(1)).fit(Z)
+        model = rs.SAEManifold(n_atoms=2, **OPTIONS).fit(Z)
     assert not model.converged_ and len(made) <= call + 2
     assert np.isfinite(model.predict(Z)).all() and len(model.encode(Z)) == len(Z)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -57,7 +58,7 @@ def test_at_every_iteration():
 def test_when_the_fit_is_complete(monkeypatch):
     interrupting(monkeypatch, _fitted, "diagnose", [1])
     with pytest.warns(ConvergenceWarning, match="interrupted by the user when the fit was comp"):
-        model = rs.SAEManifold(n_atoms=2, n_init=1, topology=Circle(1)).fit(Z)
+        model = rs.SAEManifold(n_atoms=2, **OPTIONS).fit(Z)
     assert model.converged_ and len(model.atoms_) == 2
 
 

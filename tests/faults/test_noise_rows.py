@@ -33,7 +33,7 @@ def test_pure_noise_as_one_circle(p):
 def test_pure_noise_has_no_atom():
     Z = np.random.default_rng(0).normal(size=(70, 8))
     with pytest.warns(DataWarning, match="no atom is left"):
-        model = SAEManifold(n_atoms="auto").fit(Z)
+        model = SAEManifold(n_atoms="auto", n_init=1).fit(Z)
     assert model.converged_ and [atom.topology.name for atom in model.atoms_] == ["point"]
 
 

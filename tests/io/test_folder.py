@@ -78,7 +78,7 @@ def test_the_other_reader_explains_nearly_what_the_fit_does(assignment, n_active
     circles = np.stack([np.cos(t), np.sin(t)], axis=2)
     Z = np.einsum("nk,nkd,kdp->np", used, circles, planes) + 0.05 * rng.normal(size=(150, 10))
     model = rs.SAEManifold(2, Circle(1), assignment, n_active=n_active,
-                           noise="isotropic", n_init=1, max_outer=10).fit(Z)
+                           noise="isotropic", n_init=1, max_outer=3).fit(Z)
     model.save_folder(tmp_path / "sae", n_anchors=24)
     encode, decode, _ = matching_pursuit_sae(tmp_path / "sae")
     code = encode(Z)

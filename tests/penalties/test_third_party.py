@@ -38,8 +38,10 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_an_installed_kind_is_one_of_the_kinds(site):
-    done = run("""
+@pytest.fixture(scope="module")
+def used(site):
+    """What a process wrote that used the installed kind, and described it as a command."""
+    return run("""
 import numpy as np
 from reml_sae import penalties as pen
 from reml_sae.errors import RegistryError
@@ -61,16 +63,21 @@ except RegistryError as error:
     assert str(error).startswith("penalties[0].scale must be"), error
 else:
     raise AssertionError
+print("as a command")
+from reml_sae.cli import main
+raise SystemExit(main(["penalties", "log_cosh"]))
 """, site)
-    assert done.returncode == 0, done.stderr + done.stdout
 
 
-def test_the_command_line_describes_it(site):
-    done = run("from reml_sae.cli import main; raise SystemExit(main(['penalties', 'log_cosh']))",
-               site)
-    assert done.returncode == 0, done.stderr
-    assert "w sum log cosh(t / s)" in done.stdout
-    assert "where the quadratic turns into" in " ".join(done.stdout.split())
+def test_an_installed_kind_is_one_of_the_kinds(used):
+    assert "as a command" in used.stdout, used.stderr + used.stdout
+
+
+def test_the_command_line_describes_it(used):
+    assert used.returncode == 0, used.stderr
+    said = used.stdout.partition("as a command")[2]
+    assert "w sum log cosh(t / s)" in said
+    assert "where the quadratic turns into" in " ".join(said.split())
 
 
 def test_a_broken_entry_point_is_named_and_breaks_nothing_else(site):

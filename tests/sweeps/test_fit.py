@@ -138,7 +138,7 @@ def test_curves_of_another_scale_are_rescaled_at_once():
 
 def test_fits_end_where_the_objective_of_the_decoders_is_stationary():
     """Rescaled curves are no other fixed point: L and the priors have no slope there."""
-    plant = planted_circles(600, 6, 2, n_active=1, noise_sd=0.1, random_state=4)
+    plant = planted_circles(300, 6, 2, n_active=1, noise_sd=0.1, random_state=4)
     Z, backend = standardised(plant), get_backend(precision="float64")
     fit = fit_sweeps(Z, [Circle(2)] * 2, backend, 0)
     # strengths, noise and amplitudes held, at many nodes
