@@ -42,5 +42,6 @@ def test_atoms_that_explain_nothing_are_named():
     with pytest.warns(DataWarning, match="the atoms explain nothing"):
         model = SAEManifold(n_atoms=1, n_init=1).fit(Z)
     assert "atoms against none" in [check.name for check in model.diagnostics_.checks]
+    assert model.search_.no_atom and not model.search_.flat_twins
     circle = planted_circles(80, 4, 1, noise_sd=0.2).Z
     assert not SAEManifold(n_atoms=1, n_init=1).fit(circle).search_.no_atom
