@@ -1,8 +1,8 @@
 """A search for the codes of rows on one atom each, by the evidence of the joint mixture.
 
 EM from partitions and random codes ends at many local optima, from the best of which moves lead on
-(`joint_moves`), until two chains of them have come to the same. A sweep of EM takes a millisecond where a fit takes a second, so hundreds of ends
-can be looked at before one is fitted.
+(`joint_moves`), until two chains of them have come to the same. A sweep of EM takes a millisecond
+where a fit takes a second, so hundreds of ends can be looked at before one is fitted.
 """
 
 from __future__ import annotations
