@@ -1,7 +1,7 @@
 """Moves from where EM of the joint mixture has ended, and whether they lead lower.
 
-Two atoms divide their rows anew or exchange them, an atom leaves its rows for half of another's, or
-its coordinates begin again. To add one, write a function as those in `KINDS`.
+The coordinates of an atom begin again; two atoms divide their rows anew or exchange them, or one
+leaves its rows for half of the other's. To add one of two, write a function as those in `KINDS`.
 """
 
 from __future__ import annotations
@@ -107,15 +107,14 @@ class _Part:
         return self.value - self.mixture.carried(self.among(codes), self.value).value
 
 
-def propose(optimum: Optimum, rng: np.random.Generator) -> Move | None:
-    """A random move; None where there are too few rows for it."""
-    return KINDS[rng.integers(len(KINDS) if optimum.n_atoms > 1 else 1)](optimum, rng)
-
-
-def _begin_again(optimum: Optimum, rng: np.random.Generator) -> Move | None:
-    """Coordinates of one atom."""
-    k = int(rng.integers(optimum.n_atoms))
+def begin_again(optimum: Optimum, k: int, rng: np.random.Generator) -> Move | None:
+    """Random coordinates of the rows of one atom; None where there are too few rows for it."""
     return _placed(optimum, optimum.codes.labels, (k,), (k,), rng)
+
+
+def propose(optimum: Optimum, rng: np.random.Generator) -> Move | None:
+    """A random move of two atoms; None where there are too few rows for it."""
+    return KINDS[rng.integers(len(KINDS))](optimum, rng)
 
 
 def _divide(optimum: Optimum, rng: np.random.Generator) -> Move | None:
@@ -145,8 +144,7 @@ def _leave(optimum: Optimum, rng: np.random.Generator) -> Move | None:
 
 
 KINDS: tuple[Callable[[Optimum, np.random.Generator], Move | None], ...] = (
-    _begin_again, _divide, _exchange, _leave)
-"""The first alone is one of a single atom."""
+    _divide, _exchange, _leave)
 
 
 def _pair(optimum: Optimum, rng: np.random.Generator) -> tuple[int, int]:

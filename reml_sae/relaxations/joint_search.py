@@ -1,8 +1,8 @@
 """A search for the codes of rows on one atom each, by the evidence of the joint mixture.
 
 EM from partitions and random codes ends at many local optima, from the best of which moves lead on
-(`joint_moves`). A sweep of EM takes a millisecond where a fit takes a second, so hundreds of ends
-can be looked at before one is fitted.
+(`joint_moves`), until two chains of them have come to the same. A sweep of EM takes a millisecond
+where a fit takes a second, so hundreds of ends can be looked at before one is fitted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.axes import TINY, leading_axes, sample_index
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture, Place
-from reml_sae.relaxations.joint_moves import Found, Optimum, propose, random_codes, spread_out
+from reml_sae.relaxations.joint_moves import (
+    Found,
+    Optimum,
+    begin_again,
+    propose,
+    random_codes,
+    spread_out,
+)
 from reml_sae.relaxations.policy import JointPolicy
 from reml_sae.typing import Array, Index
 
@@ -32,7 +39,7 @@ class JointEnds:
     noises : sequence of (p, p) arrays
         Second moments of the noise there.
     agreed : bool
-        Whether several seeds have come to the best end.
+        Whether several seeds, or moves from two of them, have come to the best end.
     """
 
     codes: Sequence[AtomCodes]
@@ -141,25 +148,65 @@ def _agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
 def _move_on(
     mixture: JointMixture, ends: list[Place], rng: np.random.Generator, stop: Callable[[], bool]
 ) -> bool:
-    """Add the ends of moves from the best one, until many in turn were no better.
+    """Add the ends of chains of moves from the best seeds in turn, until two have come to the best.
 
-    Those that come back to it say more. Returns whether some did.
+    Whether they have: one alone, however often its moves come back, ends at many local optima.
     """
-    policy = mixture.policy
-    optimum = Optimum(mixture, min(ends, key=lambda end: end.value))
+    policy, reached = mixture.policy, list[float]()
+    for seed in sorted(ends, key=lambda end: end.value)[:policy.most_chains]:
+        if stop():
+            break
+        ends.append(_chain(mixture, seed, rng, stop))
+        reached.append(ends[-1].value)
+        if sum(value < min(reached) + mixture.alike for value in reached) > 1:
+            return True
+    return False
+
+
+def _chain(
+    mixture: JointMixture, seed: Place, rng: np.random.Generator, stop: Callable[[], bool]
+) -> Place:
+    """Where moves lead from a place, until many in turn were no better or several came back.
+
+    Those of two atoms begin where each atom is settled on its own rows.
+    """
+    policy, optimum = mixture.policy, _settled(Optimum(mixture, seed), rng, stop)
     failed = back = 0
-    while (failed < policy.patience * optimum.n_atoms
+    while (optimum.n_atoms > 1 and failed < policy.patience * optimum.n_atoms
            and back < policy.confirmed * optimum.n_atoms and not stop()):
         move = propose(optimum, rng)
         found = Found(-np.inf) if move is None else optimum.follow(move)
         if found.place is not None and found.gain > mixture.alike:
-            ends.append(found.place)
-            optimum = Optimum(mixture, found.place)
+            optimum = _settled(Optimum(mixture, found.place), rng, stop)
             failed = back = 0
         else:
             failed += 1
             back += abs(found.gain) <= mixture.alike
-    return back + 1 >= policy.agree
+    return optimum.place
+
+
+def _settled(optimum: Optimum, rng: np.random.Generator, stop: Callable[[], bool]) -> Optimum:
+    """Where coordinates that begin again lead, of every atom in turn.
+
+    An atom is done with where they have come back often enough, or too often to no better. Each
+    is counted by itself: a circle always comes back, a Moebius strip that is wrong hardly ever.
+    """
+    policy, alike = optimum.mixture.policy, optimum.mixture.alike
+    todo = list(range(optimum.n_atoms))
+    while todo:
+        k, failed, back = todo.pop(), 0, 0
+        while failed < policy.patience and back < policy.confirmed and not stop():
+            move = begin_again(optimum, k, rng)
+            if move is None:
+                break
+            found = optimum.follow(move)
+            if found.place is not None and found.gain > alike:
+                optimum, failed, back = Optimum(optimum.mixture, found.place), 0, 0
+                todo = [other for other in range(optimum.n_atoms) if other != k]
+            else:
+                failed += 1
+                back += abs(found.gain) <= alike
+    return optimum
 
 
 def kept_ends(mixture: JointMixture, ends: Sequence[Place]) -> list[Place]:

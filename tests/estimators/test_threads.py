@@ -4,7 +4,8 @@ import sys
 import tempfile
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -190,14 +191,30 @@ def test_the_last_thread_gives_the_pools_back():
 
 
 @pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
-def test_two_fits_at_once_give_the_bits_that_they_give_alone():
-    def fitted(seed):
-        Z = planted_circles(40, 40, 1, random_state=seed).Z
-        model = fresh().set_params(noise="isotropic").fit(Z)
-        return model.criterion_, model.codes_.assignments.tobytes(), model.predict(Z).tobytes()
+def bits(seed):
+    Z = planted_circles(40, 40, 1, random_state=seed).Z
+    model = fresh().set_params(noise="isotropic").fit(Z)
+    return model.criterion_, model.codes_.assignments.tobytes(), model.predict(Z).tobytes()
 
-    alone = [fitted(seed) for seed in range(2)]
+
+def bits_and_pools(seed):
+    """In a process of its own, with two threads of its own."""
+    with threadpool_limits(2):
+        before = blas()
+        return bits(seed), blas() == before
+
+
+def test_two_fits_at_once_give_the_bits_that_they_give_alone():
+    alone = [bits(seed) for seed in range(2)]
     with threadpool_limits(2), ThreadPoolExecutor(2) as pool:
         before = blas()
-        assert list(pool.map(fitted, range(2))) == alone
+        assert list(pool.map(bits, range(2))) == alone
         assert blas() == before
+
+
+def test_a_fit_in_another_process_gives_the_same_bits():
+    """One worker from a clean start, as joblib's are, beside a fit in this process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        there = pool.submit(bits_and_pools, 0)
+        alone = bits(0)
+        assert there.result() == (alone, True)

@@ -1,5 +1,7 @@
 """Moves of the joint mixture: what they change, and what they lead to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
@@ -8,7 +10,7 @@ from reml_sae.datasets import planted_manifolds
 from reml_sae.manifolds import Euclidean, get_manifold
 from reml_sae.relaxations import joint_mixture, joint_moves
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture
-from reml_sae.relaxations.joint_moves import Move, Optimum, propose
+from reml_sae.relaxations.joint_moves import Move, Optimum, begin_again, propose
 from reml_sae.relaxations.joint_search import search_codes
 from reml_sae.relaxations.policy import JointPolicy
 
@@ -61,12 +63,14 @@ def test_moves_give_every_row_an_atom_and_differ_where_they_say(kind):
                                           start.codes.coordinates[others])
 
 
-def test_from_a_right_end_no_move_leads_lower_and_some_come_back():
+def test_from_a_right_end_no_move_leads_lower_and_coordinates_come_back():
     start, rng = optimum(["circle", "circle"], sd=0.1), np.random.default_rng(0)
-    gains = [start.follow(move).gain for move in (propose(start, rng) for _ in range(30))
-             if move is not None]
-    assert max(gains) <= start.mixture.alike
-    assert sum(abs(gain) <= start.mixture.alike for gain in gains) > 3
+    moves = [propose(start, rng) for _ in range(30)]
+    again = [begin_again(start, k, rng) for k in (0, 1) for _ in range(5)]
+    gains = [start.follow(move).gain for move in moves if move is not None]
+    back = [start.follow(move).gain for move in again if move is not None]
+    assert max(gains + back) <= start.mixture.alike
+    assert sum(gain >= -start.mixture.alike for gain in back) > 3
 
 
 def test_a_move_back_from_a_wrong_end_is_followed():
@@ -81,19 +85,24 @@ def test_a_move_back_from_a_wrong_end_is_followed():
     assert found.gain > 20.0
 
 
-def test_the_search_comes_to_the_evidence_of_the_truth():
+@pytest.mark.parametrize(("names", "n", "p", "sd", "seeds"), [
+    (["circle", "plane", "circle"], 140, 6, 0.2, range(2)),
+    # the coordinates of the strip hardly ever come right at once, those of the interval do
+    (["mobius", "interval"], 80, 5, 0.12, range(2)),
+])
+def test_the_search_comes_to_the_evidence_of_the_truth(names, n, p, sd, seeds):
     """Where clusters of rows say little: random seeds alone."""
+    policy = replace(POLICY, surface_points=100)
     missed = []
-    for seed in range(6):
-        names = ["circle", "plane", "circle"]
-        Z, atoms, true = plant(names, seed, n=140, p=6, sd=0.2)
-        found = search_codes(Z, atoms, [], True, np.random.default_rng(seed), POLICY)
-        mixture = JointMixture(Z, JointGrid.of(atoms, POLICY), True, POLICY)
+    for seed in seeds:
+        Z, atoms, true = plant(names, seed, n=n, p=p, sd=sd)
+        found = search_codes(Z, atoms, [], True, np.random.default_rng(seed), policy)
+        mixture = JointMixture(Z, JointGrid.of(atoms, policy), True, policy)
         ahead = mixture.carried(true).value - mixture.carried(found.codes[0]).value
-        right = accuracy(found.codes[0].labels, true.labels, 3)
+        right = accuracy(found.codes[0].labels, true.labels, len(names))
         if ahead < -5.0 or right < 0.9:
             missed.append(seed)
-    assert len(missed) <= 1, missed
+    assert not missed
 
 
 def test_codes_do_not_depend_on_how_many_rows_are_in_memory(monkeypatch):
