@@ -73,12 +73,13 @@ def test_sizes_are_found_and_rows_named_by_them():
 
 def test_a_factor_of_one_atom_is_found():
     """It is longer than the radius of the circles, and the other atom has none."""
-    plant, _ = planted("factor", 0)
-    model = fitted("factor", 0, "factor")
-    share, atoms = names(model, plant)
-    ranks = [getattr(model.noise_.of_atom(int(np.flatnonzero(atoms == b)[0])), "rank", 0)
-             for b in range(2)]
-    assert share > 0.95 and ranks == [1, 0]
+    for seed, least in ((0, 0.95), (2, 0.85)):
+        plant, _ = planted("factor", seed)
+        model = fitted("factor", seed, "factor")
+        share, atoms = names(model, plant)
+        ranks = [getattr(model.noise_.of_atom(int(np.flatnonzero(atoms == b)[0])), "rank", 0)
+                 for b in range(2)]
+        assert share > least and ranks == [1, 0]
 
 
 def test_equal_noise_stays_one():
