@@ -195,7 +195,7 @@ def _improve(fitted: Fitted, context: Context) -> tuple[Fitted, list[MoveRecord]
     """Try all moves; where one has changed the fit, it is settled before the next is tried.
 
     Moves are judged against the present V, and an atom is begun anew where it is settled only.
-    Where atoms explain nothing, which a move names, none is asked whether a flat would do.
+    Where several atoms explain nothing, which a move names, none is asked whether a flat would do.
     """
     records: list[MoveRecord] = []
     for move in MOVES:
@@ -204,7 +204,7 @@ def _improve(fitted: Fitted, context: Context) -> tuple[Fitted, list[MoveRecord]
             before = fitted
             fitted, found = try_move(move, fitted, context)
             records += found
-            if move.names_only and found:
+            if move.names_only and found and len(fitted.model.atoms) > 1:
                 break
             if fitted is not before and not fitted.result.interrupted:
                 fitted = settle(fitted, context.settings)

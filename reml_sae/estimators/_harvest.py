@@ -103,7 +103,8 @@ def _evidence(model: SAEManifoldModel, result: FitResult, k: int, present: Array
     without = part.with_state(Theta(xi, beta), rho, gates).with_offset(model.offset + centre)
     apart = np.abs(without.row_objective(without.theta, rho)
                    - part.row_objective(Theta(xi, theta.beta), rho))
-    sees = np.flatnonzero(part.active[:, k] | (apart > SAME * (1.0 + np.abs(present))))
+    sees = np.flatnonzero(part.couples_rows | part.active[:, k]
+                          | (apart > SAME * (1.0 + np.abs(present))))
     without = without.rows(sees)
     refined = without.refine_rows(without.theta, rho, 20)
     return float((row_evidence(without, refined, rho) - present[sees]).sum())

@@ -37,11 +37,13 @@ def test_pure_noise_has_no_atom():
     assert model.converged_ and [atom.topology.name for atom in model.atoms_] == ["point"]
 
 
-def test_atoms_that_explain_nothing_are_named():
+@pytest.mark.parametrize("n_atoms", [1, 2])
+def test_atoms_that_explain_nothing_are_named(n_atoms):
+    """Of several none is asked whether a flat would do."""
     Z = np.random.default_rng(0).normal(size=(70, 8))
     with pytest.warns(DataWarning, match="the atoms explain nothing"):
-        model = SAEManifold(n_atoms=1, n_init=1).fit(Z)
+        model = SAEManifold(n_atoms=n_atoms, n_init=1).fit(Z)
     assert "atoms against none" in [check.name for check in model.diagnostics_.checks]
-    assert model.search_.no_atom and not model.search_.flat_twins
+    assert model.search_.no_atom and bool(model.search_.flat_twins) == (n_atoms == 1)
     circle = planted_circles(80, 4, 1, noise_sd=0.2).Z
     assert not SAEManifold(n_atoms=1, n_init=1).fit(circle).search_.no_atom
