@@ -95,7 +95,7 @@ def test_curved_sheet():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_bent_plane(seed):
-    """By V it is one of degree two; at seed 0 the cubic one stalls, where a row has no curvature."""
+    """By V it is of degree two; at seed 0 the cubic one stalls, where a row has no curvature."""
     rng = np.random.default_rng(seed)
     t = rng.normal(size=(150, 2))
     Z = np.column_stack([t, 0.5 * t[:, 0] ** 2, 0.3 * t[:, 0] * t[:, 1], np.zeros((150, 2))])
