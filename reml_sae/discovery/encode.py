@@ -194,12 +194,11 @@ def encode(
         starts.insert(0, (xi, support))
         # a fit may end where another code of a row has come to be better
         best_value[kept], best_xi[kept], best_active[kept] = -np.inf, xi[kept], support[kept]
-    for rough in _screened(model, theta, rho, starts, policy):
+    for rough, reached in _screened(model, theta, rho, starts, policy):
         xi, support = rough.theta.xi, rough.active
         arrived = np.isfinite(best_value) & _alike(
             rough, rough.theta, Theta(best_xi, theta.beta), best_active, ARRIVED)
-        hopeful = np.flatnonzero(
-            ~arrived & (rough.row_objective(rough.theta, rho) < best_value + policy.hopeless))
+        hopeful = np.flatnonzero(~arrived & (reached < best_value + policy.hopeless))
         if not hopeful.size:
             continue
         trial, trial_model, sound = _settle(rough.rows(hopeful), rho, policy)
@@ -216,8 +215,8 @@ def encode(
 def _screened(
     model: SAEManifoldModel, theta: Theta, rho: Array, starts: list[tuple[Array, Mask]],
     policy: EncodePolicy,
-) -> Iterator[SAEManifoldModel]:
-    """The model at each start of its rows, after a few sweeps.
+) -> Iterator[tuple[SAEManifoldModel, Array]]:
+    """The model at each start of its rows after a few sweeps, and what of F is theirs, (n,).
 
     As many starts as fit into a chunk are refined at once: few rows cost nearly as much as many. A
     start of a row is left where it is once gains like its last one would leave it hopeless.
@@ -233,10 +232,10 @@ def _screened(
         xi, value = many.theta.xi.copy(), many.row_objective(many.theta, rho)
         moving = np.arange(len(row))
         for left in reversed(range(policy.screen_sweeps)):
-            own = many.rows(moving)
-            found = own.refine_rows(Theta(xi[moving], theta.beta), rho, 1)
+            part = many.rows(moving)
+            found = part.refine_rows(Theta(xi[moving], theta.beta), rho, 1)
             fell = value[moving]
-            xi[moving], value[moving] = found.xi, own.row_objective(found, rho)
+            xi[moving], value[moving] = found.xi, part.row_objective(found, rho)
             fell -= value[moving]
             np.minimum.at(least, row, value)
             moving = moving[(fell > 0.0) & (
@@ -244,8 +243,8 @@ def _screened(
             if not moving.size:
                 break
         for number, (_, support) in enumerate(some):
-            yield model.with_state(
-                Theta(xi[number * n:(number + 1) * n], theta.beta), rho, support)
+            own = slice(number * n, (number + 1) * n)
+            yield model.with_state(Theta(xi[own], theta.beta), rho, support), value[own]
 
 
 def _simplex_candidates(

@@ -150,10 +150,11 @@ def test_fewer_factors_are_held_while_they_are_tried(weaker, rank, monkeypatch):
     assert set(tried) == ({1} if rank == 1 else set())
 
 
-def test_more_factors_than_an_atom_has_leading_scores():
+@pytest.mark.parametrize("seed", range(2))
+def test_more_factors_than_an_atom_has_leading_scores(seed):
     rank = SearchPolicy().topology.most_columns + 2
-    plant = planted_manifolds(60, 30, ["circle"], noise_sd=0.1, random_state=0)
-    Z = with_factors(plant, np.full(rank, 0.5), 0)
+    plant = planted_manifolds(60, 30, ["circle"], noise_sd=0.1, random_state=seed)
+    Z = with_factors(plant, np.full(rank, 0.5), seed)
     model = rs.SAEManifold(n_atoms=1, noise={"kind": "factor", "rank": rank}, n_init=1).fit(Z)
     assert model.noise_.rank == rank
 

@@ -109,7 +109,7 @@ def test_atoms_have_numbers_of_their_own(tmp_path):
     assert resizes(loaded) == resizes(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        again = loaded.set_params(warm_start=True).fit(Z)
+        again = loaded.fit(Z)
     assert [atom.topology for atom in again.atoms_] == kinds and not resizes(again)
     assert again.criterion_ <= model.criterion_ + 1.0
 

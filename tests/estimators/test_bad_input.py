@@ -147,6 +147,11 @@ def test_duplicated_rows():
     assert np.isfinite(found.codes_.objective).all()
 
 
+def test_noise_free():
+    found = fit(planted_circles(60, 6, 1).signal)
+    assert found.score(planted_circles(60, 6, 1).signal) > 1.0 - 1e-6
+
+
 def test_one_column_is_covered_by_every_curve_but_has_clusters():
     with pytest.raises(InputError, match="n_features = 1: every curve covers one column"):
         fit(Z[:, :1])

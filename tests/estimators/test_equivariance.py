@@ -34,8 +34,8 @@ def _score(monkeypatch):
         lambda self: self.diagnostics_.figures["explained variance"]), raising=False)
 
 
-def test_units(plain):
-    factor = 1e-3
+@pytest.mark.parametrize("factor", [1000.0, 1e-3])
+def test_units(plain, factor):
     model = fit(factor * DATA.Z)
     assert_same(model, plain, shift=N * P * np.log(factor))
     assert model.dispersion_ == pytest.approx(factor**2 * plain.dispersion_, rel=1e-5)

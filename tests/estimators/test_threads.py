@@ -190,7 +190,6 @@ def test_the_last_thread_gives_the_pools_back():
     assert seen == {"last still in": {1}, "all left": {2}, "the caller's again": {3}}
 
 
-@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
 def bits(seed):
     Z = planted_circles(40, 40, 1, random_state=seed).Z
     model = fresh().set_params(noise="isotropic").fit(Z)
@@ -204,6 +203,7 @@ def bits_and_pools(seed):
         return bits(seed), blas() == before
 
 
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
 def test_two_fits_at_once_give_the_bits_that_they_give_alone():
     alone = [bits(seed) for seed in range(2)]
     with threadpool_limits(2), ThreadPoolExecutor(2) as pool:
@@ -212,6 +212,7 @@ def test_two_fits_at_once_give_the_bits_that_they_give_alone():
         assert blas() == before
 
 
+@pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning")
 def test_a_fit_in_another_process_gives_the_same_bits():
     """One worker from a clean start, as joblib's are, beside a fit in this process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

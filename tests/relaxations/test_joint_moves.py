@@ -86,7 +86,7 @@ def test_a_move_back_from_a_wrong_end_is_followed():
 
 
 @pytest.mark.parametrize(("names", "n", "p", "sd", "seeds"), [
-    (["circle", "plane", "circle"], 140, 6, 0.2, range(2)),
+    (["circle", "plane", "circle"], 140, 6, 0.2, range(6)),
     # the coordinates of the strip hardly ever come right at once, those of the interval do
     (["mobius", "interval"], 80, 5, 0.12, range(2)),
 ])

@@ -49,8 +49,7 @@ def _gives_coordinates(atom: Manifold) -> bool:
 
     Main axes of a flat that bends are not its own.
     """
-    bends = len(atom.linear_axes) < atom.latent_dim
-    return atom.relaxation == "ring" or (atom.relaxation == "flat" and not bends)
+    return atom.relaxation == "ring" or (atom.relaxation == "flat" and atom.is_flat)
 
 
 def _placed(
