@@ -95,7 +95,7 @@ def fit_starts(
             "atoms or a larger n_init"
         )
     begun, mixing = _best(rough), list[tuple[Fitted, CodeStart]]()
-    best = begun[0]
+    best = replace(begun[0], tries=begun[1].tries)
     if halt is None and may_mix(best, policy):
         # curves told from each other as if rows had one each are bent after those that mix them
         more, halt = _fit_all(rows, atoms, settings, clusters)

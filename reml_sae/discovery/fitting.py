@@ -31,6 +31,7 @@ from reml_sae.models import PenaltyTerm, SAEManifoldModel
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import with_own_priors
 from reml_sae.models.sae.start import solve_beta, start_psi
+from reml_sae.relaxations.joint_search import Tries
 from reml_sae.typing import Array, Curvature
 
 logger = logging.getLogger("reml_sae")
@@ -38,10 +39,19 @@ logger = logging.getLogger("reml_sae")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model with its structure settled, and the fit at it."""
+    """A model with its structure settled, and the fit at it.
+
+    Attributes
+    ----------
+    model : SAEManifoldModel
+    result : FitResult
+    tries : Tries or None
+        Of the search that found its start; it is of the rough fit from there alone.
+    """
 
     model: SAEManifoldModel
     result: FitResult
+    tries: Tries | None = None
 
     def observed(self) -> Fitted:
         """The fit with its V by the second moment that it leaves to its noise (`Factor`)."""

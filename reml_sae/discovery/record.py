@@ -12,6 +12,7 @@ from reml_sae.discovery.judge import MoveRecord
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.topology import TopologyChoice
 from reml_sae.manifolds import get_manifold
+from reml_sae.relaxations.joint_search import Tries
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class SearchRecord:
         Thresholds of the search, and of `transform`.
     seconds : float or None
         That it took, without what was read from a checkpoint; None where it was not kept.
+    tries : Tries or None
+        How often the search among atoms that rows use one at a time was made, and came to its best
+        answer; None where the fit began otherwise.
     """
 
     n_atoms: tuple[tuple[int, float], ...] = ()
@@ -37,6 +41,7 @@ class SearchRecord:
     moves: tuple[MoveRecord, ...] = ()
     policy: SearchPolicy = field(default_factory=SearchPolicy)
     seconds: float | None = None
+    tries: Tries | None = None
 
     def __repr__(self) -> str:
         done = sum(move.accepted for move in self.moves)
@@ -46,6 +51,8 @@ class SearchRecord:
     def lines(self) -> list[str]:
         """Text for a summary; empty where nothing was searched."""
         lines = [f"  {n:>3} atoms            V = {value:.2f}" for n, value in self.n_atoms]
+        if self.tries is not None:
+            lines.append(f"  {self.tries}")
         for k, choice in enumerate(self.topologies):
             best = ", ".join(f"{name} {value:.1f}" for name, value in choice.table[:3])
             checked = ("" if np.isnan(choice.p_value)
@@ -73,7 +80,15 @@ class SearchRecord:
         flats = [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
                        f"nats by which V falls with {move.detail}")
                  for move in self.flat_twins]
-        return nothing + flats
+        return nothing + flats + self._missed()
+
+    def _missed(self) -> list[Check]:
+        """Whether tries of the search among atoms agree: each of them ends at some optimum."""
+        tries = self.tries
+        if tries is None or tries.made < 2:
+            return []
+        return [Check("search among atoms", "pass" if tries.reached > 1 else "warn",
+                      tries.reached / tries.made, str(tries))]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for an artifact."""
@@ -83,6 +98,7 @@ class SearchRecord:
                            for choice in self.topologies],
             "moves": [asdict(move) for move in self.moves],
             "policy": self.policy.to_dict(), "seconds": self.seconds,
+            "tries": None if self.tries is None else asdict(self.tries),
         }
 
     @classmethod
@@ -92,9 +108,11 @@ class SearchRecord:
             **item, "manifold": get_manifold(item["manifold"]),
             "table": tuple((name, value) for name, value in item["table"])})
             for item in values["topologies"]]
+        tries = values.get("tries")
         return cls(tuple((int(n), float(value)) for n, value in values["n_atoms"]),
                    tuple(choices), tuple(MoveRecord(**item) for item in values["moves"]),
-                   SearchPolicy.from_dict(values.get("policy", {})), values.get("seconds"))
+                   SearchPolicy.from_dict(values.get("policy", {})), values.get("seconds"),
+                   None if tries is None else Tries(int(tries["made"]), int(tries["reached"])))
 
 
 def _named(move: MoveRecord) -> str:

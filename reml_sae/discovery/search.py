@@ -79,12 +79,14 @@ def search(
             fitted, records = try_move(Remove(), fitted, Context(structure, settings, rng))
     else:
         fitted, rival = _begun(rows, structure.atoms(structure.n_atoms), settings, rng)
+    tries = fitted.tries
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
         fitted = settle(fitted, settings)
         fitted = (follow_noise(fitted, settings) if present is not None
                   else _in_its_noise(fitted, rival, rows, settings, rng))
+        tries = fitted.tries or tries
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
@@ -92,7 +94,7 @@ def search(
             fitted = follow_noise(fitted, settings)
     fitted = _finished(fitted, settings, rng)
     return fitted, SearchRecord(tuple(table), tuple(choices), tuple(records), settings.policy,
-                                time.perf_counter() - begun)
+                                time.perf_counter() - begun, tries)
 
 
 def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> Fitted:
@@ -157,11 +159,11 @@ def _in_its_noise(
         except InnerConvergenceError as error:
             logger.info("other starts were given up: %s", error)
             return found
-    behind = other.result.criterion - found.result.criterion
+    behind, tries = other.result.criterion - found.result.criterion, other.tries
     if behind < _out_of_reach(settings, len(rows.Z)) and not other.result.interrupted:
         other = settle(other, own)
         other = other if other.result.interrupted else follow_noise(other, settings)
-    best = min(found, other, key=lambda fit: fit.result.criterion)
+    best = min(found, replace(other, tries=tries), key=lambda fit: fit.result.criterion)
     return stopped(best, other.result.status) if other.result.interrupted else best
 
 

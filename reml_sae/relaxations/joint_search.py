@@ -7,8 +7,9 @@ where a fit takes a second, so hundreds of ends can be looked at before one is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 
@@ -29,6 +30,31 @@ from reml_sae.typing import Array, Index
 
 
 @dataclass(frozen=True)
+class Tries:
+    """How often a search has come to its best answer.
+
+    Attributes
+    ----------
+    made : int
+        Count of tries that are alike: chains of moves, or seeds where these alone agreed.
+    reached : int
+        Count of those that came to the best end.
+    """
+
+    made: int
+    reached: int
+
+    @classmethod
+    def of(cls, mixture: JointMixture, values: Sequence[float]) -> Tries:
+        """Of the ends with these values."""
+        least = min(values, default=np.inf)
+        return cls(len(values), sum(value < least + mixture.alike for value in values))
+
+    def __str__(self) -> str:
+        return f"{self.reached} of {self.made} tries of the search came to its best answer"
+
+
+@dataclass(frozen=True)
 class JointEnds:
     """Where the search ends.
 
@@ -38,13 +64,17 @@ class JointEnds:
         On grids, the best by evidence first and no two alike.
     noises : sequence of (p, p) arrays
         Second moments of the noise there.
-    agreed : bool
-        Whether several seeds, or moves from two of them, have come to the best end.
+    tries : Tries
     """
 
     codes: Sequence[AtomCodes]
     noises: Sequence[Array]
-    agreed: bool
+    tries: Tries
+
+    @property
+    def agreed(self) -> bool:
+        """Whether several seeds, or moves from two of them, have come to the best end."""
+        return self.tries.reached > 1
 
 
 @single_threaded
@@ -76,16 +106,17 @@ def search_codes(
     """
     seen = mixture_of(Z, atoms, white, rng, policy)
     if seen is None:
-        return JointEnds([], [], False)
+        return JointEnds([], [], Tries(0, 0))
     mixture, axes = seen.mixture, seen.axes
     ends = [mixture.carried(seed.of(seen.sample)) for seed in seeds if not stop()]
     most_random = policy.few_random if white else policy.most_random
-    agreed = seed_at_random(mixture, ends, most_random, rng, stop)
-    if ends and not agreed:
-        agreed = _move_on(mixture, ends, rng, stop)
+    if seed_at_random(mixture, ends, most_random, rng, stop):
+        tries = Tries.of(mixture, [end.value for end in ends])
+    else:
+        tries = _move_on(mixture, ends, rng, stop)
     best = kept_ends(mixture, ends)
     return JointEnds([mixture.codes(seen.rows, place) for place in best],
-                     [axes.T @ place.noise @ axes + seen.outside for place in best], agreed)
+                     [axes.T @ place.noise @ axes + seen.outside for place in best], tries)
 
 
 @dataclass(frozen=True)
@@ -141,26 +172,28 @@ def seed_at_random(
 
 def _agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
     """Whether several have come to the best."""
-    least = min((end.value for end in ends), default=np.inf)
-    return sum(end.value < least + mixture.alike for end in ends) >= mixture.policy.agree
+    values = [end.value for end in ends]
+    return Tries.of(mixture, values).reached >= mixture.policy.agree
 
 
 def _move_on(
     mixture: JointMixture, ends: list[Place], rng: np.random.Generator, stop: Callable[[], bool]
-) -> bool:
-    """Add the ends of chains of moves from the best seeds in turn, until two have come to the best.
+) -> Tries:
+    """Add the ends of chains of moves from several seeds, until two have come to the best.
 
-    Whether they have: one alone, however often its moves come back, ends at many local optima.
+    One alone, however often its moves come back, ends at many local optima. So would two from
+    seeds that are alike: they begin from the best in turn that differ, and then from random ones.
     """
-    policy, reached = mixture.policy, list[float]()
-    for seed in sorted(ends, key=lambda end: end.value)[:policy.most_chains]:
+    policy, spread, reached = mixture.policy, spread_out(mixture.X), list[float]()
+    random = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
+    for seed in islice(chain(list(_apart(mixture, ends)), random), policy.most_chains):
         if stop():
             break
         ends.append(_chain(mixture, seed, rng, stop))
         reached.append(ends[-1].value)
-        if sum(value < min(reached) + mixture.alike for value in reached) > 1:
-            return True
-    return False
+        if Tries.of(mixture, reached).reached > 1:
+            break
+    return Tries.of(mixture, reached)
 
 
 def _chain(
@@ -211,15 +244,16 @@ def _settled(optimum: Optimum, rng: np.random.Generator, stop: Callable[[], bool
 
 def kept_ends(mixture: JointMixture, ends: Sequence[Place]) -> list[Place]:
     """The ends that come close to the best, in their order, without those that are a better one."""
-    policy, size = mixture.policy, mixture.X.size
-    kept: list[tuple[Place, Array]] = []
-    ranked = sorted(ends, key=lambda end: end.value)
-    for end in ranked:
-        if (len(kept) == policy.most_kept
-                or end.value > ranked[0].value + policy.close_per_row * len(mixture.X)):
-            break
+    policy, least = mixture.policy, min((end.value for end in ends), default=np.inf)
+    close = [end for end in ends if end.value <= least + policy.close_per_row * len(mixture.X)]
+    return list(islice(_apart(mixture, close), policy.most_kept))
+
+
+def _apart(mixture: JointMixture, ends: Sequence[Place]) -> Iterator[Place]:
+    """Ends, the best first, without those whose curves are those of a better one."""
+    least, before = mixture.policy.same * mixture.X.size, list[Array]()
+    for end in sorted(ends, key=lambda end: end.value):
         white, curves = mixture.whitening(end), mixture.curves(end)
-        if all((((curves - other) @ white) ** 2).sum() > policy.same * size
-               for _, other in kept):
-            kept.append((end, curves))
-    return [end for end, _ in kept]
+        if all((((curves - other) @ white) ** 2).sum() > least for other in before):
+            before.append(curves)
+            yield end

@@ -184,7 +184,7 @@ class JointPolicy:
     """Count of moves in turn, for each atom, that were no better when no more are tried ..."""
     confirmed: int = 5
     """... or that came back."""
-    most_chains: int = 3
+    most_chains: int = 8
     """Count of seeds from which moves lead on, where no two come to the best."""
     least_rows: int = 3
     """Count of rows with which an atom begins anew."""

@@ -6,7 +6,7 @@ import pytest
 from reml_sae.manifolds import Circle, Sphere
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture
 from reml_sae.relaxations.joint_moves import random_codes, spread_out
-from reml_sae.relaxations.joint_search import search_codes
+from reml_sae.relaxations.joint_search import Tries, search_codes
 from reml_sae.relaxations.policy import JointPolicy
 
 
@@ -70,14 +70,22 @@ def test_evidence_never_falls(white):
 
 def test_seeds_are_tried_and_the_best_are_kept():
     Z, t, labels, _ = rows(1, 1)
-    rng, policy = np.random.default_rng(0), JointPolicy(most_random=0, agree=2, patience=0)
+    rng, policy = np.random.default_rng(0), JointPolicy(most_random=0, agree=2, patience=0, most_chains=2)
     wrong = AtomCodes(labels, rng.uniform(-np.pi, np.pi, (len(Z), 1)))
     right = AtomCodes(labels, t[:, None])
     found = search_codes(Z, [Circle()], [wrong, right], False, rng, policy)
-    assert not found.agreed
+    assert not found.agreed and found.tries == Tries(made=2, reached=1)
     assert astray(t, found.codes[0].coordinates[:, 0]) < 0.3
     again = search_codes(Z, [Circle()], [right, right], False, rng, policy)
-    assert again.agreed and len(again.codes) == 1
+    assert again.tries == Tries(made=2, reached=2) and len(again.codes) == 1
+
+
+def test_tries_from_seeds_that_are_alike_do_not_agree():
+    Z, t, labels, _ = rows(1, 1)
+    policy = JointPolicy(most_random=0, agree=3, patience=0, most_chains=2)
+    right = AtomCodes(labels, t[:, None])
+    found = search_codes(Z, [Circle()], [right, right], False, np.random.default_rng(3), policy)
+    assert found.tries == Tries(made=2, reached=1)
 
 
 @pytest.mark.parametrize("Z", [np.random.default_rng(0).normal(size=(15, 4)), np.zeros((50, 4))])

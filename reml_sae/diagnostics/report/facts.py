@@ -39,6 +39,7 @@ def head(rows: RowsOfFit, source: str, version: str) -> list[tuple[str, str]]:
         ("Seed", repr(model.random_state)),
         ("Version", version),
         ("Time", _time(model.search_.seconds, seconds)),
+        ("Search", "" if model.search_.tries is None else str(model.search_.tries)),
         ("Status", f"{'converged' if model.converged_ else 'NOT CONVERGED'}: {model.message_} "
                    f"({model.n_iter_} outer iterations)"),
         ("V", f"{model.criterion_:.3f} nats"),

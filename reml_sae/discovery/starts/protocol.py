@@ -18,6 +18,7 @@ from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.engine import Deadline
 from reml_sae.manifolds import Manifold
+from reml_sae.relaxations.joint_search import Tries
 from reml_sae.typing import Array
 
 
@@ -37,12 +38,15 @@ class CodeStart:
     noise : (p, p) array or None
         Second moment of the noise, up to a factor, where the start knows more of it than its codes
         leave.
+    tries : Tries or None
+        Of the search that has found it, where that tries again until several agree.
     """
 
     codes: Candidate
     explained: float | None
     sure: bool = False
     noise: Array | None = None
+    tries: Tries | None = None
 
     @property
     def labels(self) -> NDArray[np.intp]:
