@@ -109,11 +109,11 @@ def search_codes(
         return JointEnds([], [], Tries(0, 0))
     mixture, axes = seen.mixture, seen.axes
     ends = [mixture.carried(seed.of(seen.sample)) for seed in seeds if not stop()]
-    most_random = policy.few_random if white else policy.most_random
-    if seed_at_random(mixture, ends, most_random, rng, stop):
-        tries = Tries.of(mixture, [end.value for end in ends])
-    else:
-        tries = _move_on(mixture, ends, rng, stop)
+    agreed = seed_at_random(mixture, ends, policy.few_random if white else policy.most_random,
+                            rng, stop)
+    if not agreed and white and _tries(mixture, ends).reached > 1:
+        agreed = seed_at_random(mixture, ends, policy.more_random, rng, stop)
+    tries = _tries(mixture, ends) if agreed else _move_on(mixture, ends, rng, stop)
     best = kept_ends(mixture, ends)
     return JointEnds([mixture.codes(seen.rows, place) for place in best],
                      [axes.T @ place.noise @ axes + seen.outside for place in best], tries)
@@ -165,15 +165,14 @@ def seed_at_random(
 ) -> bool:
     """Add the ends of random seeds until several have come to the best; whether they have."""
     most, spread = len(ends) + most, spread_out(mixture.X)
-    while not (agreed := _agree(mixture, ends)) and len(ends) < most and not stop():
+    while (not (agreed := _tries(mixture, ends).reached >= mixture.policy.agree)
+           and len(ends) < most and not stop()):
         ends.append(mixture.carried(random_codes(mixture.joint, spread, rng)))
     return agreed
 
 
-def _agree(mixture: JointMixture, ends: Sequence[Place]) -> bool:
-    """Whether several have come to the best."""
-    values = [end.value for end in ends]
-    return Tries.of(mixture, values).reached >= mixture.policy.agree
+def _tries(mixture: JointMixture, ends: Sequence[Place]) -> Tries:
+    return Tries.of(mixture, [end.value for end in ends])
 
 
 def _move_on(
@@ -183,13 +182,18 @@ def _move_on(
 
     One alone, however often its moves come back, ends at many local optima. So would two from
     seeds that are alike: they begin from the best in turn that differ, and then from random ones.
+    One that comes to where another has ended goes no further.
     """
     policy, spread, reached = mixture.policy, spread_out(mixture.X), list[float]()
+
+    def over(at: Place) -> bool:
+        return stop() or at.value < min(reached, default=-np.inf) + mixture.alike
+
     random = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
     for seed in islice(chain(list(_apart(mixture, ends)), random), policy.most_chains):
         if stop():
             break
-        ends.append(_chain(mixture, seed, rng, stop))
+        ends.append(_chain(Optimum(mixture, seed), rng, over))
         reached.append(ends[-1].value)
         if Tries.of(mixture, reached).reached > 1:
             break
@@ -197,28 +201,31 @@ def _move_on(
 
 
 def _chain(
-    mixture: JointMixture, seed: Place, rng: np.random.Generator, stop: Callable[[], bool]
+    optimum: Optimum, rng: np.random.Generator, stop: Callable[[Place], bool]
 ) -> Place:
     """Where moves lead from a place, until many in turn were no better or several came back.
 
     Those of two atoms begin where each atom is settled on its own rows.
     """
-    policy, optimum = mixture.policy, _settled(Optimum(mixture, seed), rng, stop)
+    policy, alike, n_atoms = optimum.mixture.policy, optimum.mixture.alike, optimum.n_atoms
+    optimum = _settled(optimum, rng, stop)
     failed = back = 0
-    while (optimum.n_atoms > 1 and failed < policy.patience * optimum.n_atoms
-           and back < policy.confirmed * optimum.n_atoms and not stop()):
+    while (n_atoms > 1 and failed < policy.patience * n_atoms
+           and back < policy.confirmed * n_atoms and not stop(optimum.place)):
         move = propose(optimum, rng)
         found = Found(-np.inf) if move is None else optimum.follow(move)
-        if found.place is not None and found.gain > mixture.alike:
-            optimum = _settled(Optimum(mixture, found.place), rng, stop)
+        if found.place is not None and found.gain > alike:
+            optimum = _settled(Optimum(optimum.mixture, found.place), rng, stop)
             failed = back = 0
         else:
             failed += 1
-            back += abs(found.gain) <= mixture.alike
+            back += abs(found.gain) <= alike
     return optimum.place
 
 
-def _settled(optimum: Optimum, rng: np.random.Generator, stop: Callable[[], bool]) -> Optimum:
+def _settled(
+    optimum: Optimum, rng: np.random.Generator, stop: Callable[[Place], bool]
+) -> Optimum:
     """Where coordinates that begin again lead, of every atom in turn.
 
     An atom is done with where they have come back often enough, or too often to no better. Each
@@ -228,7 +235,8 @@ def _settled(optimum: Optimum, rng: np.random.Generator, stop: Callable[[], bool
     todo = list(range(optimum.n_atoms))
     while todo:
         k, failed, back = todo.pop(), 0, 0
-        while failed < policy.patience and back < policy.confirmed and not stop():
+        while (failed < policy.patience and back < policy.confirmed
+               and not stop(optimum.place)):
             move = begin_again(optimum, k, rng)
             if move is None:
                 break

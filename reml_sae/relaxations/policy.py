@@ -172,7 +172,9 @@ class JointPolicy:
     hopeful: float = 0.1
     """Share of what is missing to a goal that a sweep must gain."""
     few_random: int = 4
-    """Count of random seeds at most in white noise ..."""
+    """Count of random seeds at most in white noise, ..."""
+    more_random: int = 8
+    """... of others there where two have come to the best, ..."""
     most_random: int = 40
     """... and in noise of any covariance, ..."""
     agree: int = 4
