@@ -182,30 +182,34 @@ def _move_on(
 
     One alone, however often its moves come back, ends at many local optima. So would two from
     seeds that are alike: they begin from the best in turn that differ, and then from random ones.
-    One that comes to where another has ended goes no further.
+    Where moves from the best end have come back to it, one that comes to it too goes no further.
     """
     policy, spread, reached = mixture.policy, spread_out(mixture.X), list[float]()
+    goal = -np.inf
 
     def over(at: Place) -> bool:
-        return stop() or at.value < min(reached, default=-np.inf) + mixture.alike
+        return stop() or at.value < goal + mixture.alike
 
     random = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
     for seed in islice(chain(list(_apart(mixture, ends)), random), policy.most_chains):
         if stop():
             break
-        ends.append(_chain(Optimum(mixture, seed), rng, over))
-        reached.append(ends[-1].value)
+        end, came_back = _chain(Optimum(mixture, seed), rng, over)
+        ends.append(end)
+        reached.append(end.value)
         if Tries.of(mixture, reached).reached > 1:
             break
+        if end.value == min(reached):
+            goal = end.value if came_back else -np.inf
     return Tries.of(mixture, reached)
 
 
 def _chain(
     optimum: Optimum, rng: np.random.Generator, stop: Callable[[Place], bool]
-) -> Place:
+) -> tuple[Place, bool]:
     """Where moves lead from a place, until many in turn were no better or several came back.
 
-    Those of two atoms begin where each atom is settled on its own rows.
+    And whether these did. Those of two atoms begin where each atom is settled on its own rows.
     """
     policy, alike, n_atoms = optimum.mixture.policy, optimum.mixture.alike, optimum.n_atoms
     optimum = _settled(optimum, rng, stop)
@@ -220,7 +224,7 @@ def _chain(
         else:
             failed += 1
             back += abs(found.gain) <= alike
-    return optimum.place
+    return optimum.place, back >= policy.confirmed * n_atoms
 
 
 def _settled(
