@@ -5,7 +5,7 @@ import hashlib
 import os
 import pickle
 import sys
-from functools import wraps
+from functools import partial, wraps
 
 import pytest
 
@@ -32,6 +32,21 @@ def close_figures():
         pyplot.close("all")
 
 
+@pytest.fixture(scope="module")
+def short_search():
+    """Rows are told apart by a few chains of codes, not by hundreds: for tests of other things."""
+    from reml_sae.discovery.fitting import Settings
+    from reml_sae.discovery.policy import SearchPolicy
+    from reml_sae.estimators import sae_manifold
+    from reml_sae.relaxations.policy import JointPolicy, RelaxationPolicy
+
+    few = JointPolicy(few_random=1, most_random=1, patience=1, confirmed=1)
+    policy = SearchPolicy(relaxation=RelaxationPolicy(joint=few))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sae_manifold, "Settings", partial(Settings, policy=policy))
+        yield policy
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """A folder of the fits of `fits_once`, one for all workers of a run."""
@@ -44,6 +59,8 @@ def made(tmp_path_factory):
 @pytest.fixture
 def fits_once(made, monkeypatch):
     """The same parameters on the same rows are fitted once: documents and examples repeat fits."""
+    import fcntl
+
     import numpy as np
 
     from reml_sae.estimators.sae_manifold import SAEManifold
@@ -55,10 +72,10 @@ def fits_once(made, monkeypatch):
         asked = self.get_params() | {"verbose": 0}
         key = hashlib.sha256(np.asarray(Z).tobytes() + repr(sorted(asked.items())).encode())
         file = made / key.hexdigest()
-        if not file.exists():
-            own = file.with_suffix(f".{os.getpid()}")  # two workers may make one fit at a time
-            own.write_bytes(pickle.dumps(fit(self, Z)._fitted))
-            own.replace(file)
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the worker that comes second waits for the fit
+            if not file.exists():
+                file.write_bytes(pickle.dumps(fit(self, Z)._fitted))
         self._adopt(pickle.loads(file.read_bytes()))
         return self
 

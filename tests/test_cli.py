@@ -17,6 +17,8 @@ from reml_sae.cli import main
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import shows_rows
 
+pytestmark = pytest.mark.usefixtures("short_search")
+
 DATA = planted_circles(120, 8, 2, noise_sd=0.05)
 
 
@@ -26,16 +28,6 @@ def folder(tmp_path_factory):
     np.save(base / "Z.npy", DATA.Z)
     assert main(["fit", str(base / "Z.npy"), "-k", "2", "-o", str(base / "out")]) == 0
     return base
-
-
-def test_demo(tmp_path, capsys, fits_once):
-    assert main(["demo", "-o", str(tmp_path / "week")]) == 0
-    out = capsys.readouterr().out
-    model = rs.load(tmp_path / "week")
-    assert model.summary() in out and shows_rows(tmp_path / "week" / "report.html")
-    assert "Wednesday" in (tmp_path / "week" / "report.html").read_text()
-    assert main(["demo", "-o", str(tmp_path / "week")]) == 2
-    assert "Wednesday" in out and "explained variance" in out and "circular correlation" in out
 
 
 def test_fit_writes_what_load_reads(folder):
