@@ -34,17 +34,14 @@ def close_figures():
 
 @pytest.fixture(scope="module")
 def short_search():
-    """Rows are told apart by a few chains of codes, not by hundreds: for tests of other things."""
+    """Fits of a module are by a search that looks at little: it tests other things."""
     from reml_sae.discovery.fitting import Settings
-    from reml_sae.discovery.policy import SearchPolicy
     from reml_sae.estimators import sae_manifold
-    from reml_sae.relaxations.policy import JointPolicy, RelaxationPolicy
+    from tests.short import SHORT
 
-    few = JointPolicy(few_random=1, most_random=1, patience=1, confirmed=1)
-    policy = SearchPolicy(relaxation=RelaxationPolicy(joint=few))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sae_manifold, "Settings", partial(Settings, policy=policy))
-        yield policy
+        patch.setattr(sae_manifold, "Settings", partial(Settings, policy=SHORT))
+        yield
 
 
 @pytest.fixture(scope="session")

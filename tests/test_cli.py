@@ -290,7 +290,8 @@ def test_a_fit_whose_folder_is_lost_is_kept_elsewhere(folder, tmp_path, monkeypa
 
     monkeypatch.setattr(rs.SAEManifold, "fit", fit_then_lose)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "-q", "-o", str(out)]) in (0, 3)
+    assert main(["fit", str(folder / "Z.npy"), "-k", "1", "--noise", "isotropic", "-q", "-o",
+                 str(out)]) in (0, 3)
     kept = Path(capsys.readouterr().err.rpartition("The fit was kept in ")[2].strip())
     assert kept.parent == tmp_path and len(rs.load(kept / "fit.safetensors").atoms_) == 1
 

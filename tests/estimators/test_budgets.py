@@ -19,6 +19,7 @@ from reml_sae.engine.deadline import Stopped
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators import sae_manifold
 from reml_sae.manifolds import Circle, Euclidean
+from tests.short import SHORT
 
 pytestmark = pytest.mark.usefixtures("short_search")
 
@@ -123,11 +124,11 @@ def looks(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_time_may_run_out_anywhere(kind, looks, monkeypatch, short_search):
+def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     """Whichever look at the clock is the first that is too late, the fit keeps its best state."""
     monkeypatch.setattr(search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
     few = TopologyPolicy(n_permutations=3, least_permutations=2)
-    policy = replace(short_search, topology=few)
+    policy = replace(SHORT, topology=few)
     monkeypatch.setattr(sae_manifold, "Settings", partial(Settings, policy=policy))
     data = PLANTED.get(kind, FEW)
     fit(data, **KINDS[kind], max_time=1e9)

@@ -1,0 +1,9 @@
+"""A search that looks at little, for tests of other things than what it finds."""
+
+from reml_sae.discovery.policy import SearchPolicy
+from reml_sae.relaxations.policy import CarryPolicy, JointPolicy, RelaxationPolicy
+
+SHORT = SearchPolicy(relaxation=RelaxationPolicy(
+    joint=JointPolicy(few_random=1, most_random=1, patience=1, confirmed=1),
+    carry=CarryPolicy(most_planes=2, patience=1)))
+"""Codes are sought by a few chains and planes, not by hundreds."""
