@@ -19,8 +19,6 @@ from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.linalg import _threads, single_threaded
 from reml_sae.manifolds import Circle
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 Z = planted_circles(40, 4, 1, noise_sd=0.1).Z
 SPIES = [(np, "einsum"), (Circle, "basis"), (Circle, "jet"),
          *((np.linalg, name) for name in ("svd", "eigh", "slogdet", "solve", "cholesky", "qr"))]
