@@ -5,7 +5,7 @@ import hashlib
 import os
 import pickle
 import sys
-from functools import partial, wraps
+from functools import wraps
 
 import pytest
 
@@ -35,12 +35,10 @@ def close_figures():
 @pytest.fixture(scope="module")
 def short_search():
     """Fits of a module are by a search that looks at little: it tests other things."""
-    from reml_sae.discovery.fitting import Settings
-    from reml_sae.estimators import sae_manifold
-    from tests.short import SHORT
+    from tests.short import use
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sae_manifold, "Settings", partial(Settings, policy=SHORT))
+        use(patch.setattr)
         yield
 
 
