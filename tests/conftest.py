@@ -32,6 +32,16 @@ def close_figures():
         pyplot.close("all")
 
 
+@pytest.fixture(scope="module")
+def short_search():
+    """Fits of a module are by a search that looks at little: it tests other things."""
+    from tests.short import use
+
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch.setattr)
+        yield
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """A folder of the fits of `fits_once`, one for all workers of a run."""
@@ -44,6 +54,8 @@ def made(tmp_path_factory):
 @pytest.fixture
 def fits_once(made, monkeypatch):
     """The same parameters on the same rows are fitted once: documents and examples repeat fits."""
+    import fcntl
+
     import numpy as np
 
     from reml_sae.estimators.sae_manifold import SAEManifold
@@ -55,10 +67,10 @@ def fits_once(made, monkeypatch):
         asked = self.get_params() | {"verbose": 0}
         key = hashlib.sha256(np.asarray(Z).tobytes() + repr(sorted(asked.items())).encode())
         file = made / key.hexdigest()
-        if not file.exists():
-            own = file.with_suffix(f".{os.getpid()}")  # two workers may make one fit at a time
-            own.write_bytes(pickle.dumps(fit(self, Z)._fitted))
-            own.replace(file)
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the worker that comes second waits for the fit
+            if not file.exists():
+                file.write_bytes(pickle.dumps(fit(self, Z)._fitted))
         self._adopt(pickle.loads(file.read_bytes()))
         return self
 

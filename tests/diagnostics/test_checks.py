@@ -37,7 +37,8 @@ def test_a_good_fit_passes_everything():
 
 
 def test_one_circle_fitted_twice_is_seen_and_costs_evidence():
-    one, two = (rs.SAEManifold(n_atoms=k, topology=Circle(1), n_init=1).fit(DATA.Z)
+    one, two = (rs.SAEManifold(n_atoms=k, topology=Circle(1), n_init=1,
+                               noise="isotropic").fit(DATA.Z)
                 for k in (1, 2))
     assert "fail" in {status(two, f"atom {k} occupancy") for k in range(2)}
     assert one.criterion_ < two.criterion_ - 10.0

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
+from reml_sae.cli import main
 from reml_sae.datasets import load_weekdays
-from reml_sae.diagnostics import align_angles, circular_correlation
+from reml_sae.diagnostics import align_angles, circular_correlation, shows_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -32,6 +33,16 @@ def test_weekdays(harmonics, tmp_path, monkeypatch, fits_once):
     first = start.index(0)
     assert start[first:] + start[:first] == list(range(7))
     assert circular_correlation(means, 2 * np.pi * np.arange(7) / 7) >= 0.95
+
+
+def test_demo(tmp_path, capsys, fits_once):
+    assert main(["demo", "-o", str(tmp_path / "week")]) == 0
+    out = capsys.readouterr().out
+    model = rs.load(tmp_path / "week")
+    assert model.summary() in out and shows_rows(tmp_path / "week" / "report.html")
+    assert "Wednesday" in (tmp_path / "week" / "report.html").read_text()
+    assert main(["demo", "-o", str(tmp_path / "week")]) == 2
+    assert "Wednesday" in out and "explained variance" in out and "circular correlation" in out
 
 
 def test_dates(fits_once):

@@ -136,6 +136,7 @@ def test_command_line(tmp_path, capsys):
     np.save(tmp_path / "Z.npy", Z)
     config = tmp_path / "fit.toml"
     config.write_text('n_atoms = 1\nn_init = 1\nnoise = "isotropic"\n'
+                      'topology = {topology = "circle", n_harmonics = 1}\n'
                       '[row_noise]\nrow_noise = "student_t"\ndf = 5.0\n')
     out = str(tmp_path / "out")
     assert main(["fit", str(tmp_path / "Z.npy"), "--config", str(config), "-o", out]) == 0

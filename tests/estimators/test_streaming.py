@@ -12,12 +12,14 @@ from reml_sae.errors import InputError
 from reml_sae.estimators import _streaming
 from reml_sae.rows import ProcessRows, SerialRows
 
+pytestmark = pytest.mark.usefixtures("short_search")
+
 Z = planted_circles(60, 6, 2, random_state=1).Z
 COUNTS = np.random.default_rng(0).poisson(np.exp(0.5 * (Z - Z.mean(axis=0)))).astype(float)
 CASES = {
     "softmax": (Z, {}),
-    "topk-quadrature": (Z, {"assignment": "topk"}),
-    "student-t": (Z, {"assignment": "topk", "row_noise": "student_t", "noise": "isotropic"}),
+    "topk-quadrature": (Z, {"assignment": "topk", "noise": "auto"}),
+    "student-t": (Z, {"assignment": "topk", "row_noise": "student_t"}),
     "poisson": (COUNTS, {"family": "poisson", "n_atoms": 1}),
 }
 SOME_ROWS = 2000
@@ -28,7 +30,7 @@ SOME_ROWS = 2000
 def case(request):
     data, parameters = CASES[request.param]
     model = rs.SAEManifold(**{"n_atoms": 2, "topology": rs.manifolds.Circle(1), "n_init": 1,
-                              "max_outer": 5, **parameters})
+                              "max_outer": 5, "noise": "isotropic", **parameters})
     with pytest.warns():
         return model.fit(data), np.concatenate([data[::-1], data[:7]])
 

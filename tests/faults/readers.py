@@ -40,6 +40,11 @@ PAIR = planted_manifolds(70, 5, ["circle", "linear"], noise_sd=0.1, offset=2.0, 
 COUNTS = np.random.default_rng(0).poisson(np.exp(PAIR))
 
 
+@cache
+def _softmax() -> rs.SAEManifold:
+    return _fitted(PAIR, n_atoms=2, topology=["circle", "linear"])
+
+
 def _fitted(Z: np.ndarray, **options: Any) -> rs.SAEManifold:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,13 +200,8 @@ def _write_config(path: Path) -> None:
                                   if value is not None and not isinstance(value, dict)))
 
 
-@cache
-def _codes() -> rs.Codes:
-    return _fitted(PAIR, n_atoms=2, topology=["circle", "linear"]).codes_
-
-
 def _write_codes(path: Path) -> None:
-    _codes().save(path)
+    _softmax().codes_.save(path)
 
 
 def _write_journal(path: Path) -> None:
@@ -209,8 +209,8 @@ def _write_journal(path: Path) -> None:
 
 
 READERS = {
-    "fit, softmax": Reader(_write_fit(PAIR, n_atoms=2, topology=["circle", "linear"]), use_fit,
-                           alter_artifact, "fit.safetensors"),
+    "fit, softmax": Reader(lambda path: _softmax().save(path), use_fit, alter_artifact,
+                           "fit.safetensors"),
     "fit, topk, t rows": Reader(
         _write_fit(PAIR, n_atoms=2, topology=["circle", "linear"], assignment="topk",
                    row_noise="student_t"), use_fit, alter_artifact, "fit.safetensors"),

@@ -19,7 +19,8 @@ from reml_sae.io import read_artifact, write_artifact, write_bytes_atomically
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     path = tmp_path_factory.mktemp("artifact") / "fit.safetensors"
-    rs.SAEManifold(n_atoms=1, topology="linear").fit(planted_circles(40, 4, 1).Z).save(path)
+    rs.SAEManifold(n_atoms=1, topology="linear", noise="isotropic", n_init=1).fit(
+        planted_circles(40, 4, 1).Z).save(path)
     return path
 
 

@@ -65,7 +65,7 @@ def test_the_gradient_of_v_where_a_decoder_is_held_by_its_prior():
     tried = 0
     for seed in range(4):
         Z = np.random.default_rng(seed).normal(size=(70, 3))
-        fit = SAEManifold(n_atoms=1, topology=Circle(1)).fit(Z)
+        fit = SAEManifold(n_atoms=1, topology=Circle(1), noise="isotropic").fit(Z)
         model, unit = fit.build_model(Z), np.eye(len(fit.rho_))[-1]
         rho = fit.rho_ + 0.01 * unit
         value = criterion(model, rho, tol=1e-11)
