@@ -32,16 +32,6 @@ def close_figures():
         pyplot.close("all")
 
 
-@pytest.fixture(scope="module")
-def short_search():
-    """Fits of a module are by a search that looks at little: it tests other things."""
-    from tests.short import use
-
-    with pytest.MonkeyPatch.context() as patch:
-        use(patch.setattr)
-        yield
-
-
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """A folder of the fits of `fits_once`, one for all workers of a run."""

@@ -20,9 +20,8 @@ Z = planted_circles(160, 8, 2, noise_sd=0.05).Z * np.geomspace(0.5, 2.0, 160)[:,
 LABELS = [f"{HOSTILE} {i}" for i in range(160)]
 
 
-pytestmark = [pytest.mark.usefixtures("short_search"),
-              pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning",
-                                         "ignore::reml_sae.errors.DataWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning",
+                                        "ignore::reml_sae.errors.DataWarning")
 
 
 @pytest.fixture(scope="module")

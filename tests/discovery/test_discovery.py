@@ -33,7 +33,6 @@ from reml_sae.estimators._validation import default_terms, resolve_terms
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Euclidean, Interval
 from reml_sae.penalties import SoftmaxAssignmentSparsityPenalty
-from tests.short import SHORT
 
 LINE, PLANE, CIRCLE = Euclidean(1, 1), Euclidean(2, 1), Circle(2)
 FEW = (LINE, PLANE, CIRCLE)
@@ -44,14 +43,14 @@ def rng():
     return np.random.default_rng(0)
 
 
-def settings(p, kind="softmax", n_active=1, bind=None, policy=SHORT):
+def settings(p, kind="softmax", n_active=1, bind=None):
     def assign(n_atoms):
         return get_assignment(kind, n_atoms, n_active=n_active)
 
     return Settings(
         bind=bind or (lambda atoms: default_terms(atoms, assign(len(atoms)))), assign=assign,
         curvature="majorizer", max_outer=50, tol=1e-4, n_init=1, callbacks=(), family=Gaussian(),
-        offset=np.zeros(p), policy=policy)
+        offset=np.zeros(p))
 
 
 def standardised(Z):

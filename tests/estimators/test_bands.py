@@ -36,7 +36,7 @@ def covered(seed):
     return np.concatenate(radial).mean(), inside[:, 2:].mean(), inside[:, :2].mean()
 
 
-def test_bands_cover_as_often_as_they_say(short_search):
+def test_bands_cover_as_often_as_they_say():
     shares = np.array([covered(seed) for seed in range(SEEDS)])
     mean, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / np.sqrt(SEEDS)
     for share, standard_error in zip(mean, error, strict=True):

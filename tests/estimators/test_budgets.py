@@ -2,7 +2,6 @@
 
 import itertools
 import warnings
-from dataclasses import replace
 from functools import cache, partial
 from types import SimpleNamespace
 
@@ -13,15 +12,12 @@ import reml_sae as rs
 from reml_sae.datasets import planted_circles, planted_manifolds
 from reml_sae.discovery import journal, search
 from reml_sae.discovery.fitting import Settings
-from reml_sae.discovery.policy import TopologyPolicy
+from reml_sae.discovery.policy import SearchPolicy, TopologyPolicy
 from reml_sae.engine import Deadline, OuterStatus, deadline, inner
 from reml_sae.engine.deadline import Stopped
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators import sae_manifold
 from reml_sae.manifolds import Circle, Euclidean
-from tests.short import SHORT
-
-pytestmark = pytest.mark.usefixtures("short_search")
 
 Z, FEW = planted_circles(60, 4, 1, noise_sd=0.2).Z, planted_circles(36, 3, 1, noise_sd=0.2).Z
 TWO = planted_circles(48, 5, 2, noise_sd=0.05).Z
@@ -127,8 +123,7 @@ def looks(monkeypatch):
 def test_time_may_run_out_anywhere(kind, looks, monkeypatch):
     """Whichever look at the clock is the first that is too late, the fit keeps its best state."""
     monkeypatch.setattr(search, "AUTO_TOPOLOGIES", FEW_TOPOLOGIES)
-    few = TopologyPolicy(n_permutations=3, least_permutations=2)
-    policy = replace(SHORT, topology=few)
+    policy = SearchPolicy(topology=TopologyPolicy(n_permutations=3, least_permutations=2))
     monkeypatch.setattr(sae_manifold, "Settings", partial(Settings, policy=policy))
     data = PLANTED.get(kind, FEW)
     fit(data, **KINDS[kind], max_time=1e9)

@@ -11,8 +11,6 @@ from reml_sae.datasets import planted_circles
 from reml_sae.errors import ArtifactError, InputError
 from reml_sae.estimators import Codes
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 DATA = planted_circles(60, 4, 2, noise_sd=0.05, random_state=3)
 ASSIGNMENTS = ["softmax", "topk", "ordered_beta_bernoulli", "threshold_gate"]
 OPTIONS = {"n_init": 1, "noise": "isotropic", "max_outer": 1}

@@ -6,8 +6,6 @@ import pytest
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 DATA = planted_circles(100, 6, 2, noise_sd=0.05, random_state=4)
 N, P = DATA.Z.shape
 

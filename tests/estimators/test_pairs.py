@@ -6,7 +6,6 @@ kind and what it does not go with, before any start is looked for or any inner p
 
 import sys
 import warnings
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,12 +15,11 @@ import reml_sae as rs
 from reml_sae.diagnostics import checks
 from reml_sae.discovery import first_fit
 from reml_sae.discovery.fitting import Settings
-from reml_sae.discovery.policy import EncodePolicy, SettlePolicy
+from reml_sae.discovery.policy import SearchPolicy, SettlePolicy
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.estimators import sae_manifold
 from reml_sae.families import get_family
 from tests.models.sae.kinds import CARRIED, REFUSED, Kind, N, P
-from tests.short import SHORT
 
 FAMILIES = {
     "gaussian": ("gaussian", [-1.0]),
@@ -65,8 +63,7 @@ def work(monkeypatch):
     monkeypatch.setattr(criterion, "solve_inner", counted(criterion.solve_inner))
     monkeypatch.setattr(first_fit, "find_code_starts", counted(first_fit.find_code_starts))
     # one round is enough to meet every part
-    policy = replace(SHORT, settle=SettlePolicy(most_rounds=1, most_rough_rounds=1),
-                     encode=EncodePolicy(n_candidates=1, grid_curve=16, grid_surface=36))
+    policy = SearchPolicy(settle=SettlePolicy(most_rounds=1, most_rough_rounds=1))
     monkeypatch.setattr(sae_manifold, "Settings", partial(Settings, policy=policy))
     certificate = partial(checks.laplace_certificate, n_draws=FEW_DRAWS)
     monkeypatch.setattr(checks, "laplace_certificate", certificate)

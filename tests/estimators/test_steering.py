@@ -11,8 +11,6 @@ from reml_sae.errors import InputError
 from reml_sae.estimators import _reading
 from reml_sae.rows import SerialRows
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 NOISE_SD = 0.05
 DATA = planted_circles(150, 6, 2, noise_sd=NOISE_SD, random_state=1)
 OPTIONS = {"noise": "isotropic", "n_init": 1, "max_outer": 30}

@@ -12,13 +12,12 @@ from reml_sae.errors import InputError
 from reml_sae.estimators import _streaming
 from reml_sae.rows import ProcessRows, SerialRows
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 Z = planted_circles(60, 6, 2, random_state=1).Z
 COUNTS = np.random.default_rng(0).poisson(np.exp(0.5 * (Z - Z.mean(axis=0)))).astype(float)
 CASES = {
     "softmax": (Z, {}),
-    "topk-quadrature": (Z, {"assignment": "topk", "noise": "auto"}),
+    "topk-quadrature": (Z, {"assignment": "topk", "noise": "auto",
+                            "integration": "quadrature"}),
     "student-t": (Z, {"assignment": "topk", "row_noise": "student_t"}),
     "poisson": (COUNTS, {"family": "poisson", "n_atoms": 1}),
 }

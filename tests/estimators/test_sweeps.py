@@ -52,7 +52,7 @@ def test_v_is_the_engines_at_the_same_state(fitted):
     assert fitted.criterion_ == pytest.approx(expected, abs=1e-6)
 
 
-def test_v_is_near_that_of_the_search(fitted, short_search):
+def test_v_is_near_that_of_the_search(fitted):
     """V at the sweeps' decoders, which are not quite those at the mode, and all that hangs on it.
 
     The bound is nats for 900 rows, of which V has -8000.

@@ -11,8 +11,6 @@ from reml_sae.datasets import planted_circles
 from reml_sae.discovery import search as search_module
 from reml_sae.errors import ConvergenceWarning, InputError
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 DATA = planted_circles(80, 6, 2, noise_sd=0.1, random_state=3)
 OPTIONS = {"n_atoms": 2, "topology": rs.manifolds.Circle(1), "n_init": 1, "warm_start": True,
            "noise": "isotropic"}

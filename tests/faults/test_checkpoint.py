@@ -8,7 +8,6 @@ import sys
 import time
 import warnings
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,6 @@ from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle, Interval
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
-ROOT = Path(__file__).parents[2]
 Z = planted_circles(60, 5, 2, noise_sd=0.1).Z
 CASES = {
     "one": {"n_atoms": 1, "topology": Circle(1), "noise": "isotropic"},
@@ -96,15 +92,13 @@ def test_out_of_time_again_and_again(tmp_path):
 def test_a_killed_process(tmp_path):
     """SIGKILL at random moments; what it was writing is whole or not there."""
     code = ("import numpy as np, sys, reml_sae as rs\n"
-            "from tests.short import use\n"
-            "use()\n"
             "rs.SAEManifold(n_init=2, n_atoms=2, assignment='topk', noise='isotropic', "
             "topology=rs.manifolds.Circle(1), checkpoint=sys.argv[2]).fit(np.load(sys.argv[1]))")
     np.save(tmp_path / "Z.npy", Z)
     folder = tmp_path / "search"
     for least in (1, 3):
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "Z.npy"),
-                                    str(folder)], stderr=subprocess.DEVNULL, cwd=ROOT)
+                                    str(folder)], stderr=subprocess.DEVNULL)
         while process.poll() is None and len(list(folder.glob("0*"))) < least:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

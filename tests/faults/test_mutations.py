@@ -9,8 +9,6 @@ from reml_sae.errors import ConvergenceWarning, DataWarning, RemlSaeError
 from tests.faults.mutations import mutated
 from tests.faults.readers import READERS
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 SEEDS = range(1000, 1016)
 NEEDS = {"rows, zarr": "zarr", "rows, arrow": "pyarrow"}
 

@@ -8,8 +8,6 @@ from reml_sae.cli import main
 from reml_sae.datasets import planted_circles
 from reml_sae.errors import DataWarning, InputError
 
-pytestmark = pytest.mark.usefixtures("short_search")
-
 Z = planted_circles(40, 4, 1).Z
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(3, 5))

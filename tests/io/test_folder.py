@@ -14,8 +14,7 @@ from reml_sae.errors import InputError
 from reml_sae.manifolds import Circle
 
 DATA = planted_circles(60, 6, 2, noise_sd=0.05)
-pytestmark = [pytest.mark.usefixtures("short_search"),
-              pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning"),
+pytestmark = [pytest.mark.filterwarnings("ignore::reml_sae.errors.ConvergenceWarning"),
               pytest.mark.filterwarnings("ignore::reml_sae.errors.DataWarning")]
 
 

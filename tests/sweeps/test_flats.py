@@ -48,7 +48,7 @@ def test_auto_has_planes_for_clouds_and_circles_for_circles():
     assert fits[1].converged_ and fits[1].criterion_ < fits[0].criterion_ - 100.0
 
 
-def test_planes_by_sweeps_have_nearly_the_v_of_the_search(short_search):
+def test_planes_by_sweeps_have_nearly_the_v_of_the_search():
     """And their rows; sweeps weigh decoders by the curvature at known coordinates."""
     Z = clouds(0, n=300, p=6, K=2)
     fits = [rs.SAEManifold(n_atoms=2, topology="plane", assignment="topk", noise="isotropic",
