@@ -70,7 +70,8 @@ def test_evidence_never_falls(white):
 
 def test_seeds_are_tried_and_the_best_are_kept():
     Z, t, labels, _ = rows(1, 1)
-    rng, policy = np.random.default_rng(0), JointPolicy(most_random=0, agree=2, patience=0, most_chains=2)
+    rng = np.random.default_rng(0)
+    policy = JointPolicy(most_random=0, agree=2, patience=0, most_chains=2)
     wrong = AtomCodes(labels, rng.uniform(-np.pi, np.pi, (len(Z), 1)))
     right = AtomCodes(labels, t[:, None])
     found = search_codes(Z, [Circle()], [wrong, right], False, rng, policy)
