@@ -130,14 +130,17 @@ def criterion_from(
 
 
 def least_gaussian(scores: Array) -> float:
-    """What V of Gaussian rows (n, r) is above, whatever their mean and covariance.
+    """What V of rows (n, r) on a flat is hardly below, in noise of any kind.
 
-    The evidence of a model is not above its largest likelihood: flats are such models, with noise
-    of any kind.
+    Its evidence is not above the largest likelihood of Gaussian rows, of any mean and covariance;
+    and its centre and one axis at least cost what `least_flat` says.
     """
     n, r = scores.shape
     sign, log_volume = np.linalg.slogdet(np.atleast_2d(np.cov(scores.T, bias=True)))
-    return 0.5 * n * (float(log_volume) + r * (1.0 + np.log(2.0 * np.pi))) if sign > 0 else -np.inf
+    if sign <= 0:
+        return -np.inf
+    likelihood = n * (float(log_volume) + r * (1.0 + np.log(2.0 * np.pi)))
+    return 0.5 * (likelihood + (2 * r - 1) * np.log(n))
 
 
 def least_flat(fitted: Fitted, d: int, settings: Settings) -> float:

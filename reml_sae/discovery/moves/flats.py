@@ -110,14 +110,14 @@ def _linear_twin(
     if len(scores) < policy.start.least_rows or scores.shape[1] == 0:
         return Euclidean(1, 1)
     as_it_is = criterion_from(scores, t, atom, settings, known)
-    if as_it_is + policy.move.margin < least_gaussian(scores):
+    alone = np.inf
+    if settings.noise != "isotropic":  # in which the curve may hold nothing
+        alone = without_atoms(MetricRows.isotropic(scores), settings.of_scores().noise)
+    if as_it_is + policy.move.margin < min(alone, least_gaussian(scores)):
         return None
     values = {Euclidean(d, 1): rough_criterion(scores, Euclidean(d, 1), settings, rng)
               for d in range(1, min(atom.linear_dim, policy.move.most_flat, scores.shape[1]) + 1)}
     best = min(values, key=lambda flat: values[flat])
-    alone = np.inf
-    if settings.noise != "isotropic":  # in which the curve may hold nothing
-        alone = without_atoms(MetricRows.isotropic(scores), settings.of_scores().noise)
     return None if as_it_is + policy.move.margin <= min(values[best], alone) else best
 
 
