@@ -183,7 +183,9 @@ class MovePolicy:
     """Gradient tolerance of the fit of one atom on its own rows, which leaves its V right to a
     hundredth of a nat."""
     patience: int = 2
-    """Count of births in a row that do not lower V, after which no more are tried."""
+    """Count of births in a row that do not lower V, after which no more are tried ..."""
+    birth_chains: int = 3
+    """... and of chains of moves among the atoms of each."""
     idle_rows: int = 2
     """Count of rows up to which an atom is removed whatever V says: they are its coordinates."""
     same_subspace: float = 0.95

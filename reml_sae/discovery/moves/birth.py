@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,14 +54,14 @@ def choose_n_atoms(
     InnerConvergenceError
         Where no number of atoms leads to a usable state.
     """
-    policy = settings.policy.move
+    policy, tried = settings.policy.move, _with_few_chains(settings)
     best: Fitted | None = None
     table: list[tuple[int, float]] = []
     since = 0
     for n_atoms in range(_fewest(settings, most), min(most, len(rows.Z) - 1) + 1):
         settings.stages.enter(f"fit of {n_atoms} atoms")
         try:
-            found = fit_starts(rows, topology_for(n_atoms), settings, rng)
+            found = fit_starts(rows, topology_for(n_atoms), tried, rng)
         except InnerConvergenceError as error:
             logger.info("%d atoms were given up: %s", n_atoms, error)
             table.append((n_atoms, np.inf))
@@ -79,6 +80,13 @@ def choose_n_atoms(
             "n_atoms, or try another topology"
         )
     return best, table
+
+
+def _with_few_chains(settings: Settings) -> Settings:
+    """With few chains of moves among atoms: those of one atom too many hardly ever agree."""
+    policy, relaxation = settings.policy, settings.policy.relaxation
+    joint = replace(relaxation.joint, most_chains=policy.move.birth_chains)
+    return replace(settings, policy=replace(policy, relaxation=replace(relaxation, joint=joint)))
 
 
 def _fewest(settings: Settings, most: int) -> int:
