@@ -5,6 +5,9 @@ The model of a row is z_i = sum_{k in S_i} y_ik F_k + noise, with scores y_ik (q
 S_i (matching pursuit with a beam) and the frames (leading axes of what the other blocks leave). It
 converges from far, but from random frames it ends in mixtures of atoms. So:
 
+- Where the columns are enough for all atoms and rows use few, independent directions grouped by the
+  rows come first (`independent_frames`), whatever dimensions the atoms have. From two rotations
+  they agree where they are right, but for what a few repairs show: there is no other search then.
 - In whitened data the energy |F z|^2 of a row on a true frame is either small or large. Fixed
   points of the fourth moment, and the axes that best separate rows of high and low energy, propose
   frames; the share of the energies' variance between the two classes (Otsu) ranks them.
@@ -52,11 +55,14 @@ from reml_sae.relaxations.block_start import (
     same_frames,
     whitened,
 )
+from reml_sae.relaxations.independent import independent_frames
 from reml_sae.relaxations.policy import BlockPolicy
 from reml_sae.typing import Array, Index, Mask
 
 MAX_ELEMENTS = 1_000_000_000
 """Rows times squared columns times candidates, where there are many columns."""
+MOST_USED = 1 / 3
+"""Share of the atoms up to which what a row uses is few: scores that most rows have look normal."""
 FAINT, EVEN = 0.1, 1.2
 """Share of what an atom explains in a row below which what rows have left may be noise alone, and
 the most that its variance among them then is over that of white noise."""
@@ -78,7 +84,8 @@ def block_dictionary(
     n_active : int
         Most atoms of a row.
     n_init : int
-        How many searches to make at most; they end when two agree.
+        How many searches to make at most, beside those from independent directions; they end when
+        two agree.
     rng : numpy.random.Generator
         Source of all randomness.
     exact : bool
@@ -96,12 +103,18 @@ def block_dictionary(
     X = Z @ axes.T
     problem = BlockProblem(q, n_active, exact, rng, policy)
     few = sample_rows(X, policy.most_rows, rng)
+    complete = int(q.sum()) <= X.shape[1]
+    few_used = 1 < n_active <= MOST_USED * len(q)
+    first = [_from_independent] * 2 if complete and few_used else []
     found: list[BlockFit] = []
-    for _ in range(max(n_init, 1)):
-        fit = _search(few, problem)
+    for search in [*first, *[_search] * max(n_init, 1)]:
+        fit = search(few, problem)
         agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
+        if agreed and search is _from_independent:
+            fit = _repair(few, fit, problem, _regrow, 4)
         found.append(fit)
-        if q.sum() <= X.shape[1] and _leaves_noise(fit, q):
+        if complete and _leaves_noise(fit, q):
+            found = [fit]
             break
         if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
             break
@@ -111,16 +124,18 @@ def block_dictionary(
     for fit in found:
         if not any(same_frames(fit.frames, other.frames, q) for other in best):
             best.append(fit)
-    return [block_start(fit, axes, q, float((Z**2).sum())) for fit in best]
+    total = float((Z**2).sum())
+    return [block_start(fit, axes, q, total) for fit in best[:max(n_init, 1)]]
 
 
 def _leaves_noise(fit: BlockFit, dims: Index) -> bool:
-    """Whether what the rows have left is white noise, far below their atoms."""
+    """Whether what the rows have left is nothing, or white noise far below their atoms."""
     used = fit.support @ dims
     free, lost = fit.frames.shape[2] - float(used.mean()), (fit.residual**2).sum(1)
     atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
     mean = float(lost.mean())
-    return free > 0.0 and mean < FAINT * atom and float(lost.var()) < EVEN * 2.0 / free * mean**2
+    return mean <= TINY * atom or (
+        free > 0.0 and mean < FAINT * atom and float(lost.var()) < EVEN * 2.0 / free * mean**2)
 
 
 def _shell_cost(fit: BlockFit, shells: Mask) -> float:
@@ -136,6 +151,12 @@ def _shell_cost(fit: BlockFit, shells: Mask) -> float:
 
 
 _Grow = Callable[[Array, Array, Index, float, BlockProblem], Array]
+
+
+def _from_independent(X: Array, problem: BlockProblem) -> BlockFit:
+    """One start from independent directions and K-SVD."""
+    F = independent_frames(X, problem.dims, problem.rng)
+    return block_ksvd(X, F, problem, 20)
 
 
 def _search(X: Array, problem: BlockProblem) -> BlockFit:
