@@ -6,8 +6,9 @@ S_i (matching pursuit with a beam) and the frames (leading axes of what the othe
 converges from far, but from random frames it ends in mixtures of atoms. So:
 
 - Where the columns are enough for all atoms and rows use few, independent directions grouped by the
-  rows come first (`independent_frames`), whatever dimensions the atoms have. From two rotations
-  they agree where they are right, but for what a few repairs show: there is no other search then.
+  rows come first: into atoms of as many dimensions as they tell, which is the answer if only noise
+  is left; then into those of the given dimensions. From two rotations these agree where they are
+  right, but for what a few repairs show.
 - In whitened data the energy |F z|^2 of a row on a true frame is either small or large. Fixed
   points of the fourth moment, and the axes that best separate rows of high and low energy, propose
   frames; the share of the energies' variance between the two classes (Otsu) ranks them.
@@ -26,8 +27,10 @@ scores are zero outside the support, and every row uses 1 to n_active atoms.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from reml_sae.linalg import single_threaded
 from reml_sae.relaxations.axes import TINY, leading_axes, sample_rows
@@ -55,7 +58,7 @@ from reml_sae.relaxations.block_start import (
     same_frames,
     whitened,
 )
-from reml_sae.relaxations.independent import independent_frames
+from reml_sae.relaxations.independent import packed_frames, told_frames
 from reml_sae.relaxations.policy import BlockPolicy
 from reml_sae.typing import Array, Index, Mask
 
@@ -80,7 +83,8 @@ def block_dictionary(
     Z : (N, p) array
         Data, centred and scaled.
     dims : sequence of K ints
-        Rows q_k <= p of each atom's frame: 2 for a circle.
+        Rows q_k <= p of each atom's frame: 2 for a circle. Where independent directions tell how
+        many there are, as many as they do.
     n_active : int
         Most atoms of a row.
     n_init : int
@@ -105,32 +109,35 @@ def block_dictionary(
     few = sample_rows(X, policy.most_rows, rng)
     complete = int(q.sum()) <= X.shape[1]
     few_used = 1 < n_active <= MOST_USED * len(q)
-    first = [_from_independent] * 2 if complete and few_used else []
+    first = [_told, _packed, _packed] if complete and few_used else []
     found: list[BlockFit] = []
     for search in [*first, *[_search] * max(n_init, 1)]:
         fit = search(few, problem)
-        agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
-        if agreed and search is _from_independent:
+        if fit is None:
+            continue
+        agreed = any(same_frames(fit, other) for other in found)
+        if agreed and search is _packed:
             fit = _repair(few, fit, problem, _regrow, 4)
         found.append(fit)
-        if complete and _leaves_noise(fit, q):
+        if complete and _leaves_noise(fit):
             found = [fit]
             break
         if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
             break
-    found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
+    found = [block_ksvd(X, fit.frames, replace(problem, dims=fit.dims), 4, fit.variance)
+             for fit in found]
     found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells))
     best: list[BlockFit] = []
     for fit in found:
-        if not any(same_frames(fit.frames, other.frames, q) for other in best):
+        if not any(same_frames(fit, other) for other in best):
             best.append(fit)
     total = float((Z**2).sum())
-    return [block_start(fit, axes, q, total) for fit in best[:max(n_init, 1)]]
+    return [block_start(fit, axes, total) for fit in best[:max(n_init, 1)]]
 
 
-def _leaves_noise(fit: BlockFit, dims: Index) -> bool:
+def _leaves_noise(fit: BlockFit) -> bool:
     """Whether what the rows have left is nothing, or white noise far below their atoms."""
-    used = fit.support @ dims
+    used = fit.support @ fit.dims
     free, lost = fit.frames.shape[2] - float(used.mean()), (fit.residual**2).sum(1)
     atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
     mean = float(lost.mean())
@@ -153,10 +160,25 @@ def _shell_cost(fit: BlockFit, shells: Mask) -> float:
 _Grow = Callable[[Array, Array, Index, float, BlockProblem], Array]
 
 
-def _from_independent(X: Array, problem: BlockProblem) -> BlockFit:
-    """One start from independent directions and K-SVD."""
-    F = independent_frames(X, problem.dims, problem.rng)
-    return block_ksvd(X, F, problem, 20)
+def _told(X: Array, problem: BlockProblem) -> BlockFit | None:
+    """From independent directions, with as many dimensions as they tell; None with fewer atoms."""
+    K = len(problem.dims)
+    frames = told_frames(X, K, problem.rng)
+    if len(frames) < K:
+        return None
+    size = np.array([len(frame) for frame in frames])
+    order = linear_sum_assignment(np.abs(problem.dims[:, None] - size))[1]
+    return _carried_on(X, [frames[k] for k in order], replace(problem, dims=size[order]))
+
+
+def _packed(X: Array, problem: BlockProblem) -> BlockFit:
+    """From independent directions, grouped to the dimensions of the atoms."""
+    return _carried_on(X, packed_frames(X, problem.dims, problem.rng), problem)
+
+
+def _carried_on(X: Array, frames: list[Array], problem: BlockProblem) -> BlockFit:
+    q = int(problem.dims.max())
+    return block_ksvd(X, np.concatenate([_padded(frame[None], q) for frame in frames]), problem, 20)
 
 
 def _search(X: Array, problem: BlockProblem) -> BlockFit:
@@ -274,7 +296,7 @@ def _repair(X: Array, fit: BlockFit, problem: BlockProblem, grow: _Grow, tries: 
     drops = sorted({min(K, d) for d in (1, 2, 3, max(1, K // 4), max(1, K // 2))})
     failed = 0
     for _ in range(tries):
-        if _leaves_noise(fit, problem.dims):
+        if _leaves_noise(fit):
             break
         lost = (fit.residual**2).sum(1)
         bad = np.array([lost[mine].mean() if mine.any() else np.inf for mine in fit.support.T])

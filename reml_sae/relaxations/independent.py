@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reml_sae.linalg import single_threaded
+from reml_sae.relaxations.axes import TINY
 from reml_sae.relaxations.block_frames import orthonormal, whitening
 from reml_sae.typing import Array, Index
 
@@ -23,26 +24,54 @@ STEPS, STILL = 100, 1e-4
 """Most steps, and what one less the cosines of a step's directions is where they have settled."""
 FAINT = 0.05
 """Square, of scores with unit variance, below which one is as good as zero."""
+SURE = 5.0
+"""Standard errors by which the kurtosis of a direction must differ from that of noise, and those
+by which two must be large in the same rows."""
 
 
 @single_threaded
-def independent_frames(X: Array, dims: Index, rng: np.random.Generator) -> Array:
-    """Orthonormal frames (K, q, p) of atoms with ``dims`` (K,) dimensions, zero below their own.
+def told_frames(X: Array, n_atoms: int, rng: np.random.Generator) -> list[Array]:
+    """Orthonormal frames (q_k, p) of as many atoms, those with most of the variance first.
 
-    Rows X (N, p) are those on their main axes, of which there are enough for all the atoms.
+    Rows X (N, p) are those on their main axes. An atom has as many dimensions as they tell, and
+    there are fewer atoms where no more are told.
     """
+    lengths = (X**2).sum(axis=0)
+    told = lengths > SHRINK**2 * lengths.max(initial=0.0)
+    directions, y = _independent(X[:, told], rng)
+    away = (y**4).mean(axis=0) / np.maximum((y**2).mean(axis=0), TINY) ** 2 - 3.0
+    some = np.abs(away) > SURE * np.sqrt(24.0 / len(X))
+    groups = grouped(_used_together(y[:, some]), SURE / np.sqrt(len(X)))
+    whole = np.zeros((int(some.sum()), X.shape[1]))
+    whole[:, told] = directions[some]
+    groups.sort(key=lambda group: -float((whole[group] ** 2).sum()))
+    return [orthonormal(whole[None, group])[0] for group in groups[:n_atoms]]
+
+
+@single_threaded
+def packed_frames(X: Array, dims: Index, rng: np.random.Generator) -> list[Array]:
+    """Orthonormal frames (q_k, p) of atoms with these dimensions, which X (N, p) has and more."""
     m = int(dims.sum())
-    white, back = whitening(X[:, :m], SHRINK)
-    Y = X[:, :m] @ white
+    directions, y = _independent(X[:, :m], rng)
+    whole = np.pad(directions, ((0, 0), (0, X.shape[1] - m)))
+    return [orthonormal(whole[None, group])[0]
+            for group in grouped(_used_together(y), dims=dims)]
+
+
+def _independent(X: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Independent directions (m, m) of rows (N, m), and the scores (N, m) on them."""
+    white, back = whitening(X, SHRINK)
+    Y = X @ white
     W = _components(Y, rng)
-    used = np.log((Y @ W.T) ** 2 + FAINT)
+    return W @ back, Y @ W.T
+
+
+def _used_together(y: Array) -> Array:
+    """Correlations (m, m) between the rows in which scores (N, m) are large."""
+    used = np.log(y**2 + FAINT)
     used -= used.mean(axis=0)
-    used /= np.maximum(np.sqrt((used**2).sum(axis=0)), np.finfo(float).tiny)
-    directions = np.pad(W @ back, ((0, 0), (0, X.shape[1] - m)))
-    frames = np.zeros((len(dims), int(dims.max()), X.shape[1]))
-    for frame, group in zip(frames, grouped(used.T @ used, dims), strict=True):
-        frame[: len(group)] = directions[group]
-    return orthonormal(frames)
+    used /= np.maximum(np.sqrt((used**2).sum(axis=0)), TINY)
+    return np.asarray(used.T @ used)
 
 
 def _components(Y: Array, rng: np.random.Generator) -> Array:
@@ -57,29 +86,29 @@ def _components(Y: Array, rng: np.random.Generator) -> Array:
     return np.asarray(W)
 
 
-def grouped(alike: Array, dims: Index) -> list[list[int]]:
-    """The m = sum(dims) indices of ``alike`` (m, m) in groups of these sizes, by mean linkage.
+def grouped(
+    alike: Array, least: float = -np.inf, dims: Index | None = None
+) -> list[list[int]]:
+    """The indices of ``alike`` (m, m) in groups by mean linkage.
 
-    Those two are joined that are most alike, as long as all still fit into the sizes.
+    The two most alike are joined, while they are by more than ``least``, and where dimensions are
+    given as long as all groups still fit into these: then there is one for each, of its size.
     """
     groups = [[j] for j in range(len(alike))]
     alike = np.where(np.eye(len(alike), dtype=bool), -np.inf, alike)
-    while True:
+    while alike.max(initial=-np.inf) > least:
         one, other = (int(i) for i in np.unravel_index(alike.argmax(), alike.shape))
-        if alike[one, other] == -np.inf:
-            break
         alike[one, other] = alike[other, one] = -np.inf
         joined = [*groups]
         joined[one], joined[other] = groups[one] + groups[other], []
-        if packed(joined, dims) is None:
+        if dims is not None and packed(joined, dims) is None:
             continue
         share = len(groups[one]) / len(joined[one])
         alike[one] = alike[:, one] = share * alike[one] + (1.0 - share) * alike[other]
         alike[other] = alike[:, other] = -np.inf
         groups = joined
-    found = packed(groups, dims)
-    assert found is not None
-    return found
+    groups = [group for group in groups if group]
+    return groups if dims is None else packed(groups, dims) or groups
 
 
 def packed(groups: Sequence[list[int]], dims: Index) -> list[list[int]] | None:
