@@ -64,6 +64,8 @@ from reml_sae.typing import Array, Index, Mask
 
 MAX_ELEMENTS = 1_000_000_000
 """Rows times squared columns times candidates, where there are many columns."""
+LITTLE = 0.01
+"""Share of what an atom explains in a row below which dimensions are told rightly."""
 MOST_USED = 1 / 3
 """Share of the atoms up to which what a row uses is few: scores that most rows have look normal."""
 FAINT, EVEN = 0.1, 1.2
@@ -109,15 +111,17 @@ def block_dictionary(
     few = sample_rows(X, policy.most_rows, rng)
     complete = int(q.sum()) <= X.shape[1]
     few_used = 1 < n_active <= MOST_USED * len(q)
-    first = [_told, _packed, _packed] if complete and few_used else []
+    first = [_told, _told, _packed, _packed] if complete and few_used else []
     found: list[BlockFit] = []
     for search in [*first, *[_search] * max(n_init, 1)]:
         fit = search(few, problem)
         if fit is None:
             continue
         agreed = any(same_frames(fit, other) for other in found)
-        if agreed and search is _packed:
-            fit = _repair(few, fit, problem, _regrow, 4)
+        if search is _told:
+            agreed &= _share_left(fit) < LITTLE
+        if agreed and search is not _search:
+            fit = _repair(few, fit, replace(problem, dims=fit.dims), _regrow, 4)
         found.append(fit)
         if complete and _leaves_noise(fit):
             found = [fit]
@@ -133,6 +137,12 @@ def block_dictionary(
             best.append(fit)
     total = float((Z**2).sum())
     return [block_start(fit, axes, total) for fit in best[:max(n_init, 1)]]
+
+
+def _share_left(fit: BlockFit) -> float:
+    """What a row has left, as a share of what an atom explains in one."""
+    atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
+    return float((fit.residual**2).sum(1).mean()) / max(atom, TINY)
 
 
 def _leaves_noise(fit: BlockFit) -> bool:
