@@ -121,6 +121,13 @@ def _next(fitted: Fitted, settings: Settings) -> Fitted | None:
     return _fit(fitted, noise, second, settings)
 
 
+def leaves_nothing(fitted: Fitted, settings: Settings) -> bool:
+    """Whether so little is left to white noise that it is what curves miss: that has a shape."""
+    phi = fitted.model.outer.dispersion
+    return (phi is not None and fitted.rows.noise.kind == "isotropic"
+            and np.exp(fitted.result.rho[phi]) < settings.policy.noise.nothing)
+
+
 def better_noise(fitted: Fitted, settings: Settings) -> tuple[Noise, Array, float]:
     """The best noise for what a fit leaves, that (p, p), and the nats that it gains there."""
     present, n, second = fitted.rows.noise, len(fitted.model.Z), _moment(fitted)

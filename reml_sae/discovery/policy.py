@@ -152,6 +152,8 @@ class SettlePolicy:
 class NoisePolicy:
     """Fits in the metric of the noise that they leave."""
 
+    nothing: float = 1e-6
+    """Share of the rows' variance below which noise of a shape is not looked for."""
     most_turns: int = 20
     """Count of times that the noise is chosen anew; each turn of an EM algorithm is a small one."""
     slowest: float = 0.95

@@ -29,7 +29,7 @@ from reml_sae.discovery.fitting import (
     stopped,
     working_scale,
 )
-from reml_sae.discovery.follow_noise import better_noise, follow_noise
+from reml_sae.discovery.follow_noise import better_noise, follow_noise, leaves_nothing
 from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
 from reml_sae.discovery.metric import MetricRows
@@ -45,7 +45,7 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.families.noise import Factors, open_kinds
+from reml_sae.families.noise import Factors, OneOf, open_kinds
 from reml_sae.manifolds import Manifold
 
 logger = logging.getLogger("reml_sae")
@@ -80,6 +80,8 @@ def search(
     else:
         fitted, rival = _begun(rows, structure.atoms(structure.n_atoms), settings, rng)
     tries = fitted.tries
+    if isinstance(settings.noise, OneOf) and leaves_nothing(fitted, settings):
+        settings = settings.plain()
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
@@ -127,8 +129,9 @@ def _begun(
         return fit_starts(rows, atoms, settings, rng), None
 
     def is_shaped(fitted: Fitted) -> bool:
-        return (better_noise(fitted, settings)[2] >= _out_of_reach(settings, len(rows.Z))
-                or noise_alone_is_better(fitted.result.criterion, rows, settings))
+        return not leaves_nothing(fitted, settings) and (
+            better_noise(fitted, settings)[2] >= _out_of_reach(settings, len(rows.Z))
+            or noise_alone_is_better(fitted.result.criterion, rows, settings))
 
     plain = fit_starts(rows, atoms, settings.plain(), rng, until=is_shaped)
     if plain.result.interrupted or not is_shaped(plain):

@@ -32,6 +32,7 @@ class BlockFit:
     residual: Array
     value: float
     variance: float
+    dims: Index
 
 
 @dataclass(frozen=True)
@@ -178,4 +179,4 @@ def block_ksvd(
             break
         last = lost
         F = _update(X, F, (support, scores, residual), dims)
-    return BlockFit(F, support, scores, residual, value, noise)
+    return BlockFit(F, support, scores, residual, value, noise, dims)

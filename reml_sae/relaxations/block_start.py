@@ -59,19 +59,19 @@ def checked_blocks(
     return Z, q, (np.zeros(K, bool) if shell is None else np.asarray(shell, bool)) & (q > 1)
 
 
-def block_start(fit: BlockFit, axes: Array, dims: Index, total: float) -> BlockStart:
+def block_start(fit: BlockFit, axes: Array, total: float) -> BlockStart:
     """The start that a fit in coordinates on ``axes`` is, of data with ``total`` squares."""
     lost = total - float(((fit.scores.reshape(len(fit.scores), -1)
                            @ fit.frames.reshape(-1, fit.frames.shape[2])) ** 2).sum())
     return BlockStart(
-        fit.support, [fit.scores[:, k, :d] for k, d in enumerate(dims)],
-        [fit.frames[k, :d] @ axes for k, d in enumerate(dims)],
+        fit.support, [fit.scores[:, k, :d] for k, d in enumerate(fit.dims)],
+        [fit.frames[k, :d] @ axes for k, d in enumerate(fit.dims)],
         1.0 - lost / total if total > TINY else 0.0)
 
 
-def same_frames(A: Array, B: Array, dims: Index) -> bool:
-    """Whether two sets of frames (K, q, p) are the same but for their order."""
-    near = np.where(dims[:, None] == dims, similarity(A, B), -1.0)
+def same_frames(one: BlockFit, other: BlockFit) -> bool:
+    """Whether two sets of frames are the same but for their order."""
+    near = np.where(one.dims[:, None] == other.dims, similarity(one.frames, other.frames), -1.0)
     rows, columns = linear_sum_assignment(-near)
     return bool((near[rows, columns] > SAME).all())
 

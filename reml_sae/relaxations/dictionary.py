@@ -5,6 +5,10 @@ The model of a row is z_i = sum_{k in S_i} y_ik F_k + noise, with scores y_ik (q
 S_i (matching pursuit with a beam) and the frames (leading axes of what the other blocks leave). It
 converges from far, but from random frames it ends in mixtures of atoms. So:
 
+- Where the columns are enough for all atoms and rows use few, independent directions grouped by the
+  rows come first: into atoms of as many dimensions as they tell, which is the answer if only noise
+  is left; then into those of the given dimensions. From two rotations these agree where they are
+  right, but for what a few repairs show.
 - In whitened data the energy |F z|^2 of a row on a true frame is either small or large. Fixed
   points of the fourth moment, and the axes that best separate rows of high and low energy, propose
   frames; the share of the energies' variance between the two classes (Otsu) ranks them.
@@ -23,8 +27,10 @@ scores are zero outside the support, and every row uses 1 to n_active atoms.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from reml_sae.linalg import single_threaded
 from reml_sae.relaxations.axes import TINY, leading_axes, sample_rows
@@ -52,11 +58,16 @@ from reml_sae.relaxations.block_start import (
     same_frames,
     whitened,
 )
+from reml_sae.relaxations.independent import packed_frames, told_frames
 from reml_sae.relaxations.policy import BlockPolicy
 from reml_sae.typing import Array, Index, Mask
 
 MAX_ELEMENTS = 1_000_000_000
 """Rows times squared columns times candidates, where there are many columns."""
+LITTLE = 0.01
+"""Share of what an atom explains in a row below which dimensions are told rightly."""
+MOST_USED = 1 / 3
+"""Share of the atoms up to which what a row uses is few: scores that most rows have look normal."""
 FAINT, EVEN = 0.1, 1.2
 """Share of what an atom explains in a row below which what rows have left may be noise alone, and
 the most that its variance among them then is over that of white noise."""
@@ -74,11 +85,13 @@ def block_dictionary(
     Z : (N, p) array
         Data, centred and scaled.
     dims : sequence of K ints
-        Rows q_k <= p of each atom's frame: 2 for a circle.
+        Rows q_k <= p of each atom's frame: 2 for a circle. Where independent directions tell how
+        many there are, as many as they do.
     n_active : int
         Most atoms of a row.
     n_init : int
-        How many searches to make at most; they end when two agree.
+        How many searches to make at most, beside those from independent directions; they end when
+        two agree.
     rng : numpy.random.Generator
         Source of all randomness.
     exact : bool
@@ -96,31 +109,50 @@ def block_dictionary(
     X = Z @ axes.T
     problem = BlockProblem(q, n_active, exact, rng, policy)
     few = sample_rows(X, policy.most_rows, rng)
+    complete = int(q.sum()) <= X.shape[1]
+    few_used = 1 < n_active <= MOST_USED * len(q)
+    first = [_told, _told, _packed, _packed] if complete and few_used else []
     found: list[BlockFit] = []
-    for _ in range(max(n_init, 1)):
-        fit = _search(few, problem)
-        agreed = any(same_frames(fit.frames, other.frames, q) for other in found)
+    for search in [*first, *[_search] * max(n_init, 1)]:
+        fit = search(few, problem)
+        if fit is None:
+            continue
+        agreed = any(same_frames(fit, other) for other in found)
+        if search is _told:
+            agreed &= _share_left(fit) < LITTLE
+        if agreed and search is not _search:
+            fit = _repair(few, fit, replace(problem, dims=fit.dims), _regrow, 4)
         found.append(fit)
-        if q.sum() <= X.shape[1] and _leaves_noise(fit, q):
+        if complete and _leaves_noise(fit):
+            found = [fit]
             break
         if agreed and fit.value <= min(f.value for f in found) + SETTLED * few.size:
             break
-    found = [block_ksvd(X, fit.frames, problem, 4, fit.variance) for fit in found]
+    found = [block_ksvd(X, fit.frames, replace(problem, dims=fit.dims), 4, fit.variance)
+             for fit in found]
     found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells))
     best: list[BlockFit] = []
     for fit in found:
-        if not any(same_frames(fit.frames, other.frames, q) for other in best):
+        if not any(same_frames(fit, other) for other in best):
             best.append(fit)
-    return [block_start(fit, axes, q, float((Z**2).sum())) for fit in best]
+    total = float((Z**2).sum())
+    return [block_start(fit, axes, total) for fit in best[:max(n_init, 1)]]
 
 
-def _leaves_noise(fit: BlockFit, dims: Index) -> bool:
-    """Whether what the rows have left is white noise, far below their atoms."""
-    used = fit.support @ dims
+def _share_left(fit: BlockFit) -> float:
+    """What a row has left, as a share of what an atom explains in one."""
+    atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
+    return float((fit.residual**2).sum(1).mean()) / max(atom, TINY)
+
+
+def _leaves_noise(fit: BlockFit) -> bool:
+    """Whether what the rows have left is nothing, or white noise far below their atoms."""
+    used = fit.support @ fit.dims
     free, lost = fit.frames.shape[2] - float(used.mean()), (fit.residual**2).sum(1)
     atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
     mean = float(lost.mean())
-    return free > 0.0 and mean < FAINT * atom and float(lost.var()) < EVEN * 2.0 / free * mean**2
+    return mean <= TINY * atom or (
+        free > 0.0 and mean < FAINT * atom and float(lost.var()) < EVEN * 2.0 / free * mean**2)
 
 
 def _shell_cost(fit: BlockFit, shells: Mask) -> float:
@@ -136,6 +168,27 @@ def _shell_cost(fit: BlockFit, shells: Mask) -> float:
 
 
 _Grow = Callable[[Array, Array, Index, float, BlockProblem], Array]
+
+
+def _told(X: Array, problem: BlockProblem) -> BlockFit | None:
+    """From independent directions, with as many dimensions as they tell; None with fewer atoms."""
+    K = len(problem.dims)
+    frames = told_frames(X, K, problem.rng)
+    if len(frames) < K:
+        return None
+    size = np.array([len(frame) for frame in frames])
+    order = linear_sum_assignment(np.abs(problem.dims[:, None] - size))[1]
+    return _carried_on(X, [frames[k] for k in order], replace(problem, dims=size[order]))
+
+
+def _packed(X: Array, problem: BlockProblem) -> BlockFit:
+    """From independent directions, grouped to the dimensions of the atoms."""
+    return _carried_on(X, packed_frames(X, problem.dims, problem.rng), problem)
+
+
+def _carried_on(X: Array, frames: list[Array], problem: BlockProblem) -> BlockFit:
+    q = int(problem.dims.max())
+    return block_ksvd(X, np.concatenate([_padded(frame[None], q) for frame in frames]), problem, 20)
 
 
 def _search(X: Array, problem: BlockProblem) -> BlockFit:
@@ -253,7 +306,7 @@ def _repair(X: Array, fit: BlockFit, problem: BlockProblem, grow: _Grow, tries: 
     drops = sorted({min(K, d) for d in (1, 2, 3, max(1, K // 4), max(1, K // 2))})
     failed = 0
     for _ in range(tries):
-        if _leaves_noise(fit, problem.dims):
+        if _leaves_noise(fit):
             break
         lost = (fit.residual**2).sum(1)
         bad = np.array([lost[mine].mean() if mine.any() else np.inf for mine in fit.support.T])

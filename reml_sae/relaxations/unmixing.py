@@ -111,9 +111,9 @@ def unmixed_blocks(
     found: list[BlockFit] = []
     for W, cost in climbs(few, blocks, rng, policy):
         fit = _coded(X, W, blocks, n_active, exact, cost)
-        if not any(same_frames(fit.frames, other.frames, q) for other in found):
+        if not any(same_frames(fit, other) for other in found):
             found.append(fit)
-    return [block_start(fit, axes, q, float((Z**2).sum())) for fit in found[:max(n_init, 1)]]
+    return [block_start(fit, axes, float((Z**2).sum())) for fit in found[:max(n_init, 1)]]
 
 
 @single_threaded
@@ -198,7 +198,7 @@ def _coded(
         support[np.arange(len(X)), odds.argmax(axis=1)] = True
     scores, residual = scores_on(X, F, support)
     freedom = max(X.size - (support * dims).sum() - X.shape[1] * dims.sum(), 0.1 * X.size)
-    return BlockFit(F, support, scores, residual, cost, float((residual**2).sum() / freedom))
+    return BlockFit(F, support, scores, residual, cost, float((residual**2).sum() / freedom), dims)
 
 
 def unmix(

@@ -197,7 +197,7 @@ def test_rows_that_have_noise_left_end_the_search(seed):
 
     def left(F):
         coding = code_rows(Z, F, s, True, 0.1, np.zeros(K), problem.policy.beam)
-        return _leaves_noise(BlockFit(F, *coding[:3], coding[3], 0.1), dims)
+        return _leaves_noise(BlockFit(F, *coding[:3], coding[3], 0.1, dims))
 
     F = np.array(frames)
     mixed = F.copy()

@@ -13,7 +13,7 @@ from reml_sae.models.sae.start import solve_beta, start_psi
 
 
 def annealed(model: SAEManifoldModel, policy: SearchPolicy) -> SAEManifoldModel:
-    """The model after a few turns of rows and decoders at stiff priors."""
+    """The model after turns of rows and decoders at stiff priors, while rows change their atoms."""
     own = policy.start
     theta, rho = model.initial_theta(), model.initial_rho()
     stiff = {"decoder": own.stiff_decoders, "amplitudes": own.stiff_amplitudes}
@@ -23,6 +23,9 @@ def annealed(model: SAEManifoldModel, policy: SearchPolicy) -> SAEManifoldModel:
     for _ in range(own.stiff_turns):
         theta = solve_beta(model, model.refine_rows(theta, rho, own.stiff_sweeps), rho)
         rho[model.outer.psi] = start_psi(model, theta)
+        before = model.active
         model, _ = reassign(model, theta, rho, policy.encode)
         theta = model.initial_theta()
+        if (model.active != before).any(axis=1).mean() <= policy.settle.few_moved:
+            break
     return model.with_state(theta, rho)

@@ -37,6 +37,8 @@ ROW_RTOL = 1e-13
 ROW_DAMPING = (0.1, 1.0, 10.0)
 LONGEST_STEP = 2.0
 """Of a damped row, in logits, radians or prior standard deviations, at a damping of one."""
+LONGEST_SLIDE = 2.0
+"""Change of a log amplitude up to which a flat's coordinates make up for it."""
 NEARLY_SINGULAR = 1e-3
 
 
@@ -229,7 +231,7 @@ def _sweep(batch: RowBatch, value: Array) -> tuple[Array, Array]:
     def is_better(rows: Index, step: Array) -> Mask:
         """Which of the rows fall by their steps, which they then take."""
         own, move = batch.rows(rows), packed.take(rows).unpack(step)
-        own = own.at(own.structure.move_rows(own.theta.xi, move))
+        own = own.at(_slid(own.structure, own.theta.xi, move))
         with np.errstate(over="ignore"):  # a step to where the objective overflows is not better
             trial = own.objectives()
         better = trial < value[rows]
@@ -249,6 +251,22 @@ def _sweep(batch: RowBatch, value: Array) -> tuple[Array, Array]:
         while left.size and (step := next(careful, None)) is not None:
             left = left[~is_better(tried[left], step[left]) & held[tried[left]]]
     return xi, value
+
+
+def _slid(structure: SAEStructure, xi: Array, step: Array) -> Array:
+    """Rows (n, q) moved by their steps; on a flat their amplitude times coordinates is.
+
+    Rows know only that product: where noise is small, steps that are straight in the factors leave
+    the valley in which it is the same, unless they are short.
+    """
+    out = structure.move_rows(xi, step)
+    if structure.assignment.is_log_normal:
+        for k, atom in enumerate(structure.atoms):
+            if atom.is_flat:
+                t, longer = structure.coordinate_columns(k), step[:, [k]]
+                out[:, t] = (out[:, t] + longer * xi[:, t]) * np.exp(
+                    np.clip(-longer, -LONGEST_SLIDE, LONGEST_SLIDE))
+    return out
 
 
 def row_decrements(structure: SAEStructure, theta: Theta, rho: Array) -> Array:
