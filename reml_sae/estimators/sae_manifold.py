@@ -123,7 +123,8 @@ class SAEManifold(TopologyParameters, Reading):
         use one atom, without penalties on its coordinates: one atom under softmax, any number
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
-        "auto" takes it wherever it exists and is affordable; ``integration_`` says which it was.
+        "auto" takes it wherever it exists and is affordable, of many atoms where V differs by it
+        (a tenth of a nat); ``integration_`` says which it was.
     noise : {"isotropic", "diagonal", "factor", "auto"} or dict, default="auto"
         Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
         every column. "factor": a few directions in which all entries of a row vary together, and

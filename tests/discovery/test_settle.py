@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import reml_sae as rs
-from reml_sae.datasets import planted_manifolds, planted_mixture
+from reml_sae.datasets import planted_circles, planted_manifolds, planted_mixture
 from reml_sae.diagnostics.places import left_out
 from reml_sae.discovery import settle
 from reml_sae.discovery.first_fit import fit_starts
@@ -84,3 +84,15 @@ def test_surfaces_whose_quadrature_would_have_too_many_nodes_are_found(bend, see
     assert np.sqrt(model.dispersion_) < 0.11
     left = np.linalg.norm(model.reconstruct(model.codes_) - saddle) / np.linalg.norm(saddle)
     assert left < 0.12
+
+
+@pytest.mark.parametrize("sd, by", [(0.1, "laplace"), (0.3, "quadrature")])
+def test_rows_of_many_atoms_are_integrated_out_where_v_differs(sd, by):
+    for seed in (0, 2):
+        Z = planted_circles(80, 6, 2, noise_sd=sd, random_state=seed).Z
+        found, exact = (
+            rs.SAEManifold(n_atoms=2, topology=Circle(1), assignment="topk", noise="isotropic",
+                           n_init=1, integration=integration).fit(Z)
+            for integration in ("auto", "quadrature"))
+        assert found.integration_ == by and found.converged_
+        assert abs(found.criterion_ - exact.criterion_) < SLACK

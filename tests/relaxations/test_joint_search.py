@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from reml_sae.datasets import planted_circles
 from reml_sae.manifolds import Circle, Sphere
+from reml_sae.relaxations import joint_search
 from reml_sae.relaxations.joint_mixture import AtomCodes, JointGrid, JointMixture
-from reml_sae.relaxations.joint_moves import random_codes, spread_out
+from reml_sae.relaxations.joint_moves import propose, random_codes, spread_out
 from reml_sae.relaxations.joint_search import Tries, search_codes
 from reml_sae.relaxations.policy import JointPolicy
 
@@ -93,3 +95,39 @@ def test_tries_from_seeds_that_are_alike_do_not_agree():
 def test_too_few_or_equal_rows_give_none(Z):
     found = search_codes(Z, [Sphere()], [], False, np.random.default_rng(0), JointPolicy())
     assert not found.codes and not found.agreed
+
+
+def two_rings(seed):
+    """Circles in planes of their own, in white noise; their codes."""
+    plant = planted_circles(120, 5, 2, noise_sd=0.1, random_state=seed)
+    return plant.Z - plant.Z.mean(axis=0), AtomCodes(
+        plant.labels, np.concatenate(plant.coordinates, axis=1))
+
+
+def test_random_seeds_go_on_where_two_have_come_to_the_best():
+    for seed in range(3):
+        Z, right = two_rings(seed)
+        few, more = (search_codes(Z, [Circle(1)] * 2, [right, right], True,
+                                  np.random.default_rng(seed),
+                                  JointPolicy(few_random=0, more_random=count, most_chains=1))
+                     for count in (0, 40))
+        assert few.tries.made == 1  # a chain of moves
+        assert more.tries.reached == JointPolicy().agree
+
+
+def test_a_chain_ends_where_moves_have_come_back_to_another(monkeypatch):
+    made = []
+    monkeypatch.setattr(joint_search, "propose",
+                        lambda at, rng: (made.append(at.place.value), propose(at, rng))[1])
+    for seed in range(3):
+        Z, right = two_rings(seed)
+        wrong = AtomCodes(1 - right.labels[::-1], right.coordinates)
+        counts = []
+        for chains in (1, 2):
+            made.clear()
+            found = search_codes(Z, [Circle(1)] * 2, [right, wrong], True,
+                                 np.random.default_rng(seed),
+                                 JointPolicy(few_random=0, more_random=0, most_chains=chains))
+            counts.append(len([value for value in made if value < min(made) + 3.0]))
+        assert found.tries == Tries(made=2, reached=2)
+        assert counts[0] == counts[1] > 0
