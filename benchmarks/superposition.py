@@ -110,7 +110,7 @@ def block_topk(data: Superposition, seed: int, _: float) -> Parts:
     """A block-sparse dictionary with the widths of the factors given."""
     widths = [WIDTHS.get(kind, 3) for kind in data.kinds]
     start = block_dictionary(data.Z, widths, int(data.support[0].sum()), 3,
-                             np.random.default_rng(seed), BlockPolicy(), exact=True)[0]
+                             np.random.default_rng(seed), BlockPolicy(), exact=True, tell=True)[0]
     used = np.asarray(start.support, float)
     return Parts(start.support, lambda k, rows: start.scores[k][rows] @ start.frames[k],
                  float((used @ np.array(widths)).sum() / used.sum()))

@@ -60,7 +60,9 @@ def fits_once(made, monkeypatch):
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the worker that comes second waits for the fit
             if not file.exists():
-                file.write_bytes(pickle.dumps(fit(self, Z)._fitted))
+                whole = file.with_suffix(".whole")  # a worker that is killed leaves no half of it
+                whole.write_bytes(pickle.dumps(fit(self, Z)._fitted))
+                whole.replace(file)
         self._adopt(pickle.loads(file.read_bytes()))
         return self
 

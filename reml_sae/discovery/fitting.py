@@ -112,6 +112,12 @@ class Settings:
         """The same for noise without a shape."""
         return replace(self, noise="isotropic")
 
+    def with_chains(self, most: int) -> Settings:
+        """The same with so many chains of moves at most, in a search among atoms."""
+        relaxation = self.policy.relaxation
+        relaxation = replace(relaxation, joint=replace(relaxation.joint, most_chains=most))
+        return replace(self, policy=replace(self.policy, relaxation=relaxation))
+
     def of_scores(self) -> Settings:
         """The same for scores of the rows: what noise is told of their columns is not theirs."""
         if isinstance(self.noise, Factors):

@@ -130,17 +130,17 @@ def criterion_from(
 
 
 def least_gaussian(scores: Array) -> float:
-    """What V of rows (n, r) on a flat is hardly below, in noise of any kind.
+    """What V of Gaussian rows (n, r) is hardly below, whatever their mean and covariance.
 
-    Its evidence is not above the largest likelihood of Gaussian rows, of any mean and covariance;
-    and its centre and one axis at least cost what `least_flat` says.
+    The evidence of a model is not above its largest likelihood, and its centre costs what
+    `least_flat` says: flats are such models, with noise of any kind.
     """
     n, r = scores.shape
     sign, log_volume = np.linalg.slogdet(np.atleast_2d(np.cov(scores.T, bias=True)))
     if sign <= 0:
         return -np.inf
     likelihood = n * (float(log_volume) + r * (1.0 + np.log(2.0 * np.pi)))
-    return 0.5 * (likelihood + (2 * r - 1) * np.log(n))
+    return 0.5 * (likelihood + r * np.log(n))
 
 
 def least_flat(fitted: Fitted, d: int, settings: Settings) -> float:

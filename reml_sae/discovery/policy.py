@@ -144,6 +144,8 @@ class SettlePolicy:
     """Gradient tolerance of a loose round, relative to V."""
     slack: float = 0.1
     """Nats within which a V of loose inner solves says nothing."""
+    missed: float = 0.1
+    """Nats by which V of a quadrature must differ from Laplace's for a fit by it to be made."""
     mode_sweeps: int = 60
     """Count of Newton sweeps that bring rows to their modes after a fit of integrated rows."""
 
@@ -185,9 +187,9 @@ class MovePolicy:
     """Gradient tolerance of the fit of one atom on its own rows, which leaves its V right to a
     hundredth of a nat."""
     patience: int = 2
-    """Count of births in a row that do not lower V, after which no more are tried ..."""
+    """Count of births in a row that do not lower V, after which no more are tried."""
     birth_chains: int = 3
-    """... and of chains of moves among the atoms of each."""
+    """Count of chains of moves by which the atoms of each number are looked for, at most."""
     idle_rows: int = 2
     """Count of rows up to which an atom is removed whatever V says: they are its coordinates."""
     same_subspace: float = 0.95

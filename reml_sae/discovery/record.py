@@ -112,7 +112,7 @@ class SearchRecord:
         return cls(tuple((int(n), float(value)) for n, value in values["n_atoms"]),
                    tuple(choices), tuple(MoveRecord(**item) for item in values["moves"]),
                    SearchPolicy.from_dict(values.get("policy", {})), values.get("seconds"),
-                   None if tries is None else Tries(int(tries["made"]), int(tries["reached"])))
+                   None if tries is None else Tries(**tries))
 
 
 def _named(move: MoveRecord) -> str:

@@ -66,7 +66,8 @@ def search(
     rival: Fitted | None = None
     X = working_scale(rows.Z, settings)
     settings = replace(settings, noise=open_kinds(settings.noise, X.T @ X / len(X), len(X)),
-                       sizes_open=bool(np.any(structure.sizes)))
+                       sizes_open=bool(np.any(structure.sizes))).with_chains(
+        max(settings.policy.relaxation.joint.most_chains, settings.n_init))
     if present is not None:
         fitted = present.fit(rows, settings)
     elif structure.topology is None and structure.n_atoms == 1:
@@ -85,10 +86,10 @@ def search(
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
     if not fitted.result.interrupted:
-        fitted = settle(fitted, settings)
+        fitted = replace(settle(fitted, settings), tries=fitted.tries)
         fitted = (follow_noise(fitted, settings) if present is not None
                   else _in_its_noise(fitted, rival, rows, settings, rng))
-        tries = fitted.tries or tries
+        tries = fitted.tries
         fitted, found = _improve(fitted, Context(structure, settings, rng, choices,
                                                   AUTO_TOPOLOGIES))
         records += found
@@ -108,8 +109,7 @@ def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> F
         return best
     # so near each other, integrals over the rows can turn the two round
     shared = integrate_rows(fitted, settings)
-    alike = shared.model.by_quadrature == best.model.by_quadrature
-    return shared if alike and shared.result.criterion < best.result.criterion else best
+    return shared if shared.result.criterion < best.result.criterion else best
 
 
 def _out_of_reach(settings: Settings, n_rows: int) -> float:
@@ -148,7 +148,7 @@ def _in_its_noise(
     Where that has a shape, one that began without it competes with one whose starts expect it:
     noise that was chosen at rough curves can hold what better curves would explain.
     """
-    found = follow_noise(fitted, settings)
+    found = replace(follow_noise(fitted, settings), tries=fitted.tries)
     if (found.result.interrupted or isinstance(settings.noise, Factors)
             or (rival is None and found.rows.noise.simpler() is None)):
         return found

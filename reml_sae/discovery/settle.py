@@ -37,6 +37,7 @@ from reml_sae.engine import (
     OuterStatus,
     REMLTrace,
     Stopped,
+    Theta,
     TraceRow,
     criterion_at,
 )
@@ -154,7 +155,7 @@ def integrate_rows(fitted: Fitted, settings: Settings) -> Fitted:
     try:
         if settings.integration == "auto":
             missed = _as_it_begins(model, settings) - result.criterion
-            if abs(missed) < settings.policy.settle.slack:
+            if abs(missed) < settings.policy.settle.missed:
                 logger.info("Laplace's method misses %.4f nats by a quadrature", missed)
                 return fitted
         result = _fit(model, settings, left, REMLTrace(list(result.trace)), _final(settings))
@@ -282,10 +283,13 @@ def _criterion_of(fitted: Fitted, settings: Settings) -> float:
 
 
 def _as_it_begins(model: SAEManifoldModel, settings: Settings) -> float:
-    """V at the state of a model, as if it were its mode."""
+    """V of a model at its rho, its mode being a Newton step away from its state."""
     point: ModelPoint = model.at(model.initial_theta(), model.initial_rho())
     inner = InnerSolution(point.theta, point, InnerStatus.MAX_ITER, 0, np.inf, 0.0)
-    return criterion_at(model, inner, curvature=settings.curvature, gradient=False).value
+    value = criterion_at(model, inner, curvature=settings.curvature, gradient=False).value
+    gradient = point.gradient()
+    newton = Theta(*point.factorize().solve(gradient.xi, gradient.beta))
+    return value - 0.5 * gradient.dot(newton)
 
 
 def _with_codes(fitted: Fitted, settings: Settings) -> Fitted:

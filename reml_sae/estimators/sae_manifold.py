@@ -95,7 +95,8 @@ class SAEManifold(TopologyParameters, Reading):
     tol : float, default=1e-6
         The gradient of the criterion V must fall below ``tol * min(1 + N p, 5000)``.
     n_init : int, default=4
-        Number of starts, ranked by V.
+        Number of starts, ranked by V; where above eight also of tries, at most, of the search among
+        several atoms, which ends when two agree.
     random_state : int or None, default=0
         Seed of the starts.
     verbose : int, default=0
@@ -123,15 +124,16 @@ class SAEManifold(TopologyParameters, Reading):
         use one atom, without penalties on its coordinates: one atom under softmax, any number
         under "topk" and "ordered_beta_bernoulli" with ``n_active=1`` (with the amplitude, Gaussian
         family; the search chooses the supports by Laplace's method, the last REML fit is exact).
-        "auto" takes it wherever it exists and is affordable, of many atoms where V differs by it
-        (a tenth of a nat); ``integration_`` says which it was.
+        "auto" takes it wherever it exists and is affordable, of many atoms where V at the end of
+        Laplace's method differs by a tenth of a nat; ``integration_`` says which it was.
     noise : {"isotropic", "diagonal", "factor", "auto"} or dict, default="auto"
         Covariance of the noise of a row. "isotropic": one variance. "diagonal": a variance for
         every column. "factor": a few directions in which all entries of a row vary together, and
         one variance beside them; their number is chosen by their evidence, or given by
         ``{"kind": "factor", "rank": 3}``. "auto": the lowest V, where it is lower by more than 3
         nats; it has no factors where rows could not tell them, fewer than two to a column and
-        than ten to a factor. ``{"kind": "factor", "per_atom": True}``: the rows of an atom have
+        than ten to a factor, and no shape where less than a millionth of the variance is left.
+        ``{"kind": "factor", "per_atom": True}``: the rows of an atom have
         noise of their own where V falls by it; for ``assignment="topk"`` with ``n_active=1``.
         Gaussian family; others have a variance of their own.
     row_noise : {"gaussian", "student_t"} or dict, default="gaussian"

@@ -76,7 +76,7 @@ the most that its variance among them then is over that of white noise."""
 @single_threaded
 def block_dictionary(
     Z: Array, dims: Sequence[int], n_active: int, n_init: int, rng: np.random.Generator,
-    policy: BlockPolicy, *, exact: bool, shell: Sequence[bool] | None = None,
+    policy: BlockPolicy, *, exact: bool, shell: Sequence[bool] | None = None, tell: bool = False,
 ) -> list[BlockStart]:
     """Find frames of K atoms and the atoms of each row.
 
@@ -85,8 +85,7 @@ def block_dictionary(
     Z : (N, p) array
         Data, centred and scaled.
     dims : sequence of K ints
-        Rows q_k <= p of each atom's frame: 2 for a circle. Where independent directions tell how
-        many there are, as many as they do.
+        Rows q_k <= p of each atom's frame: 2 for a circle.
     n_active : int
         Most atoms of a row.
     n_init : int
@@ -98,6 +97,8 @@ def block_dictionary(
         Whether each row uses exactly n_active atoms.
     shell : sequence of K bool, optional
         Atoms whose scores lie near an ellipse or ellipsoid: starts that meet this rank higher.
+    tell : bool
+        Whether a frame may have as many rows as independent directions tell, in the place of q_k.
 
     Returns
     -------
@@ -111,7 +112,8 @@ def block_dictionary(
     few = sample_rows(X, policy.most_rows, rng)
     complete = int(q.sum()) <= X.shape[1]
     few_used = 1 < n_active <= MOST_USED * len(q)
-    first = [_told, _told, _packed, _packed] if complete and few_used else []
+    ways = ([_told, _told] if tell else []) + [_packed, _packed]
+    first = ways if complete and few_used else []
     found: list[BlockFit] = []
     for search in [*first, *[_search] * max(n_init, 1)]:
         fit = search(few, problem)
@@ -130,7 +132,7 @@ def block_dictionary(
             break
     found = [block_ksvd(X, fit.frames, replace(problem, dims=fit.dims), 4, fit.variance)
              for fit in found]
-    found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells))
+    found.sort(key=lambda fit: fit.value + _shell_cost(fit, shells & (fit.dims == q)))
     best: list[BlockFit] = []
     for fit in found:
         if not any(same_frames(fit, other) for other in best):
@@ -147,12 +149,10 @@ def _share_left(fit: BlockFit) -> float:
 
 def _leaves_noise(fit: BlockFit) -> bool:
     """Whether what the rows have left is nothing, or white noise far below their atoms."""
-    used = fit.support @ fit.dims
-    free, lost = fit.frames.shape[2] - float(used.mean()), (fit.residual**2).sum(1)
-    atom = float((fit.scores**2).sum()) / max(int(fit.support.sum()), 1)
-    mean = float(lost.mean())
-    return mean <= TINY * atom or (
-        free > 0.0 and mean < FAINT * atom and float(lost.var()) < EVEN * 2.0 / free * mean**2)
+    free, lost = fit.frames.shape[2] - float((fit.support @ fit.dims).mean()), fit.residual**2
+    share, lost = _share_left(fit), lost.sum(1)
+    return share <= TINY or (free > 0.0 and share < FAINT
+                             and float(lost.var()) < EVEN * 2.0 / free * float(lost.mean()) ** 2)
 
 
 def _shell_cost(fit: BlockFit, shells: Mask) -> float:

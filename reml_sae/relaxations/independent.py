@@ -38,6 +38,8 @@ def told_frames(X: Array, n_atoms: int, rng: np.random.Generator) -> list[Array]
     """
     lengths = (X**2).sum(axis=0)
     told = lengths > SHRINK**2 * lengths.max(initial=0.0)
+    if not told.any():
+        return []
     directions, y = _independent(X[:, told], rng)
     away = (y**4).mean(axis=0) / np.maximum((y**2).mean(axis=0), TINY) ** 2 - 3.0
     some = np.abs(away) > SURE * np.sqrt(24.0 / len(X))

@@ -13,6 +13,7 @@ from itertools import chain, islice
 
 import numpy as np
 
+from reml_sae.errors import InputError
 from reml_sae.linalg import single_threaded
 from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.axes import TINY, leading_axes, sample_index
@@ -44,6 +45,10 @@ class Tries:
     made: int
     reached: int
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.reached <= self.made:
+            raise InputError(f"{self.reached} of {self.made} tries cannot have come to an answer")
+
     @classmethod
     def of(cls, mixture: JointMixture, values: Sequence[float]) -> Tries:
         """Of the ends with these values."""
@@ -51,7 +56,8 @@ class Tries:
         return cls(len(values), sum(value < least + mixture.alike for value in values))
 
     def __str__(self) -> str:
-        return f"{self.reached} of {self.made} tries of the search came to its best answer"
+        tries = "try" if self.made == 1 else "tries"
+        return f"{self.reached} of {self.made} {tries} of the search came to its best answer"
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ def _move_on(
     goal = -np.inf
 
     def over(at: Place) -> bool:
-        return stop() or at.value < goal + mixture.alike
+        return stop() or abs(at.value - goal) < mixture.alike
 
     random = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
     for seed in islice(chain(list(_apart(mixture, ends)), random), policy.most_chains):
@@ -196,6 +202,8 @@ def _move_on(
             break
         end, came_back = _chain(Optimum(mixture, seed), rng, over)
         ends.append(end)
+        if stop() and reached:
+            break
         reached.append(end.value)
         if Tries.of(mixture, reached).reached > 1:
             break

@@ -6,8 +6,10 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_circles
+from reml_sae.discovery.policy import SearchPolicy
 from reml_sae.discovery.record import SearchRecord
 from reml_sae.discovery.starts import joint
+from reml_sae.errors import InputError
 from reml_sae.relaxations.joint_search import Tries, search_codes
 
 
@@ -41,3 +43,22 @@ def test_n_init_asks_for_as_many_tries(monkeypatch):
     Z = planted_circles(60, 4, 2, noise_sd=0.1, random_state=0).Z
     rs.SAEManifold(n_atoms=2, n_init=11, assignment="topk").fit(Z)
     assert asked[0] == 11
+
+
+def test_births_have_few_tries(monkeypatch):
+    asked = []
+
+    def search(*args):
+        asked.append(args[5].most_chains)
+        return search_codes(*args)
+
+    monkeypatch.setattr(joint, "search_codes", search)
+    Z = planted_circles(60, 4, 2, noise_sd=0.1, random_state=0).Z
+    rs.SAEManifold(n_atoms="auto", max_atoms=2, assignment="topk", noise="isotropic").fit(Z)
+    assert set(asked) == {SearchPolicy().move.birth_chains}
+
+
+@pytest.mark.parametrize("tries", [{"made": 1, "reached": 2}, {"made": -1, "reached": -2}])
+def test_tries_that_cannot_be_are_refused(tries):
+    with pytest.raises(InputError, match="tries"):
+        SearchRecord.from_dict(SearchRecord().to_dict() | {"tries": tries})

@@ -21,7 +21,7 @@ DATA = planted_circles(100, 8, 2, noise_sd=0.05, random_state=2)
 
 @pytest.fixture(scope="module")
 def model():
-    return rs.SAEManifold(n_atoms=2, noise="isotropic").fit(DATA.Z)
+    return rs.SAEManifold(n_atoms=2).fit(DATA.Z)
 
 
 def test_parameters_are_kept_untouched():
@@ -58,7 +58,7 @@ def test_codes(model):
 
 
 def test_fit_transform_is_fit_then_the_table_of_the_codes(model):
-    table = rs.SAEManifold(n_atoms=2, noise="isotropic").fit_transform(DATA.Z)
+    table = rs.SAEManifold(n_atoms=2).fit_transform(DATA.Z)
     np.testing.assert_array_equal(table, model.codes_.to_array())
     np.testing.assert_allclose(model.transform(DATA.Z), table, atol=1e-6)
 

@@ -16,7 +16,7 @@ NOT_OURS = {
     "check_dtype_object": "an InputError is a ValueError, not a TypeError",
     "check_n_features_in_after_fitting": "the argument is Z, and the message says so",
 }
-MODEL = rs.SAEManifold(n_atoms=1, topology="linear", max_outer=5, n_init=1, noise="isotropic")
+MODEL = rs.SAEManifold(n_atoms=1, topology="linear", max_outer=5, n_init=1)
 DATA = planted_circles(60, 4, 1, noise_sd=0.05, random_state=1)
 CIRCLE = rs.SAEManifold(1, rs.manifolds.Circle(1), noise="isotropic", n_init=1)
 

@@ -284,7 +284,7 @@ def minka(second, n, rank):
 
 @pytest.mark.parametrize(("n", "p", "ratios"), [
     (300, 12, (40.0, 15.0, 6.0)), (200, 40, (60.0, 40.0, 20.0, 15.0, 8.0)), (300, 20, ()),
-    (60, 90, (200.0, 100.0, 50.0)), (60, 90, ()), (80, 110, tuple(np.geomspace(200, 30, 10)))])
+    (60, 150, (200.0, 100.0, 50.0)), (60, 90, ()), (80, 110, tuple(np.geomspace(200, 30, 10)))])
 def test_ranks_are_those_of_minkas_evidence(n, p, ratios):
     """Of more rows than columns, and of less: whatever V says of more factors than are planted."""
     right = 0

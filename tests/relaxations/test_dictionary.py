@@ -158,6 +158,14 @@ def test_degenerate_data(data, n_active):
         assert starts[0].explained > 0.999
 
 
+def test_rows_that_are_all_alike_have_no_independent_directions():
+    Z = np.zeros((50, 12))
+    for tell in (False, True):
+        starts = block_dictionary(Z, [1] * 6, 2, 1, np.random.default_rng(0), BlockPolicy(),
+                                  exact=True, tell=tell)
+        check_contract(starts, Z, [1] * 6, 2, True)
+
+
 @pytest.mark.parametrize("N", [1, 2, 60])
 def test_one_atom(N):
     Z, frames, _, _ = planted(0, 1, 5, 1, per_atom=60, sd=0.01)

@@ -29,10 +29,13 @@ def test_other_dimensions_than_the_rows_tell_are_not_forced(seed):
     """Atoms whose linear dimensions are not those of the data: a torus of four has three."""
     data = superposed_manifolds(1200, 24, 8, 2, random_state=seed)
     Z = data.Z - data.Z.mean(axis=0)
-    start = block_dictionary(Z, [1] * 4 + [2, 2, 3, 4], 2, 1, np.random.default_rng(seed),
-                             BlockPolicy(), exact=True)[0]
-    assert sorted(len(frame) for frame in start.frames) == [1, 1, 1, 1, 2, 2, 3, 3]
-    assert start.explained > 0.999
+    told = block_dictionary(Z, [1] * 4 + [2, 2, 3, 4], 2, 1, np.random.default_rng(seed),
+                            BlockPolicy(), exact=True, tell=True)[0]
+    assert sorted(len(frame) for frame in told.frames) == [1, 1, 1, 1, 2, 2, 3, 3]
+    assert told.explained > 0.999
+    lines = block_dictionary(Z, [1] * 8, 2, 1, np.random.default_rng(seed), BlockPolicy(),
+                             exact=True)[0]
+    assert [len(frame) for frame in lines.frames] == [1] * 8
 
 
 def test_groups_are_those_that_are_alike_and_fit():

@@ -36,8 +36,8 @@ ADVICE = {
     "rows not described": "Look at the rows named: errors, or a feature without an atom. Then "
     "drop them, or fit more atoms if they have something in common.",
     "search among atoms": "Other tries ended elsewhere, at less likely answers, and one more may "
-    "end at a likelier one. Raise n_init until two agree, and compare V over values of "
-    "random_state.",
+    "end at a likelier one. Raise n_init above the number of tries, until two agree, and compare "
+    "V over values of random_state.",
     "atoms against none": "The atoms explain nothing that the rows' mean and noise do not. "
     "Do not interpret them; a flat atom says what a direction of the noise says.",
     "against its flat": "The curve is not needed: read the atom as a direction, or set "

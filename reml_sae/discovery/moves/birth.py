@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -54,7 +53,9 @@ def choose_n_atoms(
     InnerConvergenceError
         Where no number of atoms leads to a usable state.
     """
-    policy, tried = settings.policy.move, _with_few_chains(settings)
+    policy = settings.policy.move
+    # those of one atom too many hardly ever agree
+    tried = settings.with_chains(policy.birth_chains)
     best: Fitted | None = None
     table: list[tuple[int, float]] = []
     since = 0
@@ -80,13 +81,6 @@ def choose_n_atoms(
             "n_atoms, or try another topology"
         )
     return best, table
-
-
-def _with_few_chains(settings: Settings) -> Settings:
-    """With few chains of moves among atoms: those of one atom too many hardly ever agree."""
-    policy, relaxation = settings.policy, settings.policy.relaxation
-    joint = replace(relaxation.joint, most_chains=policy.move.birth_chains)
-    return replace(settings, policy=replace(policy, relaxation=replace(relaxation, joint=joint)))
 
 
 def _fewest(settings: Settings, most: int) -> int:

@@ -99,7 +99,9 @@ def _misfits(
     grid = replace(grid, fine_rows=grid.coarse_rows, more_frames=1, more_polished=1)
     length = np.linalg.norm(scores, axis=1)  # of a row that should not use the block it is short
     rows = sample_rows(scores[length > SHORT * length.mean()], grid.coarse_rows, rng)
-    told = {kinds[k]: latent_grid_starts(rows, problem.atoms[k], 1, rng, grid)[0].objective
-            for k in near}
+    if len(rows) < problem.policy.start.least_rows:
+        return out
+    told = {kind: latent_grid_starts(rows, problem.atoms[k], 1, rng, grid)[0].objective
+            for kind, k in {kinds[k]: k for k in near}.items()}
     out[near] = [told[kinds[k]] * n / len(rows) for k in near]
     return np.asarray(out)

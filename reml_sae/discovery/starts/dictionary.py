@@ -25,5 +25,5 @@ class DictionaryStart:
         dims = clipped(problem, problem.dims)
         found = block_dictionary(problem.Z, dims, n_active, problem.n_init, rng,
                                  problem.policy.relaxation.blocks, exact=exact,
-                                 shell=shells(problem.atoms, dims))
+                                 shell=shells(problem.atoms, dims), tell=True)
         return [from_blocks(problem, start, rng) for start in found]

@@ -9,7 +9,7 @@ import numpy as np
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
 from reml_sae.relaxations.joint_mixture import AtomCodes
-from reml_sae.relaxations.joint_search import JointEnds, search_codes
+from reml_sae.relaxations.joint_search import search_codes
 from reml_sae.typing import Array
 
 
@@ -38,18 +38,19 @@ class JointStart:
             # narrow ones would share the rows of one that is to become wide
             wider = problem.policy.move.sizes_ahead
             atoms = [atom.resized(wider) or atom for atom in atoms]
-        policy = problem.policy.relaxation.joint
-        policy = replace(policy, most_chains=max(policy.most_chains, problem.n_init))
-        found = search_codes(problem.Z, atoms, seeds, self.white, rng, policy,
-                             lambda: problem.deadline.passed)
-        return [_on_one_atom_each(codes, None if self.white else noise, len(problem.atoms), found)
-                for codes, noise in zip(found.codes, found.noises, strict=True)]
+        found = search_codes(problem.Z, atoms, seeds, self.white, rng,
+                             problem.policy.relaxation.joint, lambda: problem.deadline.passed)
+        starts = [_on_one_atom_each(codes, None if self.white else noise, len(problem.atoms),
+                                    found.agreed)
+                  for codes, noise in zip(found.codes, found.noises, strict=True)]
+        # what is counted is how often the search came to the first of them
+        return [replace(start, tries=found.tries) for start in starts[:1]] + starts[1:]
 
 
 def _on_one_atom_each(
-    codes: AtomCodes, noise: Array | None, n_atoms: int, found: JointEnds
+    codes: AtomCodes, noise: Array | None, n_atoms: int, sure: bool
 ) -> CodeStart:
     """Codes whose amplitude is one: the length of rows is mostly noise."""
     support = codes.labels[:, None] == np.arange(n_atoms)
     candidate = Candidate(support, support.astype(float), codes.coordinates)
-    return CodeStart(candidate, None, found.agreed, noise, found.tries)
+    return CodeStart(candidate, None, sure, noise)
