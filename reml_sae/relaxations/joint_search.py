@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain as joined
+from itertools import islice
 
 import numpy as np
 
@@ -196,8 +197,8 @@ def _move_on(
     def over(at: Place) -> bool:
         return stop() or abs(at.value - goal) < mixture.alike
 
-    random = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
-    for seed in islice(chain(list(_apart(mixture, ends)), random), policy.most_chains):
+    anywhere = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
+    for seed in islice(joined(list(_apart(mixture, ends)), anywhere), policy.most_chains):
         if stop():
             break
         end, came_back = _chain(Optimum(mixture, seed), rng, over)

@@ -194,11 +194,15 @@ def test_a_browser_draws_it(full, tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if browser is None:
         pytest.skip("there is no browser")
-    found = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
-         "--window-size=1400,9000", f"--user-data-dir={tmp_path}", "--dump-dom",
-         full.as_uri()], capture_output=True, text=True, timeout=120)
-    drawn = found.stdout
+    drawn = ""
+    for number in range(4):  # a busy machine may dump the page before it knows what is seen
+        drawn = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu",
+             "--virtual-time-budget=20000", "--window-size=1400,9000",
+             f"--user-data-dir={tmp_path / str(number)}", "--dump-dom",
+             full.as_uri()], capture_output=True, text=True, timeout=120).stdout
+        if drawn.count("<circle") > 300:
+            break
     assert drawn.count("<circle") > 300 and drawn.count("<svg") >= 12
     assert "<img" not in drawn and HOSTILE.replace("&", "&amp;").replace("<", "&lt;").replace(
         ">", "&gt;") in drawn
