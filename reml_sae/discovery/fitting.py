@@ -46,7 +46,8 @@ class Fitted:
     model : SAEManifoldModel
     result : FitResult
     tries : Tries or None
-        Of the search that found its start; it is of the rough fit from there alone.
+        Of the search that found its start. The rough fit from there has them; who fits it on has
+        to hand them on.
     """
 
     model: SAEManifoldModel

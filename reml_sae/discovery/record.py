@@ -87,7 +87,7 @@ class SearchRecord:
         tries = self.tries
         if tries is None or tries.made < 2:
             return []
-        return [Check("search among atoms", "pass" if tries.reached > 1 else "warn",
+        return [Check("search among atoms", "pass" if tries.agree else "warn",
                       tries.reached / tries.made, str(tries))]
 
     def to_dict(self) -> dict[str, Any]:

@@ -112,10 +112,10 @@ def block_dictionary(
     few = sample_rows(X, policy.most_rows, rng)
     complete = int(q.sum()) <= X.shape[1]
     few_used = 1 < n_active <= MOST_USED * len(q)
-    ways = ([_told, _told] if tell else []) + [_packed, _packed]
-    first = ways if complete and few_used else []
+    told = [_told, _told] if tell else []
+    independent = [*told, _packed, _packed] if complete and few_used else []
     found: list[BlockFit] = []
-    for search in [*first, *[_search] * max(n_init, 1)]:
+    for search in [*independent, *[_search] * max(n_init, 1)]:
         fit = search(few, problem)
         if fit is None:
             continue

@@ -9,9 +9,12 @@ together by the rows: those of one atom are large in the same rows, those of two
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.decomposition import fastica
+from sklearn.exceptions import ConvergenceWarning
 
 from reml_sae.linalg import single_threaded
 from reml_sae.relaxations.axes import TINY
@@ -78,13 +81,10 @@ def _used_together(y: Array) -> Array:
 
 def _components(Y: Array, rng: np.random.Generator) -> Array:
     """Orthonormal directions (m, m) along which white rows (N, m) are farthest from normal."""
-    W = np.linalg.qr(rng.standard_normal((Y.shape[1], Y.shape[1])))[0]
-    for _ in range(STEPS):
-        slope = np.tanh(Y @ W.T)
-        u, _, v = np.linalg.svd(slope.T @ Y / len(Y) - (1.0 - slope**2).mean(0)[:, None] * W)
-        W, last = u @ v, W
-        if 1.0 - np.abs((W * last).sum(axis=1)).min() < STILL:
-            break
+    begun = np.linalg.qr(rng.standard_normal((Y.shape[1], Y.shape[1])))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        _, W, _ = fastica(Y, whiten=False, w_init=begun, max_iter=STEPS, tol=STILL)
     return np.asarray(W)
 
 

@@ -56,6 +56,11 @@ class Tries:
         least = min(values, default=np.inf)
         return cls(len(values), sum(value < least + mixture.alike for value in values))
 
+    @property
+    def agree(self) -> bool:
+        """Whether several have: one alone may end at any local optimum."""
+        return self.reached > 1
+
     def __str__(self) -> str:
         tries = "try" if self.made == 1 else "tries"
         return f"{self.reached} of {self.made} {tries} of the search came to its best answer"
@@ -81,7 +86,7 @@ class JointEnds:
     @property
     def agreed(self) -> bool:
         """Whether several seeds, or moves from two of them, have come to the best end."""
-        return self.tries.reached > 1
+        return self.tries.agree
 
 
 @single_threaded
@@ -118,7 +123,7 @@ def search_codes(
     ends = [mixture.carried(seed.of(seen.sample)) for seed in seeds if not stop()]
     agreed = seed_at_random(mixture, ends, policy.few_random if white else policy.most_random,
                             rng, stop)
-    if not agreed and white and _tries(mixture, ends).reached > 1:
+    if not agreed and white and _tries(mixture, ends).agree:
         agreed = seed_at_random(mixture, ends, policy.more_random, rng, stop)
     tries = _tries(mixture, ends) if agreed else _move_on(mixture, ends, rng, stop)
     best = kept_ends(mixture, ends)
@@ -198,7 +203,7 @@ def _move_on(
         return stop() or abs(at.value - goal) < mixture.alike
 
     anywhere = iter(lambda: mixture.carried(random_codes(mixture.joint, spread, rng)), None)
-    for seed in islice(joined(list(_apart(mixture, ends)), anywhere), policy.most_chains):
+    for seed in islice(joined(_apart(mixture, ends), anywhere), policy.most_chains):
         if stop():
             break
         end, came_back = _chain(Optimum(mixture, seed), rng, over)
@@ -206,7 +211,7 @@ def _move_on(
         if stop() and reached:
             break
         reached.append(end.value)
-        if Tries.of(mixture, reached).reached > 1:
+        if Tries.of(mixture, reached).agree:
             break
         if end.value == min(reached):
             goal = end.value if came_back else -np.inf

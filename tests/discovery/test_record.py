@@ -12,6 +12,8 @@ from reml_sae.discovery.starts import joint
 from reml_sae.errors import InputError
 from reml_sae.relaxations.joint_search import Tries, search_codes
 
+Z = planted_circles(60, 4, 2, noise_sd=0.1, random_state=0).Z
+
 
 @pytest.mark.parametrize(("tries", "statuses"), [
     (None, []), (Tries(1, 1), []), (Tries(5, 1), ["warn"]), (Tries(5, 2), ["pass"])])
@@ -24,7 +26,6 @@ def test_a_best_answer_of_one_try_among_several_is_warned_of(tries, statuses):
 def test_a_fit_keeps_and_shows_what_its_search_tells(monkeypatch):
     monkeypatch.setattr(joint, "search_codes",
                         lambda *args: replace(search_codes(*args), tries=Tries(4, 1)))
-    Z = planted_circles(60, 4, 2, noise_sd=0.1, random_state=0).Z
     model = rs.SAEManifold(n_atoms=2, n_init=1, assignment="topk").fit(Z)
     assert model.search_.tries == Tries(4, 1)
     check = next(item for item in model.diagnostics_.checks if item.name == "search among atoms")
@@ -32,28 +33,25 @@ def test_a_fit_keeps_and_shows_what_its_search_tells(monkeypatch):
     assert "1 of 4 tries" in model.summary() and "Raise n_init" in model.summary()
 
 
-def test_n_init_asks_for_as_many_tries(monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """Chains at most of every search among atoms."""
+    chains = []
 
     def search(*args):
-        asked.append(args[5].most_chains)
+        chains.append(args[5].most_chains)
         return search_codes(*args)
 
     monkeypatch.setattr(joint, "search_codes", search)
-    Z = planted_circles(60, 4, 2, noise_sd=0.1, random_state=0).Z
+    return chains
+
+
+def test_n_init_asks_for_as_many_tries(asked):
     rs.SAEManifold(n_atoms=2, n_init=11, assignment="topk").fit(Z)
     assert asked[0] == 11
 
 
-def test_births_have_few_tries(monkeypatch):
-    asked = []
-
-    def search(*args):
-        asked.append(args[5].most_chains)
-        return search_codes(*args)
-
-    monkeypatch.setattr(joint, "search_codes", search)
-    Z = planted_circles(60, 4, 2, noise_sd=0.1, random_state=0).Z
+def test_births_have_few_tries(asked):
     rs.SAEManifold(n_atoms="auto", max_atoms=2, assignment="topk", noise="isotropic").fit(Z)
     assert set(asked) == {SearchPolicy().move.birth_chains}
 

@@ -79,9 +79,9 @@ def _given_out(
     for block, (used, scores) in enumerate(zip(start.support.T, start.scores, strict=True)):
         cost[:, block] = _misfits(problem, kinds, scores[used], rng)
     order = linear_sum_assignment(cost)[1]
-    return replace(start, support=start.support[:, order],
-                   scores=[start.scores[j] for j in order],
-                   frames=[start.frames[j] for j in order if start.frames])
+    frames = [start.frames[j] for j in order] if start.frames else []
+    return replace(start, support=start.support[:, order], frames=frames,
+                   scores=[start.scores[j] for j in order])
 
 
 def _misfits(

@@ -43,14 +43,15 @@ class JointStart:
         starts = [_on_one_atom_each(codes, None if self.white else noise, len(problem.atoms),
                                     found.agreed)
                   for codes, noise in zip(found.codes, found.noises, strict=True)]
-        # what is counted is how often the search came to the first of them
-        return [replace(start, tries=found.tries) for start in starts[:1]] + starts[1:]
+        if starts:  # it is the first that the tries have come to
+            starts[0] = replace(starts[0], tries=found.tries)
+        return starts
 
 
 def _on_one_atom_each(
-    codes: AtomCodes, noise: Array | None, n_atoms: int, sure: bool
+    found: AtomCodes, noise: Array | None, n_atoms: int, sure: bool
 ) -> CodeStart:
     """Codes whose amplitude is one: the length of rows is mostly noise."""
-    support = codes.labels[:, None] == np.arange(n_atoms)
-    candidate = Candidate(support, support.astype(float), codes.coordinates)
-    return CodeStart(candidate, None, sure, noise)
+    support = found.labels[:, None] == np.arange(n_atoms)
+    codes = Candidate(support, support.astype(float), found.coordinates)
+    return CodeStart(codes, None, sure, noise)
