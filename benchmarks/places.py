@@ -47,7 +47,8 @@ def main():
             warnings.simplefilter("ignore")
             model = rs.SAEManifold(**asked(made, "topk"), n_init=1, noise="isotropic").fit(made.Z)
         scores = recovery_scores(made, model.codes_, [atom.topology for atom in model.atoms_])
-        right = is_within(scores, ideal.assignment_accuracy, ideal.coordinate_error)
+        right = is_within(scores, ideal.assignment_accuracy, ideal.coordinate_error,
+                          len(made.Z))
         checks = {check.name: check for check in model.diagnostics_.checks}
         own = [checks.get(f"atom {k} places") for k in scores.matching]
         verdicts["right" if right else "not right"] += 1

@@ -20,6 +20,8 @@ LOOSE = 0.5
 """Standard error of coordinates, in radians or standard deviations, that is warned of."""
 MANY_MISTAKEN = 0.1
 """Share of rows that may be of another atom that is warned of."""
+FREE = 1e-8
+"""Least share of a row's own noise that its residual has, where nothing else tells the curve."""
 ALONE = 0.9
 """Mean share of a row's first atom from which rows of a mixture are taken to be on one each."""
 
@@ -63,23 +65,80 @@ def check_labels(
     """Expected share of some rows that are of another atom than the one they are on most.
 
     Coordinates are summed out on grids, amplitudes are those that an atom's rows have on average.
+    Decoders follow the rows that they are given, so every row is judged by decoders that have not
+    seen it, with what the other rows leave uncertain of them.
     """
     on = assignments.argmax(axis=1)
     counts = np.bincount(on, minlength=len(model.atoms))
-    variance = model.family.dispersion(rho[model.outer.psi])
-    X = model.rows(rows).working - (theta.beta[-1] if model.layout.has_intercept else 0.0)
+    X = model.working - (theta.beta[-1] if model.layout.has_intercept else 0.0)
     log_odds = np.full((len(rows), len(model.atoms)), -np.inf)
     for k in np.flatnonzero(counts).tolist():
-        atom, decoder = model.atoms[k], theta.beta[model.layout.basis_slices[k]]
-        grid = place_grid(atom)
-        centre = model.assignment.whole_constants(decoder[0])
-        curve = centre + assignments[on == k, k].mean() * (atom.basis(grid) @ decoder - centre)
-        prior = -atom.prior_jet(grid, 0)[0]
-        apart = (curve**2).sum(axis=1) - 2.0 * X @ curve.T
-        log_odds[:, k] = (logsumexp(prior - 0.5 * apart / variance, axis=1) - logsumexp(prior)
-                          + np.log(counts[k]))
+        atom = AtomRegression(model, theta, rho, assignments[:, k], k, np.flatnonzero(on == k), X)
+        log_odds[:, k] = atom.log_evidence(rows) + np.log(counts[k])
     own = log_odds[np.arange(len(rows)), on[rows]] - logsumexp(log_odds, axis=1)
     share = float(1.0 - np.exp(own).mean())
     status: Status = "warn" if share > MANY_MISTAKEN else "pass"
     return Check("rows between atoms", status, share,
                  "expected share of rows that are of another atom than the one they are on")
+
+
+class AtomRegression:
+    """An atom as a ridge regression on the codes of its rows, which predicts every row anew.
+
+    Parameters
+    ----------
+    model, theta, rho
+    amplitude : (N,) array
+        Of all rows on the atom.
+    k : int
+        The atom.
+    own : (n,) of the rows on it
+    X : (N, p) array
+        Rows less the intercept.
+    """
+
+    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, amplitude: Array,
+                 k: int, own: NDArray[np.intp], X: Array) -> None:
+        atom, decoder = model.atoms[k], theta.beta[model.layout.basis_slices[k]]
+        self._own, self._X = own, X
+        self._variance = model.family.dispersion(rho[model.outer.psi])
+        self._grid = place_grid(atom)
+        centre = model.assignment.centres(np.ones((1, 1), bool))
+
+        def features(t: Array, a: Array) -> Array:
+            out = a * atom.basis(t)
+            if centre is not None:
+                out[:, 0] = centre[0, 0]
+            return out
+
+        at_rows = features(theta.xi[own][:, model.coordinate_columns(k)], amplitude[own, None])
+        at_nodes = features(self._grid, amplitude[own].mean())
+        prior = model.joint_at(theta, rho).decoder_prior.curvature_grams[k]
+        # directions that neither rows nor penalties tell are left out
+        covariance = np.linalg.pinv(at_rows.T @ at_rows + self._variance * prior, hermitian=True)
+        self._between = at_nodes @ covariance @ at_rows.T
+        self._leverage = np.einsum("nm,mk,nk->n", at_rows, covariance, at_rows, optimize=True)
+        self._spread = np.einsum("gm,mk,gk->g", at_nodes, covariance, at_nodes, optimize=True)
+        self._nodes = at_nodes @ decoder
+        self._residual = X[own] - at_rows @ decoder
+        self._log_prior = -atom.prior_jet(self._grid, 0)[0]
+
+    def log_evidence(self, rows: NDArray[np.intp]) -> Array:
+        """Log density of rows, coordinates summed out, the atom's own rows each left out of it.
+
+        Leaving row i out moves the curve at t by -c(t, t_i) r_i / (1 - c(t_i, t_i)) and adds
+        c(t, t_i)^2 / (1 - c(t_i, t_i)) to its variance c(t, t), both in units of the noise.
+        """
+        X, p = self._X[rows], self._X.shape[1]
+        apart = ((X**2).sum(axis=1)[:, None] - 2.0 * X @ self._nodes.T
+                 + (self._nodes**2).sum(axis=1))
+        spread = np.tile(1.0 + self._spread, (len(rows), 1))
+        _, at, which = np.intersect1d(rows, self._own, return_indices=True)
+        between, residual = self._between.T[which], self._residual[which]
+        moved = between / np.maximum(1.0 - self._leverage[which], FREE)[:, None]
+        along = (X[at] * residual).sum(axis=1)[:, None] - residual @ self._nodes.T
+        apart[at] += 2.0 * moved * along + moved**2 * (residual**2).sum(axis=1)[:, None]
+        spread[at] += moved * between
+        density = -0.5 * (apart / (self._variance * spread) + p * np.log(spread))
+        return np.asarray(logsumexp(self._log_prior + density, axis=1)
+                          - logsumexp(self._log_prior))

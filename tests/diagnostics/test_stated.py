@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, recovery_scores
 from reml_sae.diagnostics import checks
-from reml_sae.diagnostics.places import check_places, drawn_nats, place_nats
+from reml_sae.diagnostics.places import check_places, drawn_nats, place_grid, place_nats
+from reml_sae.diagnostics.stated import AtomRegression
 from reml_sae.manifolds import Circle, Euclidean
 from reml_sae.models.sae.point import SAEPoint
 
@@ -63,6 +65,48 @@ def test_the_stated_share_of_mistaken_rows_is_about_the_true_one(fitted):
     model, *_ = fitted(made.Z, n_atoms=2, topology=["circle", "linear"], assignment="topk")
     true = 1.0 - recovery_scores(made, model.codes_).assignment_accuracy
     assert 0.5 * true < figure(model, "rows between atoms") < 2.0 * true
+
+
+@pytest.mark.parametrize("assignment", ["softmax", "topk"])
+def test_a_row_is_judged_by_the_decoder_of_the_others(fitted, assignment):
+    """Its density at every node is that of a ridge regression on the codes of all other rows."""
+    made = planted_manifolds(40, 3, ["circle", "linear"], noise_sd=0.2, random_state=1)
+    seen, model, result = fitted(made.Z, n_atoms=2, topology=["circle", "linear"],
+                                 assignment=assignment)
+    theta, rho, amplitudes, k = result.theta, result.rho, seen.codes_.assignments, 0
+    own, where = np.flatnonzero(amplitudes.argmax(axis=1) == k), model.layout.basis_slices[k]
+    atom, phi = model.atoms[k], model.family.dispersion(rho[model.outer.psi])
+    grid, t = place_grid(atom), theta.xi[own][:, model.coordinate_columns(k)]
+    X = model.working - theta.beta[-1]
+
+    def features(t, a):
+        basis = a * atom.basis(t)
+        if assignment == "topk":  # an atom's constant is whole
+            basis[:, 0] = 1.0
+        return basis
+
+    def ridge(rows, prior):
+        F = features(t, amplitudes[own, k][:, None])[rows]
+        gram = F.T @ F + prior
+        return np.linalg.solve(gram, F.T @ X[own[rows]]), np.linalg.inv(gram)
+
+    for _ in range(20):  # the curvature of the penalties follows the decoder
+        prior = phi * model.joint_at(theta, rho).decoder_prior.curvature_grams[k]
+        beta = theta.beta.copy()
+        beta[where] = ridge(np.ones(len(own), bool), prior)[0]
+        theta = replace(theta, beta=beta)
+    regression = AtomRegression(model, theta, rho, amplitudes[:, k], k, own, X)
+    nodes, log_prior = features(grid, amplitudes[own, k].mean()), -atom.prior_jet(grid, 0)[0]
+    rows = np.arange(0, 40, 3)
+    expected = []
+    for row in rows:
+        decoder, covariance = ridge(own != row, prior)
+        spread = phi * (1.0 + np.einsum("gm,mn,gn->g", nodes, covariance, nodes))
+        apart = ((X[row] - nodes @ decoder)**2).sum(axis=1)
+        density = -0.5 * (apart / spread + 3 * np.log(spread / phi))
+        expected.append(logsumexp(log_prior + density) - logsumexp(log_prior))
+    assert 0 < np.isin(rows, own).sum() < len(rows)
+    np.testing.assert_allclose(regression.log_evidence(rows), expected, rtol=1e-8)
 
 
 def test_rows_that_avoid_a_crossing_do_not_hide_it(fitted):
