@@ -79,6 +79,7 @@ TENSORS = {
     "covariance": Tensor("p m m", -LARGEST, LARGEST),
     "directions": Tensor("p factors", -2.0, 2.0),
     "ratios": Tensor("factors", 1.0),
+    "along": Tensor("factors", 0.0),
     "across": Tensor("others", 0.0),
     "log_variances": Tensor("p", -500.0, 500.0),
     "spread": Tensor("one", 0.0),

@@ -44,7 +44,8 @@ def test_slope_of_the_criterion_in_the_noise(name, integration, kind, unequal):
         family = StudentTRows(df=5.0)
         base = base.with_changes(family=family, unit_weights=central_weights(base.Z, family))
     p, theta, rng = base.shape[1], base.initial_theta(), np.random.default_rng(0)
-    noise = (Factor(np.linalg.qr(rng.normal(size=(p, 2)))[0], np.array([2.0, 1.5]), np.ones(p - 2))
+    noise = (Factor(np.linalg.qr(rng.normal(size=(p, 2)))[0], np.array([2.0, 1.5]),
+                    np.array([2.2, 1.4]), np.ones(p - 2))
              if kind == "factor" else Diagonal(np.array([0.3, -0.3, 0.1, -0.1, 0.0]), 0.5))
     x, h = noise.parameters(), 1e-3
     model, rho = in_metric(base, theta, noise.at(x)), base.rho + 0.1
@@ -111,7 +112,8 @@ def test_isotropic_noise_is_not_passed_over(monkeypatch):
     """Whatever noise the search has come to, its V is not above that of the isotropic one."""
     plant = planted_manifolds(200, 6, ["circle"], noise_sd=0.2, random_state=0)
     plain = rs.SAEManifold(n_atoms=1, n_init=1, random_state=0).fit(plant.Z)
-    wrong = Factor(np.linalg.qr(plant.frames[0].T)[0][:, :1], np.array([30.0]), np.ones(5))
+    wrong = Factor(np.linalg.qr(plant.frames[0].T)[0][:, :1], np.array([30.0]),
+                   np.array([30.0]), np.ones(5))
     honest = search.follow_noise
 
     def misled(fitted, settings):

@@ -146,12 +146,15 @@ def test_save_load_encode_and_solve_again(kind, tmp_path):
 
 
 def test_files_of_other_noise(tmp_path):
-    """Of before variances across the factors were kept, and with some that are not its own."""
+    """Of before variances of the rows were kept, and with some that are not its own."""
     fitted("factor", 0).save(tmp_path / "fit.safetensors")
     tensors, metadata = read_artifact(tmp_path / "fit.safetensors")
-    across = tensors.pop("noise.across")
+    along, across = tensors.pop("noise.along"), tensors.pop("noise.across")
     write_artifact(tmp_path / "before", tensors, metadata)
-    np.testing.assert_array_equal(rs.load(tmp_path / "before").noise_.across, np.ones(P - 1))
+    before = rs.load(tmp_path / "before").noise_
+    np.testing.assert_array_equal(before.across, np.ones(P - 1))
+    np.testing.assert_array_equal(before.along, before.ratios)
+    assert (along != before.ratios).all()
     write_artifact(tmp_path / "other", {**tensors, "noise.across": across[1:]}, metadata)
     with pytest.raises(ArtifactError, match="across has 4 variances, not one for each of the 5"):
         rs.load(tmp_path / "other")

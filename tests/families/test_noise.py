@@ -37,7 +37,7 @@ STILL = Diagonal(np.array([1.0, 0.0, -2.0, 0.5, 0.5, 0.0]), 1.0)
 """Two columns without a variance of their own."""
 EXAMPLES = [Isotropic(4), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0),
             Factor(special_ortho_group.rvs(4, random_state=1)[:, :2], np.array([30.0, 2.0]),
-                   np.array([1.4, 0.6]))]
+                   np.array([33.0, 2.5]), np.array([1.4, 0.6]))]
 
 
 @pytest.mark.parametrize("noise", EXAMPLES, ids=lambda noise: noise.kind)
@@ -303,8 +303,21 @@ def test_a_factor_less(n):
     expected, found = Factor.of_rank(second, 2), Factor.of_rank(second, 3).simpler()
     for name, value in expected.arrays().items():
         np.testing.assert_allclose(found.arrays()[name], value, rtol=1e-12)
-    again = replace(expected, across=np.ones(10)).observed(second[None])
+    again = replace(expected, along=np.ones(2), across=np.ones(10)).observed(second[None])
+    np.testing.assert_allclose(again.along, expected.along, rtol=1e-9)
     np.testing.assert_allclose(again.across, expected.across, rtol=1e-9)
+
+
+def test_a_factor_has_its_variance_where_columns_outnumber_rows():
+    """By V its directions are no better known for less variance: a ninth had the lowest here."""
+    n, p = 50, 400
+    shares = np.geomspace(0.05, 2.0, 60)
+    for seed in range(5):
+        second = second_moment(factors(p, [200.0], seed), n, seed)
+        noise = Factor.of_rank(second, 1)
+        values = [charged(replace(noise, ratios=share * noise.ratios), second, n)
+                  for share in shares]
+        assert 0.85 < shares[int(np.argmin(values))] < 1.1
 
 
 def test_factors_are_looked_for_where_rows_tell_them():
@@ -343,9 +356,12 @@ def shapes():
     U = np.linalg.qr(rng.normal(size=(6, 3)))[0]
     d = rng.normal(size=6)
     return [Diagonal(d - d.mean(), 0.8), STILL,
-            Factor(U, np.array([9.0, 4.0, 1.3]), np.array([1.2, 1.0, 0.8])),
-            Factor(U[:, :1], np.array([30.0]), np.array([3.0, 0.8, 0.6, 0.6, 0.0])),
-            Factor(U[:, :2], np.array([5.0, 4.9]), np.array([2.5, 1.0, 0.4, 0.1]))]
+            Factor(U, np.array([9.0, 4.0, 1.3]), np.array([9.5, 3.0, 1.4]),
+                   np.array([1.2, 1.0, 0.8])),
+            Factor(U[:, :1], np.array([30.0]), np.array([25.0]),
+                   np.array([3.0, 0.8, 0.6, 0.6, 0.0])),
+            Factor(U[:, :2], np.array([5.0, 4.9]), np.array([5.5, 5.1]),
+                   np.array([2.5, 1.0, 0.4, 0.1]))]
 
 
 @pytest.mark.parametrize("noise", shapes(), ids=lambda noise: f"{noise.kind}{noise.simpler().kind}")
@@ -376,7 +392,7 @@ def test_scaling_of_steps_is_symmetric(noise):
 def test_rows_know_equally_much_of_all_scaled_steps():
     """Of loadings themselves the longest are known a hundred times less along than across."""
     U = np.linalg.qr(np.random.default_rng(3).normal(size=(6, 2)))[0]
-    noise = Factor(U, np.array([400.0, 9.0]), np.ones(4))
+    noise = Factor(U, np.array([400.0, 9.0]), np.array([400.0, 9.0]), np.ones(4))
     loadings = noise.parameters().reshape(6, 2)
     inverse = np.linalg.inv(np.eye(6) + loadings @ loadings.T)
 

@@ -9,7 +9,7 @@ from reml_sae.families.noise import Diagonal, Factor, Isotropic, PerAtom
 
 P = 4
 NOISES = (Factor(special_ortho_group.rvs(P, random_state=1)[:, :2], np.array([30.0, 2.0]),
-                 np.ones(P - 2)),
+                 np.array([30.0, 2.0]), np.ones(P - 2)),
           Isotropic(P), Diagonal(np.array([1.0, -2.0, 0.5, 0.5]), 1.0))
 GROUPS = np.array([1, 0, 1, 2])
 

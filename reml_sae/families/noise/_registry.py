@@ -58,10 +58,12 @@ def tells_factors(second: Array, n_rows: int) -> bool:
     """Whether factors of the noise can be told in rows with a second moment (p, p).
 
     There are `ROWS_PER_COLUMN` rows to a column or, by their own spectrum, `ROWS_PER_FACTOR` to a
-    factor.
+    factor, or it ends in white noise.
     """
-    return (n_rows >= ROWS_PER_COLUMN * len(second)
-            or n_rows >= ROWS_PER_FACTOR * Factor.best(second, n_rows).rank)
+    if n_rows >= ROWS_PER_COLUMN * len(second):
+        return True
+    noise = Factor.best(second, n_rows)
+    return n_rows >= ROWS_PER_FACTOR * noise.rank or noise.ends_in_white_noise(n_rows)
 
 
 def open_kinds(kind: NoiseKind, second: Array, n_rows: int) -> NoiseKind:

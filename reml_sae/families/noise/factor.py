@@ -7,9 +7,11 @@ log-likelihood of rows with a second moment S by -I sin^2(t) / 2,
 
     I = n (1 / w_k - 1 / w_j) (s_j - s_k)    (Minka 2000)
 
-with the variances s that S has along them, and those w that Omega gives them: e = s for a factor,
-one for all of the floor, whose own s differ. With the floor's variance for them, as if infinitely
-many rows were seen, the last factors of a slope would be charged too little beside the others.
+with the variances s that S has along them, and those w that Omega gives them: e for a factor, which
+is near its s, and one for all of the floor, whose own s differ. With the floor's variance for them,
+as if infinitely many rows were seen, the last factors of a slope would be charged too little beside
+the others. And with e for the s of a factor its directions would seem the less known the less
+variance Omega gives them: where columns outnumber rows, V would be lowest at a ninth of it.
 I goes to zero where two factors are alike, or one and the floor, so the directions are integrated
 over the whole sphere, one after the other: each is a normaliser of a Bingham density.
 """
@@ -33,6 +35,8 @@ from reml_sae.typing import Array
 LEAST_RATIO = 1.0 + 1e-9
 PATIENCE = 5
 """Ranks in a row that do not fit better, after which no more are tried."""
+TRACY_WIDOM = 3.2724
+"""Quantile .999 of the law of Tracy and Widom of order one."""
 SHOWN = 6
 """Ratios in the text that stands for a noise."""
 
@@ -63,17 +67,18 @@ class Factor(Noise):
         U, orthonormal columns.
     ratios : (r,) array
         e > 1, the variance along each over that of the floor.
-    across : (p - r,) array
-        Variances of the rows across all factors, over their mean.
+    along, across : (r,) and (p - r,) arrays
+        Variances of the rows along the factors and across all of them, over the mean of these.
     """
 
     directions: Array
     ratios: Array
+    along: Array
     across: Array
     kind: ClassVar[str] = "factor"
 
     @classmethod
-    def best(cls, second: Array, n_rows: int) -> Factor:
+    def best(cls, second: Array, n_rows: int) -> Self:
         """The leading directions of the second moment: the fewest that leave V at its lowest.
 
         To `MARGIN`: of a weak factor more V says hardly anything, whether there is one or not.
@@ -83,7 +88,7 @@ class Factor(Noise):
         since, saddles = 0, np.zeros(0)
         for r in range(max(most_rank(len(second), n_rows), 0) + 1):
             ratios, across = _split(values, r)
-            cost, saddles = _cost(ratios, across, n_rows, saddles)
+            cost, saddles = _cost(ratios, ratios, across, n_rows, saddles)
             # the best phi of these factors is the floor's variance over the floor of Omega
             log_phi = np.log(values[r:].mean()) + np.log(ratios).sum() / len(values)
             value = 0.5 * n_rows * len(values) * log_phi + cost
@@ -92,28 +97,45 @@ class Factor(Noise):
             if since == PATIENCE:
                 break
         best = int(np.flatnonzero(np.array(found) <= min(found) + MARGIN)[0])
-        return cls(vectors[:, :best], *_split(values, best))
+        return cls._of_variances(vectors, values, best)
 
     @classmethod
-    def of_rank(cls, second: Array, rank: int) -> Factor:
+    def of_rank(cls, second: Array, rank: int) -> Self:
         """The leading directions of the second moment (p, p) of the noise."""
         values, vectors = _axes(second)
-        return cls(vectors[:, :rank], *_split(values, rank))
+        return cls._of_variances(vectors, values, rank)
+
+    @classmethod
+    def _of_variances(cls, vectors: Array, values: Array, rank: int) -> Self:
+        ratios, across = _split(values, rank)
+        return cls(vectors[:, :rank], ratios, ratios, across)
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
-        """Made of ``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
+        """Made of ``directions`` (p, r), ``ratios``, ``along`` (r,) and ``across`` (p - r,)."""
         directions, ratios = arrays["directions"], arrays["ratios"]
         equal = np.ones(p - len(ratios))
-        across = arrays.get("across", equal)  # not in a file from before V knew of them
+        # not in a file from before V knew of them
+        along, across = arrays.get("along", ratios), arrays.get("across", equal)
         if len(across) != len(equal):
             raise InputError(f"across has {len(across)} variances, not one for each of the "
                              f"{len(equal)} directions across {len(ratios)} factors")
-        return cls(directions, ratios, across)
+        return cls(directions, ratios, along, across)
 
     def arrays(self) -> dict[str, Array]:
-        """``directions`` (p, r), ``ratios`` (r,) and ``across`` (p - r,)."""
-        return {"directions": self.directions, "ratios": self.ratios, "across": self.across}
+        """``directions`` (p, r), ``ratios``, ``along`` (r,) and ``across`` (p - r,)."""
+        return {"directions": self.directions, "ratios": self.ratios, "along": self.along,
+                "across": self.across}
+
+    def ends_in_white_noise(self, n_rows: int) -> bool:
+        """Whether the largest variance across the factors is one that white noise has in n rows.
+
+        Of centred rows, by the law of Tracy and Widom, as Johnstone (2001, Annals of Statistics)
+        scales it.
+        """
+        rows, columns = np.sqrt(n_rows - 1.0 - self.rank), np.sqrt(len(self.across))
+        width = (rows + columns) * (1.0 / rows + 1.0 / columns)**(1.0 / 3.0)
+        return bool(self.across[0] * rows**2 <= (rows + columns)**2 + TRACY_WIDOM * width)
 
     def __repr__(self) -> str:
         ratios = ", ".join(f"{ratio:.3g}" for ratio in self.ratios[:SHOWN])
@@ -130,10 +152,11 @@ class Factor(Noise):
         if self.rank <= 1:
             return Isotropic(len(self.directions)) if self.rank else None
         *kept, weakest = np.argsort(-self.ratios)
-        across = np.append(self.ratios[weakest], self.across)
+        across = np.append(self.along[weakest], self.across)
         floor = across.mean()
-        return Factor(self.directions[:, kept],
-                      np.maximum(self.ratios[kept] / floor, LEAST_RATIO), across / floor)
+        ratios, along = (np.maximum(own[kept] / floor, LEAST_RATIO)
+                         for own in (self.ratios, self.along))
+        return Factor(self.directions[:, kept], ratios, along, across / floor)
 
     @property
     def is_observed(self) -> bool:
@@ -141,13 +164,15 @@ class Factor(Noise):
         return self.rank > 0
 
     def observed(self, moments: Array) -> Self:
-        """With the variances that a second moment (1, p, p) has across the factors."""
+        """With the variances that a second moment (1, p, p) has along and across the factors."""
         second = moments[0]
+        along = np.einsum("pj,pq,qj->j", self.directions, second, self.directions, optimize=True)
         outside = second - self.directions @ (self.directions.T @ second)
         outside -= (outside @ self.directions) @ self.directions.T
         across = np.linalg.eigvalsh(0.5 * (outside + outside.T))[::-1][:len(self.across)]
-        across = np.maximum(across + _least(second), TINY)
-        return replace(self, across=across / across.mean())
+        along, across = (np.maximum(own + _least(second), TINY) for own in (along, across))
+        floor = across.mean()
+        return replace(self, along=along / floor, across=across / floor)
 
     @property
     def floor(self) -> float:
@@ -208,15 +233,13 @@ class Factor(Noise):
     def _cost_ratios(self, n_rows: int) -> Array:
         """Derivative of the cost in the ratios, (r,)."""
         r, e = self.rank, self.ratios
-        counts, information = _turns(e, self.across, n_rows)
-        fitted, seen, own = _spectra(e, self.across)
+        counts, information = _turns(e, self.along, self.across, n_rows)
         weight = -0.5 * log_share_slopes(0.5 * information, counts) * (information > 0.0)
         near = np.tril(np.exp(-0.25 * information[:, :r]), -1)
         met = 1.0 + np.tril(1.0 - near, -1).sum(axis=1)
         weight[:, :r] -= 0.25 * near / met[:, None]
-        by_own = weight * (n_rows * ((own - seen) / own**2 + 1.0 / fitted - 1.0 / own))
-        by_other = weight * (n_rows * ((seen - own) / fitted**2 + 1.0 / own - 1.0 / fitted))
-        out = 1.0 / e + by_own.sum(axis=1) + by_other[:, :r].sum(axis=0)
+        turned = weight * n_rows * (self.along[:, None] - np.append(self.along, self.across))
+        out = (1.0 + turned.sum(axis=1) / e - turned[:, :r].sum(axis=0) / e) / e
         root = np.sqrt(0.5 * n_rows)
         above = root * np.log(e)
         out -= root / e * np.exp(-0.5 * above**2 - 0.5 * LOG_2PI - log_ndtr(above))
@@ -224,7 +247,7 @@ class Factor(Noise):
 
     def cost(self, n_rows: int) -> float:
         """Prior and information of directions and ratios; their orders are one model."""
-        return _cost(self.ratios, self.across, n_rows, np.zeros(0))[0]
+        return _cost(self.ratios, self.along, self.across, n_rows, np.zeros(0))[0]
 
 
 def _split(values: Array, rank: int) -> tuple[Array, Array]:
@@ -233,23 +256,20 @@ def _split(values: Array, rank: int) -> tuple[Array, Array]:
     return np.maximum(values[:rank], LEAST_RATIO), values[rank:]
 
 
-def _spectra(ratios: Array, across: Array) -> tuple[Array, Array, Array]:
-    """Variances (p,) by Omega and in the rows of all directions; those of the factors, (r, 1)."""
-    return (np.append(ratios, np.ones_like(across)), np.append(ratios, across), ratios[:, None])
-
-
-def _turns(ratios: Array, across: Array, n_rows: int) -> tuple[Array, Array]:
+def _turns(ratios: Array, along: Array, across: Array, n_rows: int) -> tuple[Array, Array]:
     """Information about turns of direction j towards k, (r, p), the factors first.
 
     And which of these turns (r, p) the integral over direction j has, when those before it are
     held.
     """
-    fitted, seen, own = _spectra(ratios, across)
-    information = n_rows * (1.0 / fitted - 1.0 / own) * (own - seen)
+    rates = np.append(1.0 / ratios, np.ones_like(across)) - 1.0 / ratios[:, None]
+    information = n_rows * rates * (along[:, None] - np.append(along, across))
     return np.triu(np.ones_like(information), 1), np.maximum(information, 0.0)
 
 
-def _cost(ratios: Array, across: Array, n_rows: int, saddles: Array) -> tuple[float, Array]:
+def _cost(
+    ratios: Array, along: Array, across: Array, n_rows: int, saddles: Array
+) -> tuple[float, Array]:
     """`Factor.cost`, and the saddlepoints (r,) of its integrals.
 
     Those (r - 1,) of a factor less, or none, are where they are looked for.
@@ -257,7 +277,7 @@ def _cost(ratios: Array, across: Array, n_rows: int, saddles: Array) -> tuple[fl
     r = len(ratios)
     if not r:
         return 0.0, saddles
-    counts, information = _turns(ratios, across, n_rows)
+    counts, information = _turns(ratios, along, across, n_rows)
     start = np.concatenate([saddles, np.zeros(r - len(saddles))])
     shares, saddles = log_shares(0.5 * information, counts, start)
     # two factors have two orders where they can be told apart
