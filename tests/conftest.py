@@ -67,3 +67,29 @@ def fits_once(made, monkeypatch):
         return self
 
     monkeypatch.setattr(SAEManifold, "fit", once)
+
+
+@pytest.fixture(scope="session")
+def searches():
+    """What searches among atoms have found, by what they were asked."""
+    return {}
+
+
+@pytest.fixture
+def searches_once(searches, monkeypatch):
+    """The same search among atoms is made once: it does not know of the assignment."""
+    from reml_sae.discovery.starts import joint
+
+    search = joint.search_codes
+
+    @wraps(search)
+    def once(Z, atoms, seeds, white, rng, policy, stop):
+        begun = [(seed.labels.tobytes(), seed.coordinates.tobytes()) for seed in seeds]
+        key = repr((Z.tobytes(), atoms, begun, white, rng.bit_generator.state, policy))
+        if key not in searches:
+            found = search(Z, atoms, seeds, white, rng, policy, stop)
+            searches[key] = found, rng.bit_generator.state
+        found, rng.bit_generator.state = searches[key]
+        return found
+
+    monkeypatch.setattr(joint, "search_codes", once)

@@ -5,9 +5,17 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, recovery_scores
+from reml_sae.discovery import search
 from reml_sae.discovery.codes import Candidate, hard_shares
+from reml_sae.discovery.moves.regroup import Regroup
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.discovery.starts.registry import find_code_starts
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No other move mends what it misses."""
+    monkeypatch.setattr(search, "MOVES", (Regroup(),))
 
 
 def problem(seed):
