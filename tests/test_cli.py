@@ -17,6 +17,8 @@ from reml_sae.cli import main
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import shows_rows
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 DATA = planted_circles(120, 8, 2, noise_sd=0.05)
 
 

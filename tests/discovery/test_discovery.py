@@ -34,6 +34,8 @@ from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Euclidean, Interval
 from reml_sae.penalties import SoftmaxAssignmentSparsityPenalty
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 LINE, PLANE, CIRCLE = Euclidean(1, 1), Euclidean(2, 1), Circle(2)
 FEW = (LINE, PLANE, CIRCLE)
 KINDS = ("softmax", "topk")
@@ -85,11 +87,6 @@ def halved(kind, bind=None):
     labels = np.where(two.codes.amplitudes.argmax(axis=1) == 1, 2, np.arange(len(t)) % 2)
     codes = Candidate(labels[:, None] == np.arange(3), hard_shares(labels, 3, 0.9), t)
     return rough_fit(model_from_codes(two.rows, [CIRCLE] * 3, own, codes), own, "halved")
-
-
-@pytest.fixture(autouse=True)
-def one_search(searches_once):
-    """Both assignments start where rows are told by the atom that each is on."""
 
 
 def tried(move, start, own, **known):
