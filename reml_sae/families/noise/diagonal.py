@@ -56,7 +56,7 @@ class Diagonal(Noise):
                     for mode, u in zip(d, log_spreads, strict=True)]
 
         def value(log_spread: float) -> float:
-            return charged(*at(np.array([log_spread])), second, n_rows)
+            return charged(at(np.array([log_spread]))[0], second, n_rows)
 
         top = float(np.log(LARGEST_SPREAD))
         bottom = 0.5 * float(np.log(1e-4 / n_rows))
@@ -65,8 +65,7 @@ class Diagonal(Noise):
         if best == 0:
             return Diagonal(np.zeros(len(second)), 0.0)
         bracket = grid[best - 1], grid[min(best + 1, len(grid) - 1)]
-        (noise,) = at(np.array([minimize_scalar(value, bounds=bracket, method="bounded").x]))
-        return noise
+        return at(np.array([minimize_scalar(value, bounds=bracket, method="bounded").x]))[0]
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
