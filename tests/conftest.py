@@ -67,3 +67,34 @@ def fits_once(made, monkeypatch):
         return self
 
     monkeypatch.setattr(SAEManifold, "fit", once)
+
+
+@pytest.fixture(scope="session")
+def searches():
+    """What searches among atoms have found, by what they were asked."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def searches_once(searches):
+    """The same search among atoms is made once: it knows of the rows and their atoms alone."""
+    from reml_sae.discovery.starts import joint
+
+    search = joint.search_codes
+
+    @wraps(search)
+    def once(Z, atoms, seeds, white, rng, policy, stop):
+        begun = [(seed.labels.tobytes(), seed.coordinates.tobytes()) for seed in seeds]
+        asked = repr((Z.tobytes(), atoms, begun, white, rng.bit_generator.state, policy))
+        key = hashlib.sha256(asked.encode()).digest()
+        if key not in searches:
+            found = search(Z, atoms, seeds, white, rng, policy, stop)
+            if stop():
+                return found
+            searches[key] = found, rng.bit_generator.state
+        found, rng.bit_generator.state = searches[key]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joint, "search_codes", once)
+        yield

@@ -17,6 +17,8 @@ from reml_sae.cli import main
 from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics import shows_rows
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 DATA = planted_circles(120, 8, 2, noise_sd=0.05)
 
 
@@ -305,12 +307,11 @@ def test_loudness_is_heard_on_either_side_of_the_command(place, folder, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_keeps_its_best_state(number, folder, tmp_path):
-    np.save(tmp_path / "Z.npy", planted_circles(150, 8, 2, noise_sd=0.3).Z)
+    np.save(tmp_path / "Z.npy", planted_circles(150, 8, 1, noise_sd=0.3).Z)
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "2",
-         "--assignment", "topk", "--n-init", "1", "--noise", "isotropic", "-o", str(out)],
-        stderr=subprocess.PIPE, text=True)
+        [sys.executable, "-m", "reml_sae.cli", "-v", "fit", str(tmp_path / "Z.npy"), "-k", "1",
+         "--n-init", "1", "-o", str(out)], stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "V =" in line or "V=" in line or "criterion" in line:
             break

@@ -6,6 +6,7 @@ Every function takes an (N, q, q) stack and allows N = 0 and q = 0.
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg.lapack import dtrtrs
 
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.typing import Array, Mask
@@ -99,7 +100,7 @@ def batched_inverse(blocks: Array, factors: Array | None = None) -> Array:
 
 
 def batched_solve_lower(factors: Array, rhs: Array) -> Array:
-    """Solve L_i x_i = g_i by forward substitution, one row of all blocks at a time.
+    """Solve L_i x_i = g_i by forward substitution: a row of all blocks at a time, or a block.
 
     Substitution has a backward error of a few units of rounding however ill-conditioned a block
     is; a product with an explicit inverse has one that grows with the condition number.
@@ -114,6 +115,8 @@ def batched_solve_lower(factors: Array, rhs: Array) -> Array:
     -------
     (N, q, k) array
     """
+    if _are_few(factors, rhs):
+        return np.stack([dtrtrs(L.T, g, trans=1)[0] for L, g in zip(factors, rhs, strict=True)])
     rows, x = factors.transpose(1, 2, 0).copy(), rhs.transpose(1, 0, 2).copy()
     for i in range(len(x)):
         if i:
@@ -135,12 +138,19 @@ def batched_solve_upper(factors: Array, rhs: Array) -> Array:
     -------
     (N, q, k) array
     """
+    if _are_few(factors, rhs):
+        return np.stack([dtrtrs(L.T, g)[0] for L, g in zip(factors, rhs, strict=True)])
     columns, x = factors.transpose(2, 1, 0).copy(), rhs.transpose(1, 0, 2).copy()
     for i in reversed(range(len(x))):
         if i + 1 < len(x):
             x[i] -= np.einsum("jn,jnk->nk", columns[i, i + 1:], x[i + 1:])
         x[i] /= columns[i, i][:, None]
     return x.transpose(1, 0, 2)
+
+
+def _are_few(factors: Array, rhs: Array) -> bool:
+    """Whether there are fewer blocks than rows of a block, each of which LAPACK substitutes."""
+    return 0 < len(factors) < factors.shape[1] and rhs.size > 0
 
 
 def batched_cholesky_solve(factors: Array, rhs: Array) -> Array:

@@ -31,7 +31,7 @@ def test_a_circle_against_quadrature():
     model = at_mode("ellipse")
     theta, rho = model.initial_theta(), model.initial_rho()
     found = laplace_certificate(model, theta, rho, n_draws=4000)
-    grid = np.linspace(-np.pi, np.pi, 2000, endpoint=False)
+    grid = np.linspace(-np.pi, np.pi, 500, endpoint=False)
     values = np.array([model.row_objective(Theta(np.full_like(theta.xi, t), theta.beta), rho)
                        for t in grid])
     integral = logsumexp(-values, axis=0) + np.log(grid[1] - grid[0])
@@ -95,7 +95,7 @@ def test_groups_of_a_mixed_model_against_quadrature(family):
     rho = model.initial_rho()
     theta = solve_inner(model, rho, tol=1e-10).theta
     found = laplace_certificate(model, theta, rho, n_draws=4000)
-    grid = np.linspace(-8.0, 8.0, 4001)
+    grid = np.linspace(-8.0, 8.0, 801)
     values = np.array([model.row_objective(Theta(np.full_like(theta.xi, b), theta.beta), rho)
                        for b in grid])
     integral = logsumexp(-values, axis=0) + np.log(grid[1] - grid[0])

@@ -34,6 +34,8 @@ from reml_sae.families import Gaussian
 from reml_sae.manifolds import Circle, Euclidean, Interval
 from reml_sae.penalties import SoftmaxAssignmentSparsityPenalty
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 LINE, PLANE, CIRCLE = Euclidean(1, 1), Euclidean(2, 1), Circle(2)
 FEW = (LINE, PLANE, CIRCLE)
 KINDS = ("softmax", "topk")
@@ -78,9 +80,9 @@ def fitted(data, kind, *atoms):
 
 
 @cache
-def halved(kind):
+def halved(kind, bind=None):
     """A fit of two circles in which two of three atoms have every second row of one."""
-    two, own = fitted(two_circles, kind, *[CIRCLE] * 2), settings(6, kind)
+    two, own = fitted(two_circles, kind, *[CIRCLE] * 2), settings(6, kind, bind=bind)
     t = two.codes.coordinates[:, [0, 0, 1]]
     labels = np.where(two.codes.amplitudes.argmax(axis=1) == 1, 2, np.arange(len(t)) % 2)
     codes = Candidate(labels[:, None] == np.arange(3), hard_shares(labels, 3, 0.9), t)
@@ -253,9 +255,8 @@ def test_a_penalty_for_so_many_atoms_forbids_their_removal():
         assignment = get_assignment("softmax", len(atoms))
         return resolve_terms(penalties, atoms, assignment, Gaussian(), (120, 6))
 
-    own = settings(6, bind=bind)
-    start = fit_starts(MetricRows.isotropic(two_circles()), [CIRCLE] * 3, own, rng())
-    found, moves = tried(Remove(), start, own)
+    start = halved("softmax", bind)
+    found, moves = tried(Remove(), start, settings(6, bind=bind))
     assert found is start
     assert len(moves) == 3
     assert all("not allowed" in move.detail and not move.accepted for move in moves)

@@ -5,9 +5,17 @@ import pytest
 
 import reml_sae as rs
 from reml_sae.datasets import planted_manifolds, recovery_scores
+from reml_sae.discovery import search
 from reml_sae.discovery.codes import Candidate, hard_shares
+from reml_sae.discovery.moves.regroup import Regroup
 from reml_sae.discovery.starts.protocol import CodeStart
 from reml_sae.discovery.starts.registry import find_code_starts
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No other move mends what it misses."""
+    monkeypatch.setattr(search, "MOVES", (Regroup(),))
 
 
 def problem(seed):
@@ -42,7 +50,7 @@ def accuracy(seed, assignment, monkeypatch):
 
 def test_rows_that_began_with_the_wrong_atoms(monkeypatch):
     found = [accuracy(seed, assignment, monkeypatch)
-             for seed, assignment in enumerate(["softmax", "topk"])]
+             for seed, assignment in ((1, "softmax"), (3, "topk"))]
     assert min(share for _, share in found) > 0.9
     assert any(move.kind == "regroup" and move.accepted
                for model, _ in found for move in model.search_.moves)

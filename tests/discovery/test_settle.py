@@ -17,6 +17,8 @@ from reml_sae.engine import Theta, criterion
 from reml_sae.manifolds import Circle, Euclidean, get_manifold
 from tests.discovery.test_discovery import settings, standardised
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 SEEDS, SLACK = range(2), 0.1
 COLUMNS, ATOMS = 5, [Circle(1), Circle(1)]
 

@@ -7,6 +7,8 @@ import reml_sae as rs
 from reml_sae.datasets import planted_circles
 from reml_sae.errors import ConvergenceWarning, DataWarning, InputError, NotFittedError
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 Z = planted_circles(60, 6, 1).Z
 
 

@@ -16,6 +16,8 @@ from reml_sae.datasets import planted_circles
 from reml_sae.diagnostics.report.advice import ADVICE
 from reml_sae.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 DATA = planted_circles(100, 8, 2, noise_sd=0.05, random_state=2)
 
 

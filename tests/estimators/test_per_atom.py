@@ -14,6 +14,8 @@ from reml_sae.diagnostics import plot_noise
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Circle
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 N, P = 80, 4
 SDS = np.array([0.07, 0.35])
 

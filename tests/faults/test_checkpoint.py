@@ -19,6 +19,8 @@ from reml_sae.errors import ConvergenceWarning, DataWarning, InputError
 from reml_sae.io import read_artifact, write_artifact
 from reml_sae.manifolds import Circle, Interval
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 Z = planted_circles(60, 5, 2, noise_sd=0.1).Z
 CASES = {
     "one": {"n_atoms": 1, "topology": Circle(1), "noise": "isotropic"},

@@ -13,6 +13,8 @@ from reml_sae.errors import ConvergenceWarning, InputError
 from reml_sae.estimators import _fitted
 from reml_sae.manifolds import Circle
 
+pytestmark = pytest.mark.usefixtures("searches_once")
+
 Z, Y = planted_circles(60, 5, 2).Z, planted_circles(60, 5, 1).Z
 OPTIONS = {"n_init": 1, "topology": Circle(1), "noise": "isotropic"}
 

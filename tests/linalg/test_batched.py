@@ -16,7 +16,7 @@ from reml_sae.linalg import (
 
 from .systems import assert_close
 
-SHAPES = [(6, 3), (1, 4), (5, 1), (0, 3), (4, 0), (0, 0)]
+SHAPES = [(6, 3), (1, 4), (3, 9), (5, 1), (0, 3), (4, 0), (0, 0)]
 
 
 @pytest.fixture(params=SHAPES, ids=str)

@@ -20,6 +20,8 @@ from reml_sae.typing import Array, Mask
 
 LARGEST_SPREAD, LARGEST_LOG = 10.0, 50.0
 """Of log variances of columns, as a standard deviation, and of one in size."""
+FAR = 0.5
+"""Step of a log variance above which Newton's method is damped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +49,23 @@ class Diagonal(Noise):
             return Diagonal(np.zeros(len(second)), 0.0)
         logs = np.log(np.maximum(variances[own], TINY))
 
-        def at(log_spread: float) -> Diagonal:
-            spread, d = float(np.exp(log_spread)), np.zeros(len(second))
-            d[own] = _shrunk(logs, n_rows * len(second) / own.sum(), spread)
-            return Diagonal(d, spread if d.any() else 0.0)
+        def at(log_spreads: Array) -> list[Diagonal]:
+            d = np.zeros((len(log_spreads), len(second)))
+            d[:, own] = _shrunk(logs, n_rows * len(second) / own.sum(), np.exp(log_spreads))
+            return [Diagonal(mode, float(np.exp(u)) if mode.any() else 0.0)
+                    for mode, u in zip(d, log_spreads, strict=True)]
 
         def value(log_spread: float) -> float:
-            return charged(at(log_spread), second, n_rows)
+            return charged(at(np.array([log_spread]))[0], second, n_rows)
 
         top = float(np.log(LARGEST_SPREAD))
         bottom = 0.5 * float(np.log(1e-4 / n_rows))
         grid = np.linspace(bottom, top, 12)
-        best = int(np.argmin([value(u) for u in grid]))
+        best = int(np.argmin([charged(noise, second, n_rows) for noise in at(grid)]))
         if best == 0:
             return Diagonal(np.zeros(len(second)), 0.0)
         bracket = grid[best - 1], grid[min(best + 1, len(grid) - 1)]
-        return at(float(minimize_scalar(value, bounds=bracket, method="bounded").x))
+        return at(np.array([minimize_scalar(value, bounds=bracket, method="bounded").x]))[0]
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], p: int) -> Self:
@@ -85,6 +88,10 @@ class Diagonal(Noise):
     def simpler(self) -> Noise | None:
         """The isotropic one."""
         return Isotropic(len(self.log_variances))
+
+    def dispersion(self, second: Array) -> float:
+        """See `Noise.dispersion`: no covariance has a say."""
+        return float((np.diag(second) * np.exp(-self.log_variances)).mean())
 
     def whiten(self, Z: Array) -> Array:
         """Columns divided by their own scale."""
@@ -135,21 +142,28 @@ class Diagonal(Noise):
                      + 0.5 * free * np.log1p(0.5 * n_rows * square))
 
 
-def _shrunk(logs: Array, n_rows: int, spread: float) -> Array:
-    """Mode of d under its prior at the best phi, (p,), from the log variances of the columns.
+def _shrunk(logs: Array, n_rows: float, spreads: Array) -> Array:
+    """Modes of d under priors (S,) at the best phi, (S, p), from the log variances of the columns.
 
-    Newton's method on n / 2 sum_o (d_o + exp(l_o - d_o) / phi) + |d|^2 / (2 s^2); the mean of d
-    is phi's, and taken out.
+    Newton's method on n / 2 (sum_o d_o + p log phi) + |d|^2 / (2 s^2), phi the mean of
+    exp(l_o - d_o); the mean of d is phi's, and taken out. Far from the mode, where exponentials are
+    unlike their series, the curvature of each is bounded from below, and phi held.
     """
-    d = logs - logs.mean()
+    half, prior = 0.5 * n_rows, spreads[:, None] ** -2.0
+    d = np.tile(logs - logs.mean(), (len(spreads), 1))
     for _ in range(100):
-        ratio = np.exp(logs - d)
-        phi = ratio.mean()
-        gradient = 0.5 * n_rows * (1.0 - ratio / phi) + d / spread**2
-        gradient -= gradient.mean()
-        step = gradient / (0.5 * n_rows * np.maximum(ratio / phi, 1.0) + 1.0 / spread**2)
-        step -= step.mean()
-        d = d - step
+        share = np.exp(logs - d)
+        share /= share.mean(axis=1, keepdims=True)
+        gradient = half * (1.0 - share) + prior * d
+        gradient -= gradient.mean(axis=1, keepdims=True)
+        bounded = gradient / (half * np.maximum(share, 1.0) + prior)
+        own = half * share + prior
+        step, along = gradient / own, share / own
+        step += along * ((share * step).sum(axis=1, keepdims=True)
+                         / (len(logs) / half - (share * along).sum(axis=1, keepdims=True)))
+        step = np.where(np.abs(bounded).max(axis=1, keepdims=True) > FAR, bounded, step)
+        step -= step.mean(axis=1, keepdims=True)
+        d -= step
         if np.abs(step).max(initial=0.0) < 1e-12:
             break
     return d

@@ -27,6 +27,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtrs
 
 from reml_sae.errors import InputError
 from reml_sae.typing import Array, Mask
@@ -210,14 +211,13 @@ class EffectsPrior:
 
     def spherical(self, b: Array) -> Array:
         """c = L^-1 b for effects (G, q)."""
-        return np.linalg.solve(self.factor, b.T).T.astype(np.float64, copy=False) if b.size else b
+        return np.asarray(dtrtrs(self.factor.T, b.T, trans=1)[0].T, float) if b.size else b
 
     def precision_times(self, b: Array) -> Array:
         """Psi^-1 b, (G, q)."""
         if not b.size:
             return b
-        spherical = self.spherical(b)
-        return np.linalg.solve(self.factor.T, spherical.T).T.astype(np.float64, copy=False)
+        return np.asarray(dtrtrs(self.factor.T, self.spherical(b).T)[0].T, float)
 
     def energies(self, left: Array, right: Array) -> Array:
         """Sum over groups of left_i^T (dPsi^-1 / drho_m) right_i, (n,)."""

@@ -63,16 +63,17 @@ class Design:
         return len(self.labels)
 
     @cached_property
-    def _rows(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Observations by group, and where each group begins: the pattern of a sparse matrix."""
+    def _by_group(self) -> csr_matrix:
+        """Sparse (G, n) matrix with a one for each observation in the row of its group."""
         order = np.argsort(self.group, kind="stable")[: len(self.y) if self.n_groups else 0]
         counts = np.bincount(self.group[order], minlength=self.n_groups)
-        return order, np.concatenate([[0], np.cumsum(counts)])
+        return csr_matrix((np.ones(len(order)), order, np.concatenate([[0], np.cumsum(counts)])),
+                          shape=(self.n_groups, len(self.y)))
 
     def _weighted(self, weights: Array) -> csr_matrix:
-        """Sparse (G, n) matrix with the weight of each observation in the row of its group."""
-        order, starts = self._rows
-        return csr_matrix((weights[order], order, starts), shape=(self.n_groups, len(self.y)))
+        """The same with the weight of each observation; indices are of scipy's own type."""
+        one = self._by_group
+        return csr_matrix((weights[one.indices], one.indices, one.indptr), shape=one.shape)
 
     def predictor(self, b: Array, beta: Array) -> Array:
         """X beta + Z b, (n,), for effects (G, q) and coefficients (P,)."""
