@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -53,8 +53,9 @@ its own rounding."""
 MOST_WALLS = 6
 """Steps of a solve that may lead to states without an objective: along these it would creep for
 ever."""
-FAR = 12
-"""Iterations of conjugate gradients from which a factor is of no state nearby."""
+MOST_ITERATIONS, FAR = 60, 12
+"""Iterations of conjugate gradients at most, and those after which a factor is of no state nearby.
+"""
 ESCAPES = 0.5, 0.1, 0.02, 4e-3, 8e-4
 """Lengths of steps away from a saddle: near where a mode forks its branches are close."""
 LOOK_AROUND, LOOKED_FOR = 0.1, 1e-4
@@ -150,7 +151,8 @@ def solve_inner(
                     return ended(InnerStatus.STALLED)
                 damping = max(10.0 * damping, FIRST_DAMPING)
                 continue
-            descent = _descent(point, factor, damping, radius, tol)
+            descent = _descent(
+                point, factor, _Slope.of(point, factor), damping, radius, tol)
         rounded = descent.step.fall <= ROUNDING * (1.0 + abs(point.objective))
         idle = idle + 1 if rounded and descent.decrement > 0.5 * decrement else 0
         decrement = descent.decrement
@@ -218,31 +220,46 @@ class _Descent:
     moves_rows: bool
 
 
+class _Slope(NamedTuple):
+    """The gradient with its sign changed, H^-1 times that, and the decrement."""
+
+    downward: Theta
+    newton: Theta
+    decrement: float
+
+    @classmethod
+    def of(cls, point: InnerPoint, factor: Factor) -> _Slope:
+        """By a factor of H, or of one nearby."""
+        downward = point.gradient().scaled(-1.0)
+        newton = Theta(*factor.solve(downward.xi, downward.beta))
+        return cls(downward, newton, float(np.sqrt(max(downward.dot(newton), 0.0))))
+
+
 def _descent_near(
     point: InnerPoint, near: Factor, radius: float, tol: float
 ) -> _Descent | None:
     """The step by a factor of a state nearby; None where it needs the point's own."""
-    descent = _descent(point, near, 0.0, radius, tol)
-    own = descent.decrement <= tol or descent.downhill is not None or descent.step.n_iter > FAR
-    return None if own else descent
+    slope = _Slope.of(point, near)
+    if slope.decrement <= tol:
+        return None
+    descent = _descent(point, near, slope, 0.0, radius, tol, FAR + 1)
+    return None if descent.downhill is not None or descent.step.n_iter > FAR else descent
 
 
 def _descent(
-    point: InnerPoint, factor: Factor, damping: float, radius: float, tol: float
+    point: InnerPoint, factor: Factor, slope: _Slope, damping: float, radius: float, tol: float,
+    max_iter: int = MOST_ITERATIONS,
 ) -> _Descent:
     """The Newton step within the radius; by a damped H, no longer than the step of that itself.
 
     Near a stationary state of that, H itself may curve downwards in a direction in which symmetry
     leaves no gradient: one is looked for. Below the tolerance there is nothing else to solve for.
     """
-    gradient = point.gradient()
-    negative = gradient.scaled(-1.0)
-    newton = Theta(*factor.solve(negative.xi, negative.beta))
-    decrement = float(np.sqrt(max(negative.dot(newton), 0.0)))
+    downward, newton, decrement = slope
     accuracy = min(0.1, max(decrement, LOOKED_FOR) if decrement <= tol else decrement)
 
     def within(longest: float) -> PCGResult:
-        return preconditioned_cg(point.hvp, factor, negative, accuracy, max_iter=60,
+        return preconditioned_cg(point.hvp, factor, downward, accuracy, max_iter=max_iter,
                                  solved=newton, longest=longest)
 
     if damping == 0.0:
@@ -253,10 +270,10 @@ def _descent(
         if decrement <= LOOK_AROUND:
             rng = np.random.default_rng(0)
             anywhere = Theta(*(rng.normal(size=part.shape)
-                               for part in (gradient.xi, gradient.beta)))
+                               for part in (downward.xi, downward.beta)))
             downhill = preconditioned_cg(
-                point.hvp, factor, anywhere, LOOKED_FOR, max_iter=60).negative_curvature
-    return _Descent(step, within, decrement, downhill, bool(gradient.xi.any()))
+                point.hvp, factor, anywhere, LOOKED_FOR, max_iter=max_iter).negative_curvature
+    return _Descent(step, within, decrement, downhill, bool(downward.xi.any()))
 
 
 def _accept(

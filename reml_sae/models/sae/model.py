@@ -173,7 +173,7 @@ class SAEManifoldModel(SAEStructure):
             rho = rho.copy()
             self._last.point = (
                 QuadraturePoint(self, theta, rho, self.row_quadrature(theta.beta, rho))
-                if self.by_quadrature else self.joint_at(theta, rho))
+                if self.by_quadrature else self._joint_at(theta, rho))
         assert self._last.point is not None
         return self._last.point
 
@@ -183,7 +183,13 @@ class SAEManifoldModel(SAEStructure):
         The two points are the same function; where rows use one atom each, the second has less to
         compute.
         """
-        rho = np.asarray(rho, float)
+        if not self.by_quadrature:
+            point = self.at(theta, rho)
+            assert not isinstance(point, QuadraturePoint)
+            return point
+        return self._joint_at(theta, np.asarray(rho, float))
+
+    def _joint_at(self, theta: Theta, rho: Array) -> SAEPoint | SinglePoint:
         if self.kinds:
             return SinglePoint(self, self.kinds, theta, rho)
         return SAEPoint(self, theta, rho)
