@@ -29,7 +29,7 @@ from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.repair import NEAR, PLANS, Repair, begun
 from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
 from reml_sae.sweeps.state import SweepState
-from reml_sae.sweeps.update import objective, updated
+from reml_sae.sweeps.update import AMPLITUDES, objective, updated
 from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
@@ -256,7 +256,8 @@ class _Fit:
             stale, candidates = not done and len(values) % self.policy.reroute != 0, (
                 found.codes.candidates)
             # decoders of few rows take their noise in, which would pass for amplitudes
-            state = updated(state, found.sums, float(np.exp(self.policy.log_amplitudes)))
+            least = float(np.exp(self.policy.log_amplitudes))
+            state = updated(state, found.sums, (least, AMPLITUDES[1]))
 
     def _anew(self, sample: _Rows, found: Ended) -> Ended:
         """The sample with atoms that began again among their own rows."""

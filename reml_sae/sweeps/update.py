@@ -33,6 +33,10 @@ FARTHEST = 0.5
 STRENGTHS = np.exp(-12.0), np.exp(18.0)
 AMPLITUDES = 1.0, np.exp(12.0)
 """Bounds of alpha: amplitudes that vary by more than a factor of e need too many nodes."""
+PRECISIONS = np.geomspace(*AMPLITUDES, 400)
+"""Alphas of which a step takes the best ..."""
+KNOWN = 0.1
+"""... where rows know this share of their log amplitude: nodes round what they know."""
 LEAST_NOISE = 1e-8
 
 
@@ -64,48 +68,69 @@ def gradient(state: SweepState, sums: SweepSums) -> list[Array]:
 
 
 def updated(
-    state: SweepState, sums: SweepSums, least_precision: float = AMPLITUDES[0]
+    state: SweepState, sums: SweepSums, precisions: tuple[float, float] = AMPLITUDES
 ) -> SweepState:
-    """The state after an M step, with amplitudes of at least this precision."""
-    decoders, strengths = [], []
-    phi, energy, spent, moved = state.dispersion, sums.square, 0.0, 0.0
-    for number, (gram, cross) in enumerate(zip(sums.grams, sums.crossed, strict=True)):
-        prior, p = _priors(state, number), cross.shape[1]
-        counts, shift = gram[:, 0, 0], sums.shifts[number]
-        inverse = np.asarray(np.linalg.inv(gram / phi + prior), float)
-        B = np.asarray(inverse @ cross.transpose(0, 2, 1) / phi, float)
+    """The state after an M step, with a precision of log amplitudes within bounds."""
+    kinds = range(len(state.kinds))
+    priors = [_priors(state, number) for number in kinds]
+    inverses = [np.asarray(np.linalg.inv(gram / state.dispersion + prior), float)
+                for gram, prior in zip(sums.grams, priors, strict=True)]
+    solved = [np.asarray(inverse @ cross.transpose(0, 2, 1) / state.dispersion, float)
+              for inverse, cross in zip(inverses, sums.crossed, strict=True)]
+    energy, spent, p = sums.square, 0.0, sums.crossed[0].shape[1]
+    for gram, cross, inverse, B in zip(sums.grams, sums.crossed, inverses, solved, strict=True):
         energy += float(np.vdot(gram, B @ B.transpose(0, 2, 1))) - 2.0 * float(
             np.einsum("kpm,kmp->", cross, B))
-        spent += p * float(np.einsum("kml,klm->", inverse, gram)) / phi
-        B, mean = _rescaled(state, B, prior, counts, shift)
-        moved += float((mean * (counts * mean - 2.0 * shift)).sum())
-        decoders.append(B)
-        strengths.append(_strengths(state, number, prior, inverse, B))
-    squares, expected = sums.amplitude
-    varied, squares = expected - squares, squares + moved
-    alpha = max(sums.n_rows - state.amplitude_precision * varied, 1e-3 * sums.n_rows) / max(
-        squares, 1e-12 * sums.n_rows)
-    alpha = np.clip(alpha, state.amplitude_precision / LONGEST,
-                    state.amplitude_precision * LONGEST)
-    size = sums.n_rows * sums.crossed[0].shape[1]
+        spent += p * float(np.einsum("kml,klm->", inverse, gram)) / state.dispersion
+    decoders, alpha = _rescaled(state, sums, solved, priors, precisions)
+    size = sums.n_rows * p
     return replace(
-        state, decoders=tuple(decoders), strengths=tuple(strengths),
-        dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE),
-        amplitude_precision=float(np.clip(alpha, least_precision, AMPLITUDES[1])))
+        state, decoders=tuple(decoders), amplitude_precision=alpha,
+        strengths=tuple(_strengths(state, number, priors[number], inverses[number],
+                                   decoders[number]) for number in kinds),
+        dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE))
 
 
 def _rescaled(
-    state: SweepState, B: Array, prior: Array, counts: Array, shift: Array
-) -> tuple[Array, Array]:
-    """Decoders (k, M, p) that have the means m (k,) of their rows' log amplitudes, and these."""
-    curve = B[:, 1:]
-    q = np.einsum("kmp,kml,klp->k", curve, prior[:, 1:, 1:], curve, optimize=True)
-    alpha = state.amplitude_precision
-    sharp = alpha * counts + 2.0 * q
+    state: SweepState, sums: SweepSums, decoders: list[Array], priors: list[Array],
+    bounds: tuple[float, float],
+) -> tuple[list[Array], float]:
+    """Decoders (k, M, p) that have the means of their rows' log amplitudes, and alpha."""
+    q = np.concatenate([
+        np.einsum("kmp,kml,klp->k", B[:, 1:], prior[:, 1:, 1:], B[:, 1:], optimize=True)
+        for B, prior in zip(decoders, priors, strict=True)])
+    counts, shift = np.concatenate(sums.counts()), np.concatenate(sums.shifts)
+    alpha = _precision(state.amplitude_precision, sums, counts, shift, q)
+    before = state.amplitude_precision
+    alpha = float(np.clip(np.clip(alpha, before / LONGEST, before * LONGEST), *bounds))
+    scales = np.split(np.exp(_means(np.array([alpha]), counts, shift, q)[0]),
+                      np.cumsum([len(B) for B in decoders])[:-1])
+    return [np.concatenate([B[:, :1], scale[:, None, None] * B[:, 1:]], axis=1)
+            for B, scale in zip(decoders, scales, strict=True)], alpha
+
+
+def _means(alphas: Array, counts: Array, shift: Array, q: Array) -> Array:
+    """Newton steps m (a, K) of the atoms at every precision."""
+    sharp = alphas[:, None] * counts + 2.0 * q
     # nothing is known of the scale of an atom that has lost all its rows
-    mean = np.where(sharp > 0.0, (alpha * shift - q) / np.where(sharp > 0.0, sharp, 1.0), 0.0)
-    mean = np.clip(mean, -FARTHEST, FARTHEST)
-    return np.concatenate([B[:, :1], np.exp(mean)[:, None, None] * curve], axis=1), mean
+    known = np.where(sharp > 0.0, sharp, np.inf)
+    return np.clip((alphas[:, None] * shift - q) / known, -FARTHEST, FARTHEST)
+
+
+def _precision(alpha: float, sums: SweepSums, counts: Array, shift: Array, q: Array) -> float:
+    n, (squares, expected) = sums.n_rows, sums.amplitude
+    varied = (expected - squares) / n
+    known = max(1.0 - alpha * varied, 1e-3)
+    means = shift / np.maximum(counts, 1e-300)
+    if known < KNOWN:
+        moved = _means(np.array([alpha]), counts, shift, q)[0]
+        return known * n / max(squares + float(moved @ (counts * moved - 2.0 * shift)), 1e-12 * n)
+    own, within = varied / known, max(squares - float(shift @ means), 0.0) / known**2
+    sharp = 1.0 / (1.0 / PRECISIONS + own)
+    moved = _means(sharp, counts, shift, q)
+    cost = sharp * (within + (means - moved) ** 2 @ counts) - n * np.log(sharp) + (
+        np.exp(2.0 * moved) @ q)
+    return float(PRECISIONS[np.argmin(cost)])
 
 
 def _strengths(
