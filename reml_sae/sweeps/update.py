@@ -82,7 +82,7 @@ def updated(
         energy += float(np.vdot(gram, B @ B.transpose(0, 2, 1))) - 2.0 * float(
             np.einsum("kpm,kmp->", cross, B))
         spent += p * float(np.einsum("kml,klm->", inverse, gram)) / state.dispersion
-    decoders, alpha = _rescaled(state, sums, solved, priors, precisions)
+    decoders, alpha = _rescaled(state, sums, solved, priors, inverses, precisions)
     size = sums.n_rows * p
     return replace(
         state, decoders=tuple(decoders), amplitude_precision=alpha,
@@ -93,14 +93,17 @@ def updated(
 
 def _rescaled(
     state: SweepState, sums: SweepSums, decoders: list[Array], priors: list[Array],
-    bounds: tuple[float, float],
+    inverses: list[Array], bounds: tuple[float, float],
 ) -> tuple[list[Array], float]:
     """Decoders (k, M, p) that have the means of their rows' log amplitudes, and alpha."""
     q = np.concatenate([
         np.einsum("kmp,kml,klp->k", B[:, 1:], prior[:, 1:, 1:], B[:, 1:], optimize=True)
         for B, prior in zip(decoders, priors, strict=True)])
     counts, shift = np.concatenate(sums.counts()), np.concatenate(sums.shifts)
-    alpha = _precision(state.amplitude_precision, sums, counts, shift, q)
+    volume = decoders[0].shape[2] * np.concatenate([
+        prior.shape[1] - 1 - np.einsum("kml,klm->k", inverse[:, 1:, 1:], prior[:, 1:, 1:])
+        for inverse, prior in zip(inverses, priors, strict=True)])
+    alpha = _precision(state.amplitude_precision, sums, counts, shift, q, volume)
     before = state.amplitude_precision
     alpha = float(np.clip(np.clip(alpha, before / LONGEST, before * LONGEST), *bounds))
     scales = np.split(np.exp(_means(np.array([alpha]), counts, shift, q)[0]),
@@ -117,7 +120,8 @@ def _means(alphas: Array, counts: Array, shift: Array, q: Array) -> Array:
     return np.clip((alphas[:, None] * shift - q) / known, -FARTHEST, FARTHEST)
 
 
-def _precision(alpha: float, sums: SweepSums, counts: Array, shift: Array, q: Array) -> float:
+def _precision(alpha: float, sums: SweepSums, counts: Array, shift: Array, q: Array, volume: Array
+) -> float:
     n, (squares, expected) = sums.n_rows, sums.amplitude
     varied = (expected - squares) / n
     known = max(1.0 - alpha * varied, 1e-3)
@@ -129,7 +133,7 @@ def _precision(alpha: float, sums: SweepSums, counts: Array, shift: Array, q: Ar
     sharp = 1.0 / (1.0 / PRECISIONS + own)
     moved = _means(sharp, counts, shift, q)
     cost = sharp * (within + (means - moved) ** 2 @ counts) - n * np.log(sharp) + (
-        np.exp(2.0 * moved) @ q)
+        np.exp(2.0 * moved) @ q) - 2.0 * moved @ volume
     return float(PRECISIONS[np.argmin(cost)])
 
 

@@ -102,7 +102,8 @@ def test_an_em_step_at_fixed_strengths_lowers_the_objective():
     for _ in range(4):
         sums = sweep(Z, moved, backend, offset=offset, n_candidates=3)[0]
         values.append(objective(moved, sums))
-        moved = replace(moved, decoders=updated(moved, sums).decoders)
+        held = (state.amplitude_precision,) * 2
+        moved = replace(moved, decoders=updated(moved, sums, held).decoders)
     assert (np.diff(values) < 0.0).all()
 
 
@@ -145,7 +146,7 @@ def test_fits_end_where_the_objective_of_the_decoders_is_stationary():
     fine, state = Fineness(step=0.5), replace(fit.state, amplitude_precision=50.0)
     for _ in range(60):
         sums = sweep(Z, state, backend, fineness=fine)[0]
-        state = replace(state, decoders=updated(state, sums).decoders)
+        state = replace(state, decoders=updated(state, sums, (50.0, 50.0)).decoders)
     sums = sweep(Z, state, backend, fineness=fine)[0]
     for slope, B, strengths, kind in zip(
             gradient(state, sums), state.decoders, state.strengths, state.kinds, strict=True):
