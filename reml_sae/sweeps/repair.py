@@ -22,7 +22,7 @@ LEAST_NEAR = 6
 SURE = 0.5
 """Nats that rows may need of an atom which is moved, over those that are lost at its new place."""
 MIXED = 2.0
-"""Nats that are lost at an atom, over the median of all, where it may be mixed with another."""
+"""Nats a row that are lost at an atom, over the median, where it may be mixed with another."""
 ANEW = 5.0
 """Nats that the rows of an atom gain where it begins again among them, over what sweeps still
 would."""
@@ -41,14 +41,14 @@ def begun(
 ) -> SweepState:
     """A state at seeds."""
     square = backend.numpy(backend.xp.sum(X * X, axis=1)).astype(float)
-    flats = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, policy, backend,
-                       _n_near(len(X), len(atoms), policy))
+    flats, left = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, policy,
+                             backend, _n_near(len(X), len(atoms), policy))
     kinds = kinds_of_atoms(atoms)
     return SweepState(
         kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
                      for kind in kinds),
         tuple(np.ones(len(kind.atoms)) for kind in kinds),
-        max(nearest_distance(X, flats, backend) / X.shape[1], LEAST_NOISE),
+        max(float(backend.xp.sum(left)) / (X.shape[0] * X.shape[1]), LEAST_NOISE),
         float(np.exp(policy.log_amplitudes)))
 
 
@@ -88,6 +88,11 @@ class Repair:
         lost = np.bincount(self.codes.labels, self._excess, self.state.n_atoms)
         return np.asarray(lost, float)
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything that might begin again elsewhere."""
+        return bool(self._moves(set()) or self._mixed(set()))
+
     def _worst(self, shunned: Set[int]) -> list[int]:
         return [int(k) for k in np.argsort(-self._lost, kind="stable") if k not in shunned]
 
@@ -122,7 +127,7 @@ class Repair:
             X, energy = self.X[rows], self._excess[rows] + 1e-9
             central, apart = (
                 seed_flats(X, [shape.linear_dim for shape in manifolds], energy, near, rng,
-                           self.policy, self.backend, min(n_near, len(rows))) for near in NEAR)
+                           self.policy, self.backend, min(n_near, len(rows)))[0] for near in NEAR)
             left = [nearest_distance(X, flats, self.backend) for flats in (central, apart)]
             flats = apart if left[1] < APART * left[0] else central
             for (j, place), shape, flat in zip(places, manifolds, flats, strict=True):
@@ -169,10 +174,13 @@ class Repair:
     def _mixed(self, shunned: Set[int]) -> list[Start]:
         out, taken = list[Start](), set[int]()
         labels, others = self.codes.labels, self.codes.candidates[:, 1:]
-        usual = MIXED * float(np.median(self._lost))
+        if not others.shape[1]:
+            return out
+        counts = np.maximum(np.bincount(labels, minlength=self.state.n_atoms), 1)
+        usual = MIXED * float(np.median(self._lost / counts)) * counts
         for place in self._worst(shunned):
-            if self._lost[place] < usual or not others.shape[1]:
-                break
+            if self._lost[place] < usual[place]:
+                continue
             rows = np.flatnonzero(labels == place)
             partner = int(np.bincount(others[rows, 0], minlength=self.state.n_atoms).argmax())
             if len(rows) and not {place, partner} & taken and partner != place:
