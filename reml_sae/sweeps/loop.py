@@ -266,7 +266,7 @@ class _Fit:
             rises = len(values) > 2 and values[-3] < values[-2] < values[-1]
             done = rises or rows.settled(values)
             if len(values) > most or self.deadline.passed or (done and not stale):
-                return replace(found, settled=done and not stale)
+                return replace(found, settled=rows.settled(values) and not stale)
             stale, candidates = not done and len(values) % self.policy.reroute != 0, (
                 found.codes.candidates)
             # decoders of few rows take their noise in, which would pass for amplitudes

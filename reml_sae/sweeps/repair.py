@@ -22,7 +22,15 @@ LEAST_NEAR = 6
 SURE = 0.5
 """Nats that rows may need of an atom which is moved, over those that are lost at its new place."""
 MIXED = 2.0
-"""Nats a row that are lost at an atom, over the median, where it may be mixed with another."""
+"""Nats that are lost at an atom, over the median of all, where it may be mixed with another."""
+LOST = 0.4
+"""What a row loses by noise, over the standard deviation of its nats."""
+NOISE = 1.1
+"""Standard deviation of the nats of rows, over that by noise, up to which nothing else is seen."""
+CENTRAL = 0.1
+"""Squared length of the constant of an atom about the common centre, over that of its curve."""
+CLEAR = 4.0
+"""Standard deviations of noise that a row loses without its atom where no atom could be missed."""
 ANEW = 5.0
 """Nats that the rows of an atom gain where it begins again among them, over what sweeps still
 would."""
@@ -88,10 +96,23 @@ class Repair:
         lost = np.bincount(self.codes.labels, self._excess, self.state.n_atoms)
         return np.asarray(lost, float)
 
+    @cached_property
+    def _least_lost(self) -> Array:
+        """Nats (K,) that are more than noise where no row could be another atom's by noise."""
+        counts = np.bincount(self.codes.labels, minlength=self.state.n_atoms)
+        spread = float(np.sqrt(0.5 * self.X.shape[1]))  # of half a chi square
+        clear = (self.sums.needs > CLEAR * spread * counts).all() and (
+            np.std(self.codes.values) < NOISE * spread)
+        return MIXED * LOST * spread * counts if clear else np.zeros(len(counts))
+
     @property
     def is_needed(self) -> bool:
-        """Whether there is anything that might begin again elsewhere."""
-        return bool(self._moves(set()) or self._mixed(set()))
+        """Whether atoms may begin elsewhere: some have other centres, lose much, or noise hides it.
+        """
+        lengths = [(B**2).sum(axis=2) for B in self.state.decoders]
+        apart = any((own[:, 0] > CENTRAL * own[:, 1:].sum(axis=1)).any() for own in lengths)
+        return bool(apart or not self._least_lost.any() or self._moves(set())
+                    or self._mixed(set()))
 
     def _worst(self, shunned: Set[int]) -> list[int]:
         return [int(k) for k in np.argsort(-self._lost, kind="stable") if k not in shunned]
@@ -174,12 +195,11 @@ class Repair:
     def _mixed(self, shunned: Set[int]) -> list[Start]:
         out, taken = list[Start](), set[int]()
         labels, others = self.codes.labels, self.codes.candidates[:, 1:]
-        if not others.shape[1]:
-            return out
-        counts = np.maximum(np.bincount(labels, minlength=self.state.n_atoms), 1)
-        usual = MIXED * float(np.median(self._lost / counts)) * counts
+        usual = MIXED * float(np.median(self._lost))
         for place in self._worst(shunned):
-            if self._lost[place] < usual[place]:
+            if self._lost[place] < usual or not others.shape[1]:
+                break
+            if self._lost[place] < self._least_lost[place]:
                 continue
             rows = np.flatnonzero(labels == place)
             partner = int(np.bincount(others[rows, 0], minlength=self.state.n_atoms).argmax())

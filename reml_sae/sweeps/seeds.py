@@ -89,7 +89,7 @@ def seed_flats(
             close = 2.0 * xp.abs(pull) - square
         flats = _through(X, backend.largest(close, n_near), dim, near, backend)
         rests, best = _residuals(X, square, flats, backend), None
-        for _ in flats:
+        for _ in range(1 + (len(dims) - len(found)) // policy.seed_apart):
             gains = [float(xp.sum((left - rest).clip(0.0))) for rest in rests]
             if best is not None and (len(found) == len(dims) or dims[len(found)] != dim
                                      or max(gains) < policy.seed_alike * best):
