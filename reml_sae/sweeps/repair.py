@@ -103,12 +103,11 @@ class Repair:
         spread = float(np.sqrt(0.5 * self.X.shape[1]))  # of half a chi square
         clear = (self.sums.needs > CLEAR * spread * counts).all() and (
             np.std(self.codes.values) < NOISE * spread)
-        return MIXED * LOST * spread * counts if clear else np.zeros(len(counts))
+        return np.asarray(MIXED * LOST * spread * counts if clear else 0.0 * counts, float)
 
     @property
     def is_needed(self) -> bool:
-        """Whether atoms may begin elsewhere: some have other centres, lose much, or noise hides it.
-        """
+        """Whether atoms may be missed: centres are apart, atoms lose much, or noise hides it."""
         lengths = [(B**2).sum(axis=2) for B in self.state.decoders]
         apart = any((own[:, 0] > CENTRAL * own[:, 1:].sum(axis=1)).any() for own in lengths)
         return bool(apart or not self._least_lost.any() or self._moves(set())

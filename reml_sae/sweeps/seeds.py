@@ -56,7 +56,8 @@ def seed_flats(
 ) -> tuple[list[Flat], DeviceArray]:
     """A flat of every dimension, one after the other.
 
-    Proposals that hardly need each other's rows are taken together.
+    Where many atoms are to come, proposals that gain as much without each other's rows are taken
+    together.
 
     Parameters
     ----------
@@ -89,13 +90,12 @@ def seed_flats(
             close = 2.0 * xp.abs(pull) - square
         flats = _through(X, backend.largest(close, n_near), dim, near, backend)
         rests, best = _residuals(X, square, flats, backend), None
-        for _ in range(1 + (len(dims) - len(found)) // policy.seed_apart):
+        for _ in range(min(1 + (len(dims) - len(found)) // policy.seed_apart, len(flats))):
             gains = [float(xp.sum((left - rest).clip(0.0))) for rest in rests]
-            if best is not None and (len(found) == len(dims) or dims[len(found)] != dim
-                                     or max(gains) < policy.seed_alike * best):
-                break
             first = int(np.argmax(gains))
             best = gains[first] if best is None else best
+            if dims[len(found)] != dim or gains[first] < policy.seed_alike * best:
+                break
             flat, left = _laid_again(X, square, left, flats[first],
                                      xp.minimum(left, rests[first]), n_near, near, policy, backend)
             found.append(flat)

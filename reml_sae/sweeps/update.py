@@ -11,14 +11,21 @@ parameters than are identified may do (Liu, Rubin and Wu 1998). With q what the 
 curve, m is a Newton step on alpha sum (E[u] - m)^2 / 2 + exp(2 m) q / 2; m = 0 is stationary as the
 objective is.
 
+The precision alpha and these means hold each other: a low alpha lets the prior shorten curves, and
+the amplitudes that make up for it keep alpha low, for dozens of sweeps. So a step takes the best of
+all alphas, each with its means. A row that knows the share g of its log amplitude, g = 1 - alpha
+var u, has E[u] / g about the mean of its atom with the variance 1 / alpha + var u / g, and on p
+outputs of M functions a curve that is longer by m has m p (M - 1) less of the decoders' volume.
+
 The objective of the sweeps is L plus the decoders' part of Laplace's method with the curvature that
-known coordinates would give, which majorizes that of L. Strengths, noise and the precision of
-amplitudes take one step of Fellner and Schall (Wood and Fasiolo 2017; MacKay 1992).
+known coordinates would give, which majorizes that of L. Strengths, noise, and the precision of
+amplitudes where rows know hardly anything of theirs, take one step of Fellner and Schall (Wood and
+Fasiolo 2017; MacKay 1992).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,42 +106,59 @@ def _rescaled(
     q = np.concatenate([
         np.einsum("kmp,kml,klp->k", B[:, 1:], prior[:, 1:, 1:], B[:, 1:], optimize=True)
         for B, prior in zip(decoders, priors, strict=True)])
-    counts, shift = np.concatenate(sums.counts()), np.concatenate(sums.shifts)
     volume = decoders[0].shape[2] * np.concatenate([
         prior.shape[1] - 1 - np.einsum("kml,klm->k", inverse[:, 1:, 1:], prior[:, 1:, 1:])
         for inverse, prior in zip(inverses, priors, strict=True)])
-    alpha = _precision(state.amplitude_precision, sums, counts, shift, q, volume)
-    before = state.amplitude_precision
-    alpha = float(np.clip(np.clip(alpha, before / LONGEST, before * LONGEST), *bounds))
-    scales = np.split(np.exp(_means(np.array([alpha]), counts, shift, q)[0]),
-                      np.cumsum([len(B) for B in decoders])[:-1])
-    return [np.concatenate([B[:, :1], scale[:, None, None] * B[:, 1:]], axis=1)
-            for B, scale in zip(decoders, scales, strict=True)], alpha
+    before, scales = state.amplitude_precision, _Scales(
+        np.concatenate(sums.counts()), np.concatenate(sums.shifts), q, volume)
+    alpha = float(np.clip(np.clip(scales.precision(sums, before), before / LONGEST,
+                                  before * LONGEST), *bounds))
+    factors = np.split(np.exp(scales.means(np.array([alpha]))[0]),
+                       np.cumsum([len(B) for B in decoders])[:-1])
+    return [np.concatenate([B[:, :1], factor[:, None, None] * B[:, 1:]], axis=1)
+            for B, factor in zip(decoders, factors, strict=True)], alpha
 
 
-def _means(alphas: Array, counts: Array, shift: Array, q: Array) -> Array:
-    """Newton steps m (a, K) of the atoms at every precision."""
-    sharp = alphas[:, None] * counts + 2.0 * q
-    # nothing is known of the scale of an atom that has lost all its rows
-    known = np.where(sharp > 0.0, sharp, np.inf)
-    return np.clip((alphas[:, None] * shift - q) / known, -FARTHEST, FARTHEST)
+@dataclass(frozen=True, eq=False)
+class _Scales:
+    """What is known of the scales of the curves of all atoms.
 
+    Attributes
+    ----------
+    counts : (K,) rows
+    shift : (K,) sums of E[u]
+    q : (K,) what the prior has of the curves
+    volume : (K,) nats of the decoders' volume that a curve loses for each unit of log scale
+    """
 
-def _precision(alpha: float, sums: SweepSums, counts: Array, shift: Array, q: Array, volume: Array
-) -> float:
-    n, (squares, expected) = sums.n_rows, sums.amplitude
-    varied = (expected - squares) / n
-    known = max(1.0 - alpha * varied, 1e-3)
-    means = shift / np.maximum(counts, 1e-300)
-    if known < KNOWN:
-        moved = _means(np.array([alpha]), counts, shift, q)[0]
-        return known * n / max(squares + float(moved @ (counts * moved - 2.0 * shift)), 1e-12 * n)
-    own, within = varied / known, max(squares - float(shift @ means), 0.0) / known**2
-    sharp = 1.0 / (1.0 / PRECISIONS + own)
-    moved = _means(sharp, counts, shift, q)
-    cost = sharp * (within + (means - moved) ** 2 @ counts) - n * np.log(sharp) + (
-        np.exp(2.0 * moved) @ q) - 2.0 * moved @ volume
-    return float(PRECISIONS[np.argmin(cost)])
+    counts: Array
+    shift: Array
+    q: Array
+    volume: Array
+
+    def means(self, alphas: Array) -> Array:
+        """Newton steps m (a, K) at every precision."""
+        sharp = alphas[:, None] * self.counts + 2.0 * self.q
+        # nothing is known of the scale of an atom that has lost all its rows
+        known = np.where(sharp > 0.0, sharp, np.inf)
+        return np.clip((alphas[:, None] * self.shift - self.q) / known, -FARTHEST, FARTHEST)
+
+    def precision(self, sums: SweepSums, alpha: float) -> float:
+        """The best precision after alpha."""
+        n, (squares, expected) = sums.n_rows, sums.amplitude
+        varied = (expected - squares) / n
+        known = max(1.0 - alpha * varied, 1e-3)
+        if known < KNOWN:
+            means = self.means(np.array([alpha]))[0]
+            left = squares + float(means @ (self.counts * means - 2.0 * self.shift))
+            return known * n / max(left, 1e-12 * n)
+        own = self.shift / np.maximum(self.counts, 1e-300)
+        within = max(squares - float(self.shift @ own), 0.0) / known**2
+        sharp = 1.0 / (1.0 / PRECISIONS + varied / known)
+        means = self.means(sharp)
+        cost = (sharp * (within + (own - means) ** 2 @ self.counts) - n * np.log(sharp)
+                + np.exp(2.0 * means) @ self.q - 2.0 * means @ self.volume)
+        return float(PRECISIONS[np.argmin(cost)])
 
 
 def _strengths(
