@@ -12,6 +12,7 @@ process, or of the GPU, the data included. "atoms" are the planted circles of wh
 nine rows in ten. With --whole the fit is one by `SAEManifold` with codes, V and posterior, on rows
 in a file, which "rows/s" is `encode` of; then slopes are stated of the CPU seconds, of those of a
 sweep and of MB, from each size to the next, as powers of the number of rows, atoms or columns.
+With --most that fit is cut off after so many sweeps over all rows, and encodes none again.
 """
 
 import argparse
@@ -50,6 +51,7 @@ CASES = {
     "paper": [Case(128, 300_000, 128)],
     "large": [Case(1000, 100_000, 768)],
     "million": [Case(1000, 1_000_000, 768)],
+    "file": [Case(100, 1_000_000, 768)],
 }
 CHUNK = 50_000
 
@@ -151,7 +153,9 @@ def show_slopes(name: str, cases: list[Case], found: list[tuple[float, float, fl
               flush=True)
 
 
-def measure_whole(case: Case, device: str, seed: int) -> tuple[float, float, float]:
+def measure_whole(
+    case: Case, device: str, seed: int, most: int | None
+) -> tuple[float, float, float]:
     """`SAEManifold` on rows in a file, in a process of its own, whose memory is then its peak.
 
     Returns CPU seconds, those of a sweep, and MB.
@@ -162,22 +166,25 @@ def measure_whole(case: Case, device: str, seed: int) -> tuple[float, float, flo
         np.save(path, get_backend(device).numpy(Z))
         del Z
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found, line, took = pool.submit(_whole, path, case.K, device, seed).result()
+            found, line, took = pool.submit(_whole, path, case.K, device, seed, most).result()
     share, atoms = accuracy(found, labels, case.K)
     print(f"{device:>6} {case.K:5d} {case.N:8d} {case.p:4d} {seed:4d} {line} {share:8.4f} "
           f"{atoms:6d}", flush=True)
     return took
 
 
-def _whole(path: str, K: int, device: str, seed: int
-           ) -> tuple[np.ndarray, str, tuple[float, float, float]]:
+def _whole(
+    path: str, K: int, device: str, seed: int, most: int | None
+) -> tuple[np.ndarray, str, tuple[float, float, float]]:
     backend, start, cpu = get_backend(device), time.perf_counter(), time.process_time()
     model = SAEManifold(n_atoms=K, topology=Circle(1), assignment="topk", solver="sweeps",
-                        random_state=seed, device="cpu" if device == "numpy" else device).fit(path)
+                        random_state=seed, device="cpu" if device == "numpy" else device,
+                        **({} if most is None else {"max_outer": most})).fit(path)
     fit, wall = time.process_time() - cpu, synchronised(backend) - start
-    start = time.perf_counter()
-    model.encode(path)
-    rate = len(model.codes_) / (time.perf_counter() - start)
+    start, rate = time.perf_counter(), np.nan
+    if most is None:
+        model.encode(path)
+        rate = len(model.codes_) / (time.perf_counter() - start)
     return model.codes_.labels, (
         f"{rate:26.0f} {wall:8.1f} {fit:17.1f} {len(model.trace_):6d} "
         f"{peak(backend):8.0f} {model.criterion_ / len(model.codes_):14.6f} "
@@ -192,6 +199,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--whole", action="store_true",
                         help="SAEManifold on rows in a file: fit, codes, V")
+    parser.add_argument("--most", type=int, help="sweeps over all rows at most, with --whole")
     parser.add_argument("--against", action="store_true", help="compare sums with numpy's")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; "
@@ -204,7 +212,8 @@ def main() -> None:
                 for case in CASES[name]:
                     measure(case, options.device, seed, options.against)
                 continue
-            found = [measure_whole(case, options.device, seed) for case in CASES[name]]
+            found = [measure_whole(case, options.device, seed, options.most)
+                     for case in CASES[name]]
             if name in SIZE:
                 show_slopes(name, CASES[name], found)
 

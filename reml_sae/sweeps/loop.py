@@ -29,7 +29,7 @@ from reml_sae.sweeps.policy import SweepPolicy
 from reml_sae.sweeps.repair import NEAR, PLANS, Repair, begun
 from reml_sae.sweeps.rows import RowCodes, SweepSums, longest_row, sweep
 from reml_sae.sweeps.state import SweepState
-from reml_sae.sweeps.update import objective, updated
+from reml_sae.sweeps.update import AMPLITUDES, objective, updated
 from reml_sae.typing import Array, Index
 
 logger = logging.getLogger("reml_sae")
@@ -122,12 +122,15 @@ class Ended:
     state : SweepState
     sums : SweepSums
     codes : RowCodes
+    settled : bool
+        Whether sweeps would gain little more.
     """
 
     value: float
     state: SweepState
     sums: SweepSums
     codes: RowCodes
+    settled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +225,17 @@ class _Fit:
     def _first(self) -> Progress:
         """The first round's sample, from seeds."""
         sample, rng = self._sample(0), np.random.default_rng((self.seed, 0, 0))
-        starts = [self._swept(sample, begun(sample.Z, self.atoms, near, rng, self.policy,
-                                            self.backend), self.policy.most_ranked)
-                  for near in NEAR]
-        best = min(starts, key=lambda found: found.value)
-        best = self._anew(sample, self._swept(sample, best.state, self.policy.most_seeded))
+        best: Ended | None = None
+        for near in NEAR:
+            found = self._swept(sample, begun(sample.Z, self.atoms, near, rng, self.policy,
+                                              self.backend), self.policy.most_ranked)
+            best = found if best is None or found.value < best.value else best
+            if not self._repair(sample, best).is_needed:
+                break
+        assert best is not None
+        if not best.settled:
+            best = self._swept(sample, best.state, self.policy.most_seeded)
+        best = self._anew(sample, best)
         found = self._mended(sample, best, 0)
         return Progress(0, (best if found is best else self._anew(sample, found)).state)
 
@@ -240,10 +249,15 @@ class _Fit:
         return None if found is before else Progress(
             number, found.state, progress.values, best=progress.best)
 
-    def _swept(self, rows: _Rows, state: SweepState, most: int) -> Ended:
-        """Rows of a sample at the state that sweeps end with."""
+    def _repair(self, sample: _Rows, found: Ended) -> Repair:
+        return Repair(sample.Z, found.state, found.sums, found.codes, self.policy, self.backend)
+
+    def _swept(
+        self, rows: _Rows, state: SweepState, most: int, candidates: Index | None = None
+    ) -> Ended:
+        """Rows of a sample at the state that sweeps end with, from the atoms that they know."""
         values: list[float] = []
-        stale, candidates = False, None
+        stale = candidates is not None
         while True:
             found = rows.at(state, candidates, not stale)
             values.append(found.value)
@@ -252,16 +266,17 @@ class _Fit:
             rises = len(values) > 2 and values[-3] < values[-2] < values[-1]
             done = rises or rows.settled(values)
             if len(values) > most or self.deadline.passed or (done and not stale):
-                return found
+                return replace(found, settled=rows.settled(values) and not stale)
             stale, candidates = not done and len(values) % self.policy.reroute != 0, (
                 found.codes.candidates)
             # decoders of few rows take their noise in, which would pass for amplitudes
-            state = updated(state, found.sums, float(np.exp(self.policy.log_amplitudes)))
+            least = float(np.exp(self.policy.log_amplitudes))
+            state = updated(state, found.sums, (least, AMPLITUDES[1]))
 
     def _anew(self, sample: _Rows, found: Ended) -> Ended:
         """The sample with atoms that began again among their own rows."""
-        repair = Repair(sample.Z, found.state, found.sums, found.codes, self.policy, self.backend)
-        other = self._swept(sample, repair.anew(), self.policy.most_ranked)
+        repair = self._repair(sample, found)
+        other = self._swept(sample, repair.anew(), self.policy.most_ranked, found.codes.candidates)
         state = repair.with_better(other.state, other.codes)
         if state is None or self.deadline.passed:
             return found
@@ -272,8 +287,7 @@ class _Fit:
         """The sample with atoms that began again where rows need them."""
         plan, most, failed, shunned = 0, len(self.atoms), 0, set[int]()
         for trial in range(self.policy.most_repairs):
-            repair = Repair(sample.Z, found.state, found.sums, found.codes, self.policy,
-                            self.backend)
+            repair = self._repair(sample, found)
             rng, places = np.random.default_rng((self.seed, number, 1 + trial)), list[int]()
             while not places and plan < len(PLANS):
                 state, places = repair.trial(PLANS[plan], most, shunned, rng)

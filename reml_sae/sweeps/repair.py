@@ -23,6 +23,14 @@ SURE = 0.5
 """Nats that rows may need of an atom which is moved, over those that are lost at its new place."""
 MIXED = 2.0
 """Nats that are lost at an atom, over the median of all, where it may be mixed with another."""
+LOST = 0.4
+"""What a row loses by noise, over the standard deviation of its nats."""
+NOISE = 1.1
+"""Standard deviation of the nats of rows, over that by noise, up to which nothing else is seen."""
+CENTRAL = 0.1
+"""Squared length of the constant of an atom about the common centre, over that of its curve."""
+CLEAR = 4.0
+"""Standard deviations of noise that a row loses without its atom where no atom could be missed."""
 ANEW = 5.0
 """Nats that the rows of an atom gain where it begins again among them, over what sweeps still
 would."""
@@ -41,14 +49,14 @@ def begun(
 ) -> SweepState:
     """A state at seeds."""
     square = backend.numpy(backend.xp.sum(X * X, axis=1)).astype(float)
-    flats = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, policy, backend,
-                       _n_near(len(X), len(atoms), policy))
+    flats, left = seed_flats(X, [atom.linear_dim for atom in atoms], square, near, rng, policy,
+                             backend, _n_near(len(X), len(atoms), policy))
     kinds = kinds_of_atoms(atoms)
     return SweepState(
         kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
                      for kind in kinds),
         tuple(np.ones(len(kind.atoms)) for kind in kinds),
-        max(nearest_distance(X, flats, backend) / X.shape[1], LEAST_NOISE),
+        max(float(backend.xp.sum(left)) / (X.shape[0] * X.shape[1]), LEAST_NOISE),
         float(np.exp(policy.log_amplitudes)))
 
 
@@ -88,6 +96,23 @@ class Repair:
         lost = np.bincount(self.codes.labels, self._excess, self.state.n_atoms)
         return np.asarray(lost, float)
 
+    @cached_property
+    def _least_lost(self) -> Array:
+        """Nats (K,) that are more than noise where no row could be another atom's by noise."""
+        counts = np.bincount(self.codes.labels, minlength=self.state.n_atoms)
+        spread = float(np.sqrt(0.5 * self.X.shape[1]))  # of half a chi square
+        clear = (self.sums.needs > CLEAR * spread * counts).all() and (
+            np.std(self.codes.values) < NOISE * spread)
+        return np.asarray(MIXED * LOST * spread * counts if clear else 0.0 * counts, float)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether atoms may be missed: centres are apart, atoms lose much, or noise hides it."""
+        lengths = [(B**2).sum(axis=2) for B in self.state.decoders]
+        apart = any((own[:, 0] > CENTRAL * own[:, 1:].sum(axis=1)).any() for own in lengths)
+        return bool(apart or not self._least_lost.any() or self._moves(set())
+                    or self._mixed(set()))
+
     def _worst(self, shunned: Set[int]) -> list[int]:
         return [int(k) for k in np.argsort(-self._lost, kind="stable") if k not in shunned]
 
@@ -122,7 +147,7 @@ class Repair:
             X, energy = self.X[rows], self._excess[rows] + 1e-9
             central, apart = (
                 seed_flats(X, [shape.linear_dim for shape in manifolds], energy, near, rng,
-                           self.policy, self.backend, min(n_near, len(rows))) for near in NEAR)
+                           self.policy, self.backend, min(n_near, len(rows)))[0] for near in NEAR)
             left = [nearest_distance(X, flats, self.backend) for flats in (central, apart)]
             flats = apart if left[1] < APART * left[0] else central
             for (j, place), shape, flat in zip(places, manifolds, flats, strict=True):
@@ -173,6 +198,8 @@ class Repair:
         for place in self._worst(shunned):
             if self._lost[place] < usual or not others.shape[1]:
                 break
+            if self._lost[place] < self._least_lost[place]:
+                continue
             rows = np.flatnonzero(labels == place)
             partner = int(np.bincount(others[rows, 0], minlength=self.state.n_atoms).argmax())
             if len(rows) and not {place, partner} & taken and partner != place:

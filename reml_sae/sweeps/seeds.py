@@ -53,8 +53,11 @@ class Flat:
 def seed_flats(
     X: DeviceArray, dims: Sequence[int], energy: Array, near: Near, rng: np.random.Generator,
     policy: SweepPolicy, backend: Backend, n_near: int,
-) -> list[Flat]:
+) -> tuple[list[Flat], DeviceArray]:
     """A flat of every dimension, one after the other.
+
+    Where many atoms are to come, proposals that gain as much without each other's rows are taken
+    together.
 
     Parameters
     ----------
@@ -68,42 +71,60 @@ def seed_flats(
     backend : Backend
     n_near : int
         Rows through which a flat is laid.
+
+    Returns
+    -------
+    flats : list of Flat
+    left : (m,) array
+        What is unexplained of every row with them.
     """
-    xp, flats, left = backend.xp, [], backend.array(energy, backend.wide)
+    xp, found, left = backend.xp, list[Flat](), backend.array(energy, backend.wide)
     square = backend.cast(xp.sum(X * X, axis=1), backend.wide)
-    for dim in dims:
+    while len(found) < len(dims):
+        dim = dims[len(found)]
         tries = rng.choice(len(energy), policy.seed_tries, p=_shares(backend.numpy(left)))
         pull = backend.cast(X[backend.array(tries, xp.int64)] @ X.T, backend.wide)
         if near == "angle":
             close = xp.abs(pull) / square.clip(1e-30) ** 0.5
         else:
             close = 2.0 * xp.abs(pull) - square
-        best, rest = _best(X, square, left, backend.largest(close, n_near), dim, near, backend)
-        # near rows lie on a part of the curve, and those that they explain lie farther along it
-        for _ in range(policy.seed_steps):
-            members = backend.largest((left - rest)[None], min(GROWN * n_near, len(energy)))
-            flat, other = _best(X, square, left, members, dim, near, backend)
-            if float(xp.sum(other)) >= float(xp.sum(rest)):
+        flats = _through(X, backend.largest(close, n_near), dim, near, backend)
+        rests, best = _residuals(X, square, flats, backend), None
+        for _ in range(min(1 + (len(dims) - len(found)) // policy.seed_apart, len(flats))):
+            gains = [float(xp.sum((left - rest).clip(0.0))) for rest in rests]
+            first = int(np.argmax(gains))
+            best = gains[first] if best is None else best
+            if dims[len(found)] != dim or gains[first] < policy.seed_alike * best:
                 break
-            best, rest = flat, other
-        flats.append(best)
-        left = rest
-    return flats
+            flat, left = _laid_again(X, square, left, flats[first],
+                                     xp.minimum(left, rests[first]), n_near, near, policy, backend)
+            found.append(flat)
+    return found, left
 
 
-def _best(
-    X: DeviceArray, square: DeviceArray, left: DeviceArray, members: DeviceArray, dim: int,
-    near: Near, backend: Backend,
+def _laid_again(
+    X: DeviceArray, square: DeviceArray, left: DeviceArray, flat: Flat, rest: DeviceArray,
+    n_near: int, near: Near, policy: SweepPolicy, backend: Backend,
 ) -> tuple[Flat, DeviceArray]:
-    """The flat through some of the members (f, n), and what it leaves unexplained of all rows.
+    """A flat through the rows that it explains best, and what is unexplained (m,) with it.
 
-    That which leaves least, where ``left`` (m,) is unexplained without it.
+    Near rows lie on a part of the curve, and those that they explain lie farther along it.
     """
-    xp = backend.xp
-    flats = [flat_through(rows, dim, near) for rows in np.asarray(backend.numpy(X[members]), float)]
-    rest = xp.minimum(left, _residuals(X, square, flats, backend))
-    best = int(xp.argmin(xp.sum(rest, axis=1)))
-    return flats[best], rest[best]
+    for _ in range(policy.seed_steps):
+        members = backend.largest((left - rest)[None], min(GROWN * n_near, len(X)))
+        (other,) = _through(X, members, len(flat.axes), near, backend)
+        without = backend.xp.minimum(left, _residuals(X, square, [other], backend)[0])
+        if float(backend.xp.sum(without)) >= float(backend.xp.sum(rest)):
+            break
+        flat, rest = other, without
+    return flat, rest
+
+
+def _through(
+    X: DeviceArray, members: DeviceArray, dim: int, near: Near, backend: Backend
+) -> list[Flat]:
+    """Flats through some rows each, (f, n)."""
+    return [flat_through(rows, dim, near) for rows in np.asarray(backend.numpy(X[members]), float)]
 
 
 def _shares(energy: Array) -> Array:

@@ -11,14 +11,21 @@ parameters than are identified may do (Liu, Rubin and Wu 1998). With q what the 
 curve, m is a Newton step on alpha sum (E[u] - m)^2 / 2 + exp(2 m) q / 2; m = 0 is stationary as the
 objective is.
 
+The precision alpha and these means hold each other: a low alpha lets the prior shorten curves, and
+the amplitudes that make up for it keep alpha low, for dozens of sweeps. So a step takes the best of
+all alphas, each with its means. A row that knows the share g of its log amplitude, g = 1 - alpha
+var u, has E[u] / g about the mean of its atom with the variance 1 / alpha + var u / g, and on p
+outputs of M functions a curve that is longer by m has m p (M - 1) less of the decoders' volume.
+
 The objective of the sweeps is L plus the decoders' part of Laplace's method with the curvature that
-known coordinates would give, which majorizes that of L. Strengths, noise and the precision of
-amplitudes take one step of Fellner and Schall (Wood and Fasiolo 2017; MacKay 1992).
+known coordinates would give, which majorizes that of L. Strengths, noise, and the precision of
+amplitudes where rows know hardly anything of theirs, take one step of Fellner and Schall (Wood and
+Fasiolo 2017; MacKay 1992).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +40,10 @@ FARTHEST = 0.5
 STRENGTHS = np.exp(-12.0), np.exp(18.0)
 AMPLITUDES = 1.0, np.exp(12.0)
 """Bounds of alpha: amplitudes that vary by more than a factor of e need too many nodes."""
+PRECISIONS = np.geomspace(*AMPLITUDES, 400)
+"""Alphas of which a step takes the best ..."""
+KNOWN = 0.1
+"""... where rows know this share of their log amplitude: nodes round what they know."""
 LEAST_NOISE = 1e-8
 
 
@@ -64,48 +75,90 @@ def gradient(state: SweepState, sums: SweepSums) -> list[Array]:
 
 
 def updated(
-    state: SweepState, sums: SweepSums, least_precision: float = AMPLITUDES[0]
+    state: SweepState, sums: SweepSums, precisions: tuple[float, float] = AMPLITUDES
 ) -> SweepState:
-    """The state after an M step, with amplitudes of at least this precision."""
-    decoders, strengths = [], []
-    phi, energy, spent, moved = state.dispersion, sums.square, 0.0, 0.0
-    for number, (gram, cross) in enumerate(zip(sums.grams, sums.crossed, strict=True)):
-        prior, p = _priors(state, number), cross.shape[1]
-        counts, shift = gram[:, 0, 0], sums.shifts[number]
-        inverse = np.asarray(np.linalg.inv(gram / phi + prior), float)
-        B = np.asarray(inverse @ cross.transpose(0, 2, 1) / phi, float)
+    """The state after an M step, with a precision of log amplitudes within bounds."""
+    kinds = range(len(state.kinds))
+    priors = [_priors(state, number) for number in kinds]
+    inverses = [np.asarray(np.linalg.inv(gram / state.dispersion + prior), float)
+                for gram, prior in zip(sums.grams, priors, strict=True)]
+    solved = [np.asarray(inverse @ cross.transpose(0, 2, 1) / state.dispersion, float)
+              for inverse, cross in zip(inverses, sums.crossed, strict=True)]
+    energy, spent, p = sums.square, 0.0, sums.crossed[0].shape[1]
+    for gram, cross, inverse, B in zip(sums.grams, sums.crossed, inverses, solved, strict=True):
         energy += float(np.vdot(gram, B @ B.transpose(0, 2, 1))) - 2.0 * float(
             np.einsum("kpm,kmp->", cross, B))
-        spent += p * float(np.einsum("kml,klm->", inverse, gram)) / phi
-        B, mean = _rescaled(state, B, prior, counts, shift)
-        moved += float((mean * (counts * mean - 2.0 * shift)).sum())
-        decoders.append(B)
-        strengths.append(_strengths(state, number, prior, inverse, B))
-    squares, expected = sums.amplitude
-    varied, squares = expected - squares, squares + moved
-    alpha = max(sums.n_rows - state.amplitude_precision * varied, 1e-3 * sums.n_rows) / max(
-        squares, 1e-12 * sums.n_rows)
-    alpha = np.clip(alpha, state.amplitude_precision / LONGEST,
-                    state.amplitude_precision * LONGEST)
-    size = sums.n_rows * sums.crossed[0].shape[1]
+        spent += p * float(np.einsum("kml,klm->", inverse, gram)) / state.dispersion
+    decoders, alpha = _rescaled(state, sums, solved, priors, inverses, precisions)
+    size = sums.n_rows * p
     return replace(
-        state, decoders=tuple(decoders), strengths=tuple(strengths),
-        dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE),
-        amplitude_precision=float(np.clip(alpha, least_precision, AMPLITUDES[1])))
+        state, decoders=tuple(decoders), amplitude_precision=alpha,
+        strengths=tuple(_strengths(state, number, priors[number], inverses[number],
+                                   decoders[number]) for number in kinds),
+        dispersion=max(energy / max(size - spent, 0.1 * size), LEAST_NOISE))
 
 
 def _rescaled(
-    state: SweepState, B: Array, prior: Array, counts: Array, shift: Array
-) -> tuple[Array, Array]:
-    """Decoders (k, M, p) that have the means m (k,) of their rows' log amplitudes, and these."""
-    curve = B[:, 1:]
-    q = np.einsum("kmp,kml,klp->k", curve, prior[:, 1:, 1:], curve, optimize=True)
-    alpha = state.amplitude_precision
-    sharp = alpha * counts + 2.0 * q
-    # nothing is known of the scale of an atom that has lost all its rows
-    mean = np.where(sharp > 0.0, (alpha * shift - q) / np.where(sharp > 0.0, sharp, 1.0), 0.0)
-    mean = np.clip(mean, -FARTHEST, FARTHEST)
-    return np.concatenate([B[:, :1], np.exp(mean)[:, None, None] * curve], axis=1), mean
+    state: SweepState, sums: SweepSums, decoders: list[Array], priors: list[Array],
+    inverses: list[Array], bounds: tuple[float, float],
+) -> tuple[list[Array], float]:
+    """Decoders (k, M, p) that have the means of their rows' log amplitudes, and alpha."""
+    q = np.concatenate([
+        np.einsum("kmp,kml,klp->k", B[:, 1:], prior[:, 1:, 1:], B[:, 1:], optimize=True)
+        for B, prior in zip(decoders, priors, strict=True)])
+    volume = decoders[0].shape[2] * np.concatenate([
+        prior.shape[1] - 1 - np.einsum("kml,klm->k", inverse[:, 1:, 1:], prior[:, 1:, 1:])
+        for inverse, prior in zip(inverses, priors, strict=True)])
+    before, scales = state.amplitude_precision, _Scales(
+        np.concatenate(sums.counts()), np.concatenate(sums.shifts), q, volume)
+    alpha = float(np.clip(np.clip(scales.precision(sums, before), before / LONGEST,
+                                  before * LONGEST), *bounds))
+    factors = np.split(np.exp(scales.means(np.array([alpha]))[0]),
+                       np.cumsum([len(B) for B in decoders])[:-1])
+    return [np.concatenate([B[:, :1], factor[:, None, None] * B[:, 1:]], axis=1)
+            for B, factor in zip(decoders, factors, strict=True)], alpha
+
+
+@dataclass(frozen=True, eq=False)
+class _Scales:
+    """What is known of the scales of the curves of all atoms.
+
+    Attributes
+    ----------
+    counts : (K,) rows
+    shift : (K,) sums of E[u]
+    q : (K,) what the prior has of the curves
+    volume : (K,) nats of the decoders' volume that a curve loses for each unit of log scale
+    """
+
+    counts: Array
+    shift: Array
+    q: Array
+    volume: Array
+
+    def means(self, alphas: Array) -> Array:
+        """Newton steps m (a, K) at every precision."""
+        sharp = alphas[:, None] * self.counts + 2.0 * self.q
+        # nothing is known of the scale of an atom that has lost all its rows
+        known = np.where(sharp > 0.0, sharp, np.inf)
+        return np.clip((alphas[:, None] * self.shift - self.q) / known, -FARTHEST, FARTHEST)
+
+    def precision(self, sums: SweepSums, alpha: float) -> float:
+        """The best precision after alpha."""
+        n, (squares, expected) = sums.n_rows, sums.amplitude
+        varied = (expected - squares) / n
+        known = max(1.0 - alpha * varied, 1e-3)
+        if known < KNOWN:
+            means = self.means(np.array([alpha]))[0]
+            left = squares + float(means @ (self.counts * means - 2.0 * self.shift))
+            return known * n / max(left, 1e-12 * n)
+        own = self.shift / np.maximum(self.counts, 1e-300)
+        within = max(squares - float(self.shift @ own), 0.0) / known**2
+        sharp = 1.0 / (1.0 / PRECISIONS + varied / known)
+        means = self.means(sharp)
+        cost = (sharp * (within + (own - means) ** 2 @ self.counts) - n * np.log(sharp)
+                + np.exp(2.0 * means) @ self.q - 2.0 * means @ self.volume)
+        return float(PRECISIONS[np.argmin(cost)])
 
 
 def _strengths(

@@ -102,7 +102,8 @@ def test_an_em_step_at_fixed_strengths_lowers_the_objective():
     for _ in range(4):
         sums = sweep(Z, moved, backend, offset=offset, n_candidates=3)[0]
         values.append(objective(moved, sums))
-        moved = replace(moved, decoders=updated(moved, sums).decoders)
+        held = (state.amplitude_precision,) * 2
+        moved = replace(moved, decoders=updated(moved, sums, held).decoders)
     assert (np.diff(values) < 0.0).all()
 
 
@@ -136,6 +137,34 @@ def test_curves_of_another_scale_are_rescaled_at_once():
     assert short.amplitude_precision > 300.0
 
 
+def test_curves_that_their_prior_has_shortened_get_out_in_a_few_sweeps():
+    """Few rows in many columns; without the volume of decoders they never do, else in dozens."""
+    plant = planted_circles(160, 256, 4, n_active=1, noise_sd=0.05, random_state=0)
+    Z, backend = standardised(plant), get_backend()
+    whole = fit_sweeps(Z, [Circle(1)] * 4, backend, 0).state
+    state = replace(whole, amplitude_precision=7.0, decoders=tuple(
+        np.concatenate([B[:, :1], 0.6 * B[:, 1:]], axis=1) for B in whole.decoders))
+    for _ in range(5):
+        state = updated(state, sweep(Z, state, backend)[0])
+    lengths = [np.linalg.norm(each.decoders[0][:, 1:], axis=(1, 2)) for each in (state, whole)]
+    np.testing.assert_allclose(*lengths, rtol=0.02)
+    assert state.amplitude_precision > 500.0
+
+
+@pytest.mark.parametrize(("noise_sd", "apart", "seedings"),
+                         [(0.05, 0.0, 1), (0.05, 2.0, 2), (0.3, 0.0, 2)])
+def test_a_second_seeding_follows_where_the_first_may_miss(
+    monkeypatch, noise_sd, apart, seedings
+):
+    """Centres of their own, or noise that hides what is missed."""
+    plant = planted_circles(600, 24, 4, n_active=1, noise_sd=noise_sd, random_state=0)
+    Z = plant.Z + apart * np.random.default_rng(0).normal(size=(4, 24))[plant.labels]
+    Z, begins = (Z - Z.mean(axis=0)) / np.std(Z), []
+    monkeypatch.setattr(loop, "begun", lambda *given: begins.append(given[2]) or begun(*given))
+    fit_sweeps(Z, [Circle(1)] * 4, get_backend(), 0)
+    assert begins == ["angle", "distance"][:seedings]
+
+
 def test_fits_end_where_the_objective_of_the_decoders_is_stationary():
     """Rescaled curves are no other fixed point: L and the priors have no slope there."""
     plant = planted_circles(300, 6, 2, n_active=1, noise_sd=0.1, random_state=4)
@@ -145,7 +174,7 @@ def test_fits_end_where_the_objective_of_the_decoders_is_stationary():
     fine, state = Fineness(step=0.5), replace(fit.state, amplitude_precision=50.0)
     for _ in range(60):
         sums = sweep(Z, state, backend, fineness=fine)[0]
-        state = replace(state, decoders=updated(state, sums).decoders)
+        state = replace(state, decoders=updated(state, sums, (50.0, 50.0)).decoders)
     sums = sweep(Z, state, backend, fineness=fine)[0]
     for slope, B, strengths, kind in zip(
             gradient(state, sums), state.decoders, state.strengths, state.kinds, strict=True):

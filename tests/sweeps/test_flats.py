@@ -34,8 +34,8 @@ def test_circles_are_above_flats_and_clouds_are_not():
 
 def test_auto_has_planes_for_clouds_and_circles_for_circles():
     """Four of each in one fit; atoms that have rows of both are the search's fault."""
-    circles = planted_circles(600, 12, 4, n_active=1, noise_sd=0.2, random_state=1).Z
-    Z, fits = np.concatenate([clouds(1), circles]), []
+    circles = planted_circles(600, 12, 4, n_active=1, noise_sd=0.2, random_state=4).Z
+    Z, fits = np.concatenate([clouds(4), circles]), []
     for topology in (Circle(2), "auto"):
         fits.append(rs.SAEManifold(n_atoms=8, topology=topology, assignment="topk",
                                    solver="sweeps", random_state=0).fit(Z))
