@@ -29,9 +29,9 @@ COOLING, SWEEPS, SETTLED = 0.85, 80, 1e-4
 STRENGTHS = (1e-6, 1e8)
 FLOOR = 1e-6
 """Least s2, relative to the mean square of a row."""
-LEAST_LOG, LEAST_SINGLE_LOG = -100.0, -80.0
-"""Log responsibility, relative to the largest of the row, below which all are alike, in double and
-in single precision: denormal numbers are slow."""
+LEAST_LOG = -100.0
+"""Log responsibility, relative to the largest of the row, below which all are alike: denormal
+numbers are slow."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ class Moments:
     @classmethod
     def of(cls, X: Array, grid: Grid, mixing: Array, total: Array) -> Moments:
         """Of responsibilities up to the totals (n,) of their rows."""
-        known = mixing.T @ (np.column_stack([X, np.ones(len(X))]) / total[:, None])
-        return cls(grid.gram(known[:, -1]), grid.basis.T @ known[:, :-1], float(np.vdot(X, X)))
+        counts = mixing.T @ (1.0 / total)
+        expected = mixing @ grid.basis / total[:, None]
+        return cls(grid.gram(counts), expected.T @ X, float(np.vdot(X, X)))
 
 
 @dataclass(frozen=True)
@@ -127,29 +128,20 @@ def responsibilities(X: Array, grid: Grid, state: State) -> tuple[Array, float]:
 
 def expected_moments(X: Array, grid: Grid, state: State) -> Moments:
     """E step that keeps only what the M step needs: a third of the passes over (n, G)."""
-    mixing, total, _ = log_mixture(X, grid, state, single=True)
+    mixing, total, _ = log_mixture(X, grid, state)
     return Moments.of(X, grid, mixing, total)
 
 
-def log_mixture(
-    X: Array, grid: Grid, state: State, single: bool = False
-) -> tuple[Array, Array, float]:
-    """Responsibilities (n, G) up to the totals (n,) of their rows; negative log likelihood.
-
-    Exponentials in single precision, of which most of a sweep would else be, are right to 2e-6.
-    """
+def log_mixture(X: Array, grid: Grid, state: State) -> tuple[Array, Array, float]:
+    """Responsibilities (n, G) up to the totals (n,) of their rows; negative log likelihood."""
     B, basis = state.decoder / np.sqrt(state.variance), grid.basis
     weight = grid.log_weight - 0.5 * np.einsum("gm,gm->g", basis @ (B @ B.T), basis)
     along = X @ (B.T / np.sqrt(state.variance))
     R = np.column_stack([along, np.ones(len(X))]) @ np.vstack([basis.T, weight])
     top = R.max(axis=1, keepdims=True)
     R -= top
-    if single:
-        few = np.maximum(R, LEAST_SINGLE_LOG).astype(np.float32)
-        R[:] = np.exp(few, out=few)
-    else:
-        np.maximum(R, LEAST_LOG, out=R)
-        np.exp(R, out=R)
+    np.maximum(R, LEAST_LOG, out=R)
+    np.exp(R, out=R)
     total = R @ np.ones(R.shape[1])
     value = (0.5 * np.vdot(X, X) / state.variance - np.log(total).sum() - top.sum()
              + 0.5 * X.size * np.log(2.0 * np.pi * state.variance))
@@ -176,9 +168,8 @@ def next_strength(B: Array, inverse: Array, grid: Grid, strength: float) -> floa
         return strength
     size = float((B * (grid.roughness @ B)).sum())
     free = (values / (1.0 + strength * values)).sum() - (inverse * grid.roughness).sum()
-    factor = min(max(B.shape[1] * float(free) / max(size, TINY), 0.2), 5.0)
-    least, most = STRENGTHS
-    return min(max(strength * factor, least), most)
+    factor = np.clip(B.shape[1] * free / max(size, TINY), 0.2, 5.0)
+    return float(np.clip(strength * factor, *STRENGTHS))
 
 
 def anneal(X: Array, grid: Grid, state: State, settled: float = SETTLED) -> State:

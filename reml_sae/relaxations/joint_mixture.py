@@ -208,7 +208,7 @@ class JointMixture:
         white /= unit
         grid = self.joint.at(place.weights, place.strengths)
         state = State(place.decoder @ (axes / lengths) / unit, unit**-2, 1.0)
-        mixing, total, value = log_mixture(white, grid, state, single=True)
+        mixing, total, value = log_mixture(white, grid, state)
         value += n * (float(np.log(lengths).sum()) + q * float(np.log(unit))) + prior
         moments = Moments.of(white, grid, mixing, total)
         value += decoder_evidence(moments.gram, grid, state)
@@ -217,7 +217,8 @@ class JointMixture:
                   + B.T @ moments.gram @ B)
         second = second / n + float((inverse * moments.gram).sum()) / n * np.eye(q)
         back = (axes * lengths * unit).T
-        weights = moments.gram.diagonal()[[own.start for own in self.joint.functions]] / n
+        mass = mixing.T @ (1.0 / total)
+        weights = np.bincount(self.joint.owner, mass, len(self.joint.atoms)) / n
         return Place(B @ back, back.T @ second @ back,
                      self.joint.next_strengths(B, inverse, place.strengths), weights, value)
 
