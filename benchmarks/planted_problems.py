@@ -129,7 +129,7 @@ def oracle(made, rng):
 def is_within(scores, accuracy, coordinate_error, n):
     """Whether a fit of n rows is about as good as this, rows counted whole."""
     more = n * (accuracy - scores.assignment_accuracy)
-    return bool(not scores.mismatched and more <= math.ceil(MORE_MISTAKEN * n) + 1e-9
+    return bool(not scores.mismatched and more <= math.ceil(MORE_MISTAKEN * n - 1e-9) + 1e-9
                 and (scores.coordinate_error <= SLACK * coordinate_error + FLOOR).all())
 
 

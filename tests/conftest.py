@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickle
 import sys
+from copy import deepcopy
 from functools import wraps
 
 import pytest
@@ -87,12 +88,12 @@ def searches_once(searches):
         begun = [(seed.labels.tobytes(), seed.coordinates.tobytes()) for seed in seeds]
         asked = repr((Z.tobytes(), atoms, begun, white, rng.bit_generator.state, policy))
         key = hashlib.sha256(asked.encode()).digest()
-        if key not in searches:
+        if key not in searches or stop():
             found = search(Z, atoms, seeds, white, rng, policy, stop)
             if stop():
                 return found
-            searches[key] = found, rng.bit_generator.state
-        found, rng.bit_generator.state = searches[key]
+            searches[key] = deepcopy((found, rng.bit_generator.state))
+        found, rng.bit_generator.state = deepcopy(searches[key])
         return found
 
     with pytest.MonkeyPatch.context() as patch:

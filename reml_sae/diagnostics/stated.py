@@ -74,7 +74,8 @@ def check_labels(
     log_odds = np.full((len(rows), len(model.atoms)), -np.inf)
     for k in np.flatnonzero(counts).tolist():
         atom = AtomRegression(model, theta, rho, assignments[:, k], k, np.flatnonzero(on == k), X)
-        log_odds[:, k] = atom.log_evidence(rows) + np.log(counts[k])
+        others = np.maximum(counts[k] - (on[rows] == k), 0.5)  # half a row where it is alone
+        log_odds[:, k] = atom.log_evidence(rows) + np.log(others)
     own = log_odds[np.arange(len(rows)), on[rows]] - logsumexp(log_odds, axis=1)
     share = float(1.0 - np.exp(own).mean())
     status: Status = "warn" if share > MANY_MISTAKEN else "pass"
@@ -116,11 +117,10 @@ class AtomRegression:
         prior = model.joint_at(theta, rho).decoder_prior.curvature_grams[k]
         # directions that neither rows nor penalties tell are left out
         covariance = np.linalg.pinv(at_rows.T @ at_rows + self._variance * prior, hermitian=True)
-        self._between = at_nodes @ covariance @ at_rows.T
-        self._leverage = np.einsum("nm,mk,nk->n", at_rows, covariance, at_rows, optimize=True)
+        self._at_rows, self._pulled = at_rows, at_rows @ covariance
+        self._decoder, self._at_nodes = decoder, at_nodes
         self._spread = np.einsum("gm,mk,gk->g", at_nodes, covariance, at_nodes, optimize=True)
         self._nodes = at_nodes @ decoder
-        self._residual = X[own] - at_rows @ decoder
         self._log_prior = -atom.prior_jet(self._grid, 0)[0]
 
     def log_evidence(self, rows: NDArray[np.intp]) -> Array:
@@ -134,8 +134,10 @@ class AtomRegression:
                  + (self._nodes**2).sum(axis=1))
         spread = np.tile(1.0 + self._spread, (len(rows), 1))
         _, at, which = np.intersect1d(rows, self._own, return_indices=True)
-        between, residual = self._between.T[which], self._residual[which]
-        moved = between / np.maximum(1.0 - self._leverage[which], FREE)[:, None]
+        at_rows, pulled = self._at_rows[which], self._pulled[which]
+        between, residual = pulled @ self._at_nodes.T, X[at] - at_rows @ self._decoder
+        leverage = (pulled * at_rows).sum(axis=1)
+        moved = between / np.maximum(1.0 - leverage, FREE)[:, None]
         along = (X[at] * residual).sum(axis=1)[:, None] - residual @ self._nodes.T
         apart[at] += 2.0 * moved * along + moved**2 * (residual**2).sum(axis=1)[:, None]
         spread[at] += moved * between

@@ -6,7 +6,7 @@ Every function takes an (N, q, q) stack and allows N = 0 and q = 0.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.lapack import dtrtrs
+from scipy.linalg import solve_triangular
 
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.typing import Array, Mask
@@ -116,7 +116,8 @@ def batched_solve_lower(factors: Array, rhs: Array) -> Array:
     (N, q, k) array
     """
     if _are_few(factors, rhs):
-        return np.stack([dtrtrs(L.T, g, trans=1)[0] for L, g in zip(factors, rhs, strict=True)])
+        return np.stack([solve_triangular(L, g, lower=True, check_finite=False)
+                         for L, g in zip(factors, rhs, strict=True)])
     rows, x = factors.transpose(1, 2, 0).copy(), rhs.transpose(1, 0, 2).copy()
     for i in range(len(x)):
         if i:
@@ -139,7 +140,8 @@ def batched_solve_upper(factors: Array, rhs: Array) -> Array:
     (N, q, k) array
     """
     if _are_few(factors, rhs):
-        return np.stack([dtrtrs(L.T, g)[0] for L, g in zip(factors, rhs, strict=True)])
+        return np.stack([solve_triangular(L, g, trans=1, lower=True, check_finite=False)
+                         for L, g in zip(factors, rhs, strict=True)])
     columns, x = factors.transpose(2, 1, 0).copy(), rhs.transpose(1, 0, 2).copy()
     for i in reversed(range(len(x))):
         if i + 1 < len(x):

@@ -21,11 +21,11 @@ class SweepPolicy:
     seed_rows: int = 64
     """Count of rows for every atom, from which seeds and first sweeps are."""
     seed_tries: int = 8
-    """Count of rows that propose a seed; the best is taken ..."""
+    """Count of rows that propose a seed, of which the best is taken."""
     seed_alike: float = 0.85
-    """... and others that still gain this share of what it gained ..."""
+    """Share of what the best gained that others must still gain to be taken with it."""
     seed_apart: int = 32
-    """... one for so many atoms that have no seed yet: of few, others begin where it does."""
+    """Atoms without a seed for each that is taken: of few, others begin where the best does."""
     seed_steps: int = 2
     """Count of times at most that a seed is laid again through the rows that it explains best."""
     seed_share: float = 0.25

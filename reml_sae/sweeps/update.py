@@ -41,9 +41,9 @@ STRENGTHS = np.exp(-12.0), np.exp(18.0)
 AMPLITUDES = 1.0, np.exp(12.0)
 """Bounds of alpha: amplitudes that vary by more than a factor of e need too many nodes."""
 PRECISIONS = np.geomspace(*AMPLITUDES, 400)
-"""Alphas of which a step takes the best ..."""
+"""Alphas of which a step takes the best."""
 KNOWN = 0.1
-"""... where rows know this share of their log amplitude: nodes round what they know."""
+"""Share of their log amplitude that rows know, below which nodes round too much of it for that."""
 LEAST_NOISE = 1e-8
 
 
@@ -128,7 +128,7 @@ class _Scales:
     counts : (K,) rows
     shift : (K,) sums of E[u]
     q : (K,) what the prior has of the curves
-    volume : (K,) nats of the decoders' volume that a curve loses for each unit of log scale
+    volume : (K,) log volume that decoders lose, and V gains, for each unit of log scale
     """
 
     counts: Array
@@ -152,10 +152,11 @@ class _Scales:
             means = self.means(np.array([alpha]))[0]
             left = squares + float(means @ (self.counts * means - 2.0 * self.shift))
             return known * n / max(left, 1e-12 * n)
-        own = self.shift / np.maximum(self.counts, 1e-300)
-        within = max(squares - float(self.shift @ own), 0.0) / known**2
+        seen = replace(self, shift=self.shift / known)
+        own = seen.shift / np.maximum(self.counts, 1e-300)
+        within = max(squares / known**2 - float(seen.shift @ own), 0.0)
         sharp = 1.0 / (1.0 / PRECISIONS + varied / known)
-        means = self.means(sharp)
+        means = seen.means(sharp)
         cost = (sharp * (within + (own - means) ** 2 @ self.counts) - n * np.log(sharp)
                 + np.exp(2.0 * means) @ self.q - 2.0 * means @ self.volume)
         return float(PRECISIONS[np.argmin(cost)])

@@ -333,6 +333,10 @@ def test_factors_are_looked_for_where_rows_tell_them():
         assert not isinstance(best_noise(open_kinds("auto", steep, n), steep, n), Factor)
         assert isinstance(best_noise(open_kinds("factor", steep, n), steep, n), Factor)
         assert tells_factors(second_moment(slope, 2 * p, seed), 2 * p)
+        # eight factors of 60 rows: seven rows each, but their spectrum ends in white noise
+        many = second_moment(factors(100, np.geomspace(200.0, 40.0, 8), seed), 60, seed)
+        assert not Factor.best(second_moment(slope, 60, seed), 60).ends_in_white_noise(60)
+        assert isinstance(best_noise(open_kinds("auto", many, 60), many, 60), Factor)
 
 
 def test_columns_that_do_not_vary_in_the_rows_have_no_noise():
@@ -361,6 +365,8 @@ def shapes():
             Factor(U[:, :1], np.array([30.0]), np.array([25.0]),
                    np.array([3.0, 0.8, 0.6, 0.6, 0.0])),
             Factor(U[:, :2], np.array([5.0, 4.9]), np.array([5.5, 5.1]),
+                   np.array([2.5, 1.0, 0.4, 0.1])),
+            Factor(U[:, :2], np.array([5.0, 4.0]), np.array([3.9, 4.4]),
                    np.array([2.5, 1.0, 0.4, 0.1]))]
 
 

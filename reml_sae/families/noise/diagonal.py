@@ -20,8 +20,8 @@ from reml_sae.typing import Array, Mask
 
 LARGEST_SPREAD, LARGEST_LOG = 10.0, 50.0
 """Of log variances of columns, as a standard deviation, and of one in size."""
-FAR = 0.5
-"""Step of a log variance above which Newton's method is damped."""
+DAMPED_ABOVE = 0.5
+"""Step of a log variance from which Newton's method is damped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class Diagonal(Noise):
         return Isotropic(len(self.log_variances))
 
     def dispersion(self, second: Array) -> float:
-        """See `Noise.dispersion`: no covariance has a say."""
+        """See `Noise.dispersion`; it needs the variances of S alone."""
         return float((np.diag(second) * np.exp(-self.log_variances)).mean())
 
     def whiten(self, Z: Array) -> Array:
@@ -161,7 +161,7 @@ def _shrunk(logs: Array, n_rows: float, spreads: Array) -> Array:
         step, along = gradient / own, share / own
         step += along * ((share * step).sum(axis=1, keepdims=True)
                          / (len(logs) / half - (share * along).sum(axis=1, keepdims=True)))
-        step = np.where(np.abs(bounded).max(axis=1, keepdims=True) > FAR, bounded, step)
+        step = np.where(np.abs(bounded).max(axis=1, keepdims=True) > DAMPED_ABOVE, bounded, step)
         step -= step.mean(axis=1, keepdims=True)
         d -= step
         if np.abs(step).max(initial=0.0) < 1e-12:

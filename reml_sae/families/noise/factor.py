@@ -117,6 +117,9 @@ class Factor(Noise):
         equal = np.ones(p - len(ratios))
         # not in a file from before V knew of them
         along, across = arrays.get("along", ratios), arrays.get("across", equal)
+        if len(along) != len(ratios):
+            raise InputError(f"along has {len(along)} variances, not one for each of the "
+                             f"{len(ratios)} factors")
         if len(across) != len(equal):
             raise InputError(f"across has {len(across)} variances, not one for each of the "
                              f"{len(equal)} directions across {len(ratios)} factors")
@@ -130,12 +133,15 @@ class Factor(Noise):
     def ends_in_white_noise(self, n_rows: int) -> bool:
         """Whether the largest variance across the factors is one that white noise has in n rows.
 
-        Of centred rows, by the law of Tracy and Widom, as Johnstone (2001, Annals of Statistics)
-        scales it.
+        Of the second moment of rows that are centred and nothing else, by the law of Tracy and
+        Widom as Johnstone (2001, Annals of Statistics) scales it. Where factors are half of what
+        rows have, nothing is left to tell.
         """
+        if 2 * (self.rank + 1) > n_rows:
+            return False
         rows, columns = np.sqrt(n_rows - 1.0 - self.rank), np.sqrt(len(self.across))
         width = (rows + columns) * (1.0 / rows + 1.0 / columns)**(1.0 / 3.0)
-        return bool(self.across[0] * rows**2 <= (rows + columns)**2 + TRACY_WIDOM * width)
+        return bool(self.across.max() * rows**2 <= (rows + columns)**2 + TRACY_WIDOM * width)
 
     def __repr__(self) -> str:
         ratios = ", ".join(f"{ratio:.3g}" for ratio in self.ratios[:SHOWN])
@@ -154,9 +160,9 @@ class Factor(Noise):
         *kept, weakest = np.argsort(-self.ratios)
         across = np.append(self.along[weakest], self.across)
         floor = across.mean()
-        ratios, along = (np.maximum(own[kept] / floor, LEAST_RATIO)
-                         for own in (self.ratios, self.along))
-        return Factor(self.directions[:, kept], ratios, along, across / floor)
+        return Factor(self.directions[:, kept],
+                      np.maximum(self.ratios[kept] / floor, LEAST_RATIO),
+                      self.along[kept] / floor, across / floor)
 
     @property
     def is_observed(self) -> bool:
@@ -237,7 +243,7 @@ class Factor(Noise):
         weight = -0.5 * log_share_slopes(0.5 * information, counts) * (information > 0.0)
         near = np.tril(np.exp(-0.25 * information[:, :r]), -1)
         met = 1.0 + np.tril(1.0 - near, -1).sum(axis=1)
-        weight[:, :r] -= 0.25 * near / met[:, None]
+        weight[:, :r] -= 0.25 * near * (information[:, :r] > 0.0) / met[:, None]
         turned = weight * n_rows * (self.along[:, None] - np.append(self.along, self.across))
         out = (1.0 + turned.sum(axis=1) / e - turned[:, :r].sum(axis=0) / e) / e
         root = np.sqrt(0.5 * n_rows)

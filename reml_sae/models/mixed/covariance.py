@@ -27,7 +27,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtrs
+from scipy.linalg import solve_triangular
 
 from reml_sae.errors import InputError
 from reml_sae.typing import Array, Mask
@@ -211,13 +211,13 @@ class EffectsPrior:
 
     def spherical(self, b: Array) -> Array:
         """c = L^-1 b for effects (G, q)."""
-        return np.asarray(dtrtrs(self.factor.T, b.T, trans=1)[0].T, float) if b.size else b
+        return solve_triangular(self.factor, b.T, lower=True).T if b.size else b
 
     def precision_times(self, b: Array) -> Array:
         """Psi^-1 b, (G, q)."""
         if not b.size:
             return b
-        return np.asarray(dtrtrs(self.factor.T, self.spherical(b).T)[0].T, float)
+        return solve_triangular(self.factor, self.spherical(b).T, lower=True, trans=1).T
 
     def energies(self, left: Array, right: Array) -> Array:
         """Sum over groups of left_i^T (dPsi^-1 / drho_m) right_i, (n,)."""
