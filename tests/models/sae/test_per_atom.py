@@ -23,7 +23,7 @@ P = 4
 
 def shapes(n):
     frame = np.linalg.qr(np.random.default_rng(0).normal(size=(P, 2)))[0]
-    return (Factor(frame, np.array([6.0, 1.5]), np.ones(P - 2)), Isotropic(P),
+    return (Factor(frame, np.array([6.0, 1.5]), np.array([6.0, 1.5]), np.ones(P - 2)), Isotropic(P),
             Diagonal(np.array([0.3, -0.3, 0.1, -0.1]), 0.5))[:n]
 
 

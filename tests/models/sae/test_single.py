@@ -42,7 +42,8 @@ def system(shape="two kinds", seed=0, noise="isotropic", p=7, assignment="topk",
     if noise == "per atom":
         rng = np.random.default_rng(seed)
         frame = np.linalg.qr(rng.normal(size=(p, 2)))[0]
-        kinds = [Factor(frame, np.array([4.0, 1.5]), np.ones(p - 2)), Isotropic(p),
+        kinds = [Factor(frame, np.array([4.0, 1.5]), np.array([4.5, 1.4]), np.ones(p - 2)),
+                 Isotropic(p),
                  Diagonal(np.linspace(-0.3, 0.3, p), 0.5)][:len(atoms)]
         own = PerAtom(tuple(kinds), np.linspace(-0.2, 0.2, len(kinds)), np.ones(len(kinds)),
                       np.arange(len(kinds)))
