@@ -70,14 +70,16 @@ def check_labels(
     """
     on = assignments.argmax(axis=1)
     counts = np.bincount(on, minlength=len(model.atoms))
-    X = model.working - (theta.beta[-1] if model.layout.has_intercept else 0.0)
+    X = model.rows(rows).working - (theta.beta[-1] if model.layout.has_intercept else 0.0)
+    priors = model.joint_at(theta, rho).decoder_prior.curvature_grams
     log_odds = np.full((len(rows), len(model.atoms)), -np.inf)
     for k in np.flatnonzero(counts).tolist():
-        atom = AtomRegression(model, theta, rho, assignments[:, k], k, np.flatnonzero(on == k), X)
+        own = np.flatnonzero(on == k)
+        atom = AtomRegression(model, theta, rho, k, own, assignments[own, k], priors[k])
         others = np.maximum(counts[k] - (on[rows] == k), 0.5)  # half a row where it is alone
-        log_odds[:, k] = atom.log_evidence(rows) + np.log(others)
-    own = log_odds[np.arange(len(rows)), on[rows]] - logsumexp(log_odds, axis=1)
-    share = float(1.0 - np.exp(own).mean())
+        log_odds[:, k] = atom.log_evidence(rows, X) + np.log(others)
+    named = log_odds[np.arange(len(rows)), on[rows]] - logsumexp(log_odds, axis=1)
+    share = float(1.0 - np.exp(named).mean())
     status: Status = "warn" if share > MANY_MISTAKEN else "pass"
     return Check("rows between atoms", status, share,
                  "expected share of rows that are of another atom than the one they are on")
@@ -89,21 +91,20 @@ class AtomRegression:
     Parameters
     ----------
     model, theta, rho
-    amplitude : (N,) array
-        Of all rows on the atom.
     k : int
         The atom.
     own : (n,) of the rows on it
-    X : (N, p) array
-        Rows less the intercept.
+    amplitude : (n,) array
+        Of these rows.
+    prior : (M_k, M_k) array
+        Curvature of the penalties of its decoder.
     """
 
-    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, amplitude: Array,
-                 k: int, own: NDArray[np.intp], X: Array) -> None:
-        atom, decoder = model.atoms[k], theta.beta[model.layout.basis_slices[k]]
-        self._own, self._X = own, X
+    def __init__(self, model: SAEManifoldModel, theta: Theta, rho: Array, k: int,
+                 own: NDArray[np.intp], amplitude: Array, prior: Array) -> None:
+        atom, self._decoder = model.atoms[k], theta.beta[model.layout.basis_slices[k]]
+        self._own, grid = own, place_grid(atom)
         self._variance = model.family.dispersion(rho[model.outer.psi])
-        self._grid = place_grid(atom)
         centre = model.assignment.centres(np.ones((1, 1), bool))
 
         def features(t: Array, a: Array) -> Array:
@@ -112,33 +113,31 @@ class AtomRegression:
                 out[:, 0] = centre[0, 0]
             return out
 
-        at_rows = features(theta.xi[own][:, model.coordinate_columns(k)], amplitude[own, None])
-        at_nodes = features(self._grid, amplitude[own].mean())
-        prior = model.joint_at(theta, rho).decoder_prior.curvature_grams[k]
+        at_rows = features(theta.xi[own][:, model.coordinate_columns(k)], amplitude[:, None])
+        at_nodes = features(grid, amplitude.mean())
         # directions that neither rows nor penalties tell are left out
-        covariance = np.linalg.pinv(at_rows.T @ at_rows + self._variance * prior, hermitian=True)
-        self._at_rows, self._pulled = at_rows, at_rows @ covariance
-        self._decoder, self._at_nodes = decoder, at_nodes
-        self._spread = np.einsum("gm,mk,gk->g", at_nodes, covariance, at_nodes, optimize=True)
-        self._nodes = at_nodes @ decoder
-        self._log_prior = -atom.prior_jet(self._grid, 0)[0]
+        self._covariance = np.linalg.pinv(at_rows.T @ at_rows + self._variance * prior,
+                                          hermitian=True)
+        self._at_rows, self._at_nodes = at_rows, at_nodes
+        self._log_prior = -atom.prior_jet(grid, 0)[0]
 
-    def log_evidence(self, rows: NDArray[np.intp]) -> Array:
-        """Log density of rows, coordinates summed out, the atom's own rows each left out of it.
+    def log_evidence(self, rows: NDArray[np.intp], X: Array) -> Array:
+        """Log density (n,) of rows, coordinates summed out, its own rows each left out of the atom.
 
+        Of rows by number, (n,), with their values (n, p) less the intercept.
         Leaving row i out moves the curve at t by -c(t, t_i) r_i / (1 - c(t_i, t_i)) and adds
         c(t, t_i)^2 / (1 - c(t_i, t_i)) to its variance c(t, t), both in units of the noise.
         """
-        X, p = self._X[rows], self._X.shape[1]
-        apart = ((X**2).sum(axis=1)[:, None] - 2.0 * X @ self._nodes.T
-                 + (self._nodes**2).sum(axis=1))
-        spread = np.tile(1.0 + self._spread, (len(rows), 1))
+        nodes, p = self._at_nodes @ self._decoder, X.shape[1]
+        apart = (X**2).sum(axis=1)[:, None] - 2.0 * X @ nodes.T + (nodes**2).sum(axis=1)
+        pulled = self._at_nodes @ self._covariance
+        spread = np.tile(1.0 + (pulled * self._at_nodes).sum(axis=1), (len(rows), 1))
         _, at, which = np.intersect1d(rows, self._own, return_indices=True)
-        at_rows, pulled = self._at_rows[which], self._pulled[which]
-        between, residual = pulled @ self._at_nodes.T, X[at] - at_rows @ self._decoder
-        leverage = (pulled * at_rows).sum(axis=1)
+        at_rows = self._at_rows[which]
+        between, residual = at_rows @ pulled.T, X[at] - at_rows @ self._decoder
+        leverage = (at_rows @ self._covariance * at_rows).sum(axis=1)
         moved = between / np.maximum(1.0 - leverage, FREE)[:, None]
-        along = (X[at] * residual).sum(axis=1)[:, None] - residual @ self._nodes.T
+        along = (X[at] * residual).sum(axis=1)[:, None] - residual @ nodes.T
         apart[at] += 2.0 * moved * along + moved**2 * (residual**2).sum(axis=1)[:, None]
         spread[at] += moved * between
         density = -0.5 * (apart / (self._variance * spread) + p * np.log(spread))

@@ -227,11 +227,11 @@ class _Fit:
         sample, rng = self._sample(0), np.random.default_rng((self.seed, 0, 0))
         best: Ended | None = None
         for near in NEAR:
+            if best is not None and not self._repair(sample, best).is_needed:
+                break
             found = self._swept(sample, begun(sample.Z, self.atoms, near, rng, self.policy,
                                               self.backend), self.policy.most_ranked)
             best = found if best is None or found.value < best.value else best
-            if not self._repair(sample, best).is_needed:
-                break
         assert best is not None
         if not best.settled:
             best = self._swept(sample, best.state, self.policy.most_seeded)

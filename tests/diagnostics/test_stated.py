@@ -95,7 +95,7 @@ def test_a_row_is_judged_by_the_decoder_of_the_others(fitted, assignment):
         beta = theta.beta.copy()
         beta[where] = ridge(np.ones(len(own), bool), prior)[0]
         theta = replace(theta, beta=beta)
-    regression = AtomRegression(model, theta, rho, amplitudes[:, k], k, own, X)
+    regression = AtomRegression(model, theta, rho, k, own, amplitudes[own, k], prior / phi)
     nodes, log_prior = features(grid, amplitudes[own, k].mean()), -atom.prior_jet(grid, 0)[0]
     rows = np.arange(0, 40, 3)
     expected = []
@@ -106,7 +106,7 @@ def test_a_row_is_judged_by_the_decoder_of_the_others(fitted, assignment):
         density = -0.5 * (apart / spread + 3 * np.log(spread / phi))
         expected.append(logsumexp(log_prior + density) - logsumexp(log_prior))
     assert 0 < np.isin(rows, own).sum() < len(rows)
-    np.testing.assert_allclose(regression.log_evidence(rows), expected, rtol=1e-8)
+    np.testing.assert_allclose(regression.log_evidence(rows, X[rows]), expected, rtol=1e-8)
 
 
 def test_rows_that_avoid_a_crossing_do_not_hide_it(fitted):
