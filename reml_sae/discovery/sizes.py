@@ -2,11 +2,12 @@
 
 What the other atoms leave of the rows is then a linear model of the atom's decoder B,
 
-    Y = F B + noise,   f_i = a_i Phi(t_i),   B ~ N(0, P^-1) column by column,   P = lambda S + I,
+    Y = F B + noise,   f_i = a_i Phi(t_i),   B ~ N(0, P^-1) column by column,
 
-whose evidence has a closed form. Its lambda and its noise are those of this basis: a basis that is
-too narrow has left part of its curve to the noise. A fit that moves the codes as well leads further
-down, so this tells which bases are worth one, not which to take.
+with P = E + sum lambda_j S_j, E of the constant and S_j of the default penalties, whose evidence
+has a closed form. Its lambda and its noise are those of this basis: a basis that is too narrow has
+left part of its curve to the noise. A fit that moves the codes as well leads further down, so this
+tells which bases are worth one, not which to take.
 
 Where rows use one atom each, those of the others are no more than a part of the noise.
 """
@@ -22,6 +23,7 @@ from reml_sae.engine import Theta
 from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.defaults import decoder_penalties
 from reml_sae.models.sae.start import row_weights
 from reml_sae.models.sae.structure import log_permutations
 from reml_sae.typing import Array
@@ -64,7 +66,7 @@ def predicted_criteria(
     for basis in bases:
         own = amplitudes * np.where(used, basis.basis(t), basis.prior_mean_basis())
         own[:, 0] = constant
-        value, B, free = _evidence(root * own, root * rest, basis.roughness(), others)
+        value, B, free = _evidence(root * own, root * rest, basis, others)
         if settings.noise != "isotropic":
             left = model.unit * fitted.rows.noise.colour(root * (rest - own @ B))
             second = left.T @ left / free + fitted.rows.rounding * np.eye(left.shape[1])
@@ -84,33 +86,34 @@ def ways_gained(model: SAEManifoldModel, k: int, atom: Manifold) -> float:
 
 
 def _evidence(
-    F: Array, Y: Array, S: Array | None, others: Array
+    F: Array, Y: Array, basis: Manifold, others: Array
 ) -> tuple[float, Array, float]:
-    """Negative log evidence of rows Y (n, p) given features F (n, M), lowest over lambda and phi.
+    """Negative log evidence of rows Y (n, p) given features F (n, M), lowest over lambdas and phi.
 
     And the decoder (M, p), and how many rows it leaves free. ``others`` (m, p) are rows that have
     no features, and the same noise.
     """
     p, size = Y.shape[1], Y.size + others.size
-    S = np.zeros((F.shape[1],) * 2) if S is None else S
-    rough, identity = np.maximum(np.linalg.eigvalsh(S), 0.0), np.eye(len(S))
+    penalties = np.array([item.matrix() for item in decoder_penalties(basis)]).reshape(
+        -1, *(basis.basis_size,) * 2)
+    constant = np.zeros((basis.basis_size,) * 2)
+    constant[0, 0] = 1.0
     gram, right = F.T @ F, F.T @ Y
     square = float((Y**2).sum()) + float((others**2).sum())
     least = max(TINY * square / size, LEAST_PHI)
-    strength, phi = 1.0, max(square / size, least)
+    strengths, phi = np.ones(len(penalties)), max(square / size, least)
     for _ in range(STEPS):
-        inverse = np.linalg.inv(gram / phi + strength * S + identity)
+        prior = constant + np.tensordot(strengths, penalties, 1)
+        inverse = np.linalg.inv(gram / phi + prior)
         B = inverse @ right / phi
         squares = square - 2.0 * float((right * B).sum()) + float((B * (gram @ B)).sum())
-        bent = float((B * (S @ B)).sum())
-        value = 0.5 * (size * np.log(2.0 * np.pi * phi) + squares / phi
-                       + (B**2).sum() + strength * bent
-                       - p * np.linalg.slogdet(inverse)[1] - p * np.log1p(strength * rough).sum())
+        value = 0.5 * (size * np.log(2.0 * np.pi * phi) + squares / phi + (B * (prior @ B)).sum()
+                       - p * np.linalg.slogdet(inverse)[1] - p * np.linalg.slogdet(prior)[1])
         used = p * float((inverse * gram).sum()) / phi
-        if rough.any():
-            known = (rough / (1.0 + strength * rough)).sum() - float((inverse * S).sum())
-            factor = np.clip(p * known / max(bent, TINY), 1.0 / FACTOR, FACTOR)
-            strength = float(np.clip(strength * factor, *STRENGTHS))
+        known = np.tensordot(penalties, np.linalg.inv(prior) - inverse, 2)
+        bent = (B * (penalties @ B)).sum((1, 2))
+        factors = np.clip(p * known / np.maximum(bent, TINY), 1.0 / FACTOR, FACTOR)
+        strengths = np.clip(strengths * factors, *STRENGTHS)
         free = max(size - used, 1.0)
         phi = max(squares / free, least)
     return float(value), B, free / p

@@ -7,7 +7,7 @@ engine's Laplace approximation at the sweeps' decoders (`models.sae.single.summe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -39,10 +39,13 @@ faster in large chunks, and threads need some."""
 def symmetries_of(atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]) -> list[Symmetry]:
     """`kept_symmetries` of atoms whose penalties are those of their kind, once a kind."""
     known: dict[Manifold, list[Symmetry]] = {}
-    own = {term.atom: term for term in terms}
+    own: dict[int, list[PenaltyTerm]] = {k: [] for k in range(len(atoms))}
+    for term in terms:
+        if term.target == "decoder":
+            own[term.atom].append(term)
     for k, atom in enumerate(atoms):
         if atom not in known:
-            alone = [PenaltyTerm(own[k].penalty, own[k].target, 0)] if k in own else []
+            alone = [replace(term, atom=0) for term in own[k]]
             known[atom] = kept_symmetries(Layout([atom], has_intercept=True), alone, 0, 2)
     return [(k, number, generator) for k, atom in enumerate(atoms)
             for _, number, generator in known[atom]]
@@ -51,12 +54,11 @@ def symmetries_of(atoms: Sequence[Manifold], terms: Sequence[PenaltyTerm]) -> li
 def rho_of(structure: SAEStructure, state: SweepState) -> Array:
     """Outer parameters (n_rho,) of a structure at a state of the sweeps."""
     rho = np.zeros(len(structure.outer))
-    strengths = np.empty(state.n_atoms)
-    for kind, own in zip(state.kinds, state.strengths, strict=True):
-        strengths[kind.atoms] = own
+    strengths = {k: iter(values) for kind, own in zip(state.kinds, state.strengths, strict=True)
+                 for k, values in zip(kind.atoms.tolist(), own, strict=True)}
     for term in structure.terms:
-        value = strengths[term.atom] if term.target == "decoder" else state.amplitude_precision
-        rho[term.where] = np.log(value)
+        rho[term.where] = np.log(next(strengths[term.atom]) if term.target == "decoder"
+                                 else state.amplitude_precision)
     rho[structure.outer.psi] = np.log(state.dispersion)
     return rho
 
@@ -64,16 +66,17 @@ def rho_of(structure: SAEStructure, state: SweepState) -> Array:
 def state_of(structure: SAEStructure, beta: Array, rho: Array) -> SweepState:
     """Inverse of `rho_of`, with the decoders (M, p)."""
     kinds, where = kinds_of_atoms(structure.atoms), structure.layout.basis_slices
-    strengths, precision = np.ones(len(structure.atoms)), 1.0
+    strengths: list[list[float]] = [[] for _ in structure.atoms]
+    precision = 1.0
     for term in structure.terms:
         value = float(np.exp(rho[term.where][0]))
         if term.target == "decoder":
-            strengths[term.atom] = value
+            strengths[term.atom].append(value)
         else:
             precision = value
     return SweepState(
         kinds, tuple(np.stack([beta[where[k]] for k in kind.atoms]) for kind in kinds),
-        tuple(strengths[kind.atoms] for kind in kinds),
+        tuple(np.array([strengths[k] for k in kind.atoms]) for kind in kinds),
         float(np.exp(rho[structure.outer.psi][0])), precision)
 
 

@@ -26,6 +26,7 @@ from reml_sae.penalties.ordered_beta_bernoulli import OrderedBetaBernoulliPenalt
 from reml_sae.penalties.orthogonality import BlockOrthogonalityPenalty, OrthogonalityPenalty
 from reml_sae.penalties.quadratic import (
     DecoderQuadratic,
+    DecoderRidgePenalty,
     HarmonicRoughnessPenalty,
     QuadraticPenalty,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "CompositePenalty",
     "DecoderIncoherencePenalty",
     "DecoderQuadratic",
+    "DecoderRidgePenalty",
     "HarmonicRoughnessPenalty",
     "IsometryPenalty",
     "IvaeRidgeMeanGauge",

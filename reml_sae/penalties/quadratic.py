@@ -149,6 +149,42 @@ class HarmonicRoughnessPenalty(DecoderQuadratic):
 
 @register
 @dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderRidgePenalty(DecoderQuadratic):
+    """Size of a decoder: a ridge on all its coefficients but those of the constant.
+
+    Its strength is the precision of their prior, which is one where a decoder has no such penalty.
+
+    Parameters
+    ----------
+    functions : int
+        M >= 2 functions of the basis, of which the first is the constant.
+    weight, weight_schedule, learnable
+        See `Penalty`.
+    """
+
+    functions: int
+
+    KIND_TAG: ClassVar[str] = "decoder_ridge"
+    PYTHON_WRAPPER: ClassVar[str] = "DecoderRidgePenalty"
+    ROW_BLOCK_DIAGONAL: ClassVar[bool] = True
+    FORMULA: ClassVar[str] = "w / 2 sum_{r >= 1} ||row_r||^2"
+
+    def __post_init__(self) -> None:
+        _fields.integer("functions", self.functions, 2)
+        super().__post_init__()
+
+    @property
+    def basis_size(self) -> int:
+        """M; told without the matrix, which a wrong size would make huge."""
+        return self.functions
+
+    def matrix(self) -> Array:
+        """Identity without the constant, (M, M)."""
+        return np.diag((np.arange(self.functions) > 0).astype(float))
+
+
+@register
+@dataclass(frozen=True, kw_only=True, eq=False)
 class QuadraticPenalty(DecoderQuadratic):
     """General quadratic smoothness of a decoder.
 

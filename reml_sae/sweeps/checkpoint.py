@@ -130,8 +130,10 @@ def _progress(
         tuple(tensors[f"strengths.{number}"] for number in numbers), kept["dispersion"],
         kept["amplitudes"])
     candidates = tensors.get("candidates")
-    shapes = [(len(kind.atoms), kind.manifold.basis_size) for kind in kinds]
-    if [B.shape[:2] for B in state.decoders] != shapes or (
+    shapes = [((len(kind.atoms), kind.manifold.basis_size),
+               (len(kind.atoms), len(kind.penalties))) for kind in kinds]
+    if [(B.shape[:2], own.shape) for B, own in zip(
+            state.decoders, state.strengths, strict=True)] != shapes or (
             candidates is not None and len(candidates) != n_rows):
         raise ArtifactError("it is of another fit")
     return Progress(kept["round"], state, tuple(kept["values"]), tuple(kept["recent"]),

@@ -1,14 +1,14 @@
 """What the curves of a fit by sweeps are worth over flats in their places.
 
 A flat of d dimensions is a cloud z ~ N(c, W^T W + phi I), W (d, p), of the rows of an atom, with
-the noise phi of the fit and the prior N(0, I) of decoders; it has no amplitudes. Its axes are the
-principal ones within the span of the atom's decoder, where sums over rows say all of it. Curve and
-flat are both priced as the objective of the sweeps prices a decoder (`update`). Of a flat whose
-axes have the variances l_j > phi, and that leaves w of a row, coordinates have the mean square one,
-and it costs
+the noise phi of the fit; it has no amplitudes. Its axes are the principal ones within the span of
+the atom's decoder, where sums over rows say all of it. Curve and flat are both priced as the
+objective of the sweeps prices a decoder (`update`), with the best size s of W. Of a flat whose axes
+have the variances l_j > phi, and that leaves w of a row, coordinates have the mean square one, and
+with s = p d / sum_j (l_j - phi) it costs
 
     n [ p log(2 pi phi) + sum_j (log(l_j / phi) + 1) + w / phi ] / 2
-        + (|c|^2 + sum_j (l_j - phi)) / 2 + p (d + 1) log(1 + n / phi) / 2
+        + [ |c|^2 + p d + p log(1 + n / phi) + p d log(1 + n / (s phi)) ] / 2
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from reml_sae.typing import Array, Index
 
 LEAST_ROWS = 8
 """Rows that have a shape."""
+TINY = 1e-12
+"""Least squared length of the axes of a flat."""
 MOST_FLAT = 4
 """Count of dimensions of a flat at most, as in the search."""
 
@@ -71,8 +73,9 @@ class SpanMoments:
             rest = whole - variances[:, :d].sum(axis=1)
             fit = (p * np.log(2.0 * np.pi * phi) + np.log(own / phi).sum(axis=1) + rest / phi
                    + (variances[:, :d] / own).sum(axis=1))
-            price = (centre**2).sum(axis=1) + (own - phi).sum(axis=1) + p * (d + 1) * np.log1p(
-                n / phi)
+            length = (own - phi).sum(axis=1)
+            price = ((centre**2).sum(axis=1) + p * d * (length > 0.0) + p * np.log1p(n / phi)
+                     + p * d * np.log1p(n * length / (p * d * phi)))
             nats.append(0.5 * (n * fit + price))
         return np.min(nats, axis=0), 1 + np.argmin(nats, axis=0)
 
@@ -131,7 +134,7 @@ def with_flats(
     """
     atoms: list[Manifold | None] = [None] * state.n_atoms
     decoders: list[Array] = [np.zeros(0)] * state.n_atoms
-    strengths = np.ones(state.n_atoms)
+    strengths: list[Array] = [np.zeros(0)] * state.n_atoms
     changed = False
     for number, (kind, own) in enumerate(zip(state.kinds, moments, strict=True)):
         p = state.decoders[number].shape[2]
@@ -141,6 +144,7 @@ def with_flats(
                 d, changed = int(dims[place]), True
                 atoms[k] = Euclidean(d, 1)
                 decoders[k] = own.decoder(place, d, state.dispersion, frames[number][place])
+                strengths[k] = np.array([p * d / max(float((decoders[k][1:] ** 2).sum()), TINY)])
             else:
                 atoms[k], decoders[k] = kind.manifold, state.decoders[number][place]
                 strengths[k] = state.strengths[number][place]
@@ -151,4 +155,4 @@ def with_flats(
     return known, replace(
         state, kinds=kinds,
         decoders=tuple(np.stack([decoders[k] for k in kind.atoms]) for kind in kinds),
-        strengths=tuple(strengths[kind.atoms] for kind in kinds))
+        strengths=tuple(np.stack([strengths[k] for k in kind.atoms]) for kind in kinds))

@@ -55,7 +55,7 @@ def begun(
     return SweepState(
         kinds, tuple(np.stack([flats[k].decoder(kind.manifold) for k in kind.atoms])
                      for kind in kinds),
-        tuple(np.ones(len(kind.atoms)) for kind in kinds),
+        tuple(np.ones((len(kind.atoms), len(kind.penalties))) for kind in kinds),
         max(float(backend.xp.sum(left)) / (X.shape[0] * X.shape[1]), LEAST_NOISE),
         float(np.exp(policy.log_amplitudes)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,11 +35,15 @@ class SweepKind:
         """Whether the atoms are lines, planes and so on, whose coordinates are Gaussian."""
         return self.manifold.is_flat and self.manifold.latent_dim > 0
 
-    @property
-    def roughness(self) -> Array:
-        """Roughness penalty (M, M); zero where nothing is rough."""
-        S = self.manifold.roughness()
-        return np.zeros((self.manifold.basis_size,) * 2) if S is None else S
+    @cached_property
+    def penalties(self) -> Array:
+        """Matrices (s, M, M) of a decoder's penalties: its size, and its roughness if it has one.
+
+        In the order of the default penalties of the arrow model; a point has none.
+        """
+        M, S = self.manifold.basis_size, self.manifold.roughness()
+        size = np.diag((np.arange(M) > 0).astype(float))
+        return np.array([size] * (M > 1) + [S] * (S is not None)).reshape(-1, M, M)
 
 
 def kinds_of_atoms(atoms: Sequence[Manifold]) -> tuple[SweepKind, ...]:
@@ -57,8 +62,8 @@ class SweepState:
     kinds : tuple of SweepKind
     decoders : tuple of (k, M, p) arrays
         Of the atoms of every kind, in the units of the rows.
-    strengths : tuple of (k,) arrays
-        Of their roughness.
+    strengths : tuple of (k, s) arrays
+        Of their penalties.
     dispersion : float
         phi.
     amplitude_precision : float

@@ -1,7 +1,8 @@
 """The M step of a sweep: decoders, strengths, noise and amplitudes from sums over rows.
 
 The expected negative log joint density is quadratic in the decoder of every atom by itself. With
-A = sum E[f f^T], R = sum E[f] x^T and the prior Lambda = I + lambda S
+A = sum E[f f^T], R = sum E[f] x^T and the prior Lambda = e e^T + sum_j lambda_j S_j, with e the
+constant and S_j what measures a curve's size and its roughness,
 
     B = (A / phi + Lambda)^-1 R / phi,    H = A / phi + Lambda on every output
 
@@ -49,8 +50,10 @@ LEAST_NOISE = 1e-8
 
 def _priors(state: SweepState, number: int) -> Array:
     """Lambda (k, M, M)."""
-    S = state.kinds[number].roughness
-    return np.asarray(np.eye(len(S)) + state.strengths[number][:, None, None] * S)
+    penalties = state.kinds[number].penalties
+    constant = np.zeros(penalties.shape[1:])
+    constant[0, 0] = 1.0
+    return np.asarray(constant + np.tensordot(state.strengths[number], penalties, 1))
 
 
 def objective(state: SweepState, sums: SweepSums) -> float:
@@ -165,10 +168,8 @@ class _Scales:
 def _strengths(
     state: SweepState, number: int, prior: Array, inverse: Array, B: Array
 ) -> Array:
-    S, strength, p = state.kinds[number].roughness, state.strengths[number], B.shape[2]
-    if not S.any():
-        return strength
-    rough = np.einsum("kmp,ml,klp->k", B, S, B, optimize=True)
-    known = np.einsum("kml,lm->k", np.linalg.inv(prior) - inverse, S)
-    ratio = p * np.maximum(known, 1e-300) / np.maximum(rough, 1e-300)
+    penalties, strength, p = state.kinds[number].penalties, state.strengths[number], B.shape[2]
+    size = np.einsum("kmp,sml,klp->ks", B, penalties, B, optimize=True)
+    known = np.einsum("kml,slm->ks", np.linalg.inv(prior) - inverse, penalties)
+    ratio = p * np.maximum(known, 1e-300) / np.maximum(size, 1e-300)
     return np.asarray(np.clip(strength * np.clip(ratio, 1.0 / LONGEST, LONGEST), *STRENGTHS))

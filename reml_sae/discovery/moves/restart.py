@@ -120,7 +120,7 @@ def _stiff(fitted: Fitted, k: int, stiffness: float) -> dict[OuterKey, float]:
     weights = column_weights(model, fitted.result.theta, fitted.result.rho)
     information = float((fitted.amplitudes[:, k] ** 2).sum() * weights.mean())
     for term in model.terms:
-        if term.is_quadratic_decoder and term.atom == k:
+        if term.is_quadratic_decoder and not term.is_decoder_size and term.atom == k:
             values = np.linalg.eigvalsh(term.penalty.matrix())
             least = values[values > TINY * values[-1]][0]
             level = term.penalty.rho_at(float(np.log(stiffness * information / least)))

@@ -18,7 +18,7 @@ def annealed(model: SAEManifoldModel, policy: SearchPolicy) -> SAEManifoldModel:
     theta, rho = model.initial_theta(), model.initial_rho()
     stiff = {"decoder": own.stiff_decoders, "amplitudes": own.stiff_amplitudes}
     for term in model.terms:
-        if term.target in stiff and term.penalty.is_quadratic:
+        if term.target in stiff and term.penalty.is_quadratic and not term.is_decoder_size:
             rho[term.where] += stiff[term.target]
     for _ in range(own.stiff_turns):
         theta = solve_beta(model, model.refine_rows(theta, rho, own.stiff_sweeps), rho)

@@ -311,8 +311,11 @@ class SAEStructure:
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
         own = self.noise.decoder_precisions(len(self.atoms))
-        grams = [self.decoder_precision * float(gaussian) * np.eye(atom.basis_size)
-                 for atom, gaussian in zip(self.atoms, self.has_gaussian_decoder, strict=True)]
+        sized = {term.atom for term in self.terms if term.is_decoder_size}
+        grams = [self.decoder_precision * float(gaussian) * np.diag(
+            [1.0] + [float(k not in sized)] * (atom.basis_size - 1))
+            for k, (atom, gaussian) in enumerate(
+                zip(self.atoms, self.has_gaussian_decoder, strict=True))]
         for term in self.terms:
             if term.is_quadratic_decoder:
                 grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))

@@ -29,7 +29,13 @@ from reml_sae.assignments import Assignment, SoftmaxChart
 from reml_sae.engine import Outer, OuterPart
 from reml_sae.errors import InputError
 from reml_sae.manifolds import Manifold
-from reml_sae.penalties import CompositePenalty, DecoderQuadratic, MatrixPenalty, Penalty
+from reml_sae.penalties import (
+    CompositePenalty,
+    DecoderQuadratic,
+    DecoderRidgePenalty,
+    MatrixPenalty,
+    Penalty,
+)
 from reml_sae.typing import Array
 
 Target = Literal["logits", "amplitudes", "gates", "coordinates", "decoder", "decoders", "outer"]
@@ -91,6 +97,12 @@ class PenaltyTerm:
     def is_quadratic_decoder(self) -> bool:
         """Whether it is the same quadratic form for every output of a decoder."""
         return isinstance(self.penalty, DecoderQuadratic)
+
+    @property
+    def is_decoder_size(self) -> bool:
+        """Whether its strength is the precision of a decoder's coefficients."""
+        return (isinstance(self.penalty, DecoderRidgePenalty)
+                and bool(self.penalty.settled().weight))
 
     @property
     def couples_rows(self) -> bool:
