@@ -104,6 +104,10 @@ class Family(ABC):
         """Outer parameters (n_psi,) by moments, inside the box."""
         return np.zeros(0)
 
+    def psi_about(self, z: Array, eta: Array) -> Array:
+        """Outer parameters (n_psi,) for data about predictors that are a start, inside the box."""
+        return self.initial_psi(z)
+
     def best_psi(self, residual: Array) -> Array:
         """Outer parameters of greatest likelihood for rows (n, p) that are left, of a Gaussian."""
         mean = float(np.mean(residual**2))

@@ -72,6 +72,10 @@ class StudentT(Family):
         start = np.log([max(scale, np.finfo(float).tiny), FIRST_DF])[: self.n_psi]
         return np.clip(start, *self.psi_bounds().T)
 
+    def psi_about(self, z: Array, eta: Array) -> Array:
+        """`initial_psi` of what the predictors leave."""
+        return self.initial_psi(z - eta)
+
     def _df(self, psi: Array) -> float:
         return float(np.exp(psi[1])) if self.df is None else float(self.df)
 

@@ -31,7 +31,8 @@ def row_residuals(structure: SAEStructure, theta: Theta) -> Array:
 def start_psi(structure: SAEStructure, theta: Theta) -> Array:
     """Outer parameters of the family from which a search starts, (n_psi,)."""
     if not structure.family.has_dispersion:
-        return structure.family.initial_psi(structure.Z)
+        eta = structure.scaled_basis(theta)[1] @ theta.beta + structure.offset
+        return structure.family.psi_about(structure.Z, eta)
     psi = structure.family.best_psi(row_residuals(structure, theta))
     psi[0] = np.clip(psi[0], *np.log(START_DISPERSION))
     return psi
