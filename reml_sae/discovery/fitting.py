@@ -213,6 +213,7 @@ def model_from_codes(
     model = SAEManifoldModel(
         Z, atoms, terms, codes.support, theta, rho, assignment=assignment, unit=rows.unit,
         family=family, offset=settings.offset, noise=rows.noise, unit_weights=rows.weights,
+        spread=rows.spread,
         integration=_integration(assignment, settings),
     )
     levels = {

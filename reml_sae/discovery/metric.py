@@ -23,6 +23,7 @@ from reml_sae.families.noise import Isotropic, Noise, NoiseKind, PerAtom, RowNoi
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import row_weights
+from reml_sae.models.sae.structure import mean_square
 from reml_sae.typing import Array
 
 TINY = np.finfo(float).tiny
@@ -41,6 +42,8 @@ class MetricRows:
     unit : float
         In the units of the data.
     noise : Noise
+    spread : float
+        Root mean square of the data in no metric, in their units.
     weights : (N,) array or None
         Of the rows in this mean square; None where they are equal.
     """
@@ -48,6 +51,7 @@ class MetricRows:
     Z: Array
     unit: float
     noise: Noise
+    spread: float
     weights: Array | None = None
 
     @classmethod
@@ -57,13 +61,13 @@ class MetricRows:
         Rows of unequal scale have the weights of their family about zero.
         """
         weights = None if family is None or family.equal_weights else central_weights(Z, family)
-        return cls(Z, unit, Isotropic(Z.shape[1]), weights)
+        return cls(Z, unit, Isotropic(Z.shape[1]), unit, weights)
 
     @classmethod
     def of(cls, model: SAEManifoldModel) -> Self:
         """The rows of a model, which have one metric."""
         assert isinstance(model.noise, Noise)
-        return cls(model.Z, model.unit, model.noise, model.unit_weights)
+        return cls(model.Z, model.unit, model.noise, model.data_spread, model.unit_weights)
 
     @property
     def rounding(self) -> float:
@@ -73,10 +77,10 @@ class MetricRows:
     def whitened(self, noise: Noise) -> Self:
         """The same rows in the metric of another noise."""
         white = noise.whiten(self.noise.colour(self.Z))
-        size = float(np.sqrt(_mean_square(white, self.weights)))
+        size = float(np.sqrt(mean_square(white, self.weights)))
         if not size > TINY:
             return self
-        return type(self)(white / size, self.unit * size, noise, self.weights)
+        return type(self)(white / size, self.unit * size, noise, self.spread, self.weights)
 
 
 def without_atoms(rows: MetricRows, kind: NoiseKind) -> float:
@@ -88,9 +92,11 @@ def without_atoms(rows: MetricRows, kind: NoiseKind) -> float:
     noise = best_noise(kind, rows.unit**2 * rows.Z.T @ rows.Z / n, n)
     if noise.simpler() is None or rows.weights is not None:
         return np.inf
-    # at noise of variance one in units of the rows themselves, and a mean of unit prior
-    each = np.log(rows.whitened(noise).unit) + 0.5 * (1.0 + np.log(2.0 * np.pi))
-    return float(n * p * each + 0.5 * p * np.log1p(n)) + noise.cost(n)
+    # at noise of variance one in units of the rows themselves, and a mean of the prior of centres
+    unit = rows.whitened(noise).unit
+    each = np.log(unit) + 0.5 * (1.0 + np.log(2.0 * np.pi))
+    centre = 0.5 * p * np.log1p(n * (rows.spread / unit) ** 2)
+    return float(n * p * each + centre) + noise.cost(n)
 
 
 def central_weights(Z: Array, family: Family) -> Array:
@@ -179,13 +185,7 @@ def observed_noise(model: SAEManifoldModel, theta: Theta, rho: Array) -> SAEMani
 
 
 def _rounding(rows: Array, unit: float, weights: Array | None) -> float:
-    return ROUNDING * unit**2 * _mean_square(rows, weights)
-
-
-def _mean_square(rows: Array, weights: Array | None) -> float:
-    if weights is None:
-        return float(np.mean(rows**2))
-    return float(weights @ (rows**2).sum(axis=1)) / rows.size
+    return ROUNDING * unit**2 * mean_square(rows, weights)
 
 
 def _coloured(noise: Noise, second: Array) -> Array:
@@ -199,7 +199,7 @@ def in_metric(model: SAEManifoldModel, theta: Theta, noise: RowNoise) -> SAEMani
     assert isinstance(noise, Noise) and isinstance(model.noise, Noise)
     rows = MetricRows.of(model).whitened(noise)
     beta = noise.whiten(model.noise.colour(theta.beta)) * (model.unit / rows.unit)
-    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise,
+    return model.with_changes(Z=rows.Z, unit=rows.unit, noise=rows.noise, spread=rows.spread,
                               theta=Theta(theta.xi, beta))
 
 

@@ -43,14 +43,17 @@ def noise_gradient(
     assert isinstance(point, SAEPoint | SinglePoint | QuadraturePoint) and adjoint is not None
     slope = point.data_gradient(adjoint, curvature)
     noise = model.noise
+    curves, centres = point.precision_gradient(adjoint, curvature)
     if isinstance(noise, PerAtom):
         rows = model.coloured
-        return noise.gradient(parameters, X, slope, model.metrics,
-                              point.precision_gradient(adjoint, curvature), rows.T @ rows / len(X))
+        return noise.gradient(parameters, X, slope, model.metrics, curves, centres,
+                              rows.T @ rows / len(X))
     assert isinstance(noise, Noise)
-    # rows of another metric are in units of their own root mean square
+    # rows of another metric are in units of their own root mean square, and the prior of centres
+    # is not
     weighted = X if model.unit_weights is None else model.unit_weights[:, None] * X
-    slope -= (float(np.vdot(slope, X)) - X.size) / float(np.vdot(weighted, X)) * weighted
+    by_unit = X.size - float(np.vdot(slope, X)) + 2.0 * float(centres.sum())
+    slope += by_unit / float(np.vdot(weighted, X)) * weighted
     return noise.gradient(parameters, noise.colour(X).T @ slope, len(X))
 
 

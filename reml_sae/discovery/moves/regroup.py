@@ -22,7 +22,6 @@ from reml_sae.discovery.codes import Candidate, hard_shares
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
 from reml_sae.discovery.local import local_settings
-from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.policy import EncodePolicy
 from reml_sae.discovery.pursuit import atom_grid
@@ -130,7 +129,7 @@ def _alone(fitted: Fitted, pair: Pair, rows: Index, context: Context) -> Fitted 
     """Two atoms on their rows alone, from starts; None where V is not below that of their codes."""
     model, policy = fitted.model, context.settings.policy.move
     settings = _settings(context.settings, model.shape[1])
-    part = MetricRows(model.Z[rows], model.unit, fitted.rows.noise)
+    part = replace(fitted.rows, Z=model.Z[rows], weights=None)
     atoms = [model.atoms[k] for k in pair]
     coordinates = np.concatenate([fitted.result.theta.xi[rows][:, model.coordinate_columns(k)]
                                   for k in pair], axis=1)

@@ -172,8 +172,8 @@ class PerAtom(RowNoise):
         return replace(self, spreads=np.array([noise.dispersion(second) for noise in self.noises]))
 
     def gradient(
-        self, parameters: Array, rows: Array, slope: Array, metrics: Index, precisions: Array,
-        second: Array,
+        self, parameters: Array, rows: Array, slope: Array, metrics: Index, curves: Array,
+        centres: Array, second: Array,
     ) -> Array:
         """Gradient in the parameters (k,) of a function of the rows, and of the cost.
 
@@ -186,15 +186,16 @@ class PerAtom(RowNoise):
         slope : (N, p) array
             Derivative of the function in them.
         metrics : (N,) int array
-        precisions : (K,) array
-            Derivative of the function in the logs of ``decoder_precisions``.
+        curves, centres : (K,) arrays
+            Derivatives of the function in the logs of ``decoder_precisions``, and of the
+            precisions of centres, which go with s alone.
         second : (p, p) array
             Second moment of all rows, in squared units of the model.
         """
         p, counts, out = len(second), self.counts(metrics), []
-        along = np.bincount(self.groups, precisions, self.n_metrics)
+        along = np.bincount(self.groups, curves, self.n_metrics)
         *own, sizes = self._parts(parameters)
-        by_size = self.sizes + along
+        by_size = self.sizes + along + np.bincount(self.groups, centres, self.n_metrics)
         for g, (noise, x) in enumerate(zip(self.noises, own, strict=True)):
             mine = metrics == g
             X, s = rows[mine], slope[mine]

@@ -241,8 +241,10 @@ class DecoderPrior:
 
     def precision_gradient(
         self, traces: Sequence[Array], adjoint: Array, outside: Mapping[int, Array]
-    ) -> Array:
-        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise.
+    ) -> tuple[Array, Array]:
+        """Gradients (K,) of V in the logs of the precisions of curves and of centres.
+
+        Those of curves are the ``decoder_precisions`` of the noise.
 
         Parameters
         ----------
@@ -253,19 +255,22 @@ class DecoderPrior:
             Derivatives of `outside` in the priors of atoms.
         """
         layout, p = self.structure.layout, self.structure.shape[1]
-        out = []
+        centres, gaussians = self.structure.centre_precisions, self.structure.has_gaussian_decoder
+        out = np.zeros((2, len(layout.blocks)))
         for k, (where, gram, trace, gaussian) in enumerate(zip(
-                layout.blocks, self.grams, traces, [*self.structure.has_gaussian_decoder, True],
-                strict=False)):
-            B = self.beta[where]
+                layout.blocks, self.grams, traces, [*gaussians, True], strict=False)):
+            centre = np.zeros_like(gram)
+            centre[0, 0] = gaussian * (centres[k] if k < len(centres) else gram[0, 0])
             whole = trace + 2.0 * outside[k] if k in outside else trace
-            out.append(0.5 * np.vdot(gram, whole)
-                       + np.vdot(gram @ B, 0.5 * B - adjoint[where])
-                       - 0.5 * p * len(B) * gaussian)
-        own = self.structure.noise.decoder_precisions(len(self.structure.atoms))
+            if gaussian:  # the normaliser, as log|gram| goes with its inverse
+                whole = whole - p * np.linalg.inv(gram)
+            B = self.beta[where]
+            turned = (0.5 * B - adjoint[where]) @ B.T
+            out[:, k] = [np.vdot(part, 0.5 * whole + turned) for part in (gram - centre, centre)]
+        curves, constants = out
         if layout.has_intercept:
-            return np.array(out[:-1]) + out[-1] * own / own.sum()
-        return np.array(out)
+            constants = constants[:-1] + constants[-1] * centres / centres.sum()
+        return curves[: len(centres)], constants
 
     def log_partition(self) -> tuple[float, Array]:
         """Log partition of the priors and its gradient in rho."""

@@ -143,7 +143,7 @@ class SAEPoint(SAEState):
         factor, inverse = self._factor, self._selected_inverse
         t, tau = self.lift(inverse.jac_cross), inverse.feature_cross
         grad_psi = np.zeros(len(self.psi))
-        u, border_trace = None, inverse.border_trace
+        u = None
         missing = 2.0 * self.remainder.blocks
         for part in self._outside.values():
             missing[part.rows.where] += 2.0 * part.blocks
@@ -161,7 +161,6 @@ class SAEPoint(SAEState):
             t, tau, u, grad_psi = self.row_trace(t, tau, missing, by_gram, by_weight)
             if self.tail:
                 grad_psi = grad_psi - self._missing_scales.psi
-                border_trace = border_trace - 2.0 * self._missing_scales.prior
         grad_x, grad_beta = self.pulled_back(t, tau, u)
         for k, part in self._outside.items():
             grad_x += self.outside_gradient(k, part)
@@ -170,7 +169,7 @@ class SAEPoint(SAEState):
         border = (factor.border_inverse().reshape(size, size) if self.structure.has_dense_border
                   else np.zeros((0, 0)))
         return DataTrace(0.5 * factor.logdet(), inverse.rows + missing, inverse.edges,
-                         inverse.columns, border_trace, border, grad_x, grad_beta,
+                         inverse.columns, self._prior_trace, border, grad_x, grad_beta,
                          gauge_pull, grad_psi, by_mean=u)
 
     @cached_property
@@ -186,6 +185,12 @@ class SAEPoint(SAEState):
                 out[k] = OutsidePart.of(self.outside_rows(k), A, prior.grams[k],
                                         A + prior.curvature_grams[k], structure.shape[1])
         return out
+
+    @property
+    def _prior_trace(self) -> Array:
+        """Twice the derivative in the priors (M, M) of (1/2) log|H| less what it has too much."""
+        trace = self._selected_inverse.border_trace
+        return trace - 2.0 * self._missing_scales.prior if self.tail else trace
 
     def _traces(self, border_trace: Array) -> list[Array]:
         """Blocks of a matrix (M, M) of the border, by the layout."""
@@ -318,10 +323,14 @@ class SAEPoint(SAEState):
             moved -= bend
         return self.data_slope(moved, self._majorizer_trace().by_mean if self.tail else None)
 
-    def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
-        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
-        trace = (self._selected_inverse if curvature == "majorizer"
-                 else exact_trace(self)).border_trace
+    def precision_gradient(
+        self, adjoint: Theta, curvature: Curvature
+    ) -> tuple[Array, Array]:
+        """Gradients (K,) of V in the logs of the precisions of curves and of centres."""
+        if curvature == "exact":
+            trace = exact_trace(self).border_trace
+        else:
+            trace = self._prior_trace
         outside = {k: part.terms.prior for k, part in self._outside.items()
                    if curvature == "majorizer"}
         return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta, outside)

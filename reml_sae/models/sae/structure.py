@@ -31,7 +31,7 @@ from reml_sae.models.sae.terms import PenaltyTerm, placed
 from reml_sae.rows import RowMap, SerialRows
 from reml_sae.typing import Array, Index, Mask
 
-STATE = frozenset({"Z", "active", "offset", "unit", "noise", "unit_weights", "metrics",
+STATE = frozenset({"Z", "active", "offset", "unit", "noise", "unit_weights", "spread", "metrics",
                    "held_counts", "row_map", "theta", "rho"})
 """Fields, of the model with its state too, from which the constructor makes no others."""
 SHARED = "outer", "layout", "couples_rows"
@@ -67,6 +67,9 @@ class SAEStructure:
         ``unit``; isotropic by default.
     unit_weights : (N,) array, optional
         Weights of the rows in the mean square whose root ``unit`` is; equal by default.
+    spread : float, optional
+        Root mean square of the data in no metric, in their own units: that of the prior of centres,
+        which all kinds of noise then price alike. That of Z by default.
     metrics : (N,) int array, optional
         Which of the metrics of ``noise`` each row of Z is in; the first by default.
     held_counts : ((K,) array, int), optional
@@ -91,6 +94,7 @@ class SAEStructure:
     offset: Array = None  # type: ignore[assignment]
     noise: RowNoise = None  # type: ignore[assignment]
     unit_weights: Array | None = None
+    spread: float | None = None
     metrics: Index = None  # type: ignore[assignment]
     held_counts: tuple[Array, int] | None = None
     held: Mapping[OuterKey, float] = field(default_factory=dict)
@@ -312,18 +316,36 @@ class SAEStructure:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
         own = self.noise.decoder_precisions(len(self.atoms))
         sized = {term.atom for term in self.terms if term.is_decoder_size}
-        grams = [self.decoder_precision * float(gaussian) * np.diag(
-            [1.0] + [float(k not in sized)] * (atom.basis_size - 1))
+        grams = [self.decoder_precision * np.diag(
+            [0.0] + [float(gaussian and k not in sized)] * (atom.basis_size - 1))
             for k, (atom, gaussian) in enumerate(
                 zip(self.atoms, self.has_gaussian_decoder, strict=True))]
         for term in self.terms:
             if term.is_quadratic_decoder:
                 grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
         grams = [scale * gram for scale, gram in zip(own, grams, strict=True)]
+        centres = self.centre_precisions
+        for gram, centre, gaussian in zip(grams, centres, self.has_gaussian_decoder, strict=True):
+            gram[0, 0] += centre * gaussian
         if self.layout.has_intercept:
             # of centres and intercept together, the volume of the prior is then that of one unit
-            grams.append(np.full((1, 1), self.decoder_precision * own.mean()))
+            grams.append(np.full((1, 1), centres.mean()))
         return grams
+
+    @cached_property
+    def centre_precisions(self) -> Array:
+        """Prior precisions (K,) of the atoms' constants, each in the metric of its rows."""
+        own = np.exp([self.noise.log_size(k) for k in range(len(self.atoms))])
+        return np.asarray(self.decoder_precision * (self.unit / self.data_spread) ** 2 * own)
+
+    @cached_property
+    def data_spread(self) -> float:
+        """Root mean square of the data in no metric, in their own units."""
+        if self.spread is not None:
+            return self.spread
+        if self.noise.kind == "isotropic":
+            return self.unit
+        return self.unit * float(np.sqrt(mean_square(self.coloured, self.unit_weights)))
 
     @property
     def gate_counts(self) -> tuple[Array, int]:
@@ -410,6 +432,7 @@ class SAEStructure:
                 "active": self.active[index], "terms": terms,
                 "family": self.family.restrict(index, self.shape),
                 "unit_weights": None if self.unit_weights is None else self.unit_weights[index],
+                "spread": self.data_spread,
                 "held_counts": self.gate_counts}
 
     def restricted(self, term: PenaltyTerm, rows: Index) -> PenaltyTerm:
@@ -420,6 +443,13 @@ class SAEStructure:
     def without_rows(self) -> Self:
         """None of the rows: what belongs to the decoders alone."""
         return self.rows(np.zeros(0, np.intp))
+
+
+def mean_square(rows: Array, weights: Array | None) -> float:
+    """Mean of the squared entries of rows (N, p), which may have weights (N,)."""
+    if weights is None:
+        return float(np.mean(rows**2))
+    return float(weights @ (rows**2).sum(axis=1)) / rows.size
 
 
 def log_permutations(atoms: Sequence[Manifold], used: Sequence[int]) -> float:

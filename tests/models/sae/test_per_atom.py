@@ -92,17 +92,19 @@ def test_the_criterion_is_the_truth():
     model = in_metric(base, base.theta, apart(shapes(2), [0.5, -0.5]))
     labels, data = model.active.argmax(1), base.coloured
     second = data.T @ data / len(data)
-    white, precisions, log_volume = np.empty_like(data), [], 0.0
+    white, precisions, centres, log_volume = np.empty_like(data), [], [], 0.0
     for k in range(2):
         own = covariance(model.noise, k)
         white[labels == k] = data[labels == k] @ np.linalg.inv(sqrtm(own))
         size = np.linalg.det(own) ** (1.0 / P)
         precisions.append(size / np.trace(np.linalg.solve(own / size, second)) * P)
+        centres.append(size)
         log_volume += 0.5 * (labels == k).sum() * np.linalg.slogdet(own)[1]
     alpha, phi = model.strengths(rho)["ard.amplitudes"], np.exp(rho[model.outer.dispersion])
     rows = GatedRows(white, model.atoms, model.active, alpha, phi, 48, 20)
     L = rows.likelihood()
-    L.gram = block_diag(*[w * np.eye(3) for w in precisions], np.mean(precisions))
+    L.gram = block_diag(*[np.diag([c, w, w]) for c, w in zip(centres, precisions, strict=True)],
+                        np.mean(centres))
     truth = laplace(L, Orbit(rows.atoms, rows.size), model.theta.beta,
                     2 * log_multiplicity(Circle(1)))
     constant = model.Z.size * np.log(model.unit) + log_volume + rows.log_patterns()

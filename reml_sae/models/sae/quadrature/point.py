@@ -183,8 +183,10 @@ class QuadraturePoint:
         """Gradient of V in the rows Z (N, p), of a Gaussian, given the adjoint of `criterion`."""
         return self.rows.data_gradient(self._volume(curvature).by_curvature, adjoint.beta)
 
-    def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
-        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
+    def precision_gradient(
+        self, adjoint: Theta, curvature: Curvature
+    ) -> tuple[Array, Array]:
+        """Gradients (K,) of V in the logs of the precisions of curves and of centres."""
         return self.decoder_prior.precision_gradient(
             self._traces(self._volume(curvature).by_prior), adjoint.beta, {})
 

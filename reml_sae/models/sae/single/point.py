@@ -188,6 +188,15 @@ class SinglePoint(DecoderTerms):
         return out
 
     @cached_property
+    def _prior_traces(self) -> list[Array]:
+        """Twice the derivatives in the priors of (1/2) log|H| less what it has too much."""
+        excess = self._missing_scales
+        if excess is None:
+            return self._traces
+        return [trace - 2.0 * excess.prior[where, where] for trace, where
+                in zip(self._traces, self.structure.layout.blocks, strict=True)]
+
+    @cached_property
     def _gauge_pulled(self) -> list[Array]:
         """H^-1 times every tangent of the gauge, in the decoder of its atom."""
         found: dict[int, list[Array]] = {}
@@ -211,13 +220,9 @@ class SinglePoint(DecoderTerms):
             found = SAEPoint(self.structure, self.theta, self.rho).half_logdet("exact")
             return replace(found, theta=Theta(packed(self.kinds, found.theta.xi),
                                               found.theta.beta))
-        traces, excess = self._traces, self._missing_scales
-        if excess is not None:
-            traces = [trace - 2.0 * excess.prior[where, where] for trace, where
-                      in zip(traces, self.structure.layout.blocks, strict=True)]
         volume, volume_beta = self.gauge.volume()
         prior_beta, grad_rho, prior_trace = self.decoder_prior.half_trace_gradients(
-            curvature, traces, np.zeros((0, 0)))
+            curvature, self._prior_traces, np.zeros((0, 0)))
         gauge_beta, gauge_trace = self.gauge.half_trace(self._gauge_pulled)
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         xi = self._tangent()
@@ -406,13 +411,15 @@ class SinglePoint(DecoderTerms):
             out.append(state.data_slope(moved, u))
         return self._of_rows(out)
 
-    def precision_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:
-        """Gradient (K,) of V in the logs of the ``decoder_precisions`` of the noise."""
+    def precision_gradient(
+        self, adjoint: Theta, curvature: Curvature
+    ) -> tuple[Array, Array]:
+        """Gradients (K,) of V in the logs of the precisions of curves and of centres."""
         if curvature == "exact":
             return SAEPoint(self.structure, self.theta, self.rho).precision_gradient(
                 adjoint, "exact")
         return self.decoder_prior.precision_gradient(
-            self._traces, adjoint.beta, self._by_atom(lambda terms: terms.prior))
+            self._prior_traces, adjoint.beta, self._by_atom(lambda terms: terms.prior))
 
     def log_normalizer(self) -> tuple[float, Array]:
         """Log partitions of all priors, less the log number of equal modes; gradient in rho."""
