@@ -254,7 +254,7 @@ class SinglePoint(DecoderTerms):
             if part is not None:
                 edf += 2.0 * part.terms.scaling
                 value += part.terms.value
-        if excess is not None:
+        if (excess := self._missing_scales) is not None:
             value -= excess.value
             grad_rho[self.structure.outer.psi] -= excess.psi
         # at the weights of its rows, every entry of the data part of H carries 1 / phi
