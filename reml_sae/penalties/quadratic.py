@@ -21,6 +21,8 @@ from reml_sae.penalties._registry import register
 from reml_sae.typing import Array
 
 RANK_TOLERANCE = 1e-10
+LEAST_SIZE = 0.5
+"""Least standard deviation of the prior of a decoder's coefficients."""
 
 
 class DecoderQuadratic(Penalty):
@@ -152,7 +154,10 @@ class HarmonicRoughnessPenalty(DecoderQuadratic):
 class DecoderRidgePenalty(DecoderQuadratic):
     """Size of a decoder: a ridge on all its coefficients but those of the constant.
 
-    Its strength is the precision of their prior, which is one where a decoder has no such penalty.
+    Its strength is the precision of their prior, which is one where a decoder has no such penalty,
+    in units of the rows' root mean square. A search takes it no higher than four: an atom that is
+    needless is always better the smaller it is, and where it is lost in noise Laplace's method has
+    too low a V.
 
     Parameters
     ----------
@@ -177,6 +182,13 @@ class DecoderRidgePenalty(DecoderQuadratic):
     def basis_size(self) -> int:
         """M; told without the matrix, which a wrong size would make huge."""
         return self.functions
+
+    def rho_bounds(self) -> Array:
+        """That of other strengths, from which what is above `LEAST_SIZE` is left out."""
+        box = super().rho_bounds()
+        if len(box):
+            box[:, 1] = self.rho_at(-2.0 * float(np.log(LEAST_SIZE)))
+        return box
 
     def matrix(self) -> Array:
         """Identity without the constant, (M, M)."""
