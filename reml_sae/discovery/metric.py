@@ -212,7 +212,7 @@ def _in_metrics(model: SAEManifoldModel, theta: Theta, noise: PerAtom) -> SAEMan
     for k, where in enumerate(model.layout.basis_slices):
         beta[where] = np.exp(-0.5 * noise.log_size(k)) * noise.of_atom(k).whiten(beta[where])
     return model.with_changes(Z=noise.whiten_rows(rows, metrics), noise=noise, metrics=metrics,
-                              theta=Theta(theta.xi, beta))
+                              spread=model.data_spread, theta=Theta(theta.xi, beta))
 
 
 def whitened_model(

@@ -32,7 +32,6 @@ STEPS = 20
 """Of Fellner-Schall."""
 FACTOR = 10.0
 """By which lambda moves at most in one."""
-STRENGTHS = (1e-6, 1e8)
 TINY = 1e-12
 LEAST_PHI = 1e-150
 """Rows that are all zero have this variance."""
@@ -94,8 +93,10 @@ def _evidence(
     no features, and the same noise.
     """
     p, size = Y.shape[1], Y.size + others.size
-    penalties = np.array([item.matrix() for item in decoder_penalties(basis)]).reshape(
+    priors = decoder_penalties(basis)
+    penalties = np.array([item.matrix() for item in priors]).reshape(
         -1, *(basis.basis_size,) * 2)
+    lowest, highest = np.exp([item.rho_bounds()[0] for item in priors]).reshape(-1, 2).T
     constant = np.zeros((basis.basis_size,) * 2)
     constant[0, 0] = 1.0
     gram, right = F.T @ F, F.T @ Y
@@ -113,7 +114,7 @@ def _evidence(
         known = np.tensordot(penalties, np.linalg.inv(prior) - inverse, 2)
         bent = (B * (penalties @ B)).sum((1, 2))
         factors = np.clip(p * known / np.maximum(bent, TINY), 1.0 / FACTOR, FACTOR)
-        strengths = np.clip(strengths * factors, *STRENGTHS)
+        strengths = np.clip(strengths * factors, lowest, highest)
         free = max(size - used, 1.0)
         phi = max(squares / free, least)
     return float(value), B, free / p

@@ -5,10 +5,10 @@ the noise phi of the fit; it has no amplitudes. Its axes are the principal ones 
 the atom's decoder, where sums over rows say all of it. Curve and flat are both priced as the
 objective of the sweeps prices a decoder (`update`), with the best size s of W. Of a flat whose axes
 have the variances l_j > phi, and that leaves w of a row, coordinates have the mean square one, and
-with s = p d / sum_j (l_j - phi) it costs
+with s = p d / sum_j (l_j - phi), or its bound, it costs
 
     n [ p log(2 pi phi) + sum_j (log(l_j / phi) + 1) + w / phi ] / 2
-        + [ |c|^2 + p d + p log(1 + n / phi) + p d log(1 + n / (s phi)) ] / 2
+        + [ |c|^2 + s sum_j (l_j - phi) + p log(1 + n / phi) + p d log(1 + n / (s phi)) ] / 2
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.penalties.quadratic import LEAST_SIZE
 from reml_sae.sweeps.rows import RowCodes, SweepSums
 from reml_sae.sweeps.state import SweepKind, SweepState, kinds_of_atoms
 from reml_sae.sweeps.update import decoder_costs
@@ -27,8 +28,6 @@ from reml_sae.typing import Array, Index
 
 LEAST_ROWS = 8
 """Rows that have a shape."""
-TINY = 1e-12
-"""Least squared length of the axes of a flat."""
 MOST_FLAT = 4
 """Count of dimensions of a flat at most, as in the search."""
 
@@ -74,8 +73,9 @@ class SpanMoments:
             fit = (p * np.log(2.0 * np.pi * phi) + np.log(own / phi).sum(axis=1) + rest / phi
                    + (variances[:, :d] / own).sum(axis=1))
             length = (own - phi).sum(axis=1)
-            price = ((centre**2).sum(axis=1) + p * d * (length > 0.0) + p * np.log1p(n / phi)
-                     + p * d * np.log1p(n * length / (p * d * phi)))
+            size = best_size(p * d, length)
+            price = ((centre**2).sum(axis=1) + size * length + p * np.log1p(n / phi)
+                     + p * d * np.log1p(n / (size * phi)))
             nats.append(0.5 * (n * fit + price))
         return np.min(nats, axis=0), 1 + np.argmin(nats, axis=0)
 
@@ -107,6 +107,12 @@ def over_flat(
         known = own.counts >= LEAST_ROWS
         out[kind.atoms[known]] = (flats - curves)[known] / own.counts[known]
     return out
+
+
+def best_size(count: int, square: Array) -> Array:
+    """The best strength of the size of so many coefficients with sums of squares (k,)."""
+    strongest = LEAST_SIZE**-2
+    return np.asarray(count / np.maximum(square, count / strongest))
 
 
 def _most(kind: SweepKind) -> int:
@@ -144,7 +150,7 @@ def with_flats(
                 d, changed = int(dims[place]), True
                 atoms[k] = Euclidean(d, 1)
                 decoders[k] = own.decoder(place, d, state.dispersion, frames[number][place])
-                strengths[k] = np.array([p * d / max(float((decoders[k][1:] ** 2).sum()), TINY)])
+                strengths[k] = best_size(p * d, np.array([(decoders[k][1:] ** 2).sum()]))
             else:
                 atoms[k], decoders[k] = kind.manifold, state.decoders[number][place]
                 strengths[k] = state.strengths[number][place]

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reml_sae.penalties.quadratic import LEAST_SIZE
 from reml_sae.sweeps.rows import SweepSums
 from reml_sae.sweeps.state import SweepState
 from reml_sae.typing import Array
@@ -38,7 +39,8 @@ LONGEST = np.exp(2.0)
 """Factor by which a step may change a strength."""
 FARTHEST = 0.5
 """Log of the factor by which a step may rescale a curve."""
-STRENGTHS = np.exp(-12.0), np.exp(18.0)
+STRENGTHS = np.exp(-12.0), np.array([LEAST_SIZE**-2, np.exp(18.0)])
+"""Bounds of the strengths of size and roughness."""
 AMPLITUDES = 1.0, np.exp(12.0)
 """Bounds of alpha: amplitudes that vary by more than a factor of e need too many nodes."""
 PRECISIONS = np.geomspace(*AMPLITUDES, 400)
@@ -172,4 +174,5 @@ def _strengths(
     size = np.einsum("kmp,sml,klp->ks", B, penalties, B, optimize=True)
     known = np.einsum("kml,slm->ks", np.linalg.inv(prior) - inverse, penalties)
     ratio = p * np.maximum(known, 1e-300) / np.maximum(size, 1e-300)
-    return np.asarray(np.clip(strength * np.clip(ratio, 1.0 / LONGEST, LONGEST), *STRENGTHS))
+    return np.asarray(np.clip(strength * np.clip(ratio, 1.0 / LONGEST, LONGEST), STRENGTHS[0],
+                              STRENGTHS[1][: len(penalties)]))

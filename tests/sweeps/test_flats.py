@@ -71,7 +71,12 @@ def test_a_flat_costs_its_density_and_the_price_of_its_decoder():
     full = np.zeros((p + 1, p + 1))
     full[:p, :p] = axes @ axes.T
     density = multivariate_normal(np.append(Z.mean(axis=0), 0.0), full + phi * np.eye(p + 1))
-    price = (Z.mean(axis=0) ** 2).sum() + (axes**2).sum() + 3 * (p + 1) * np.log1p(n / phi)
+    # entries of the axes have a mean square of a half, which two is the best precision of
+    square = (axes**2).sum()
+    size = 2 * (p + 1) / square
+    assert size < 4.0
+    price = (Z.mean(axis=0) ** 2).sum() + size * square
+    price += (p + 1) * (np.log1p(n / phi) + 2 * np.log1p(n / (size * phi)))
     exact = 0.5 * price - density.logpdf(np.column_stack([Z, rest])).sum()
     found, dims = moments.flats(phi, p + 1, 2)
     assert np.allclose(found, exact, rtol=1e-12) and dims == 2

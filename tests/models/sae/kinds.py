@@ -76,6 +76,7 @@ CARRIED = [
          options={"dispersion": 0.05}),
     Kind({"kind": "monotonicity", "latent_dim": 2, "direction": 1, "eps": 0.5}),
     Kind({"kind": "harmonic_roughness", "period": 5}, (RING,), options={"own": False}),
+    Kind({"kind": "decoder_ridge", "functions": 5}, (RING,), options={"own": False}),
     Kind({"kind": "quadratic", "S": np.diag([0.0, 1.0, 2.0]).tolist()}, (PLANE,)),
     Kind({"kind": "nuclear_norm", "latent_dim": 2, "eps": 0.3}),
     Kind({"kind": "nuclear_norm", "latent_dim": 5, "eps": 0.3, "target": "decoder"}, (RING,),

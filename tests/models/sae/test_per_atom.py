@@ -97,7 +97,8 @@ def test_the_criterion_is_the_truth():
         own = covariance(model.noise, k)
         white[labels == k] = data[labels == k] @ np.linalg.inv(sqrtm(own))
         size = np.linalg.det(own) ** (1.0 / P)
-        precisions.append(size / np.trace(np.linalg.solve(own / size, second)) * P)
+        strength = model.strengths(rho)[f"decoder_ridge.decoder[{k}]"]
+        precisions.append(strength * size / np.trace(np.linalg.solve(own / size, second)) * P)
         centres.append(size)
         log_volume += 0.5 * (labels == k).sum() * np.linalg.slogdet(own)[1]
     alpha, phi = model.strengths(rho)["ard.amplitudes"], np.exp(rho[model.outer.dispersion])

@@ -58,6 +58,13 @@ def planted_harmonics(rng):
     return pen.HarmonicRoughnessPenalty(period=5), target, rho
 
 
+def planted_size(rng):
+    rho = np.array([-0.4])
+    target = rng.normal(size=(3, 2000))
+    target[1:] *= np.exp(0.2)
+    return pen.DecoderRidgePenalty(functions=3), target, rho
+
+
 def planted_entropy(rng):
     # a on the 1-simplex with density exp(-lambda H(a)), by inversion on a grid
     rho = np.array([0.8])
@@ -95,4 +102,10 @@ CASES = [
          extremes=(np.zeros((4, 2)), 1e6 * np.ones((4, 2))),
          small=Small(pen.QuadraticPenalty(S=ROUGHNESS), 1, np.eye(4)[:, 1:]),
          planted=planted_quadratic),
+    Case(pen.DecoderRidgePenalty(functions=3), RNG.normal(size=(3, 2)),
+         quadratic(np.diag([0.0, 1.0, 1.0])),
+         lambda n: (pen.DecoderRidgePenalty(functions=3), RNG.normal(size=(3, n))),
+         extremes=(np.zeros((3, 2)), 1e6 * np.ones((3, 2))),
+         small=Small(pen.DecoderRidgePenalty(functions=3), 1, np.eye(3)[:, 1:]),
+         planted=planted_size),
 ]
