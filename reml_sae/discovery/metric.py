@@ -23,7 +23,6 @@ from reml_sae.families.noise import Isotropic, Noise, NoiseKind, PerAtom, RowNoi
 from reml_sae.manifolds import Manifold
 from reml_sae.models import SAEManifoldModel
 from reml_sae.models.sae.start import row_weights
-from reml_sae.models.sae.structure import mean_square
 from reml_sae.typing import Array
 
 TINY = np.finfo(float).tiny
@@ -77,7 +76,7 @@ class MetricRows:
     def whitened(self, noise: Noise) -> Self:
         """The same rows in the metric of another noise."""
         white = noise.whiten(self.noise.colour(self.Z))
-        size = float(np.sqrt(mean_square(white, self.weights)))
+        size = float(np.sqrt(_mean_square(white, self.weights)))
         if not size > TINY:
             return self
         return type(self)(white / size, self.unit * size, noise, self.spread, self.weights)
@@ -185,7 +184,13 @@ def observed_noise(model: SAEManifoldModel, theta: Theta, rho: Array) -> SAEMani
 
 
 def _rounding(rows: Array, unit: float, weights: Array | None) -> float:
-    return ROUNDING * unit**2 * mean_square(rows, weights)
+    return ROUNDING * unit**2 * _mean_square(rows, weights)
+
+
+def _mean_square(rows: Array, weights: Array | None) -> float:
+    if weights is None:
+        return float(np.mean(rows**2))
+    return float(weights @ (rows**2).sum(axis=1)) / rows.size
 
 
 def _coloured(noise: Noise, second: Array) -> Array:

@@ -38,8 +38,8 @@ def system(atoms, seed, n=40, p=5, alpha=30.0, sd=0.5):
     kinds = kinds_of_atoms(atoms)
     decoders = tuple(0.6 * rng.normal(size=(len(kind.atoms), kind.manifold.basis_size, p))
                      for kind in kinds)
-    state = SweepState(kinds, decoders, tuple(np.ones((len(kind.atoms), len(kind.penalties))) for kind in kinds), sd**2,
-                       alpha)
+    strengths = tuple(np.ones((len(kind.atoms), len(kind.penalties))) for kind in kinds)
+    state = SweepState(kinds, decoders, strengths, sd**2, alpha)
     offset = 0.3 * rng.normal(size=p)
     labels, Z = rng.integers(len(atoms), size=n), np.empty((n, p))
     for i, k in enumerate(labels):

@@ -327,10 +327,7 @@ class SAEPoint(SAEState):
         self, adjoint: Theta, curvature: Curvature
     ) -> tuple[Array, Array]:
         """Gradients (K,) of V in the logs of the precisions of curves and of centres."""
-        if curvature == "exact":
-            trace = exact_trace(self).border_trace
-        else:
-            trace = self._prior_trace
+        trace = exact_trace(self).border_trace if curvature == "exact" else self._prior_trace
         outside = {k: part.terms.prior for k, part in self._outside.items()
                    if curvature == "majorizer"}
         return self.decoder_prior.precision_gradient(self._traces(trace), adjoint.beta, outside)

@@ -69,7 +69,7 @@ class SAEStructure:
         Weights of the rows in the mean square whose root ``unit`` is; equal by default.
     spread : float, optional
         Root mean square of the data in no metric, in their own units: that of the prior of centres,
-        which all kinds of noise then price alike. That of Z by default.
+        which all kinds of noise then price alike. ``unit`` by default.
     metrics : (N,) int array, optional
         Which of the metrics of ``noise`` each row of Z is in; the first by default.
     held_counts : ((K,) array, int), optional
@@ -338,14 +338,10 @@ class SAEStructure:
         own = np.exp([self.noise.log_size(k) for k in range(len(self.atoms))])
         return np.asarray(self.decoder_precision * (self.unit / self.data_spread) ** 2 * own)
 
-    @cached_property
+    @property
     def data_spread(self) -> float:
-        """Root mean square of the data in no metric, in their own units."""
-        if self.spread is not None:
-            return self.spread
-        if self.noise.kind == "isotropic":
-            return self.unit
-        return self.unit * float(np.sqrt(mean_square(self.coloured, self.unit_weights)))
+        """``spread``, or its default."""
+        return self.unit if self.spread is None else self.spread
 
     @property
     def gate_counts(self) -> tuple[Array, int]:
@@ -432,7 +428,6 @@ class SAEStructure:
                 "active": self.active[index], "terms": terms,
                 "family": self.family.restrict(index, self.shape),
                 "unit_weights": None if self.unit_weights is None else self.unit_weights[index],
-                "spread": self.data_spread,
                 "held_counts": self.gate_counts}
 
     def restricted(self, term: PenaltyTerm, rows: Index) -> PenaltyTerm:
@@ -443,13 +438,6 @@ class SAEStructure:
     def without_rows(self) -> Self:
         """None of the rows: what belongs to the decoders alone."""
         return self.rows(np.zeros(0, np.intp))
-
-
-def mean_square(rows: Array, weights: Array | None) -> float:
-    """Mean of the squared entries of rows (N, p), which may have weights (N,)."""
-    if weights is None:
-        return float(np.mean(rows**2))
-    return float(weights @ (rows**2).sum(axis=1)) / rows.size
 
 
 def log_permutations(atoms: Sequence[Manifold], used: Sequence[int]) -> float:
