@@ -169,8 +169,9 @@ class FittedSAE:
         """The arrow model of the standardised training rows at their fitted state."""
         xi = np.concatenate([self.zeta, *self.codes.coordinates], axis=1)
         model = self.model(data).with_state(Theta(xi, self.beta), self.rho, self.codes.gates)
-        return model.with_changes(
-            spread=model.unit * float(np.sqrt(np.mean(model.coloured**2))))
+        if self.units.noise.kind == "isotropic":
+            return model
+        return model.with_changes(spread=model.unit * float(np.sqrt(np.mean(model.coloured**2))))
 
     def encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
         """The arrow model of standardised rows with their codes, and its state.

@@ -84,7 +84,7 @@ class SAEManifold(TopologyParameters, Reading):
         object. The atoms are curves on the scale of its link; the column means, on that scale, are
         an offset that is not fitted.
     penalties : list of Penalty or dict, optional
-        Replaces the default penalties, the assignment entropy and each atom's roughness.
+        Replaces the default penalties, the assignment entropy and each atom's size and roughness.
     curvature : {"majorizer", "exact"}, default="majorizer"
         Operator of the log-determinant in the criterion.
     max_outer : int, default=200

@@ -3,13 +3,13 @@
     eta_i = offset + b_0 + sum_k a_ik Phi_k(t_ik) B_k,    z_io ~ family(eta_io)
 
 Priors: a by the assignment (on the simplex: entropy penalty and chart Jacobian), t_k by the
-manifold, decoders B_k | rho ~ N(0, S_k(rho)^-1 (x) I_p) with S_k = precision * I + sum_j lambda_j
-S_kj. The fixed unit precision, in units of the data's root mean square, keeps the evidence proper:
-an atom without rows costs nothing and earns nothing, and changing the units of Z changes V by
-N p log c alone.
+manifold, decoders B_k | rho ~ N(0, S_k(rho)^-1 (x) I_p) with S_k = sum_j lambda_j S_kj, one of them
+the ridge of the decoder's size, and a fixed precision of the constant. In units of the data's root
+mean square they keep the evidence proper: an atom without rows costs nothing and earns nothing, and
+changing the units of Z changes V by N p log c alone.
 
 Each atom has its own constant, so the simplex constraint sum_k a_k = 1 makes the intercept b_0
-redundant; there it is not a parameter. Elsewhere it has the prior of the decoders.
+redundant; there it is not a parameter. Elsewhere it has the prior of the constants.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class SAEStructure:
     unit : float
         Root mean square of the data in their own units; enters V as N p log(unit).
     decoder_precision : float
-        Prior precision of the decoders in standardised units.
+        Prior precision in standardised units of centres, and of decoders without a `decoder_ridge`.
     symmetries : list of Symmetry, optional
         Continuous symmetries of the atoms that no penalty breaks, where they are known.
     family : Family, optional
