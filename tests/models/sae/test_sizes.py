@@ -30,7 +30,7 @@ def alone(Z, n_factors):
     return without_atoms(MetricRows.isotropic(Z / unit, unit), Factors(n_factors))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_circle_of_more_columns_than_rows_is_better_than_two_factors(seed):
     """By its density: a uniform angle is 1.88 nats a row better than two normal coordinates."""
     Z, t = rows_on_a_circle(50, 400, 0, seed)
@@ -40,7 +40,7 @@ def test_a_circle_of_more_columns_than_rows_is_better_than_two_factors(seed):
     assert 60.0 < alone(Z, 2) - fit.criterion_ < 140.0
 
 
-@pytest.mark.parametrize(("n", "p"), [(50, 20), (50, 100), (200, 8)])
+@pytest.mark.parametrize(("n", "p"), [(50, 20), (50, 100)])
 def test_a_needless_circle_is_no_better_for_being_small(n, p):
     rng = np.random.default_rng(p)
     frame = np.linalg.qr(rng.standard_normal((p, 2)))[0].T
