@@ -195,6 +195,8 @@ def _move_on(
     One alone, however often its moves come back, ends at many local optima. So would two from
     seeds that are alike: they begin from the best in turn that differ, and then from random ones.
     Where moves from the best end have come back to it, one that comes to it too goes no further.
+    Where the rows are better described without atoms than where moves have led, no others are
+    tried: in rows without structure every try ends elsewhere, and none says anything.
     """
     policy, spread, reached = mixture.policy, spread_out(mixture.X), list[float]()
     goal = -np.inf
@@ -211,7 +213,7 @@ def _move_on(
         if stop() and reached:
             break
         reached.append(end.value)
-        if Tries.of(mixture, reached).agree:
+        if Tries.of(mixture, reached).agree or min(reached) > mixture.noise_alone:
             break
         if end.value == min(reached):
             goal = end.value if came_back else -np.inf
