@@ -38,7 +38,7 @@ class Tries:
     Attributes
     ----------
     made : int
-        Count of tries that are alike: chains of moves, or seeds where these alone agreed.
+        Count of tries that are alike: chains of moves, or seeds where none were made.
     reached : int
         Count of those that came to the best end.
     """
@@ -125,7 +125,10 @@ def search_codes(
                             rng, stop)
     if not agreed and white and _tries(mixture, ends).agree:
         agreed = seed_at_random(mixture, ends, policy.more_random, rng, stop)
-    tries = _tries(mixture, ends) if agreed else _move_on(mixture, ends, rng, stop)
+    if agreed or not _is_hopeful(mixture, ends):
+        tries = _tries(mixture, ends)
+    else:
+        tries = _move_on(mixture, ends, rng, stop)
     best = kept_ends(mixture, ends)
     return JointEnds([mixture.codes(seen.rows, place) for place in best],
                      [axes.T @ place.noise @ axes + seen.outside for place in best], tries)
@@ -187,6 +190,16 @@ def _tries(mixture: JointMixture, ends: Sequence[Place]) -> Tries:
     return Tries.of(mixture, [end.value for end in ends])
 
 
+def _is_hopeful(mixture: JointMixture, ends: Sequence[Place]) -> bool:
+    """Whether an end describes the rows nearly as well as their mean and noise do, or better.
+
+    In rows without structure every move leads to some lower end, and none of them says anything;
+    with one, seeds that are as far above noise alone have come to where moves would lead.
+    """
+    least = min((end.value for end in ends), default=-np.inf)
+    return least <= mixture.noise_alone + mixture.policy.close_per_row * len(mixture.X)
+
+
 def _move_on(
     mixture: JointMixture, ends: list[Place], rng: np.random.Generator, stop: Callable[[], bool]
 ) -> Tries:
@@ -195,8 +208,6 @@ def _move_on(
     One alone, however often its moves come back, ends at many local optima. So would two from
     seeds that are alike: they begin from the best in turn that differ, and then from random ones.
     Where moves from the best end have come back to it, one that comes to it too goes no further.
-    Where the rows are better described without atoms than where moves have led, no others are
-    tried: in rows without structure every try ends elsewhere, and none says anything.
     """
     policy, spread, reached = mixture.policy, spread_out(mixture.X), list[float]()
     goal = -np.inf
@@ -213,7 +224,7 @@ def _move_on(
         if stop() and reached:
             break
         reached.append(end.value)
-        if Tries.of(mixture, reached).agree or min(reached) > mixture.noise_alone:
+        if Tries.of(mixture, reached).agree:
             break
         if end.value == min(reached):
             goal = end.value if came_back else -np.inf
