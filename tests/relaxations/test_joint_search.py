@@ -155,3 +155,28 @@ def test_no_moves_are_made_where_noise_alone_is_better(monkeypatch):
     plain = np.random.default_rng(0).normal(size=(200, 8))
     found = search_codes(plain, [Circle(1)] * 3, [], True, np.random.default_rng(0), JointPolicy())
     assert found.codes and found.tries.made > 1
+
+
+def test_wider_bases_are_searched_only_where_they_are_used(monkeypatch):
+    """Circles, and a closed curve of four harmonics that is none."""
+    rng = np.random.default_rng(0)
+    labels, t = np.arange(240) % 2, rng.uniform(-np.pi, np.pi, 240)
+    frame = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    circles = np.column_stack([np.cos(t), np.sin(t)])
+    bent = np.column_stack([circles, 0.5 * np.cos(4 * t), 0.5 * np.sin(4 * t)])
+    noise = 0.1 * rng.normal(size=(240, 8))
+    plain = np.where(labels[:, None] == 0, circles @ frame[:2], circles @ frame[4:6]) + noise
+    rough = np.where(labels[:, None] == 0, bent @ frame[:4], circles @ frame[4:6]) + noise
+    sizes, ends = [], joint_search._ends
+
+    def spied(mixture, *given):
+        sizes.append(mixture.joint.atoms[0].basis_size)
+        return ends(mixture, *given)
+
+    monkeypatch.setattr(joint_search, "_ends", spied)
+    for Z, asked in ((plain, [3]), (rough, [3, 13])):
+        sizes.clear()
+        found = search_codes(Z - Z.mean(axis=0), [Circle(1)] * 2, [], True,
+                             np.random.default_rng(0), JointPolicy(), wider=[Circle(6)] * 2)
+        same = (found.codes[0].labels == labels).mean()
+        assert sizes == asked and max(same, 1.0 - same) > 0.95
