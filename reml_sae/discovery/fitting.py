@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reml_sae.assignments import Assignment
+from reml_sae.assignments import Assignment, get_assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.encode import active_set, encode, squared_speeds
 from reml_sae.discovery.journal import Journal
@@ -28,6 +28,7 @@ from reml_sae.families import Family
 from reml_sae.families.noise import Factors, NoiseKind, OneOf
 from reml_sae.manifolds import Manifold
 from reml_sae.models import PenaltyTerm, SAEManifoldModel
+from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.model import Integration
 from reml_sae.models.sae.priors import with_own_priors
 from reml_sae.models.sae.start import solve_beta, start_psi
@@ -112,6 +113,14 @@ class Settings:
     def plain(self) -> Settings:
         """The same for noise without a shape."""
         return replace(self, noise="isotropic")
+
+    def of_shares(self) -> Settings:
+        """The same for rows that share their atoms, a sole one whole, and default penalties."""
+        def assign(n_atoms: int) -> Assignment:
+            return get_assignment("softmax", n_atoms)
+
+        return replace(self, assign=assign,
+                       bind=lambda atoms: default_terms(atoms, assign(len(atoms))))
 
     def with_chains(self, most: int) -> Settings:
         """The same with so many chains of moves at most, in a search among atoms."""

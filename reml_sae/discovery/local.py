@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from reml_sae.assignments import get_assignment
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.first_fit import fit_starts
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
@@ -19,7 +18,6 @@ from reml_sae.errors import InnerConvergenceError
 from reml_sae.families import Gaussian
 from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
-from reml_sae.models.sae.defaults import default_terms
 from reml_sae.models.sae.start import row_weights
 from reml_sae.relaxations.axes import principal_scores, sample_rows
 from reml_sae.typing import Array, Index
@@ -72,10 +70,8 @@ def local_settings(settings: Settings, n_columns: int) -> Settings:
     """
     policy = settings.policy
     return replace(
-        settings.of_scores(),
-        bind=lambda atoms: default_terms(atoms, get_assignment("softmax", len(atoms))),
-        assign=lambda n_atoms: get_assignment("softmax", n_atoms), curvature="majorizer",
-        n_init=1, callbacks=(), max_outer=min(settings.max_outer, policy.move.most_outer),
+        settings.of_scores().of_shares(), curvature="majorizer", n_init=1, callbacks=(),
+        max_outer=min(settings.max_outer, policy.move.most_outer),
         deadline=replace(settings.deadline, sharp=True),
         tol=max(settings.tol, policy.topology.local_tol), family=Gaussian(),
         offset=np.zeros(n_columns))

@@ -72,6 +72,16 @@ class SearchRecord:
         """The rows' mean, where that is better than the atoms as they were asked for."""
         return [move for move in self.moves if move.kind == "no atom"]
 
+    def nothing_found(self, n_curved: int) -> str:
+        """That none of the atoms, so many of them curved, is needed; empty where one is."""
+        if self.no_atom:
+            return ("no structure was found: the mean of the rows and noise describe them better "
+                    "than atoms do")
+        if n_curved and len(self.flat_twins) == n_curved:
+            return ("no curved structure was found: in the place of every curve a flat describes "
+                    "the rows as well")
+        return ""
+
     def checks(self) -> list[Check]:
         """What a reader must know of the atoms beside the checks of the fit."""
         nothing = [Check("atoms against none", "warn", move.before - move.after,

@@ -32,6 +32,7 @@ from reml_sae.discovery.fitting import (
 from reml_sae.discovery.follow_noise import better_noise, follow_noise, leaves_nothing
 from reml_sae.discovery.joint_topologies import choose_topologies
 from reml_sae.discovery.judge import MoveRecord, try_move
+from reml_sae.discovery.local import least_flat
 from reml_sae.discovery.metric import MetricRows
 from reml_sae.discovery.moves.birth import choose_n_atoms
 from reml_sae.discovery.moves.protocol import Context
@@ -45,7 +46,7 @@ from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import AUTO_TOPOLOGIES, TopologyChoice, choose_topology
 from reml_sae.engine import reason
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.families.noise import Factors, OneOf, open_kinds
+from reml_sae.families.noise import Factors, OneOf, best_noise, open_kinds
 from reml_sae.manifolds import Manifold
 
 logger = logging.getLogger("reml_sae")
@@ -81,7 +82,8 @@ def search(
     else:
         fitted, rival = _begun(rows, structure.atoms(structure.n_atoms), settings, rng)
     tries = fitted.tries
-    if isinstance(settings.noise, OneOf) and leaves_nothing(fitted, settings):
+    if isinstance(settings.noise, OneOf) and (
+            leaves_nothing(fitted, settings) or _is_needless(fitted, settings)):
         settings = settings.plain()
     if structure.topology is None and not choices and not fitted.result.interrupted:
         fitted, choices = _shape(fitted, settings, rng)
@@ -115,6 +117,19 @@ def _finished(fitted: Fitted, settings: Settings, rng: np.random.Generator) -> F
 def _out_of_reach(settings: Settings, n_rows: int) -> float:
     """Nats by which a rough V is not lowered any more."""
     return settings.policy.move.within_per_row * n_rows
+
+
+def _is_needless(fitted: Fitted, settings: Settings) -> bool:
+    """Whether the rows' mean and noise without a shape are better beyond doubt.
+
+    What atoms leave of such rows may have a shape, which is that of what they have taken.
+    """
+    X = fitted.rows.noise.colour(fitted.rows.Z)
+    if best_noise(settings.noise, X.T @ X / len(X), len(X)).simpler() is not None:
+        return False
+    alone = least_flat(fitted, 0, settings)
+    return np.isfinite(alone) and (
+        fitted.result.criterion > alone + _out_of_reach(settings, len(X)))
 
 
 def _begun(

@@ -99,6 +99,7 @@ class FittedSAE:
         codes = fitted_codes(model, theta, rho)
         second = posterior_moments(model, theta, rho) if looks_at_shape(model) else None
         found = diagnose(model, result, codes.assignments, second)
+        nothing = search.nothing_found(sum(not atom.is_flat for atom in model.atoms))
         intercept = np.zeros(model.shape[1])
         if model.layout.has_intercept:
             intercept = units.offset + data_decoders(model, theta)[-1]
@@ -115,7 +116,8 @@ class FittedSAE:
             strengths=model.strengths(rho),
             dispersion=model.family.dispersion(rho[model.outer.psi]) * units.scale**2,
             criterion=result.criterion, gradient=result.gradient, edf=result.edf,
-            limits=result.limits, converged=result.converged, message=result.message,
+            limits=result.limits, converged=result.converged,
+            message=f"{result.message}; {nothing}" if nothing else result.message,
             trace=result.trace,
             diagnostics=replace(found, checks=(*found.checks, *search.checks())),
             search=search, feature_names=feature_names,

@@ -188,6 +188,7 @@ class SAEManifold(TopologyParameters, Reading):
         Effective degrees of freedom of the fit.
     converged_ : bool
     message_ : str
+        Why the fit ended, and that no structure was found where none was.
     n_iter_ : int
     trace_ : REMLTrace
     diagnostics_ : Diagnostics

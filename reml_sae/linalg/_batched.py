@@ -6,7 +6,7 @@ Every function takes an (N, q, q) stack and allows N = 0 and q = 0.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtrs
 
 from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.typing import Array, Mask
@@ -116,8 +116,7 @@ def batched_solve_lower(factors: Array, rhs: Array) -> Array:
     (N, q, k) array
     """
     if _are_few(factors, rhs):
-        return np.stack([solve_triangular(L, g, lower=True, check_finite=False)
-                         for L, g in zip(factors, rhs, strict=True)])
+        return _substituted(factors, rhs, 1)
     rows, x = factors.transpose(1, 2, 0).copy(), rhs.transpose(1, 0, 2).copy()
     for i in range(len(x)):
         if i:
@@ -140,8 +139,7 @@ def batched_solve_upper(factors: Array, rhs: Array) -> Array:
     (N, q, k) array
     """
     if _are_few(factors, rhs):
-        return np.stack([solve_triangular(L, g, trans=1, lower=True, check_finite=False)
-                         for L, g in zip(factors, rhs, strict=True)])
+        return _substituted(factors, rhs, 0)
     columns, x = factors.transpose(2, 1, 0).copy(), rhs.transpose(1, 0, 2).copy()
     for i in reversed(range(len(x))):
         if i + 1 < len(x):
@@ -153,6 +151,12 @@ def batched_solve_upper(factors: Array, rhs: Array) -> Array:
 def _are_few(factors: Array, rhs: Array) -> bool:
     """Whether there are fewer blocks than rows of a block, each of which LAPACK substitutes."""
     return 0 < len(factors) < factors.shape[1] and rhs.size > 0
+
+
+def _substituted(factors: Array, rhs: Array, trans: int) -> Array:
+    """Block by block; to LAPACK, whose arrays go by columns, L is the upper triangular L^T."""
+    return np.stack([dtrtrs(L.T, g, trans=trans)[0]
+                     for L, g in zip(factors, rhs, strict=True)])
 
 
 def batched_cholesky_solve(factors: Array, rhs: Array) -> Array:

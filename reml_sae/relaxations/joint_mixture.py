@@ -186,6 +186,16 @@ class JointMixture:
         """Nats within which values are one, as EM ends before it has come to its limit."""
         return self.policy.alike + self.policy.unsettled * self.policy.nearly * len(self.X)
 
+    @cached_property
+    def noise_alone(self) -> float:
+        """Nats of the rows as their mean and noise, without any atom."""
+        n, q = self.X.shape
+        X = self.X - self.X.mean(axis=0)
+        lengths, axes, prior = self.metric(X.T @ X / n)
+        squares = float(((X @ (axes / lengths))**2).sum())
+        return (n * float(np.log(lengths).sum()) + 0.5 * (squares + n * q * np.log(2.0 * np.pi))
+                + prior + 0.5 * q * float(np.log1p(n)))
+
     def only(self, rows: Index, which: Sequence[int]) -> JointMixture:
         """Of some rows, as if no other atoms were."""
         return replace(self, X=self.X[rows], joint=self.joint.only(which))

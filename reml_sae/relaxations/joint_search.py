@@ -8,7 +8,7 @@ where a fit takes a second, so hundreds of ends can be looked at before one is f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain as joined
 from itertools import islice
 
@@ -38,7 +38,7 @@ class Tries:
     Attributes
     ----------
     made : int
-        Count of tries that are alike: chains of moves, or seeds where these alone agreed.
+        Count of tries that are alike: chains of moves, or seeds where none were made.
     reached : int
         Count of those that came to the best end.
     """
@@ -93,6 +93,7 @@ class JointEnds:
 def search_codes(
     Z: Array, atoms: Sequence[Manifold], seeds: Sequence[AtomCodes], white: bool,
     rng: np.random.Generator, policy: JointPolicy, stop: Callable[[], bool] = lambda: False,
+    wider: Sequence[Manifold] | None = None,
 ) -> JointEnds:
     """Carry seeds on, and the best of their ends.
 
@@ -110,6 +111,9 @@ def search_codes(
     policy : JointPolicy
     stop : callable
         Whether no more is to be tried.
+    wider : sequence of K Manifold, optional
+        The same with more basis functions: they are searched for in the place of the others where
+        these have not agreed, or where the wider ones have a use for theirs at the best end.
 
     Returns
     -------
@@ -120,15 +124,40 @@ def search_codes(
     if seen is None:
         return JointEnds([], [], Tries(0, 0))
     mixture, axes = seen.mixture, seen.axes
-    ends = [mixture.carried(seed.of(seen.sample)) for seed in seeds if not stop()]
+    begun = [seed.of(seen.sample) for seed in seeds]
+    ends, tries = _ends(mixture, begun, rng, stop)
+    best = kept_ends(mixture, ends)
+    if wider is not None and not stop():
+        wide = replace(mixture, joint=JointGrid.of(wider, policy))
+        found = [mixture.codes(mixture.X, place) for place in best]
+        if not tries.agree or _lead_lower(wide, found[0], best[0].value):
+            mixture = wide
+            ends, tries = _ends(mixture, [*begun, *found], rng, stop)
+            best = kept_ends(mixture, ends)
+    return JointEnds([mixture.codes(seen.rows, place) for place in best],
+                     [axes.T @ place.noise @ axes + seen.outside for place in best], tries)
+
+
+def _ends(
+    mixture: JointMixture, seeds: Sequence[AtomCodes], rng: np.random.Generator,
+    stop: Callable[[], bool],
+) -> tuple[list[Place], Tries]:
+    """Where seeds, random ones, and moves where these do not agree lead."""
+    policy, white = mixture.policy, mixture.white
+    ends = [mixture.carried(seed) for seed in seeds if not stop()]
     agreed = seed_at_random(mixture, ends, policy.few_random if white else policy.most_random,
                             rng, stop)
     if not agreed and white and _tries(mixture, ends).agree:
         agreed = seed_at_random(mixture, ends, policy.more_random, rng, stop)
-    tries = _tries(mixture, ends) if agreed else _move_on(mixture, ends, rng, stop)
-    best = kept_ends(mixture, ends)
-    return JointEnds([mixture.codes(seen.rows, place) for place in best],
-                     [axes.T @ place.noise @ axes + seen.outside for place in best], tries)
+    if agreed or not _is_hopeful(mixture, ends):
+        return ends, _tries(mixture, ends)
+    tries = _move_on(mixture, ends, rng, stop)
+    return ends, tries
+
+
+def _lead_lower(mixture: JointMixture, codes: AtomCodes, value: float) -> bool:
+    """Whether EM leads below a value from codes."""
+    return mixture.carried(codes).value < value - mixture.alike
 
 
 @dataclass(frozen=True)
@@ -185,6 +214,16 @@ def seed_at_random(
 
 def _tries(mixture: JointMixture, ends: Sequence[Place]) -> Tries:
     return Tries.of(mixture, [end.value for end in ends])
+
+
+def _is_hopeful(mixture: JointMixture, ends: Sequence[Place]) -> bool:
+    """Whether an end describes the rows nearly as well as their mean and noise do, or better.
+
+    In rows without structure every move leads to some lower end, and none of them says anything;
+    with one, seeds that are as far above noise alone have come to where moves would lead.
+    """
+    least = min((end.value for end in ends), default=-np.inf)
+    return least <= mixture.noise_alone + mixture.policy.close_per_row * len(mixture.X)
 
 
 def _move_on(

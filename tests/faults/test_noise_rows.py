@@ -1,4 +1,4 @@
-"""Rows without structure, fitted as a circle: every figure is possible, and most fits converge."""
+"""Rows without structure, fitted as circles: every figure is possible, and most fits converge."""
 
 import warnings
 
@@ -37,13 +37,28 @@ def test_pure_noise_has_no_atom():
     assert model.converged_ and [atom.topology.name for atom in model.atoms_] == ["point"]
 
 
+@pytest.mark.parametrize("assignment", ["softmax", "topk"])
 @pytest.mark.parametrize("n_atoms", [1, 2])
-def test_atoms_that_explain_nothing_are_named(n_atoms):
+def test_atoms_that_explain_nothing_are_named(n_atoms, assignment):
     """Of several none is asked whether a flat would do."""
-    Z = np.random.default_rng(0).normal(size=(70, 8))
+    options = {"n_atoms": n_atoms, "assignment": assignment, "n_init": 1}
+    Z = np.random.default_rng(0).normal(size=(60, 6))
     with pytest.warns(DataWarning, match="the atoms explain nothing"):
-        model = SAEManifold(n_atoms=n_atoms, n_init=1).fit(Z)
+        model = SAEManifold(**options).fit(Z)
     assert "atoms against none" in [check.name for check in model.diagnostics_.checks]
     assert model.search_.no_atom and bool(model.search_.flat_twins) == (n_atoms == 1)
-    circle = planted_circles(80, 4, 1, noise_sd=0.2).Z
-    assert not SAEManifold(n_atoms=1, n_init=1).fit(circle).search_.no_atom
+    assert "; no structure was found" in model.message_
+    (move,) = model.search_.no_atom
+    one = SAEManifold(n_atoms=1, topology="point").fit(Z)
+    assert move.after == pytest.approx(one.criterion_, abs=0.1)
+    circles = SAEManifold(**options).fit(planted_circles(40 * n_atoms, 4, n_atoms, noise_sd=0.1).Z)
+    assert not circles.search_.no_atom and "found" not in circles.message_
+
+
+def test_rows_on_a_flat_have_no_curved_structure():
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(70, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(70, 5))
+    with pytest.warns(DataWarning, match="no better than a flat"):
+        model = SAEManifold(n_atoms=1, n_init=1, noise="isotropic").fit(Z)
+    assert "; no curved structure was found" in model.message_
+    assert model.message_ in model.summary().replace("\n", " ")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 from reml_sae.datasets import planted_circles
 from reml_sae.manifolds import Circle, Sphere
@@ -131,3 +132,51 @@ def test_a_chain_ends_where_moves_have_come_back_to_another(monkeypatch):
             counts.append(len([value for value in made if value < min(made) + 3.0]))
         assert found.tries == Tries(made=2, reached=2)
         assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("white", [True, False])
+def test_noise_alone_is_the_likelihood_of_a_mean_and_the_noise(white):
+    """But for the price of the mean, and of the prior of a covariance."""
+    Z = rows(1, 0, n=400)[0]
+    mixture = JointMixture(Z, JointGrid.of([Circle(1)], JointPolicy()), white, JointPolicy())
+    second = Z.T @ Z / len(Z)
+    if white:
+        second = np.trace(second) / len(second) * np.eye(len(second))
+    likelihood = -multivariate_normal(np.zeros(len(second)), second).logpdf(Z).sum()
+    price = mixture.noise_alone - likelihood
+    assert 0.0 < price < 0.5 * len(second) * (len(second) + 1) * np.log(len(Z))
+
+
+def test_no_moves_are_made_where_noise_alone_is_better(monkeypatch):
+    def never(*given):
+        raise AssertionError
+
+    monkeypatch.setattr(joint_search, "_move_on", never)
+    plain = np.random.default_rng(0).normal(size=(200, 8))
+    found = search_codes(plain, [Circle(1)] * 3, [], True, np.random.default_rng(0), JointPolicy())
+    assert found.codes and found.tries.made > 1
+
+
+def test_wider_bases_are_searched_only_where_they_are_used(monkeypatch):
+    """Circles, and a closed curve of four harmonics that is none."""
+    rng = np.random.default_rng(0)
+    labels, t = np.arange(240) % 2, rng.uniform(-np.pi, np.pi, 240)
+    frame = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    circles = np.column_stack([np.cos(t), np.sin(t)])
+    bent = np.column_stack([circles, 0.5 * np.cos(4 * t), 0.5 * np.sin(4 * t)])
+    noise = 0.1 * rng.normal(size=(240, 8))
+    plain = np.where(labels[:, None] == 0, circles @ frame[:2], circles @ frame[4:6]) + noise
+    rough = np.where(labels[:, None] == 0, bent @ frame[:4], circles @ frame[4:6]) + noise
+    sizes, ends = [], joint_search._ends
+
+    def spied(mixture, *given):
+        sizes.append(mixture.joint.atoms[0].basis_size)
+        return ends(mixture, *given)
+
+    monkeypatch.setattr(joint_search, "_ends", spied)
+    for Z, asked in ((plain, [3]), (rough, [3, 13])):
+        sizes.clear()
+        found = search_codes(Z - Z.mean(axis=0), [Circle(1)] * 2, [], True,
+                             np.random.default_rng(0), JointPolicy(), wider=[Circle(6)] * 2)
+        same = (found.codes[0].labels == labels).mean()
+        assert sizes == asked and max(same, 1.0 - same) > 0.95

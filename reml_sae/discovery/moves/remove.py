@@ -70,10 +70,10 @@ class NameNoAtom:
     names_only = True
 
     def applies(self, fitted: Fitted, context: Context) -> bool:
-        """Where the number of atoms was asked for, and rows share them."""
+        """Where the number of atoms was asked for."""
         model = fitted.model
         one = len(model.atoms) == 1 and isinstance(model.atoms[0], Point)
-        return context.structure.n_atoms is not None and model.assignment.is_mixture and not one
+        return context.structure.n_atoms is not None and not one
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """The point at the rows' mean."""
@@ -81,12 +81,16 @@ class NameNoAtom:
 
 
 def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:
-    """One point, at the rows' mean, in the place of all atoms."""
+    """One point, at the rows' mean, in the place of all atoms.
+
+    Every row has it whole: gates and amplitudes say nothing of a row's noise.
+    """
     codes = Candidate.on_one_atom(np.zeros((len(fitted.model.active), 0)))
     known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
     def fit(settings: Settings) -> Fitted | None:
-        return refitted(fitted, [Point()], codes, known, settings)
+        own = settings if fitted.model.assignment.is_mixture else settings.of_shares()
+        return refitted(fitted, [Point()], codes, known, own)
 
     def rise_alone(settings: Settings) -> float | None:
         rise = least_flat(fitted, 0, settings) - fitted.result.criterion

@@ -8,6 +8,7 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.starts.protocol import CodeStart, StartProblem
+from reml_sae.manifolds import Manifold
 from reml_sae.relaxations.joint_mixture import AtomCodes
 from reml_sae.relaxations.joint_search import search_codes
 from reml_sae.typing import Array
@@ -33,19 +34,29 @@ class JointStart:
         if not (problem.tells_atoms if self.white else problem.tells_curves):
             return []
         seeds = [AtomCodes(start.labels, start.codes.coordinates) for start in problem.seeds]
-        atoms = problem.atoms
+        atoms, wider = problem.atoms, None
         if self.white and problem.sizes_open:
-            # narrow ones would share the rows of one that is to become wide
-            wider = problem.policy.move.sizes_ahead
-            atoms = [atom.resized(wider) or atom for atom in atoms]
+            # narrow ones may share the rows of one that is to become wide
+            more = problem.policy.move.sizes_ahead
+            atoms = wide = [atom.resized(more) or atom for atom in problem.atoms]
+            if all(atom.latent_dim == 1 for atom in atoms):  # sweeps of others cost their grids
+                atoms, wider = [_simplest(atom) for atom in problem.atoms], wide
         found = search_codes(problem.Z, atoms, seeds, self.white, rng,
-                             problem.policy.relaxation.joint, lambda: problem.deadline.passed)
+                             problem.policy.relaxation.joint, lambda: problem.deadline.passed,
+                             wider)
         starts = [_on_one_atom_each(codes, None if self.white else noise, len(problem.atoms),
                                     found.agreed)
                   for codes, noise in zip(found.codes, found.noises, strict=True)]
         if starts:  # it is the first that the tries have come to
             starts[0] = replace(starts[0], tries=found.tries)
         return starts
+
+
+def _simplest(atom: Manifold) -> Manifold:
+    """The same manifold with its smallest basis."""
+    while (smaller := atom.resized(-1)) is not None:
+        atom = smaller
+    return atom
 
 
 def _on_one_atom_each(
