@@ -69,14 +69,14 @@ class SearchRecord:
 
     @property
     def no_atom(self) -> list[MoveRecord]:
-        """The rows' mean, where that is better than the atoms as they were asked for."""
+        """The rows' mean, where the atoms as they were asked for are no better than that."""
         return [move for move in self.moves if move.kind == "no atom"]
 
     def nothing_found(self, n_curved: int) -> str:
         """That none of the atoms, so many of them curved, is needed; empty where one is."""
         if self.no_atom:
-            return ("no structure was found: the mean of the rows and noise describe them better "
-                    "than atoms do")
+            return ("no structure was found: the mean of the rows and noise describe them as well "
+                    "as atoms do")
         if n_curved and len(self.flat_twins) == n_curved:
             return ("no curved structure was found: in the place of every curve a flat describes "
                     "the rows as well")

@@ -64,7 +64,10 @@ class RemoveLast:
 
 
 class NameNoAtom:
-    """Where V is lower by the margin without any atom, that is named."""
+    """Where V is not lower by the margin than without any atom, that is named.
+
+    An atom may be so small that it is none, and V then says neither.
+    """
 
     kind = "no atom"
     names_only = True
@@ -77,7 +80,7 @@ class NameNoAtom:
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """The point at the rows' mean."""
-        yield _without_any(fitted, "the mean of the rows", -context.settings.policy.move.margin)
+        yield _without_any(fitted, "the mean of the rows", context.settings.policy.move.margin)
 
 
 def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:

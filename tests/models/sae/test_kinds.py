@@ -149,7 +149,8 @@ def dense_curvature(point):
         border += point.gauge.weight * np.outer(column.ravel(), column.ravel())
     for k, where in enumerate(model.layout.basis_slices):
         if model.has_gaussian_decoder[k]:
-            flat = np.arange(where.start * p, where.stop * p)
+            sized = any(term.is_decoder_size and term.atom == k for term in model.terms)
+            flat = np.arange(where.start * p, where.start * p + p if sized else where.stop * p)
             border[flat, flat] += model.decoder_precision
     for _, where, scale in point.decoder_prior.scales:
         flat = np.arange(where.start * p, where.stop * p)

@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
 
 import reml_sae as rs
 from reml_sae import penalties as pen
-from reml_sae.discovery.metric import MetricRows, in_metric, without_atoms
-from reml_sae.engine import Theta, criterion
-from reml_sae.families.noise import Diagonal, Factors
-from reml_sae.manifolds import Circle, Point
-from reml_sae.models import SAEManifoldModel
+from reml_sae.discovery.metric import MetricRows, without_atoms
+from reml_sae.families.noise import Factors
+from reml_sae.manifolds import Circle
 
 
 def rows_on_a_circle(n, p, factors, seed):
@@ -49,26 +46,6 @@ def test_a_needless_circle_is_no_better_for_being_small(n, p):
                          n_init=1).fit(Z)
     assert fit.criterion_ > alone(Z, 2) + 1.0
     assert fit.strengths_["decoder_ridge.decoder[0]"] <= 4.0 * (1.0 + 1e-12)
-
-
-def test_the_prior_of_a_centre_is_as_wide_in_every_metric():
-    """Against the density of all entries, of which a mean and noise are normal."""
-    rng = np.random.default_rng(0)
-    n, p, phi = 12, 4, 0.3
-    noise = Diagonal(np.array([0.9, -0.2, -0.4, -0.3]), 0.5)
-    Z = rng.normal(size=(n, p)) * [3.0, 1.0, 0.5, 0.7]
-    Z -= Z.mean(axis=0)
-    unit = float(np.sqrt(np.mean(Z**2)))
-    base = SAEManifoldModel(Z / unit, [Point()], [], np.ones((n, 1), bool),
-                            Theta(np.zeros((n, 0)), np.zeros((1, p))), np.zeros(1), unit=unit)
-    model = in_metric(base, base.theta, noise)
-    own = noise.shape
-    assert np.linalg.det(own) == pytest.approx(1.0)
-    covariance = np.kron(np.eye(n), phi * model.unit**2 * own)
-    covariance += np.kron(np.ones((n, n)), unit**2 * own)
-    exact = noise.cost(n) - multivariate_normal(np.zeros(n * p), covariance).logpdf(Z.ravel())
-    found = criterion(model, np.log([phi]), gradient=False).value
-    assert found == pytest.approx(exact, abs=1e-8)
 
 
 def test_a_ridge_takes_the_place_of_the_unit_prior():
