@@ -19,6 +19,7 @@ from reml_sae.families import Gaussian
 from reml_sae.families.noise import best_noise, charged
 from reml_sae.manifolds import Manifold
 from reml_sae.models.sae.start import row_weights
+from reml_sae.penalties.quadratic import LEAST_SIZE
 from reml_sae.relaxations.axes import principal_scores, sample_rows
 from reml_sae.typing import Array, Index
 
@@ -144,9 +145,9 @@ def least_flat(fitted: Fitted, d: int, settings: Settings) -> float:
 
     The largest likelihood of the flat is that of principal axes (probabilistic PCA, Tipping and
     Bishop 1999), or without dimensions that of the rows' mean in its best noise. Its centre and
-    axes cost half the log of n an entry and more: their prior is as wide as the rows, and n rows
-    tell each to noise over root n. Minus infinity where there is no closed form: rows that are not
-    Gaussian, a flat in noise of a shape.
+    axes cost half the log of n an entry and more: their prior is as wide as the rows, or for
+    axes `LEAST_SIZE` times that, and n rows tell each to noise over root n. Minus infinity
+    where there is no closed form: rows that are not Gaussian, a flat in noise of a shape.
     """
     rows, (n, p) = fitted.rows, fitted.model.shape
     if not isinstance(fitted.model.family, Gaussian) or (d and settings.noise != "isotropic"):
@@ -154,6 +155,7 @@ def least_flat(fitted: Fitted, d: int, settings: Settings) -> float:
     X = rows.unit * rows.noise.colour(rows.Z)
     X -= X.mean(axis=0)
     size = n * p * (1.0 + np.log(2.0 * np.pi)) + (p + d * p - d * (d + 1) / 2) * np.log(n)
+    size += 2.0 * d * p * np.log(LEAST_SIZE)
     if not d:
         second = X.T @ X / n
         return 0.5 * float(size) + charged(best_noise(settings.noise, second, n), second, n)

@@ -222,6 +222,8 @@ def _check_figures(fitted: FittedSAE) -> None:
     used, of = fitted.gate_counts
     for name, value, low, high in (
             ("scale_", fitted.units.scale, SMALLEST, LARGEST),
+            *(("spread", value, SMALLEST, LARGEST) for value in [fitted.units.spread]
+              if value is not None),
             ("dispersion_", fitted.dispersion, SMALLEST**2, LARGEST**2),
             ("criterion_", fitted.criterion, -LARGEST, LARGEST),
             ("edf_", fitted.edf, -STATE, STATE),

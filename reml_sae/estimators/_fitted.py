@@ -162,7 +162,8 @@ class FittedSAE:
         return SAEManifoldModel(
             data, atoms, self.penalties, np.ones((len(data), len(atoms)), bool),
             Theta(np.zeros((len(data), width)), self.beta), self.rho,
-            assignment=self.assignment, unit=self.units.scale, held_counts=self.gate_counts,
+            assignment=self.assignment, unit=self.units.scale, spread=self.units.spread,
+            held_counts=self.gate_counts,
             family=self.family, offset=self.units.model_offset, noise=self.units.noise,
             integration=self.integration,
         )
@@ -170,10 +171,7 @@ class FittedSAE:
     def training_model(self, data: Array) -> SAEManifoldModel:
         """The arrow model of the standardised training rows at their fitted state."""
         xi = np.concatenate([self.zeta, *self.codes.coordinates], axis=1)
-        model = self.model(data).with_state(Theta(xi, self.beta), self.rho, self.codes.gates)
-        if self.units.noise.kind == "isotropic":
-            return model
-        return model.with_changes(spread=model.unit * float(np.sqrt(np.mean(model.coloured**2))))
+        return self.model(data).with_state(Theta(xi, self.beta), self.rho, self.codes.gates)
 
     def encoded(self, data: Array) -> tuple[SAEManifoldModel, Theta]:
         """The arrow model of standardised rows with their codes, and its state.

@@ -72,7 +72,8 @@ def write_fit(
         "parameters": _plain(parameters, fitted),
         "gate_rows": fitted.gate_counts[1],
         "scalars": {**{f"{name}_": getattr(fitted, name) for name in FIGURES},
-                    "scale_": units.scale, "data_digest_": units.digest},
+                    "scale_": units.scale, "data_digest_": units.digest,
+                    "spread": units.spread},
         "noise": {"kind": noise.kind, "kinds": [own.kind for own in noise.noises]
                   if isinstance(noise, PerAtom) else []},
         "rho_names": list(fitted.rho_names),
@@ -138,8 +139,9 @@ def _read(tensors: Tensors, metadata: dict[str, Any]) -> tuple[FittedSAE, dict[s
 def _fitted(
     tensors: Tensors, metadata: dict[str, Any], assignment: Assignment, family: Family
 ) -> FittedSAE:
-    # the two are not in a file that was written before they were kept
-    scalars = {"data_digest_": None, "integration_": "laplace", **metadata["scalars"]}
+    # these are not in a file that was written before they were kept
+    scalars = {"data_digest_": None, "integration_": "laplace", "spread": None,
+               **metadata["scalars"]}
     trace = REMLTrace([TraceRow(**row) for row in metadata["trace"]])
     names = metadata.get("feature_names")
     topologies = tuple(get_manifold(item["topology"]) for item in metadata["atoms"])
@@ -153,7 +155,8 @@ def _fitted(
         penalties=tuple(PenaltyTerm(pen.from_config(item["penalty"]), item["target"], item["atom"])
                         for item in metadata["terms"]),
         units=Units(tensors["mean_"], tensors["offset_"], scalars["scale_"],
-                    family.has_dispersion, scalars["data_digest_"], _noise(tensors, metadata)),
+                    family.has_dispersion, scalars["data_digest_"], _noise(tensors, metadata),
+                    scalars["spread"]),
         intercept=tensors["intercept_"],
         beta=tensors["beta"],
         rho=tensors["rho_"],

@@ -42,6 +42,8 @@ class Units:
         SHA-256 of the data.
     noise : RowNoise
         In whose metric the engine sees centred data: at first all of them in its first one.
+    spread : float or None
+        ``scale`` as it was in no metric; None where it was that.
     """
 
     mean: Array
@@ -50,6 +52,7 @@ class Units:
     centred: bool
     digest: str | None
     noise: RowNoise
+    spread: float | None = None
 
     @classmethod
     def of(cls, data: Array, family: Family) -> Units:
@@ -103,7 +106,7 @@ class Units:
 
     def of_model(self, model: SAEManifoldModel) -> Units:
         """Those of a fitted model, which has chosen its noise."""
-        return replace(self, scale=model.unit, noise=model.noise)
+        return replace(self, scale=model.unit, noise=model.noise, spread=model.spread)
 
     def standardised(self, data: Array) -> Array:
         """Data (N, p) as the engine sees them."""

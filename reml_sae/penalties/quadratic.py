@@ -155,9 +155,9 @@ class DecoderRidgePenalty(DecoderQuadratic):
     """Size of a decoder: a ridge on all its coefficients but those of the constant.
 
     Its strength is the precision of their prior, which is one where a decoder has no such penalty,
-    in units of the rows' root mean square. A search takes it no higher than four: an atom that is
-    needless is always better the smaller it is, and where it is lost in noise Laplace's method has
-    too low a V.
+    in units of the rows' root mean square where their family has a dispersion. A search takes it no
+    higher than four: an atom that is needless is always better the smaller it is, and where it is
+    lost in noise Laplace's method has too low a V.
 
     Parameters
     ----------
@@ -184,9 +184,10 @@ class DecoderRidgePenalty(DecoderQuadratic):
         return self.functions
 
     def rho_bounds(self) -> Array:
-        """That of other strengths, from which what is above `LEAST_SIZE` is left out."""
+        """That of other strengths for any weight, without what is above `LEAST_SIZE`."""
         box = super().rho_bounds()
         if len(box):
+            box += self.rho_at(0.0)[:, None]
             box[:, 1] = self.rho_at(-2.0 * float(np.log(LEAST_SIZE)))
         return box
 

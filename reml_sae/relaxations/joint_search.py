@@ -127,13 +127,13 @@ def search_codes(
     begun = [seed.of(seen.sample) for seed in seeds]
     ends, tries = _ends(mixture, begun, rng, stop)
     best = kept_ends(mixture, ends)
-    if wider is not None and not stop():
+    if wider is not None and best and not stop():
         wide = replace(mixture, joint=JointGrid.of(wider, policy))
         found = [mixture.codes(mixture.X, place) for place in best]
         if not tries.agree or _lead_lower(wide, found[0], best[0].value):
-            mixture = wide
-            ends, tries = _ends(mixture, [*begun, *found], rng, stop)
-            best = kept_ends(mixture, ends)
+            wide_ends, wide_tries = _ends(wide, [*found, *begun], rng, stop)
+            if kept := kept_ends(wide, wide_ends):
+                mixture, best, tries = wide, kept, wide_tries
     return JointEnds([mixture.codes(seen.rows, place) for place in best],
                      [axes.T @ place.noise @ axes + seen.outside for place in best], tries)
 

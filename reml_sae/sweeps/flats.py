@@ -3,9 +3,9 @@
 A flat of d dimensions is a cloud z ~ N(c, W^T W + phi I), W (d, p), of the rows of an atom, with
 the noise phi of the fit; it has no amplitudes. Its axes are the principal ones within the span of
 the atom's decoder, where sums over rows say all of it. Curve and flat are both priced as the
-objective of the sweeps prices a decoder (`update`), with the best size s of W. Of a flat whose axes
-have the variances l_j > phi, and that leaves w of a row, coordinates have the mean square one, and
-with s = p d / sum_j (l_j - phi), or its bound, it costs
+objective of the sweeps prices a decoder (`update`), with nearly the best size s of W. Of a flat
+whose axes have the variances l_j > phi, and that leaves w of a row, coordinates have the mean
+square one, and with s = p d / sum_j (l_j - phi), or its bound, it costs
 
     n [ p log(2 pi phi) + sum_j (log(l_j / phi) + 1) + w / phi ] / 2
         + [ |c|^2 + s sum_j (l_j - phi) + p log(1 + n / phi) + p d log(1 + n / (s phi)) ] / 2
@@ -110,7 +110,7 @@ def over_flat(
 
 
 def best_size(count: int, square: Array) -> Array:
-    """The best strength of the size of so many coefficients with sums of squares (k,)."""
+    """Nearly the best strength of the size of so many coefficients with sums of squares (k,)."""
     strongest = LEAST_SIZE**-2
     return np.asarray(count / np.maximum(square, count / strongest))
 

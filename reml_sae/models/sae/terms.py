@@ -101,8 +101,7 @@ class PenaltyTerm:
     @property
     def is_decoder_size(self) -> bool:
         """Whether its strength is the precision of a decoder's coefficients."""
-        return (isinstance(self.penalty, DecoderRidgePenalty)
-                and bool(self.penalty.settled().weight))
+        return isinstance(self.penalty, DecoderRidgePenalty)
 
     @property
     def couples_rows(self) -> bool:
