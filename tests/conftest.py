@@ -84,12 +84,12 @@ def searches_once(searches):
     search = joint.search_codes
 
     @wraps(search)
-    def once(Z, atoms, seeds, white, rng, policy, stop):
+    def once(Z, atoms, seeds, white, rng, policy, stop, wider):
         begun = [(seed.labels.tobytes(), seed.coordinates.tobytes()) for seed in seeds]
-        asked = repr((Z.tobytes(), atoms, begun, white, rng.bit_generator.state, policy))
+        asked = repr((Z.tobytes(), atoms, begun, white, rng.bit_generator.state, policy, wider))
         key = hashlib.sha256(asked.encode()).digest()
         if key not in searches or stop():
-            found = search(Z, atoms, seeds, white, rng, policy, stop)
+            found = search(Z, atoms, seeds, white, rng, policy, stop, wider)
             if stop():
                 return found
             searches[key] = deepcopy((found, rng.bit_generator.state))

@@ -156,7 +156,8 @@ def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:
     """What a fit is of: its model at its start, and its options."""
     theta, others = model.initial_theta(), ("max_time", "callbacks", "trace")
     digest = hashlib.sha256(repr((
-        [atom.label for atom in model.atoms], model.noise.kind, model.outer.names,
+        [atom.label for atom in model.atoms], model.noise.kind, model.unit, model.data_spread,
+        model.outer.names,
         [(fingerprint(term.penalty), term.target, term.atom) for term in model.terms],
         [(str(key), value) for key, value in model.held.items()],
         sorted((name, value) for name, value in options.items() if name not in others))).encode())

@@ -75,8 +75,7 @@ class SearchRecord:
     def nothing_found(self, n_curved: int) -> str:
         """That none of the atoms, so many of them curved, is needed; empty where one is."""
         if self.no_atom:
-            return ("no structure was found: the mean of the rows and noise describe them as well "
-                    "as atoms do")
+            return "no structure was found: without atoms the rows are described as well"
         if n_curved and len(self.flat_twins) == n_curved:
             return ("no curved structure was found: in the place of every curve a flat describes "
                     "the rows as well")

@@ -65,7 +65,8 @@ def predicted_criteria(
     for basis in bases:
         own = amplitudes * np.where(used, basis.basis(t), basis.prior_mean_basis())
         own[:, 0] = constant
-        value, B, free = _evidence(root * own, root * rest, basis, others)
+        value, B, free = _evidence(
+            root * own, root * rest, basis, model.centre_precisions[k], others)
         if settings.noise != "isotropic":
             left = model.unit * fitted.rows.noise.colour(root * (rest - own @ B))
             second = left.T @ left / free + fitted.rows.rounding * np.eye(left.shape[1])
@@ -85,7 +86,7 @@ def ways_gained(model: SAEManifoldModel, k: int, atom: Manifold) -> float:
 
 
 def _evidence(
-    F: Array, Y: Array, basis: Manifold, others: Array
+    F: Array, Y: Array, basis: Manifold, centre: float, others: Array
 ) -> tuple[float, Array, float]:
     """Negative log evidence of rows Y (n, p) given features F (n, M), lowest over lambdas and phi.
 
@@ -98,7 +99,7 @@ def _evidence(
         -1, *(basis.basis_size,) * 2)
     lowest, highest = np.exp([item.rho_bounds()[0] for item in priors]).reshape(-1, 2).T
     constant = np.zeros((basis.basis_size,) * 2)
-    constant[0, 0] = 1.0
+    constant[0, 0] = centre
     gram, right = F.T @ F, F.T @ Y
     square = float((Y**2).sum()) + float((others**2).sum())
     least = max(TINY * square / size, LEAST_PHI)

@@ -76,6 +76,8 @@ def test_unusable_data(data, message):
     ({"topology": "linear", "penalties": [{"kind": "ard", "latent_dim": 1},
                                           {"kind": "sparsity"}]},
      "ard, sparsity act on the same coordinates"),
+    ({"topology": "linear", "penalties": [{"kind": "decoder_ridge", "functions": 2}] * 2},
+     r"several decoder_ridge act on the same decoder\[0\]; keep one"),
     ({"penalties": [{"kind": "isometry", "n_outputs": 6, "latent_dim": 1}]},
      r"penalties\[0\]: isometry acts on jacobians"),
     ({"penalties": [{"kind": "mechanism_sparsity", "feature_groups": [[0, 1], [2]]}]},

@@ -8,8 +8,9 @@ import pytest
 from reml_sae.assignments import get_assignment
 from reml_sae.engine import Theta
 from reml_sae.errors import InputError, MissingDependencyError
-from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Sphere
+from reml_sae.manifolds import Circle, Cylinder, Euclidean, Interval, Point, Sphere
 from reml_sae.models import SAEManifoldModel
+from reml_sae.models.sae.defaults import decoder_penalties
 from reml_sae.rows import SerialRows
 from reml_sae.sweeps import Fineness, get_backend, sweep
 from reml_sae.sweeps.curve_rows import log_gaussian
@@ -190,3 +191,12 @@ def test_nodes_no_finer_than_asked_for():
     sizes = [len(make_tables(replace(state, dispersion=sd**2), get_backend(), Fineness(), lengths)
                  .kinds[0].fine.points) for sd in (1.0, 0.2, 1e-3)]
     assert sizes[0] < sizes[1] < sizes[2] <= Fineness().curve
+
+
+@pytest.mark.parametrize("atom", [Circle(2), Interval(5), Euclidean(3, 1), Sphere(1), Point()],
+                         ids=repr)
+def test_sweeps_and_the_engine_have_the_same_penalties_of_decoders(atom):
+    own = kinds_of_atoms([atom])[0].penalties
+    engine = [penalty.matrix() for penalty in decoder_penalties(atom)]
+    assert own.shape == (len(engine), atom.basis_size, atom.basis_size)
+    np.testing.assert_array_equal(own, np.reshape(engine, own.shape))

@@ -261,3 +261,5 @@ def check_priors(terms: Sequence[PenaltyTerm]) -> None:
                 f"{kinds} act on the same {place}, and the normaliser of their product is not "
                 "known; keep one"
             )
+        if sum(term.is_decoder_size for term in here) > 1:
+            raise InputError(f"several decoder_ridge act on the same {place}; keep one")
