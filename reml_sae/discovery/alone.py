@@ -147,7 +147,7 @@ def _part(
     part = SAEManifoldModel(
         model.Z[rows], [atom], terms, np.ones((len(rows), 1), bool),
         Theta(xi, np.zeros((atom.basis_size + 1, p))), rho, assignment=TopK(1), unit=model.unit,
-        spread=model.data_spread, decoder_precision=model.decoder_precision, family=family,
+        spread=model.spread, decoder_precision=model.decoder_precision, family=family,
         offset=model.offset + theta.beta[-1], held=shared, integration="laplace").settled()
     rho = part.outer.filled(rho, known)
     return part.with_state(solve_beta(part, part.theta, rho), rho)

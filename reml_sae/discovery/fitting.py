@@ -116,9 +116,10 @@ class Settings:
 
     def of_shares(self) -> Settings:
         """The same for rows that share their atoms, a sole one whole, and default penalties."""
-        def assign(n_atoms: int) -> Assignment:
-            return get_assignment("softmax", n_atoms)
+        return self.assigned(lambda n_atoms: get_assignment("softmax", n_atoms))
 
+    def assigned(self, assign: Callable[[int], Assignment]) -> Settings:
+        """The same with the assignment of so many atoms, and default penalties."""
         return replace(self, assign=assign,
                        bind=lambda atoms: default_terms(atoms, assign(len(atoms))))
 

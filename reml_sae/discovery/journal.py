@@ -156,7 +156,7 @@ def _key(model: SAEManifoldModel, options: dict[str, Any]) -> str:
     """What a fit is of: its model at its start, and its options."""
     theta, others = model.initial_theta(), ("max_time", "callbacks", "trace")
     digest = hashlib.sha256(repr((
-        [atom.label for atom in model.atoms], model.noise.kind, model.unit, model.data_spread,
+        [atom.label for atom in model.atoms], model.noise.kind, model.unit, model.spread,
         model.outer.names,
         [(fingerprint(term.penalty), term.target, term.atom) for term in model.terms],
         [(str(key), value) for key, value in model.held.items()],

@@ -66,7 +66,7 @@ class MetricRows:
     def of(cls, model: SAEManifoldModel) -> Self:
         """The rows of a model, which have one metric."""
         assert isinstance(model.noise, Noise)
-        return cls(model.Z, model.unit, model.noise, model.data_spread, model.unit_weights)
+        return cls(model.Z, model.unit, model.noise, model.spread, model.unit_weights)
 
     @property
     def rounding(self) -> float:
@@ -217,7 +217,7 @@ def _in_metrics(model: SAEManifoldModel, theta: Theta, noise: PerAtom) -> SAEMan
     for k, where in enumerate(model.layout.basis_slices):
         beta[where] = np.exp(-0.5 * noise.log_size(k)) * noise.of_atom(k).whiten(beta[where])
     return model.with_changes(Z=noise.whiten_rows(rows, metrics), noise=noise, metrics=metrics,
-                              spread=model.data_spread, theta=Theta(theta.xi, beta))
+                              theta=Theta(theta.xi, beta))
 
 
 def whitened_model(

@@ -162,8 +162,8 @@ class FittedSAE:
         return SAEManifoldModel(
             data, atoms, self.penalties, np.ones((len(data), len(atoms)), bool),
             Theta(np.zeros((len(data), width)), self.beta), self.rho,
-            assignment=self.assignment, unit=self.units.scale, spread=self.units.spread,
-            held_counts=self.gate_counts,
+            assignment=self.assignment, unit=self.units.scale,
+            spread=self.units.spread or self.units.scale, held_counts=self.gate_counts,
             family=self.family, offset=self.units.model_offset, noise=self.units.noise,
             integration=self.integration,
         )

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from reml_sae.errors import InputError
 from reml_sae.penalties import _fields
-from reml_sae.penalties._base import Penalty, PenaltyTier
+from reml_sae.penalties._base import STRENGTH_BOX, Penalty, PenaltyTier
 from reml_sae.penalties._registry import register
 from reml_sae.typing import Array
 
@@ -185,11 +185,8 @@ class DecoderRidgePenalty(DecoderQuadratic):
 
     def rho_bounds(self) -> Array:
         """That of other strengths for any weight, without what is above `LEAST_SIZE`."""
-        box = super().rho_bounds()
-        if len(box):
-            box += self.rho_at(0.0)[:, None]
-            box[:, 1] = self.rho_at(-2.0 * float(np.log(LEAST_SIZE)))
-        return box
+        return np.column_stack([self.rho_at(STRENGTH_BOX[0]),
+                                self.rho_at(-2.0 * float(np.log(LEAST_SIZE)))])
 
     def matrix(self) -> Array:
         """Identity without the constant, (M, M)."""

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from reml_sae.manifolds import Manifold
+from reml_sae.penalties import DecoderRidgePenalty
 from reml_sae.typing import Array, Index
 
 
@@ -42,8 +43,8 @@ class SweepKind:
         In the order of the default penalties of the arrow model; a point has none.
         """
         M, S = self.manifold.basis_size, self.manifold.roughness()
-        size = np.diag((np.arange(M) > 0).astype(float))
-        return np.array([size] * (M > 1) + [S] * (S is not None)).reshape(-1, M, M)
+        size = [DecoderRidgePenalty(functions=M).matrix()] if M > 1 else []
+        return np.array(size + [S] * (S is not None)).reshape(-1, M, M)
 
 
 def kinds_of_atoms(atoms: Sequence[Manifold]) -> tuple[SweepKind, ...]:

@@ -28,7 +28,6 @@ from reml_sae.discovery.pursuit import atom_grid
 from reml_sae.discovery.settle import settle
 from reml_sae.discovery.strengths import known_of
 from reml_sae.errors import InnerConvergenceError
-from reml_sae.models.sae.defaults import default_terms
 from reml_sae.typing import Array, Index, Mask
 
 logger = logging.getLogger("reml_sae")
@@ -154,9 +153,8 @@ def _alone(fitted: Fitted, pair: Pair, rows: Index, context: Context) -> Fitted 
 
 def _settings(settings: Settings, n_columns: int) -> Settings:
     """Settings of a fit of two atoms in the metric of the present noise."""
-    return replace(local_settings(settings.plain(), n_columns), assign=settings.assign,
-                   bind=lambda atoms: default_terms(atoms, settings.assign(len(atoms))),
-                   n_init=settings.n_init)
+    own = local_settings(settings.plain(), n_columns).assigned(settings.assign)
+    return replace(own, n_init=settings.n_init)
 
 
 def _labels(fitted: Fitted) -> Index:

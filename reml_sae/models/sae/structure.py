@@ -94,7 +94,7 @@ class SAEStructure:
     offset: Array = None  # type: ignore[assignment]
     noise: RowNoise = None  # type: ignore[assignment]
     unit_weights: Array | None = None
-    spread: float | None = None
+    spread: float = None  # type: ignore[assignment]
     metrics: Index = None  # type: ignore[assignment]
     held_counts: tuple[Array, int] | None = None
     held: Mapping[OuterKey, float] = field(default_factory=dict)
@@ -110,6 +110,8 @@ class SAEStructure:
             self._set(offset=np.zeros(self.Z.shape[1]))
         if self.noise is None:
             self._set(noise=Isotropic(self.Z.shape[1]))
+        if self.spread is None:
+            self._set(spread=self.unit)
         if self.metrics is None:
             self._set(metrics=np.zeros(len(self.Z), np.intp))
         own = with_own_priors(self.assignment, self.terms)
@@ -314,18 +316,17 @@ class SAEStructure:
 
     def decoder_gram(self, rho: Array) -> list[Array]:
         """Prior precision S_k(rho) of every decoder, (M_k, M_k), and of the intercept."""
-        own = self.noise.decoder_precisions(len(self.atoms))
+        own, gaussians = self.noise.decoder_precisions(len(self.atoms)), self.has_gaussian_decoder
         sized = {term.atom for term in self.terms if term.is_decoder_size}
         grams = [self.decoder_precision * np.diag(
             [0.0] + [float(gaussian and k not in sized)] * (atom.basis_size - 1))
-            for k, (atom, gaussian) in enumerate(
-                zip(self.atoms, self.has_gaussian_decoder, strict=True))]
+            for k, (atom, gaussian) in enumerate(zip(self.atoms, gaussians, strict=True))]
         for term in self.terms:
             if term.is_quadratic_decoder:
                 grams[term.atom] = grams[term.atom] + term.penalty.gram(term.rho(rho))
         grams = [scale * gram for scale, gram in zip(own, grams, strict=True)]
         centres = self.centre_precisions
-        for gram, centre, gaussian in zip(grams, centres, self.has_gaussian_decoder, strict=True):
+        for gram, centre, gaussian in zip(grams, centres, gaussians, strict=True):
             gram[0, 0] += centre * gaussian
         if self.layout.has_intercept:
             # of centres and intercept together, the volume of the prior is then that of one unit
@@ -336,12 +337,7 @@ class SAEStructure:
     def centre_precisions(self) -> Array:
         """Prior precisions (K,) of the atoms' constants, each in the metric of its rows."""
         own = np.exp([self.noise.log_size(k) for k in range(len(self.atoms))])
-        return np.asarray(self.decoder_precision * (self.unit / self.data_spread) ** 2 * own)
-
-    @property
-    def data_spread(self) -> float:
-        """``spread``, or its default."""
-        return self.unit if self.spread is None else self.spread
+        return np.asarray(self.decoder_precision * (self.unit / self.spread) ** 2 * own)
 
     @property
     def gate_counts(self) -> tuple[Array, int]:
