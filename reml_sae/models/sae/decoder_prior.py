@@ -5,8 +5,9 @@ beta is (M, p).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,15 @@ from reml_sae.penalties import RowCurvature, RowInverse
 from reml_sae.typing import Array, Curvature, Index
 
 
+class PlacedScale(NamedTuple):
+    """A term of g of decoder k, at its rows of beta; of the rows' coordinates or of its volume."""
+
+    k: int
+    where: slice
+    scale: Scale
+    of_rows: bool
+
+
 class DecoderPrior:
     """The prior of the decoders at one state.
 
@@ -27,10 +37,14 @@ class DecoderPrior:
         The rows that carry an atom are those that its g counts.
     beta : (M, p) array
     rho : (n_rho,) array
+    at_modes : bool
+        Whether the coordinates of rows are at their modes, for whose bias g makes up; elsewhere
+        they have been integrated out, and it is that of the decoders' volume alone.
     """
 
-    def __init__(self, structure: SAEStructure, beta: Array, rho: Array):
+    def __init__(self, structure: SAEStructure, beta: Array, rho: Array, *, at_modes: bool = True):
         self.structure, self.beta, self.rho = structure, beta, rho
+        self.at_modes = at_modes
         self.grams = structure.decoder_gram(rho)
         self._bound = [self._bind(term) for term in structure.dense_terms]
         self.scales = self._scales()
@@ -41,38 +55,63 @@ class DecoderPrior:
         where = slice(0, slices[-1].stop) if term.target == "decoders" else slices[term.atom]
         return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
 
-    def _scales(self) -> list[tuple[int, slice, Scale]]:
+    def _scales(self) -> list[PlacedScale]:
         """Every decoder whose coordinates are those of independent rows, and g there."""
-        structure = self.structure
+        structure, p = self.structure, self.beta.shape[1]
         out, floor = [], structure.scale_floor(self.rho)
         for k, (atom, where) in enumerate(zip(structure.atoms, structure.layout.basis_slices,
                                               strict=True)):
             n = float(structure.active[:, k].sum())
-            if n and not structure.always_carried[k]:
-                out += [(k, where, Scale(w * n, C, self.beta[where], P, floor))
-                        for w, C, P in scale_terms(atom)]
+            if not n or structure.always_carried[k]:
+                continue
+            # M is that of the manifold's prior, whose scale no strength moves
+            columns = p * structure.has_manifold_prior[k]
+            for term in scale_terms(atom):
+                for weight, of_rows in (term.by_rows * n * self.at_modes, True), (
+                        term.by_columns * columns, False):
+                    if weight:
+                        scale = Scale(weight, term.C, self.beta[where], term.P, floor)
+                        out.append(PlacedScale(k, where, scale, of_rows))
         return out
 
     def scale_correction(self) -> tuple[float, Array, Array]:
         """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
         beta = np.zeros_like(self.beta)
-        for _, where, scale in self.scales:
-            beta[where] += scale.gradient()
-        return sum(scale.value() for _, _, scale in self.scales), beta, self._scale_rho()
+        for own in self.scales:
+            beta[own.where] += own.scale.gradient()
+        return self._scale_value(), beta, self._scale_rho()
+
+    def _scale_value(self) -> float:
+        """The sum of g over atoms."""
+        return sum(own.scale.value() for own in self.scales)
 
     def _scale_rho(self) -> Array:
         """Gradient of the sum of g in rho, (n_rho,)."""
         out = np.zeros(len(self.rho))
         if (phi := self.structure.outer.dispersion) is not None:
-            out[phi] = sum(scale.value_rho() for _, _, scale in self.scales)
+            out[phi] = sum(own.scale.value_rho() for own in self.scales)
         return out
 
     @cached_property
     def curvature_grams(self) -> list[Array]:
         """Parts of the border that are the same for every output, block by block."""
+        return self._with_scales(lambda own: True)
+
+    @cached_property
+    def damped_grams(self) -> list[Array]:
+        """The same without what curves downwards: what a damped factor may add to."""
+        return self._with_scales(lambda own: own.of_rows)
+
+    @cached_property
+    def resting_grams(self) -> list[Array]:
+        """The same where decoders move no row: priors, with the volume's part of g."""
+        return self._with_scales(lambda own: not own.of_rows)
+
+    def _with_scales(self, chosen: Callable[[PlacedScale], bool]) -> list[Array]:
+        """Gram matrices of the priors with those of some terms of g."""
         grams = list(self.grams)
-        for k, _, scale in self.scales:
-            grams[k] = grams[k] + scale.gram
+        for own in filter(chosen, self.scales):
+            grams[own.k] = grams[own.k] + own.scale.gram
         return grams
 
     def _curvature(self, which: Curvature) -> list[RowCurvature]:
@@ -87,13 +126,13 @@ class DecoderPrior:
         """Negative log density up to its partition, and g."""
         total = sum(bound.value() for bound in self._bound)
         total += 0.5 * float(np.vdot(self.beta, self.apply_grams(self.beta)))
-        return total + sum(scale.value() for _, _, scale in self.scales)
+        return total + self._scale_value()
 
     def gradient(self) -> Array:
         """Gradient in beta, (M, p)."""
         out = self.apply_grams(self.beta)
-        for _, where, scale in self.scales:
-            out[where] += scale.gradient()
+        for own in self.scales:
+            out[own.where] += own.scale.gradient()
         for bound in self._bound:
             gradient = bound.penalty.grad_target(bound.target, bound.rho)
             out[bound.where] += gradient.reshape(bound.target.shape)
@@ -107,7 +146,7 @@ class DecoderPrior:
         return out
 
     def border(self, which: Curvature) -> Array:
-        """Dense part of the border, (M p, M p), or of size 0 where there is none."""
+        """Dense part of the border, (M p, M p), or of size 0 where there is none; without g."""
         if not self.structure.has_dense_border:
             return np.zeros((0, 0))
         out = np.zeros((self.beta.size, self.beta.size))
@@ -124,8 +163,8 @@ class DecoderPrior:
     def hvp(self, v: Array) -> Array:
         """Exact Hessian times v (M, p)."""
         out = self.apply_grams(v)
-        for _, where, scale in self.scales:
-            out[where] += scale.hvp(v[where])
+        for own in self.scales:
+            out[own.where] += own.scale.hvp(v[own.where])
         for bound, parts in zip(self._bound, self._curvature("exact"), strict=True):
             product = parts.matvec(bound.penalty.rows(v[bound.where]))
             out[bound.where] += bound.penalty.flat(product).reshape(bound.target.shape)
@@ -169,8 +208,8 @@ class DecoderPrior:
     ) -> float:
         """Trace of G times the curvature of g; half its gradients are added in place."""
         total, p = 0.0, self.beta.shape[1]
-        for k, where, scale in self.scales:
-            if which == "majorizer":
+        for k, where, scale, _ in self.scales:
+            if which == "majorizer" and self.at_modes:
                 own = traces[k]
                 total += float(np.vdot(scale.gram, own))
                 grad_beta[where] += 0.5 * scale.gram_pull(own)
@@ -193,17 +232,18 @@ class DecoderPrior:
         Parameters
         ----------
         priors, scales : mapping of k to (M_k, M_k) arrays
-            W of the priors' precisions, and of the curvatures of g.
+            W of `resting_grams`, and of the curvatures of what g has of the rows.
         """
         beta, rho = np.zeros_like(self.beta), np.zeros(len(self.rho))
         for term, _, derivative in self._gram_derivatives():
             if term.atom in priors:
                 rho[term.where] += np.einsum("jab,ab->j", derivative, priors[term.atom])
-        for k, where, scale in self.scales:
-            if k in scales:
-                beta[where] += scale.gram_pull(scales[k])
+        for k, where, scale, of_rows in self.scales:
+            W = (scales if of_rows else priors).get(k)
+            if W is not None:
+                beta[where] += scale.gram_pull(W)
                 if (phi := self.structure.outer.dispersion) is not None:
-                    rho[phi] += float(np.vdot(scale.gram_rho(), scales[k]))
+                    rho[phi] += float(np.vdot(scale.gram_rho(), W))
         return beta, rho
 
     def _gram_derivatives(self) -> list[tuple[PenaltyTerm, slice, Array]]:
@@ -232,9 +272,9 @@ class DecoderPrior:
             mixed = bound.penalty.grad_target_rho(bound.target, bound.rho)
             out[bound.term.where] += np.einsum(
                 "jna,na->j", mixed, bound.penalty.rows(u[bound.where]))
-        for _, where, scale in self.scales:
+        for own in self.scales:
             if (phi := self.structure.outer.dispersion) is not None:
-                out[phi] += float(np.vdot(scale.gradient_rho(), u[where]))
+                out[phi] += float(np.vdot(own.scale.gradient_rho(), u[own.where]))
         for term, where, derivative in self._gram_derivatives():
             out[term.where] += np.einsum("jab,ab->j", derivative, u[where] @ self.beta[where].T)
         return out

@@ -55,7 +55,8 @@ class SAEPoint(SAEState):
             features = self.scaled_features
             jacobians = np.sqrt(self.row_weight)[:, None, None] * jacobians
             gram = self.data_gram.copy()
-        grams = self.decoder_prior.curvature_grams
+        own = self.decoder_prior
+        grams = own.damped_grams if damping else own.curvature_grams
         for where, prior in zip(self.structure.layout.blocks, grams, strict=True):
             gram[where, where] += prior
         if damping:
@@ -182,7 +183,7 @@ class SAEPoint(SAEState):
         for k, where in enumerate(structure.layout.basis_slices):
             if structure.active[:, k].any():
                 A = self.data_gram[where, where]
-                out[k] = OutsidePart.of(self.outside_rows(k), A, prior.grams[k],
+                out[k] = OutsidePart.of(self.outside_rows(k), A, prior.resting_grams[k],
                                         A + prior.curvature_grams[k], structure.shape[1])
         return out
 

@@ -152,7 +152,7 @@ def dense_curvature(point):
             sized = any(term.is_decoder_size and term.atom == k for term in model.terms)
             flat = np.arange(where.start * p, where.start * p + p if sized else where.stop * p)
             border[flat, flat] += model.decoder_precision
-    for _, where, scale in point.decoder_prior.scales:
+    for _, where, scale, _ in point.decoder_prior.scales:
         flat = np.arange(where.start * p, where.stop * p)
         border[np.ix_(flat, flat)] += np.kron(scale.gram, np.eye(p))
     chart = model.assignment.basis

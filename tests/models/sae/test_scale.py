@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 from reml_sae.engine import Theta, criterion, solve_inner
@@ -27,7 +29,7 @@ every = pytest.mark.parametrize("atom", ATOMS, ids=repr)
 
 
 def scale_at(atom, B, floor=0.3):
-    w, C, P = list(scale_terms(atom))[-1]
+    w, _, C, P = list(scale_terms(atom))[-1]
     return Scale(50.0 * w, C, B, P, floor)
 
 
@@ -116,10 +118,11 @@ def test_linear_atom_is_probabilistic_pca():
     solution = solve_inner(model, rho, tol=1e-9)
     assert solution.converged
     phi = float(np.exp(rho[0]))
-    # Tipping and Bishop 1999, eq. 7: the maximum likelihood loadings
+    # Tipping and Bishop 1999, eq. 7: the maximum likelihood loadings, of n - p for n rows
+    n, p = model.shape
     values = np.linalg.eigvalsh(np.cov(model.Z.T, bias=True))[::-1][:2]
     loadings = np.linalg.svd(solution.theta.beta[1:], compute_uv=False)
-    np.testing.assert_allclose(loadings, np.sqrt(values - phi), rtol=1e-3)
+    np.testing.assert_allclose(loadings, np.sqrt(values * n / (n - p) - phi), rtol=1e-3)
     t = solution.theta.xi
     assert np.abs(t.var(axis=0) - (1.0 - phi / values)).max() < 0.05
 
@@ -137,3 +140,57 @@ def test_row_part_of_the_criterion_is_the_marginal_likelihood():
     rows = model.at(theta, rho).row_hessian("majorizer")
     laplace = model.row_objective(theta, rho).sum() + 0.5 * np.linalg.slogdet(rows)[1].sum()
     assert laplace == pytest.approx(exact, rel=1e-10)
+
+
+def log_bingham(a):
+    """Log of the integral of exp(sum a_i u_i^2) over unit vectors u, by its contour integral."""
+    a = np.asarray(a, float)
+    saddle = brentq(lambda s: 1.0 - 0.5 * (1.0 / (s - a)).sum(), a.max() + 1e-12, a.max() + len(a))
+    width = (0.5 * ((saddle - a) ** -2).sum()) ** -0.5
+    along = width * np.linspace(-60.0, 60.0, 6001)
+    z = saddle + 1j * along
+    logs = z - 0.5 * np.log(z[:, None] - a).sum(axis=1)
+    top = logs.real.max()
+    whole = np.exp(logs - top).sum().real * (along[1] - along[0]) / (2.0 * np.pi)
+    return top + np.log(2.0 * whole) + 0.5 * len(a) * np.log(np.pi)
+
+
+def evidence_of_a_line(Z, phi, strength):
+    """Negative log evidence of centred rows (n, p) on a line whose decoder has a known strength."""
+    n, p = Z.shape
+    values = np.zeros(p)
+    found = np.linalg.svd(Z, compute_uv=False) ** 2
+    values[: min(n, p)] = found[:p]
+    # without its mean, which is zero, a row is one of n - 1 from N(0, phi I + b b^T)
+    base = 0.5 * n * p * np.log(2.0 * np.pi) + 0.5 * (n - 1) * (p - 1) * np.log(phi)
+    base += 0.5 * values.sum() / phi + 0.5 * (p - 1) * np.log(phi + n / strength)
+    base -= 0.5 * p * np.log(strength / (2.0 * np.pi))
+    lengths = np.exp(np.linspace(-3.0, 3.0, 121))
+    logs = []
+    for r2 in lengths**2:
+        whole = phi + r2
+        loss = base + 0.5 * ((n - 1) * np.log(whole) + np.log(whole + n / strength) + strength * r2)
+        turned = log_bingham(0.5 * r2 / (phi * whole) * values)
+        logs.append(-loss + turned + 0.5 * p * np.log(r2))
+    return -logsumexp(logs) - np.log(np.log(lengths[1] / lengths[0]))
+
+
+@pytest.mark.parametrize(("n", "p"), [(200, 10), (20, 20), (20, 60)])
+@pytest.mark.parametrize("strength", [1.0, 4.0], ids=["weak", "strong"])
+def test_v_of_a_line_is_its_evidence(n, p, strength):
+    """Where columns outnumber rows too; without the volume it is .4, 2 and 15 nats too high."""
+    rng = np.random.default_rng([n, p])
+    axis, phi = np.linalg.qr(rng.normal(size=(p, 1)))[0].T, 0.01
+    Z = 2.0 * rng.normal(size=(n, 1)) * axis + np.sqrt(phi) * rng.normal(size=(n, p))
+    Z -= Z.mean(axis=0)
+    strength /= (Z**2).mean()
+    exact = evidence_of_a_line(Z, phi, strength)
+    start = Theta(Z @ axis.T / 2.0, np.zeros((2, p)))
+    for integration, low, high in (("quadrature", -0.2, 0.1), ("laplace", -1.3, 0.1)):
+        model = SAEManifoldModel(Z, [Euclidean(1, 1)], [], np.ones((n, 1), bool), start,
+                                 np.log([phi]), decoder_precision=strength, integration=integration)
+        rho = model.initial_rho()
+        model = model.with_state(solve_beta(model, start, rho), rho)
+        found = criterion(model, rho, gradient=False, tol=1e-7)
+        assert found.inner.converged
+        assert low < found.value - exact < high, integration

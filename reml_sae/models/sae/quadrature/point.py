@@ -1,9 +1,10 @@
 """The decoders' marginal objective with the rows integrated out by quadrature (DESIGN A8).
 
-    L(beta) = sum_i l_i(beta) + priors of beta,    V = min L + (1/2) log|d2L| + gauge + ..
+    L(beta) = sum_i l_i(beta) + priors of beta,    V = L(beta) + (1/2) log|d2(L + g)| + gauge + ..
 
-with l_i, its derivatives and its curvature from `row_parts`. log|d2L| is bounded by the prior
-(`width`). The rows have no parameters; their coordinates are carried along as codes.
+at the mode of L + g, with l_i, its derivatives and its curvature from `parts`, and g from `scale`,
+of the decoders' volume alone. The log-determinant is bounded by the prior (`width`). The rows have
+no parameters; their coordinates are carried along as codes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class DenseBorderFactor:
 
 
 class QuadraturePoint:
-    """L of an SAE-manifold whose rows use one atom each, at its decoders.
+    """L + g of an SAE-manifold whose rows use one atom each, at its decoders.
 
     Parameters
     ----------
@@ -61,8 +62,7 @@ class QuadraturePoint:
 
     def __init__(self, structure: SAEStructure, theta: Theta, rho: Array, rows: RowParts):
         self.structure, self.theta, self.rho, self.rows = structure, theta, rho, rows
-        # no row's coordinate is at a mode, for whose bias g makes up
-        self.decoder_prior = DecoderPrior(structure.without_rows, theta.beta, rho)
+        self.decoder_prior = DecoderPrior(structure, theta.beta, rho, at_modes=False)
         self.gate_prior = GatePrior(structure, rho)
         # the coordinates of all open atoms are integrated, whichever the rows carry
         used = used_symmetries(structure.symmetries, structure.is_open)
@@ -70,7 +70,7 @@ class QuadraturePoint:
 
     @cached_property
     def objective(self) -> float:
-        """L."""
+        """L + g."""
         rows = float(self.rows.row_values().sum())
         return rows + self.structure.constant + self.gate_prior.value() + self.decoder_prior.value()
 
@@ -78,12 +78,20 @@ class QuadraturePoint:
         return Theta(np.zeros_like(self.theta.xi), beta)
 
     def gradient(self) -> Theta:
-        """Gradient of L in beta; zero for the rows."""
+        """Gradient of L + g in beta; zero for the rows."""
         return self._border(self.rows.sums.beta + self.decoder_prior.gradient())
 
     # --- curvature ---------------------------------------------------------------------------
 
     def _prior(self, curvature: Curvature) -> Array:
+        """Curvature of the priors of beta and of g, (M p, M p)."""
+        out, p = self._priors_alone(curvature), self.structure.shape[1]
+        for _, where, scale, _ in self.decoder_prior.scales:
+            flat = slice(where.start * p, where.stop * p)
+            out[flat, flat] += scale.dense()
+        return out
+
+    def _priors_alone(self, curvature: Curvature) -> Array:
         """Curvature of the priors of beta, (M p, M p)."""
         p = self.structure.shape[1]
         size = self.theta.beta.size
@@ -104,9 +112,9 @@ class QuadraturePoint:
         return self.gauge.columns.reshape(len(self.gauge), self.theta.beta.size)
 
     def factorize(self, damping: float = 0.0) -> DenseBorderFactor:
-        """Factor of d2L + damping times the curvature that known coordinates would give.
+        """Factor of d2(L + g) + damping times the curvature that known coordinates would give.
 
-        The second is the curvature of the EM algorithm: it majorizes the first.
+        The second is the curvature of the EM algorithm: it majorizes that of L.
         """
         if not damping:
             return self._factor
@@ -119,14 +127,14 @@ class QuadraturePoint:
 
     @property
     def _complete(self) -> Array:
-        return self.rows.sums.complete + self._prior("majorizer")
+        return self.rows.sums.complete + self._priors_alone("majorizer")
 
     def score_moments(self) -> Array:
         """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p)."""
         return self.rows.score_moments(self.structure.noise.n_metrics, self.structure.metrics)
 
     def hvp(self, v: Theta) -> Theta:
-        """Hessian of L (plus the gauge terms) times the border of v."""
+        """Hessian of L + g (plus the gauge terms) times the border of v."""
         flat = v.beta.ravel()
         out = (self.rows.sums.curvature @ flat).reshape(v.beta.shape)
         return self._border(out + self.decoder_prior.hvp(v.beta) + self.gauge.apply(v.beta))
@@ -145,7 +153,7 @@ class QuadraturePoint:
         return HeldByPrior.of(factor.cholesky, self._prior(curvature))
 
     def half_logdet(self, curvature: Curvature) -> LogDeterminant:
-        """(1/2) log|d2L|, bounded, with the gauge volume, and its gradients."""
+        """(1/2) log|d2(L + g)|, bounded, with the gauge volume, less g, and its gradients."""
         held = self._volume(curvature)
         prior_beta, prior_rho, _ = self.decoder_prior.half_trace_gradients(
             curvature, self._traces(held.by_prior), held.by_prior)
@@ -153,12 +161,14 @@ class QuadraturePoint:
         volume, volume_beta = self.gauge.volume()
         pulled = (self._orbits @ held.by_curvature).reshape(self.gauge.columns.shape)
         gauge_beta, _ = self.gauge.half_trace(self.gauge.own(pulled))
-        grad_beta = 0.5 * beta + prior_beta + volume_beta + gauge_beta
-        rho = prior_rho + 0.5 * outer
+        correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
+        grad_beta = 0.5 * beta + prior_beta + volume_beta + gauge_beta - correction_beta
+        rho = prior_rho + 0.5 * outer - correction_rho
         spent = float(np.vdot(held.covariance, self._prior(curvature))) + self.gauge.weight * (
             float(np.vdot(self._orbits @ held.covariance, self._orbits)))
         edf = self.theta.beta.size - spent + self.rows.sums.edf
-        return LogDeterminant(held.half_logdet() + volume, self._border(grad_beta), rho, edf)
+        value = held.half_logdet() + volume - correction
+        return LogDeterminant(value, self._border(grad_beta), rho, edf)
 
     def _traces(self, border: Array) -> list[Array]:
         """A matrix (M p, M p) at every block of the layout, traced over outputs."""
@@ -167,7 +177,7 @@ class QuadraturePoint:
         return [trace[where, where] for where in self.structure.layout.blocks]
 
     def objective_rho(self) -> Array:
-        """Gradient of L in rho at fixed beta, (n_rho,)."""
+        """Gradient of L + g in rho at fixed beta, (n_rho,)."""
         return (self.gate_prior.value_rho() + self.decoder_prior.value_rho()
                 + self.rows.sums.outer)
 
@@ -176,7 +186,7 @@ class QuadraturePoint:
         return np.zeros_like(self.rho)
 
     def gradient_rho_dot(self, u: Theta) -> Array:
-        """Inner products of u with d grad L / d rho_m, (n_rho,)."""
+        """Inner products of u with d grad (L + g) / d rho_m, (n_rho,)."""
         return self.decoder_prior.gradient_rho_dot(u.beta) + self.rows.gradient_outer_dot(u.beta)
 
     def data_gradient(self, adjoint: Theta, curvature: Curvature) -> Array:

@@ -140,7 +140,8 @@ class SinglePoint(DecoderTerms):
         return self._factorized(0.0)
 
     def _factorized(self, damping: float) -> SingleFactor:
-        grams = self.decoder_prior.curvature_grams
+        prior = self.decoder_prior
+        grams = prior.damped_grams if damping else prior.curvature_grams
         batches = [self._blocks(kind, state, grams, damping) for kind, state in self._parts]
         shared = (1.0 + damping) * float(grams[-1][0, 0])
         return SingleFactor(NestedFactor(batches, self.precision, shared), self.kinds)
@@ -269,7 +270,7 @@ class SinglePoint(DecoderTerms):
         for kind, state in self._parts:
             own, A = kind.atoms[:, 0], state.data_gram[:, :-1, :-1]
             out.append(OutsidePart.of(
-                state.outside_rows(0), A, np.stack([prior.grams[k] for k in own]),
+                state.outside_rows(0), A, np.stack([prior.resting_grams[k] for k in own]),
                 A + np.stack([prior.curvature_grams[k] for k in own]), self.structure.shape[1])
                 if kind.is_open else None)
         return out

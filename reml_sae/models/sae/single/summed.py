@@ -148,30 +148,36 @@ class SummedPoint:
         """Priors of the decoders and of the intercept."""
         return self.structure.decoder_gram(self.rho)
 
-    def _prior(self, k: int, count: int) -> Array:
-        """What the border has at atom k beside its rows: the prior, and the curvature of g."""
-        structure, gram = self.structure, self._grams[k]
-        floor, own = structure.scale_floor(self.rho), self.beta[structure.layout.basis_slices[k]]
-        for w, C, P in scale_terms(structure.atoms[k]) if count else ():
-            gram = gram + Scale(w * count, C, own, P, floor).gram
-        return gram
+    def _prior(self, k: int, count: int) -> tuple[Array, Array]:
+        """What the border has at atom k beside its rows: the prior, and the curvature of g.
 
-    def _priors(self, kind: KindSums) -> Array:
-        """`_prior` of the atoms of a kind, (k, m, m)."""
-        return np.stack([self._prior(int(k), int(count))
-                         for k, count in zip(kind.atoms, kind.counts, strict=True)])
+        Without what g has of the rows, and with it.
+        """
+        structure, resting = self.structure, self._grams[k]
+        floor, own = structure.scale_floor(self.rho), self.beta[structure.layout.basis_slices[k]]
+        by_rows, p = np.zeros_like(resting), own.shape[1]
+        for w, v, C, P in scale_terms(structure.atoms[k]) if count else ():
+            resting = resting + Scale(v * p, C, own, P, floor).gram
+            by_rows += Scale(w * count, C, own, P, floor).gram
+        return resting, resting + by_rows
+
+    def _priors(self, kind: KindSums) -> tuple[Array, Array]:
+        """Both of `_prior` of the atoms of a kind, (k, m, m)."""
+        pairs = [self._prior(int(k), int(count))
+                 for k, count in zip(kind.atoms, kind.counts, strict=True)]
+        return np.stack([own for own, _ in pairs]), np.stack([whole for _, whole in pairs])
 
     def _outside(self, kind: KindSums) -> float:
         """U of the atoms of a kind."""
-        A, own = kind.gram[:, :-1, :-1], np.stack([self._grams[k] for k in kind.atoms])
-        return Outside(A, kind.blur, own, A + self._priors(kind), self.beta.shape[1]).value
+        A, (resting, whole) = kind.gram[:, :-1, :-1], self._priors(kind)
+        return Outside(A, kind.blur, resting, A + whole, self.beta.shape[1]).value
 
     @cached_property
     def _border(self) -> NestedBorder:
         blocks = []
         for kind in self.sums.kinds:
             gram = kind.gram.copy()
-            gram[:, :-1, :-1] += self._priors(kind)
+            gram[:, :-1, :-1] += self._priors(kind)[1]
             used = (kind.counts > 0)[:, None, None, None]
             tangents = np.einsum("cab,kbp->kcap", kind.generators, self.beta[kind.places[:, :-1]])
             columns = np.sqrt(float(self.sums.n_rows)) * used * (tangents @ kind.spans[:, None])
@@ -202,7 +208,7 @@ class SummedPoint:
         number, block = next((number, int(np.flatnonzero(kind.atoms == k)[0]))
                              for number, kind in enumerate(self.sums.kinds) if k in kind.atoms)
         covariance = self._border.covariance(number, block)
-        prior = self._prior(k, int(self.sums.kinds[number].counts[block]))
+        prior = self._prior(k, int(self.sums.kinds[number].counts[block]))[1]
         size = self.structure.atoms[k].basis_size * self.beta.shape[1]
         edf = float(size - np.einsum("oab,ba->", covariance, prior))
         tangents, pulled = self._orbits[number]
