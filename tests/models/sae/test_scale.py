@@ -145,7 +145,7 @@ def test_row_part_of_the_criterion_is_the_marginal_likelihood():
 def log_bingham(a):
     """Log of the integral of exp(sum a_i u_i^2) over unit vectors u, by its contour integral."""
     a = np.asarray(a, float)
-    saddle = brentq(lambda s: 1.0 - 0.5 * (1.0 / (s - a)).sum(), a.max() + 1e-12, a.max() + len(a))
+    saddle = brentq(lambda s: 1.0 - 0.5 * (1.0 / (s - a)).sum(), a.max() + 0.25, a.max() + len(a))
     width = (0.5 * ((saddle - a) ** -2).sum()) ** -0.5
     along = width * np.linspace(-60.0, 60.0, 6001)
     z = saddle + 1j * along
