@@ -72,10 +72,17 @@ class SearchRecord:
         """The rows' mean, where the atoms as they were asked for are no better than that."""
         return [move for move in self.moves if move.kind == "no atom"]
 
+    @property
+    def one_flat(self) -> list[MoveRecord]:
+        """One flat for all rows, where several atoms are no better than that."""
+        return [move for move in self.moves if move.kind == "one flat"]
+
     def nothing_found(self, n_curved: int) -> str:
         """That none of the atoms, so many of them curved, is needed; empty where one is."""
         if self.no_atom:
             return "no structure was found: without atoms the rows are described as well"
+        if self.one_flat:
+            return "no curved structure was found: one flat describes all rows as well"
         if n_curved and len(self.flat_twins) == n_curved:
             return ("no curved structure was found: in the place of every curve a flat describes "
                     "the rows as well")
@@ -86,6 +93,9 @@ class SearchRecord:
         nothing = [Check("atoms against none", "warn", move.before - move.after,
                          f"nats by which V falls with {move.detail} in their place")
                    for move in self.no_atom]
+        nothing += [Check("atoms against one flat", "warn", move.before - move.after,
+                          f"nats by which V falls with {move.detail} in their place")
+                    for move in self.one_flat]
         flats = [Check(f"atom {move.atom} against its flat", "warn", move.before - move.after,
                        f"nats by which V falls with {move.detail}")
                  for move in self.flat_twins]

@@ -232,6 +232,9 @@ class FittedSAE:
                 f"{_by(move)}. Do not interpret them. They were kept because their number was "
                 f"asked for; n_atoms='auto' keeps those alone that are needed{otherwise}"
                 for move in self.search.no_atom]
+        out += [f"the atoms are no better than one flat: with {move.detail} V is {_by(move)}. Do "
+                "not interpret them; noise='auto' holds such directions without an atom"
+                for move in self.search.one_flat]
         out += [f"atom {move.atom} is no better than a flat: with one in its place "
                 f"({move.detail}) V is {_by(move)}. It was kept because its shape was asked for; "
                 "demote=True makes it flat, and a larger n_init looks harder for a curve where you "

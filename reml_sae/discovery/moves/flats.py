@@ -22,8 +22,9 @@ from reml_sae.discovery.local import (
 )
 from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.strengths import known_of_one, known_without
+from reml_sae.discovery.strengths import known_of, known_of_one, known_without
 from reml_sae.engine import OuterKey
+from reml_sae.families.noise import Factor
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
@@ -45,6 +46,43 @@ class Demote:
             proposal = _flattened(fitted, k, context)
             if proposal is not None:
                 fitted = yield proposal
+
+
+class NameOneFlat:
+    """Where V is not lower by the margin than that of one flat for all rows, that is named.
+
+    Curves can share out the rows of a plane so that none of them is worse than a flat of its own.
+    Noise of a shape would hold the flat, and is then what atoms are compared with.
+    """
+
+    kind = "one flat"
+    names_only = True
+
+    def applies(self, fitted: Fitted, context: Context) -> bool:
+        """Of several atoms in noise without directions, not all of them flat."""
+        atoms = fitted.model.atoms
+        return (len(atoms) > 1 and context.settings.noise == "isotropic"
+                and not all(atom.is_flat for atom in atoms))
+
+    def propose(self, fitted: Fitted, context: Context) -> Proposals:
+        """The flat of so many dimensions as the rows have factors."""
+        X, policy = fitted.model.coloured, context.settings.policy.move
+        X = X - X.mean(axis=0)
+        n, rank = len(X), Factor.best(X.T @ X / len(X), len(X)).rank
+        d = min(max(rank, 1), policy.most_flat)
+        known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
+
+        def fit(settings: Settings) -> Fitted | None:
+            codes = Candidate.on_one_atom(_scores(X, d))
+            own = settings if fitted.model.assignment.is_mixture else settings.of_shares()
+            return refitted(fitted, [Euclidean(d, 1)], codes, known, own)
+
+        def rise_alone(settings: Settings) -> float | None:
+            rise = least_flat(fitted, d, settings) - fitted.result.criterion
+            return rise if beyond_doubt(rise, policy.margin, fitted, settings) else None
+
+        yield Proposal(0, f"one flat of dimension {d} for all {n} rows", policy.margin, fit,
+                       rise_alone=rise_alone)
 
 
 class NameFlatTwin(Demote):
@@ -128,8 +166,14 @@ def _codes_on_flat(
     codes, where = fitted.codes, fitted.model.layout.coordinate_slices[k]
     t = np.zeros((len(codes.support), flat.latent_dim))
     if len(rows):
-        u, lengths, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
-        kept = min(flat.latent_dim, len(lengths))
-        t[rows, :kept] = u[:, :kept] * np.sqrt(len(rows))
+        t[rows] = _scores(X - X.mean(axis=0), flat.latent_dim)
     parts = [codes.coordinates[:, :where.start], t, codes.coordinates[:, where.stop:]]
     return replace(codes, coordinates=np.concatenate(parts, axis=1))
+
+
+def _scores(X: Array, d: int) -> Array:
+    """Standardised scores (n, d) of centred rows on their principal axes; zero beyond these."""
+    u, lengths, _ = np.linalg.svd(X, full_matrices=False)
+    kept, t = min(d, len(lengths)), np.zeros((len(X), d))
+    t[:, :kept] = u[:, :kept] * np.sqrt(len(X))
+    return t

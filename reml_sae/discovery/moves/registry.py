@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reml_sae.discovery.moves.flats import Demote, NameFlatTwin
+from reml_sae.discovery.moves.flats import Demote, NameFlatTwin, NameOneFlat
 from reml_sae.discovery.moves.merge import Merge
 from reml_sae.discovery.moves.protocol import Move
 from reml_sae.discovery.moves.regroup import Regroup
@@ -14,4 +14,4 @@ from reml_sae.discovery.moves.restart import Restart
 
 MOVES: tuple[Move, ...] = (
     Reshape(), Regroup(), Merge(), Remove(), Restart(), Resize(), Reorder(), Demote(),
-    RemoveLast(), NameNoAtom(), NameFlatTwin())
+    RemoveLast(), NameNoAtom(), NameOneFlat(), NameFlatTwin())

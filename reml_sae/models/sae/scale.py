@@ -23,10 +23,11 @@ along t). The inner solve minimises F + g and the criterion takes g away:
 
 For Gaussian coordinates g has another term, with the columns p for n and -1 for w. A decoder
 B = r u has the volume r^p in log r, and of r the prior knows as much as the rows where columns
-outnumber these, as t and B trade: its mass is not at its mode, and Laplace's method is right at that
-in log r, where -(p / 2) log|M| leads. V of rows on a line in 50 x 400 is 178 nats too high without
-it and 1.5 too low with it, in 20 x 100 30 and 1.1, in 200 x 20 .4 and .2; by quadrature, .1 too low
-in all. This term is there when no row moves, as a prior is: `outside` and the quadrature have it.
+outnumber these, as t and B trade: its mass is not at its mode. Laplace's method is right at the
+mode in log r, where -(p / 2) log|M| leads. V of rows on a line in 50 x 400 is 178 nats too high
+without it and 1.5 too low with it, in 20 x 100 30 and 1.1, in 200 x 20 .4 and .2; by quadrature .1
+too low in all. This term is there when no row moves, as a prior is: `outside` and the quadrature
+have it.
 
 With C_de = E[d_d Phi^T d_e Phi] and P_ = sum_de (M^-1)_de C_de, the gradient of g is w n P_ B;
 w n P_ on every output is the majorizer of its Hessian, the rest of which is negative semidefinite
