@@ -149,10 +149,11 @@ class Scale:
         out: Array = np.einsum("demk,mk->de", self.C, u @ v.T)
         return out
 
-    def _slope(self, v: Array) -> Array:
-        """Derivative of M along v (M, p)."""
-        half = self._form(self.B, v)
-        return half + half.T
+    @cached_property
+    def _slopes(self) -> Array:
+        """Derivative of M in B, (a, a, M, p)."""
+        out: Array = np.einsum("demk,mo->deko", self.C + self.C.swapaxes(0, 1), self.B)
+        return out
 
     def _weighted(self, x: Array) -> Array:
         """Sum over de of x_de C_de, symmetrised, (M, M)."""
@@ -175,14 +176,15 @@ class Scale:
     def hvp(self, v: Array) -> Array:
         """Exact Hessian times v (M, p)."""
         inverse = self._inverse
-        turned = self._weighted(inverse @ self._slope(v) @ inverse)
-        return self.gram @ v - self.n * turned @ self.B
+        turned = inverse @ np.tensordot(self._slopes, v, 2) @ inverse
+        out: Array = self.gram @ v - 0.5 * self.n * np.tensordot(turned, self._slopes, 2)
+        return out
 
     def dense(self) -> Array:
-        """Exact Hessian, (M p, M p)."""
-        size = self.B.size
-        columns = [self.hvp(unit.reshape(self.B.shape)).ravel() for unit in np.eye(size)]
-        return np.array(columns)
+        """Exact Hessian, (M p, M p): the gram of every output less n / 2 J^T (M^-1 (x) M^-1) J."""
+        J = self._slopes.reshape(len(self._inverse)**2, -1)
+        rest = J.T @ (np.kron(self._inverse, self._inverse) @ J)
+        return np.asarray(np.kron(self.gram, np.eye(self.B.shape[1])) - 0.5 * self.n * rest)
 
     def gram_pull(self, trace: Array) -> Array:
         """Gradient (M, p) in B of <trace, n P_> at fixed trace (M, M)."""
@@ -192,16 +194,27 @@ class Scale:
 
     def dense_pull(self, G: Array) -> Array:
         """Gradient (M, p) in B of <G, Hessian> at fixed symmetric G (M p, M p)."""
-        inverse = self._inverse
-        values, vectors = np.linalg.eigh(0.5 * (G + G.T))
-        bend, out = np.zeros_like(inverse), np.zeros_like(self.B)
-        for weight, vector in zip(values, vectors.T, strict=True):
-            v = vector.reshape(self.B.shape)
-            turned = inverse @ self._slope(v) @ inverse
-            bend += 2.0 * weight * (turned @ self._metric @ turned
-                                    - inverse @ self._form(v, v) @ inverse)
-            out -= 2.0 * weight * self._weighted(turned) @ v
-        return self.n * (out + self._weighted(bend) @ self.B)
+        pulled, by_metric = self._pulled(G)
+        C = self.C + self.C.swapaxes(0, 1)
+        out = self.gram_pull(self._trace(G)) + 2.0 * self._weighted(by_metric) @ self.B
+        return np.asarray(out - self.n * np.einsum("demk,deko->mo", C, pulled))
+
+    def _pulled(self, G: Array) -> tuple[Array, Array]:
+        """(M^-1 (x) M^-1) J G, (a, a, M, p), and the derivative (a, a) of <G, Hessian> in M.
+
+        That is at fixed J and gram.
+        """
+        inverse, J = self._inverse, self._slopes.reshape(-1, self.B.size)
+        along = J @ G
+        shape = inverse.shape * 2
+        turned = np.einsum("defg,eg->df", (along @ J.T).reshape(shape), inverse)
+        pulled = (np.kron(inverse, inverse) @ along).reshape(self._slopes.shape)
+        return pulled, self.n * inverse @ turned @ inverse
+
+    def _trace(self, G: Array) -> Array:
+        """G (M p, M p) traced over outputs."""
+        out: Array = np.einsum("aobo->ab", G.reshape(*self.B.shape, *self.B.shape))
+        return out
 
     # --- in log phi, where phi is the dispersion ------------------------------------------------
 
@@ -220,12 +233,5 @@ class Scale:
 
     def dense_rho(self, G: Array) -> float:
         """Derivative of <G, Hessian> in log phi at fixed symmetric G (M p, M p)."""
-        inverse = self._inverse
-        values, vectors = np.linalg.eigh(0.5 * (G + G.T))
-        total = 0.0
-        for weight, vector in zip(values, vectors.T, strict=True):
-            v = vector.reshape(self.B.shape)
-            slope = self._slope(v)
-            bend = slope @ inverse @ slope - self._form(v, v)
-            total += 2.0 * weight * float(np.trace(inverse * self.P @ inverse @ bend))
-        return 0.5 * self.n * self.floor * total
+        by_metric = float(np.diagonal(self._pulled(G)[1]) @ self.P)
+        return float(np.vdot(self.gram_rho(), self._trace(G))) + self.floor * by_metric

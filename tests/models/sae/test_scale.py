@@ -147,7 +147,7 @@ def log_bingham(a):
     a = np.asarray(a, float)
     saddle = brentq(lambda s: 1.0 - 0.5 * (1.0 / (s - a)).sum(), a.max() + 0.25, a.max() + len(a))
     width = (0.5 * ((saddle - a) ** -2).sum()) ** -0.5
-    along = width * np.linspace(-60.0, 60.0, 6001)
+    along = width * np.linspace(-40.0, 40.0, 2001)
     z = saddle + 1j * along
     logs = z - 0.5 * np.log(z[:, None] - a).sum(axis=1)
     top = logs.real.max()
@@ -165,7 +165,7 @@ def evidence_of_a_line(Z, phi, strength):
     base = 0.5 * n * p * np.log(2.0 * np.pi) + 0.5 * (n - 1) * (p - 1) * np.log(phi)
     base += 0.5 * values.sum() / phi + 0.5 * (p - 1) * np.log(phi + n / strength)
     base -= 0.5 * p * np.log(strength / (2.0 * np.pi))
-    lengths = np.exp(np.linspace(-3.0, 3.0, 121))
+    lengths = np.exp(np.linspace(-3.0, 3.0, 61))
     logs = []
     for r2 in lengths**2:
         whole = phi + r2
