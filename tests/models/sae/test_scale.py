@@ -147,7 +147,7 @@ def log_bingham(a):
     a = np.asarray(a, float)
     saddle = brentq(lambda s: 1.0 - 0.5 * (1.0 / (s - a)).sum(), a.max() + 0.25, a.max() + len(a))
     width = (0.5 * ((saddle - a) ** -2).sum()) ** -0.5
-    along = width * np.linspace(-40.0, 40.0, 2001)
+    along = width * np.linspace(-60.0, 60.0, 3001)
     z = saddle + 1j * along
     logs = z - 0.5 * np.log(z[:, None] - a).sum(axis=1)
     top = logs.real.max()
