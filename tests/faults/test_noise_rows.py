@@ -62,3 +62,19 @@ def test_rows_on_a_flat_have_no_curved_structure():
         model = SAEManifold(n_atoms=1, n_init=1, noise="isotropic").fit(Z)
     assert "; no curved structure was found" in model.message_
     assert model.message_ in model.summary().replace("\n", " ")
+
+
+def test_curves_that_share_out_a_flat_are_named():
+    """None of them is worse than a flat of its own rows."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(50, 5))
+    options = {"n_atoms": 2, "noise": "isotropic", "assignment": "topk", "n_init": 1}
+    with pytest.warns(DataWarning, match="no better than one flat"):
+        model = SAEManifold(**options).fit(Z)
+    assert "; no curved structure was found: one flat" in model.message_
+    assert "atoms against one flat" in [check.name for check in model.diagnostics_.checks]
+    (move,) = model.search_.one_flat
+    plane = SAEManifold(n_atoms=1, topology="plane", noise="isotropic").fit(Z)
+    assert move.after == pytest.approx(plane.criterion_, abs=0.5)
+    circles = SAEManifold(**options).fit(planted_circles(80, 4, 2, noise_sd=0.1).Z)
+    assert not circles.search_.one_flat and "found" not in circles.message_
