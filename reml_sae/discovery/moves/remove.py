@@ -10,7 +10,9 @@ from reml_sae.discovery.local import beyond_doubt, least_flat
 from reml_sae.discovery.moves._removal import without_atom
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_of
-from reml_sae.manifolds import Point
+from reml_sae.families import Gaussian
+from reml_sae.families.noise import Factor, Isotropic, best_noise
+from reml_sae.manifolds import Euclidean, Point
 
 
 class Remove:
@@ -58,9 +60,8 @@ class RemoveLast:
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """The point at the rows' mean."""
-        n, margin = len(fitted.model.active), context.settings.policy.move.margin
-        yield _without_any(
-            fitted, f"{fitted.model.atoms[0].label}, {n} rows: no atom is left", margin)
+        label, n = fitted.model.atoms[0].label, len(fitted.model.active)
+        yield _without_any(fitted, f"{label}, {n} rows: no atom is left", context.settings)
 
 
 class NameNoAtom:
@@ -80,14 +81,15 @@ class NameNoAtom:
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
         """The point at the rows' mean."""
-        yield _without_any(fitted, "the mean of the rows", context.settings.policy.move.margin)
+        yield _without_any(fitted, "the mean of the rows", context.settings)
 
 
-def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:
+def _without_any(fitted: Fitted, detail: str, settings: Settings) -> Proposal:
     """One point, at the rows' mean, in the place of all atoms.
 
     Every row has it whole: gates and amplitudes say nothing of a row's noise.
     """
+    limit = np.inf if _is_of_the_noise(fitted, settings) else settings.policy.move.margin
     codes = Candidate.on_one_atom(np.zeros((len(fitted.model.active), 0)))
     known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
@@ -100,3 +102,21 @@ def _without_any(fitted: Fitted, detail: str, limit: float) -> Proposal:
         return rise if beyond_doubt(rise, limit, fitted, settings) else None
 
     return Proposal(0, detail, limit, fit, rise_alone=rise_alone)
+
+
+def _is_of_the_noise(fitted: Fitted, settings: Settings) -> bool:
+    """Whether the only atom is a flat whose directions noise alone has as factors.
+
+    The two are one model of the rows under two priors: that of a flat has a size that V chooses,
+    and V is lower with it by some nats a direction, which says nothing of the rows.
+    """
+    model, rows = fitted.model, fitted.rows
+    if (len(model.atoms) > 1 or not isinstance(model.atoms[0], Euclidean)
+            or model.atoms[0].degree > 1 or not isinstance(model.family, Gaussian)
+            or not isinstance(rows.noise, Isotropic | Factor)):
+        return False
+    X = rows.noise.colour(rows.Z)
+    X = X - X.mean(axis=0)
+    alone = best_noise(settings.noise, X.T @ X / len(X), len(X))
+    held = rows.noise.rank if isinstance(rows.noise, Factor) else 0
+    return isinstance(alone, Factor) and alone.rank >= held + model.atoms[0].latent_dim
