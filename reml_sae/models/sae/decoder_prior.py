@@ -173,7 +173,7 @@ class DecoderPrior:
     def half_trace_gradients(
         self, which: Curvature, traces: Sequence[Array], border: Array
     ) -> tuple[Array, Array, float]:
-        """Gradients of half the trace of G times the curvature at fixed G.
+        """Gradients of half the trace of G times the curvature of the priors at fixed G.
 
         Parameters
         ----------
@@ -195,19 +195,18 @@ class DecoderPrior:
             grad_beta[bound.where] += 0.5 * pulled.reshape(bound.target.shape)
             grad_rho[bound.term.where] += 0.5 * bound.penalty.curvature_rho(*arguments)
             trace += G.inner(parts)
-        trace += self._scale_trace(which, traces, border, grad_beta, grad_rho)
         for term, _, derivative in self._gram_derivatives():
             grad_rho[term.where] += 0.5 * np.einsum("jab,ab->j", derivative, traces[term.atom])
         for own, gram in zip(traces, self.grams, strict=True):
             trace += float(np.vdot(gram, own))
         return grad_beta, grad_rho, trace
 
-    def _scale_trace(
-        self, which: Curvature, traces: Sequence[Array], border: Array, grad_beta: Array,
-        grad_rho: Array,
-    ) -> float:
-        """Trace of G times the curvature of g; half its gradients are added in place."""
-        total, p = 0.0, self.beta.shape[1]
+    def scale_trace_gradients(
+        self, which: Curvature, traces: Sequence[Array], border: Array
+    ) -> tuple[Array, Array, float]:
+        """The same of the curvature of g; exact where rows have been integrated out."""
+        grad_beta, grad_rho, total = np.zeros_like(self.beta), np.zeros(len(self.rho)), 0.0
+        p = self.beta.shape[1]
         for k, where, scale, _ in self.scales:
             if which == "majorizer" and self.at_modes:
                 own = traces[k]
@@ -222,7 +221,7 @@ class DecoderPrior:
                 along = scale.dense_rho(own)
             if (phi := self.structure.outer.dispersion) is not None:
                 grad_rho[phi] += 0.5 * along
-        return total
+        return grad_beta, grad_rho, total
 
     def gram_gradients(
         self, priors: Mapping[int, Array], scales: Mapping[int, Array]

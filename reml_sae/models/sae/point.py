@@ -109,15 +109,16 @@ class SAEPoint(SAEState):
             blocks = blocks + 2.0 * self.remainder.curvature[:, :, None] * np.eye(blocks.shape[1])
         rows = self.row_prior.half_trace_gradients(
             curvature, blocks, self.lift_blocks(data.edges), self.lift_columns(data.columns))
-        decoders = self.decoder_prior.half_trace_gradients(
-            curvature, self._traces(data.border_trace), data.border)
+        border = curvature, self._traces(data.border_trace), data.border
+        decoders = self.decoder_prior.half_trace_gradients(*border)
+        scales = self.decoder_prior.scale_trace_gradients(*border)
         gauge_beta, gauge_trace = self.gauge.half_trace(self.gauge.own(data.gauge_pull))
-        grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1]
-        grad_beta = data.grad_beta + decoders[0] + gauge_gradient + gauge_beta
+        grad_x, grad_rho = data.grad_x + rows[0], rows[1] + decoders[1] + scales[1]
+        grad_beta = data.grad_beta + decoders[0] + scales[0] + gauge_gradient + gauge_beta
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         grad_beta -= correction_beta
         grad_rho -= correction_rho
-        edf = self.structure.n_carried - rows[2] - decoders[2] - gauge_trace
+        edf = self.structure.n_carried - rows[2] - decoders[2] - scales[2] - gauge_trace
         if curvature == "majorizer":
             edf += 2.0 * self.remainder.scaling
             edf += 2.0 * sum(part.terms.scaling for part in self._outside.values())

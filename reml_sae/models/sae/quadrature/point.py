@@ -84,14 +84,6 @@ class QuadraturePoint:
     # --- curvature ---------------------------------------------------------------------------
 
     def _prior(self, curvature: Curvature) -> Array:
-        """Curvature of the priors of beta and of g, (M p, M p)."""
-        out, p = self._priors_alone(curvature), self.structure.shape[1]
-        for _, where, scale, _ in self.decoder_prior.scales:
-            flat = slice(where.start * p, where.stop * p)
-            out[flat, flat] += scale.dense()
-        return out
-
-    def _priors_alone(self, curvature: Curvature) -> Array:
         """Curvature of the priors of beta, (M p, M p)."""
         p = self.structure.shape[1]
         size = self.theta.beta.size
@@ -103,8 +95,12 @@ class QuadraturePoint:
         return out
 
     def _curvature(self, curvature: Curvature) -> Array:
-        return self.rows.sums.curvature + self._prior(curvature) + (
-            self.gauge.weight * self._orbits.T @ self._orbits)
+        out = self.rows.sums.curvature + self._prior(curvature)
+        p = self.structure.shape[1]
+        for _, where, scale, _ in self.decoder_prior.scales:
+            flat = slice(where.start * p, where.stop * p)
+            out[flat, flat] += scale.dense()
+        return np.asarray(out + self.gauge.weight * self._orbits.T @ self._orbits)
 
     @property
     def _orbits(self) -> Array:
@@ -127,7 +123,7 @@ class QuadraturePoint:
 
     @property
     def _complete(self) -> Array:
-        return self.rows.sums.complete + self._priors_alone("majorizer")
+        return self.rows.sums.complete + self._prior("majorizer")
 
     def score_moments(self) -> Array:
         """Sums of E_i[s s^T / w] for the scores s = -dl/deta of rows in each metric, (G, p, p)."""
@@ -157,13 +153,16 @@ class QuadraturePoint:
         held = self._volume(curvature)
         prior_beta, prior_rho, _ = self.decoder_prior.half_trace_gradients(
             curvature, self._traces(held.by_prior), held.by_prior)
+        scale_beta, scale_rho, _ = self.decoder_prior.scale_trace_gradients(
+            curvature, self._traces(held.by_curvature), held.by_curvature)
         beta, outer = self.rows.curvature_pullback(held.by_curvature)
         volume, volume_beta = self.gauge.volume()
         pulled = (self._orbits @ held.by_curvature).reshape(self.gauge.columns.shape)
         gauge_beta, _ = self.gauge.half_trace(self.gauge.own(pulled))
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
-        grad_beta = 0.5 * beta + prior_beta + volume_beta + gauge_beta - correction_beta
-        rho = prior_rho + 0.5 * outer - correction_rho
+        grad_beta = 0.5 * beta + prior_beta + scale_beta + volume_beta + gauge_beta
+        grad_beta -= correction_beta
+        rho = prior_rho + scale_rho + 0.5 * outer - correction_rho
         spent = float(np.vdot(held.covariance, self._prior(curvature))) + self.gauge.weight * (
             float(np.vdot(self._orbits @ held.covariance, self._orbits)))
         edf = self.theta.beta.size - spent + self.rows.sums.edf

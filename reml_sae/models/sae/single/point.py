@@ -222,18 +222,19 @@ class SinglePoint(DecoderTerms):
             return replace(found, theta=Theta(packed(self.kinds, found.theta.xi),
                                               found.theta.beta))
         volume, volume_beta = self.gauge.volume()
-        prior_beta, grad_rho, prior_trace = self.decoder_prior.half_trace_gradients(
-            curvature, self._prior_traces, np.zeros((0, 0)))
+        border = curvature, self._prior_traces, np.zeros((0, 0))
+        prior_beta, grad_rho, prior_trace = self.decoder_prior.half_trace_gradients(*border)
+        scale_beta, scale_rho, scale_trace = self.decoder_prior.scale_trace_gradients(*border)
         gauge_beta, gauge_trace = self.gauge.half_trace(self._gauge_pulled)
         correction, correction_beta, correction_rho = self.decoder_prior.scale_correction()
         xi = self._tangent()
-        beta = prior_beta + volume_beta + gauge_beta - correction_beta
-        grad_rho -= correction_rho
+        beta = prior_beta + scale_beta + volume_beta + gauge_beta - correction_beta
+        grad_rho += scale_rho - correction_rho
         outside_beta, outside_rho = self.decoder_prior.gram_gradients(
             self._by_atom(lambda terms: terms.prior), self._by_atom(lambda terms: terms.scales))
         beta += outside_beta
         grad_rho += outside_rho
-        edf = self.structure.n_carried - prior_trace - gauge_trace
+        edf = self.structure.n_carried - prior_trace - scale_trace - gauge_trace
         value = 0.5 * self._factor.logdet() + volume - correction
         for (kind, state), part, inverse in zip(
                 self._parts, self._outside, self._selected_inverse[0], strict=True):
