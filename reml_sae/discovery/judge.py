@@ -31,8 +31,8 @@ class MoveRecord:
     Attributes
     ----------
     kind : str
-        "restart", "demote", "flat twin", "no atom", "reshape", "regroup", "resize", "reorder",
-        "merge" or "remove".
+        "restart", "demote", "flat twin", "no atom", "one flat", "reshape", "regroup", "resize",
+        "reorder", "merge" or "remove".
     atom : int
         Number of the atom in the model that was changed.
     before, after : float

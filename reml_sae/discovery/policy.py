@@ -198,6 +198,9 @@ class MovePolicy:
     """... and the distance of their centres, as a share of the larger radius."""
     most_flat: int = 4
     """Count of dimensions of a flat that is tried in the place of a curved atom."""
+    flat_prior: float = 20.0
+    """Nats a direction by which V of a flat may be below that of noise with the same directions:
+    one model of the rows under two priors (5 to 14 in 50 to 300 rows of 20 to 400 columns)."""
     flat_rows: int = 600
     """Count of rows to which both are fitted on their own first."""
     outlying: float = 6.0

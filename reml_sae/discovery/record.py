@@ -135,10 +135,10 @@ class SearchRecord:
 
 
 def _named(move: MoveRecord) -> str:
-    return move.kind if move.kind == "no atom" else f"{move.kind} atom {move.atom}"
+    return move.kind if move.kind in ("no atom", "one flat") else f"{move.kind} atom {move.atom}"
 
 
 def _outcome(move: MoveRecord) -> str:
-    if move.kind in ("flat twin", "no atom"):
+    if move.kind in ("flat twin", "no atom", "one flat"):
         return "kept as asked"
     return "done" if move.accepted else "refused"

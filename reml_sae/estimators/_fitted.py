@@ -257,4 +257,4 @@ def _by(move: MoveRecord) -> str:
     fall = move.before - move.after
     if fall > 0.0:
         return f"{fall:.1f} nats lower, which is better"
-    return f"only {-fall:.1f} nats higher, which tells nothing"
+    return f"only {-fall:.1f} nats higher, too little to tell"

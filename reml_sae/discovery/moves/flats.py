@@ -24,7 +24,7 @@ from reml_sae.discovery.metric import MetricRows, without_atoms
 from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
 from reml_sae.discovery.strengths import known_of, known_of_one, known_without
 from reml_sae.engine import OuterKey
-from reml_sae.families.noise import Factor
+from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
@@ -60,29 +60,34 @@ class NameOneFlat:
 
     def applies(self, fitted: Fitted, context: Context) -> bool:
         """Of several atoms in noise without directions, not all of them flat."""
-        atoms = fitted.model.atoms
-        return (len(atoms) > 1 and context.settings.noise == "isotropic"
-                and not all(atom.is_flat for atom in atoms))
+        model = fitted.model
+        return (len(model.atoms) > 1 and context.settings.noise == "isotropic"
+                and isinstance(model.family, Gaussian)
+                and not all(atom.is_flat for atom in model.atoms))
 
     def propose(self, fitted: Fitted, context: Context) -> Proposals:
-        """The flat of so many dimensions as the rows have factors."""
-        X, policy = fitted.model.coloured, context.settings.policy.move
+        """The best flat, where one can have a V that would be accepted."""
+        settings, X = context.settings, fitted.model.coloured
         X = X - X.mean(axis=0)
-        n, rank = len(X), Factor.best(X.T @ X / len(X), len(X)).rank
-        d = min(max(rank, 1), policy.most_flat)
+        n, p = X.shape
+        policy, present = settings.policy.move, fitted.result.criterion
+        flats = [Euclidean(d, 1) for d in range(1, min(policy.most_flat, p - 1) + 1)
+                 if not beyond_doubt(least_flat(fitted, d, settings) - present, policy.margin,
+                                     fitted, settings)]
+        if not flats:
+            return
+        chosen = sample_index(n, policy.flat_rows, context.rng)
+        scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
+        flat = min(flats, key=lambda flat: rough_criterion(scores, flat, settings, context.rng))
         known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
         def fit(settings: Settings) -> Fitted | None:
-            codes = Candidate.on_one_atom(_scores(X, d))
+            codes = Candidate.on_one_atom(_scores(X, flat.latent_dim))
             own = settings if fitted.model.assignment.is_mixture else settings.of_shares()
-            return refitted(fitted, [Euclidean(d, 1)], codes, known, own)
+            return refitted(fitted, [flat], codes, known, own)
 
-        def rise_alone(settings: Settings) -> float | None:
-            rise = least_flat(fitted, d, settings) - fitted.result.criterion
-            return rise if beyond_doubt(rise, policy.margin, fitted, settings) else None
-
-        yield Proposal(0, f"one flat of dimension {d} for all {n} rows", policy.margin, fit,
-                       rise_alone=rise_alone)
+        yield Proposal(0, f"one flat of dimension {flat.latent_dim} for all {n} rows",
+                       policy.margin, fit)
 
 
 class NameFlatTwin(Demote):

@@ -89,7 +89,11 @@ def _without_any(fitted: Fitted, detail: str, settings: Settings) -> Proposal:
 
     Every row has it whole: gates and amplitudes say nothing of a row's noise.
     """
-    limit = np.inf if _is_of_the_noise(fitted, settings) else settings.policy.move.margin
+    policy = settings.policy.move
+    limit = policy.margin
+    if _is_of_the_noise(fitted, settings):
+        limit += policy.flat_prior * fitted.model.atoms[0].latent_dim
+        detail += ", its directions in the noise,"
     codes = Candidate.on_one_atom(np.zeros((len(fitted.model.active), 0)))
     known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
@@ -105,14 +109,16 @@ def _without_any(fitted: Fitted, detail: str, settings: Settings) -> Proposal:
 
 
 def _is_of_the_noise(fitted: Fitted, settings: Settings) -> bool:
-    """Whether the only atom is a flat whose directions noise alone has as factors.
+    """Whether the only atom is a flat, of all rows, whose directions noise alone has as factors.
 
-    The two are one model of the rows under two priors: that of a flat has a size that V chooses,
-    and V is lower with it by some nats a direction, which says nothing of the rows.
+    The rows are then as likely without the flat. V may be lower with it, by the priors alone: that
+    of a flat has a size that V chooses, that of factors is uniform.
     """
     model, rows = fitted.model, fitted.rows
     if (len(model.atoms) > 1 or not isinstance(model.atoms[0], Euclidean)
-            or model.atoms[0].degree > 1 or not isinstance(model.family, Gaussian)
+            or model.atoms[0].degree > 1 or model.assignment.dim or not model.active.all()
+            or not all(model.has_manifold_prior) or model.couples_rows
+            or not isinstance(model.family, Gaussian)
             or not isinstance(rows.noise, Isotropic | Factor)):
         return False
     X = rows.noise.colour(rows.Z)

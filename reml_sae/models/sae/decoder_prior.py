@@ -20,12 +20,46 @@ from reml_sae.typing import Array, Curvature, Index
 
 
 class PlacedScale(NamedTuple):
-    """A term of g of decoder k, at its rows of beta; of the rows' coordinates or of its volume."""
+    """A term of g: of decoder k, whose rows of beta are ``where``.
+
+    It makes up for the coordinates of the rows, or else for the volume of the decoder.
+    """
 
     k: int
     where: slice
     scale: Scale
     of_rows: bool
+
+
+def placed_scales(
+    structure: SAEStructure, counts: Array, beta: Array, rho: Array, *, at_modes: bool
+) -> list[PlacedScale]:
+    """The terms of g of every decoder whose coordinates are those of independent rows.
+
+    Parameters
+    ----------
+    structure : SAEStructure
+    counts : (K,) array
+        How many rows carry each atom.
+    beta : (M, p) array
+    rho : (n_rho,) array
+    at_modes : bool
+        As of `DecoderPrior`.
+    """
+    out, floor, p = [], structure.scale_floor(rho), beta.shape[1]
+    for k, (atom, where) in enumerate(zip(structure.atoms, structure.layout.basis_slices,
+                                          strict=True)):
+        if not counts[k] or structure.always_carried[k]:
+            continue
+        # M is that of the manifold's prior, whose scale no strength moves
+        columns = float(p) if structure.has_manifold_prior[k] else 0.0
+        for term in scale_terms(atom):
+            for weight, of_rows in ((term.by_rows * float(counts[k]) * at_modes, True),
+                                    (term.by_columns * columns, False)):
+                if weight:
+                    scale = Scale(weight, term.C, beta[where], term.P, floor)
+                    out.append(PlacedScale(k, where, scale, of_rows))
+    return out
 
 
 class DecoderPrior:
@@ -38,8 +72,8 @@ class DecoderPrior:
     beta : (M, p) array
     rho : (n_rho,) array
     at_modes : bool
-        Whether the coordinates of rows are at their modes, for whose bias g makes up; elsewhere
-        they have been integrated out, and it is that of the decoders' volume alone.
+        Whether the coordinates of rows are at their modes, for whose bias g makes up. Where they
+        have been integrated out, g has the volume of the decoders alone.
     """
 
     def __init__(self, structure: SAEStructure, beta: Array, rho: Array, *, at_modes: bool = True):
@@ -47,32 +81,14 @@ class DecoderPrior:
         self.at_modes = at_modes
         self.grams = structure.decoder_gram(rho)
         self._bound = [self._bind(term) for term in structure.dense_terms]
-        self.scales = self._scales()
+        self.scales = placed_scales(structure, structure.active.sum(axis=0), beta, rho,
+                                    at_modes=at_modes)
         self._parts: dict[Curvature, list[RowCurvature]] = {}
 
     def _bind(self, term: PenaltyTerm) -> Bound:
         slices = self.structure.layout.basis_slices
         where = slice(0, slices[-1].stop) if term.target == "decoders" else slices[term.atom]
         return Bound(term, self.beta[where], term.rho(self.rho), NOWHERE, NOWHERE, where)
-
-    def _scales(self) -> list[PlacedScale]:
-        """Every decoder whose coordinates are those of independent rows, and g there."""
-        structure, p = self.structure, self.beta.shape[1]
-        out, floor = [], structure.scale_floor(self.rho)
-        for k, (atom, where) in enumerate(zip(structure.atoms, structure.layout.basis_slices,
-                                              strict=True)):
-            n = float(structure.active[:, k].sum())
-            if not n or structure.always_carried[k]:
-                continue
-            # M is that of the manifold's prior, whose scale no strength moves
-            columns = p * structure.has_manifold_prior[k]
-            for term in scale_terms(atom):
-                for weight, of_rows in (term.by_rows * n * self.at_modes, True), (
-                        term.by_columns * columns, False):
-                    if weight:
-                        scale = Scale(weight, term.C, self.beta[where], term.P, floor)
-                        out.append(PlacedScale(k, where, scale, of_rows))
-        return out
 
     def scale_correction(self) -> tuple[float, Array, Array]:
         """The sum of g over atoms, its gradient in beta (M, p) and in rho (n_rho,)."""
@@ -204,7 +220,10 @@ class DecoderPrior:
     def scale_trace_gradients(
         self, which: Curvature, traces: Sequence[Array], border: Array
     ) -> tuple[Array, Array, float]:
-        """The same of the curvature of g; exact where rows have been integrated out."""
+        """The same three of G times the curvature of g.
+
+        That is exact, whatever is asked for, where rows have been integrated out.
+        """
         grad_beta, grad_rho, total = np.zeros_like(self.beta), np.zeros(len(self.rho)), 0.0
         p = self.beta.shape[1]
         for k, where, scale, _ in self.scales:

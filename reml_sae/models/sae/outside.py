@@ -4,13 +4,14 @@ A decoder that moves out of its own span moves no coordinate of a row, so the cu
 the marginal objective L of `scale` is known in closed form: it is the Gram matrix of the means of
 the functions over the rows' posteriors,
 
-    d2L = (A - C) (x) I + P (x) I,     A = sum_i phi_i phi_i^T / phi,     P the priors,
+    d2L = (A - C) (x) I + P (x) I,     A = sum_i phi_i phi_i^T / phi,     P the priors and -p P_,
     C   = sum_i sum_de (D_i^-1)_de d_d phi_i d_e phi_i^T / phi             over compact coordinates:
 
 E_i[phi] E_i[phi]^T = phi phi^T + sym(phi sum_de (D_i^-1)_de d2_de phi^T), and by parts phi d2 phi^T
 is -d phi d phi^T on average over a manifold without ends. Of Gaussian coordinates, along which
-functions are straight, nothing is lost. H has A + P + n P_ there instead, with the curvature of g,
-which is right only where coordinates move. So half the log-determinant lacks, for every atom,
+functions are straight, nothing is lost. P holds what g of `scale` has of the volume as well. H has
+A + P + n P_ there instead, with what g has of the rows, which is right only where coordinates move.
+So half the log-determinant lacks, for every atom,
 
     U = n_/2 (log|P + X| - log|A + P + n P_|),     X = A N^-1 A N^-1 A,  N = A + C/2 + tau P
 
@@ -29,6 +30,7 @@ from typing import Self
 
 import numpy as np
 
+from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.linalg import Incidence
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array, Index
@@ -137,8 +139,11 @@ class Outside:
     @cached_property
     def value(self) -> float:
         """U."""
-        logs = np.linalg.slogdet(self._less)[1] - np.linalg.slogdet(self.G)[1]
-        return self._half * float(logs.sum())
+        signs, logs = np.linalg.slogdet(self._less)
+        if (signs <= 0.0).any():  # no mode, but where a decoder of no length is pushed away from
+            raise NotPositiveDefiniteError(
+                "the curvature of a decoder outside its span is not positive definite", row=None)
+        return self._half * float((logs - np.linalg.slogdet(self.G)[1]).sum())
 
     @cached_property
     def _inner(self) -> Array:
@@ -156,7 +161,7 @@ class Outside:
 
     @cached_property
     def scales(self) -> Array:
-        """Derivative in n P_."""
+        """Derivative in the n P_ of the rows."""
         return np.asarray(-self._half * np.linalg.inv(self.G))
 
     @cached_property

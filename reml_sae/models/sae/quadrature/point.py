@@ -95,12 +95,16 @@ class QuadraturePoint:
         return out
 
     def _curvature(self, curvature: Curvature) -> Array:
-        out = self.rows.sums.curvature + self._prior(curvature)
-        p = self.structure.shape[1]
+        return self.rows.sums.curvature + self._with_volume(self._prior(curvature)) + (
+            self.gauge.weight * self._orbits.T @ self._orbits)
+
+    def _with_volume(self, prior: Array) -> Array:
+        """A curvature of the priors (M p, M p) with that of g."""
+        out, p = prior.copy(), self.structure.shape[1]
         for _, where, scale, _ in self.decoder_prior.scales:
             flat = slice(where.start * p, where.stop * p)
             out[flat, flat] += scale.dense()
-        return np.asarray(out + self.gauge.weight * self._orbits.T @ self._orbits)
+        return out
 
     @property
     def _orbits(self) -> Array:
@@ -163,8 +167,8 @@ class QuadraturePoint:
         grad_beta = 0.5 * beta + prior_beta + scale_beta + volume_beta + gauge_beta
         grad_beta -= correction_beta
         rho = prior_rho + scale_rho + 0.5 * outer - correction_rho
-        spent = float(np.vdot(held.covariance, self._prior(curvature))) + self.gauge.weight * (
-            float(np.vdot(self._orbits @ held.covariance, self._orbits)))
+        spent = float(np.vdot(held.covariance, self._with_volume(self._prior(curvature))))
+        spent += self.gauge.weight * float(np.vdot(self._orbits @ held.covariance, self._orbits))
         edf = self.theta.beta.size - spent + self.rows.sums.edf
         value = held.half_logdet() + volume - correction
         return LogDeterminant(value, self._border(grad_beta), rho, edf)
@@ -211,7 +215,8 @@ class QuadraturePoint:
         where, p = self.structure.layout.basis_slices[k], self.structure.shape[1]
         m, flat = where.stop - where.start, slice(where.start * p, where.stop * p)
         own = self._held.covariance[flat, flat]
-        edf = m * p - float(np.vdot(own, self._prior("majorizer")[flat, flat]))
+        prior = self._with_volume(self._prior("majorizer"))[flat, flat]
+        edf = m * p - float(np.vdot(own, prior))
         tangents = self.gauge.columns[self.gauge.of_atom(k), where]
         pulled = (tangents.reshape(-1, m * p) @ own).reshape(tangents.shape)
         return edf, at_its_phase(np.einsum("aobo->oab", own.reshape(m, p, m, p)),

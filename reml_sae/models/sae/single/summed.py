@@ -17,9 +17,9 @@ import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import BlockFactor, EliminatedRows, NestedBorder
+from reml_sae.models.sae.decoder_prior import placed_scales
 from reml_sae.models.sae.gauge import Gauge, at_its_phase
 from reml_sae.models.sae.outside import Outside
-from reml_sae.models.sae.scale import Scale, scale_terms
 from reml_sae.models.sae.single.kinds import Kind, kinds_of
 from reml_sae.models.sae.state import SAEState
 from reml_sae.models.sae.structure import SAEStructure, log_permutations
@@ -148,28 +148,23 @@ class SummedPoint:
         """Priors of the decoders and of the intercept."""
         return self.structure.decoder_gram(self.rho)
 
-    def _prior(self, k: int, count: int) -> tuple[Array, Array]:
-        """What the border has at atom k beside its rows: the prior, and the curvature of g.
-
-        Without what g has of the rows, and with it.
-        """
-        structure, resting = self.structure, self._grams[k]
-        floor, own = structure.scale_floor(self.rho), self.beta[structure.layout.basis_slices[k]]
-        by_rows, p = np.zeros_like(resting), own.shape[1]
-        for w, v, C, P in scale_terms(structure.atoms[k]) if count else ():
-            resting = resting + Scale(v * p, C, own, P, floor).gram
-            by_rows += Scale(w * count, C, own, P, floor).gram
-        return resting, resting + by_rows
-
-    def _priors(self, kind: KindSums) -> tuple[Array, Array]:
-        """Both of `_prior` of the atoms of a kind, (k, m, m)."""
-        pairs = [self._prior(int(k), int(count))
-                 for k, count in zip(kind.atoms, kind.counts, strict=True)]
-        return np.stack([own for own, _ in pairs]), np.stack([whole for _, whole in pairs])
+    @cached_property
+    def _prior(self) -> tuple[list[Array], list[Array]]:
+        """What the border has at atoms beside their rows: `resting_grams` and `curvature_grams`."""
+        counts = np.zeros(len(self.structure.atoms))
+        for kind in self.sums.kinds:
+            counts[kind.atoms] = kind.counts
+        resting, whole = list(self._grams), list(self._grams)
+        for own in placed_scales(self.structure, counts, self.beta, self.rho, at_modes=True):
+            whole[own.k] = whole[own.k] + own.scale.gram
+            if not own.of_rows:
+                resting[own.k] = resting[own.k] + own.scale.gram
+        return resting, whole
 
     def _outside(self, kind: KindSums) -> float:
         """U of the atoms of a kind."""
-        A, (resting, whole) = kind.gram[:, :-1, :-1], self._priors(kind)
+        A = kind.gram[:, :-1, :-1]
+        resting, whole = (np.stack([grams[k] for k in kind.atoms]) for grams in self._prior)
         return Outside(A, kind.blur, resting, A + whole, self.beta.shape[1]).value
 
     @cached_property
@@ -177,7 +172,7 @@ class SummedPoint:
         blocks = []
         for kind in self.sums.kinds:
             gram = kind.gram.copy()
-            gram[:, :-1, :-1] += self._priors(kind)[1]
+            gram[:, :-1, :-1] += np.stack([self._prior[1][k] for k in kind.atoms])
             used = (kind.counts > 0)[:, None, None, None]
             tangents = np.einsum("cab,kbp->kcap", kind.generators, self.beta[kind.places[:, :-1]])
             columns = np.sqrt(float(self.sums.n_rows)) * used * (tangents @ kind.spans[:, None])
@@ -208,7 +203,7 @@ class SummedPoint:
         number, block = next((number, int(np.flatnonzero(kind.atoms == k)[0]))
                              for number, kind in enumerate(self.sums.kinds) if k in kind.atoms)
         covariance = self._border.covariance(number, block)
-        prior = self._prior(k, int(self.sums.kinds[number].counts[block]))[1]
+        prior = self._prior[1][k]
         size = self.structure.atoms[k].basis_size * self.beta.shape[1]
         edf = float(size - np.einsum("oab,ba->", covariance, prior))
         tangents, pulled = self._orbits[number]
