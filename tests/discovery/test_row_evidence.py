@@ -44,7 +44,7 @@ def test_row_evidence_adds_up_to_the_criterion(name):
     border = found.parts["half_logdet"] - 0.5 * blocks.sum() - point.remainder.values.sum()
     scale, _, _ = point.decoder_prior.scale_correction()
     decoders = point.objective - model.row_objective(theta, rho).sum() - scale
-    partition = DecoderPrior(model.without_rows, theta.beta, rho).log_partition()[0]
+    partition = DecoderPrior(model.rows(np.zeros(0, np.intp)), theta.beta, rho).log_partition()[0]
     shared = len(model.Z) * model.assignment.log_patterns()
     for term in model.terms:
         if term.target == "logits":

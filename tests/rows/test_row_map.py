@@ -65,7 +65,7 @@ def test_rows_integrated_out(name, row_map):
 
 
 def test_none_of_the_rows_is_a_chunk_too():
-    model = build([Circle(1), Circle(1)]).without_rows
+    model = build([Circle(1), Circle(1)]).rows(np.zeros(0, np.intp))
     theta, rho = model.initial_theta(), model.initial_rho()
     assert row_objective(model, theta, rho).shape == (0,)
     assert refine_rows(model, theta, rho, 2).xi.shape == theta.xi.shape

@@ -62,6 +62,17 @@ def placed_scales(
     return out
 
 
+def with_scales(
+    grams: Sequence[Array], scales: Sequence[PlacedScale],
+    chosen: Callable[[PlacedScale], bool] = lambda own: True,
+) -> list[Array]:
+    """Gram matrices (M_k, M_k) of atoms with those of the terms of g that are chosen."""
+    out = list(grams)
+    for own in filter(chosen, scales):
+        out[own.k] = out[own.k] + own.scale.gram
+    return out
+
+
 class DecoderPrior:
     """The prior of the decoders at one state.
 
@@ -111,24 +122,18 @@ class DecoderPrior:
     @cached_property
     def curvature_grams(self) -> list[Array]:
         """Parts of the border that are the same for every output, block by block."""
-        return self._with_scales(lambda own: True)
+        return with_scales(self.grams, self.scales)
 
     @cached_property
     def damped_grams(self) -> list[Array]:
         """The same without what curves downwards: what a damped factor may add to."""
-        return self._with_scales(lambda own: own.of_rows)
+        return with_scales(self.grams, self.scales, lambda own: own.of_rows)
 
     @cached_property
-    def resting_grams(self) -> list[Array]:
-        """The same where decoders move no row: priors, with the volume's part of g."""
-        return self._with_scales(lambda own: not own.of_rows)
-
-    def _with_scales(self, chosen: Callable[[PlacedScale], bool]) -> list[Array]:
-        """Gram matrices of the priors with those of some terms of g."""
-        grams = list(self.grams)
-        for own in filter(chosen, self.scales):
-            grams[own.k] = grams[own.k] + own.scale.gram
-        return grams
+    def volume_grams(self) -> list[Array]:
+        """V of `outside`: minus the curvature of what g has of the volume, block by block."""
+        none = [np.zeros_like(gram) for gram in self.grams]
+        return [-gram for gram in with_scales(none, self.scales, lambda own: not own.of_rows)]
 
     def _curvature(self, which: Curvature) -> list[RowCurvature]:
         """Curvatures of the penalties that are no quadratic form, computed once."""
@@ -243,21 +248,22 @@ class DecoderPrior:
         return grad_beta, grad_rho, total
 
     def gram_gradients(
-        self, priors: Mapping[int, Array], scales: Mapping[int, Array]
+        self, priors: Mapping[int, Array], scales: Mapping[int, Array],
+        volumes: Mapping[int, Array],
     ) -> tuple[Array, Array]:
-        """Gradients in beta (M, p) and rho of <W_k, P_k> and of <W_k, n P_> of atoms k.
+        """Gradients in beta (M, p) and rho of <W_k, P_k>, <W_k, n P_> and <W_k, -V> of atoms k.
 
         Parameters
         ----------
-        priors, scales : mapping of k to (M_k, M_k) arrays
-            W of `resting_grams`, and of the curvatures of what g has of the rows.
+        priors, scales, volumes : mapping of k to (M_k, M_k) arrays
+            W of the priors, and of the curvatures of what g has of the rows and of the volume.
         """
         beta, rho = np.zeros_like(self.beta), np.zeros(len(self.rho))
         for term, _, derivative in self._gram_derivatives():
             if term.atom in priors:
                 rho[term.where] += np.einsum("jab,ab->j", derivative, priors[term.atom])
         for k, where, scale, of_rows in self.scales:
-            W = (scales if of_rows else priors).get(k)
+            W = (scales if of_rows else volumes).get(k)
             if W is not None:
                 beta[where] += scale.gram_pull(W)
                 if (phi := self.structure.outer.dispersion) is not None:

@@ -166,7 +166,7 @@ class SAEManifoldModel(SAEStructure):
     def at(self, theta: Theta, rho: Array) -> AnyPoint:
         """What the inner solve minimises, at a state and outer parameters.
 
-        L of the decoders where the rows are integrated out by quadrature, F + g elsewhere.
+        L + g of the decoders where the rows are integrated out by quadrature, F + g elsewhere.
         """
         rho = np.asarray(rho, float)
         if not self._last.point_is_at(theta, rho):

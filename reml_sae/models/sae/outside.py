@@ -4,21 +4,23 @@ A decoder that moves out of its own span moves no coordinate of a row, so the cu
 the marginal objective L of `scale` is known in closed form: it is the Gram matrix of the means of
 the functions over the rows' posteriors,
 
-    d2L = (A - C) (x) I + P (x) I,     A = sum_i phi_i phi_i^T / phi,     P the priors and -p P_,
+    d2L = (A - C) (x) I + P (x) I,     A = sum_i phi_i phi_i^T / phi,     P the priors,
     C   = sum_i sum_de (D_i^-1)_de d_d phi_i d_e phi_i^T / phi             over compact coordinates:
 
 E_i[phi] E_i[phi]^T = phi phi^T + sym(phi sum_de (D_i^-1)_de d2_de phi^T), and by parts phi d2 phi^T
 is -d phi d phi^T on average over a manifold without ends. Of Gaussian coordinates, along which
-functions are straight, nothing is lost. P holds what g of `scale` has of the volume as well. H has
-A + P + n P_ there instead, with what g has of the rows, which is right only where coordinates move.
-So half the log-determinant lacks, for every atom,
+functions are straight, nothing is lost. H has A + P + n P_ there instead, with what g of `scale`
+has of the rows, which is right only where coordinates move. What g has of the volume, -V, is in
+both. So half the log-determinant lacks, for every atom,
 
-    U = n_/2 (log|P + X| - log|A + P + n P_|),     X = A N^-1 A N^-1 A,  N = A + C/2 + tau P
+    U = n_/2 (log|P + X - V| - log|A + P + n P_ - V|),     X = A N^-1 A N^-1 A,  N = A + C/2 + tau P
 
-in the n_ = p - M + 1 directions that a decoder of M functions, one of them constant, leaves free.
-X is A - C to the first order and stays
-positive definite where a row knows nothing, as exp(-C) does; tau only keeps N so. One circle in 400
-rows and 24 columns, noise .3: 3.0 nats of d2L outside, and 3.0 by quadrature. It grows with the
+in the n_ = p - M + 1 directions that a decoder of M functions, one of them constant, leaves free. X
+is A - C to the first order and stays positive definite where a row knows nothing, as exp(-C) does;
+tau only keeps N so. P + X - V need not be so where a decoder has hardly any length, which the rows
+would show where their noise is less than phi: for an eigenvalue x of V in the metric of P + X,
+log(1 - y) stands for log(1 - x), with y = x to the fourth order and at most `MOST`. One circle in
+400 rows and 24 columns, noise .3: 3.0 nats of d2L outside, and 3.0 by quadrature. It grows with the
 columns and the functions, not with the rows.
 """
 
@@ -30,11 +32,12 @@ from typing import Self
 
 import numpy as np
 
-from reml_sae.errors import NotPositiveDefiniteError
 from reml_sae.linalg import Incidence
 from reml_sae.manifolds import Manifold
 from reml_sae.typing import Array, Index
 
+MOST = 0.9
+"""Of y."""
 SLIGHT = 1e-6
 """tau."""
 ROUNDING = 1e-13
@@ -108,8 +111,8 @@ class Outside:
 
     Parameters
     ----------
-    A, C, P, G : (.., M, M) arrays
-        Gram matrices: G = A + P + n P_.
+    A, C, P, V, G : (.., M, M) arrays
+        Gram matrices: G = A + P + n P_ - V.
     n_outputs : int
         p.
     """
@@ -117,6 +120,7 @@ class Outside:
     A: Array
     C: Array
     P: Array
+    V: Array
     G: Array
     n_outputs: int
 
@@ -133,21 +137,48 @@ class Outside:
 
     @cached_property
     def _less(self) -> Array:
-        """P + X."""
+        """Q = P + X."""
         return np.asarray(self.P + self.A @ self._known @ self._known)
 
     @cached_property
     def value(self) -> float:
         """U."""
-        signs, logs = np.linalg.slogdet(self._less)
-        if (signs <= 0.0).any():  # no mode, but where a decoder of no length is pushed away from
-            raise NotPositiveDefiniteError(
-                "the curvature of a decoder outside its span is not positive definite", row=None)
-        return self._half * float((logs - np.linalg.slogdet(self.G)[1]).sum())
+        logs = np.linalg.slogdet(self._less)[1] - np.linalg.slogdet(self.G)[1]
+        less = np.log1p(-self._bounded[0]).sum() if self._has_volume else 0.0
+        return self._half * float(logs.sum() + less)
+
+    @cached_property
+    def _has_volume(self) -> bool:
+        return bool(self.V.any())
+
+    @cached_property
+    def _relative(self) -> tuple[Array, Array]:
+        """Eigenvalues x (.., M) of V in the metric of Q, and directions d (.., M, M) there."""
+        rounded = self._less * (1.0 + ROUNDING * np.eye(self.V.shape[-1]))
+        root = np.linalg.inv(np.linalg.cholesky(rounded))
+        values, vectors = np.linalg.eigh(root @ self.V @ root.swapaxes(-1, -2))
+        return np.maximum(values, 0.0), root.swapaxes(-1, -2) @ vectors
+
+    @cached_property
+    def _bounded(self) -> tuple[Array, Array]:
+        """y, and the derivative of log(1 - y) in x."""
+        x = self._relative[0]
+        whole = MOST**4 + x**4
+        y = MOST * x * whole**-0.25
+        return y, -(MOST**5) * whole**-1.25 / (1.0 - y)
+
+    def _along(self, weights: Array) -> Array:
+        """The sum of weights (.., M) times d d^T over the directions d."""
+        directions = self._relative[1]
+        return np.asarray((directions * weights[..., None, :]) @ directions.swapaxes(-1, -2))
 
     @cached_property
     def _inner(self) -> Array:
-        return np.asarray(np.linalg.inv(self._less), np.float64)
+        """Derivative of log|Q - V| in Q."""
+        if not self._has_volume:
+            return np.asarray(np.linalg.inv(self._less), np.float64)
+        x, slope = self._relative[0], self._bounded[1]
+        return self._along(1.0 - slope * x)
 
     @cached_property
     def _by_n(self) -> Array:
@@ -163,6 +194,13 @@ class Outside:
     def scales(self) -> Array:
         """Derivative in the n P_ of the rows."""
         return np.asarray(-self._half * np.linalg.inv(self.G))
+
+    @property
+    def volume(self) -> Array:
+        """Derivative in -V; that of G alone where there is none."""
+        if not self._has_volume:
+            return self.scales
+        return self.scales - self._half * self._along(self._bounded[1])
 
     @cached_property
     def data(self) -> Array:
@@ -201,9 +239,11 @@ class OutsidePart:
     terms: Outside
 
     @classmethod
-    def of(cls, rows: OutsideRows, A: Array, P: Array, G: Array, n_outputs: int) -> Self:
+    def of(
+        cls, rows: OutsideRows, A: Array, P: Array, V: Array, G: Array, n_outputs: int
+    ) -> Self:
         """Of rows and Gram matrices as those of `Outside`."""
-        return cls(rows, Outside(A, rows.gram(), P, G, n_outputs))
+        return cls(rows, Outside(A, rows.gram(), P, V, G, n_outputs))
 
     @cached_property
     def _pulled(self) -> tuple[Array, Array, Array]:

@@ -124,7 +124,8 @@ class SAEPoint(SAEState):
             edf += 2.0 * sum(part.terms.scaling for part in self._outside.values())
             outside_beta, outside_rho = self.decoder_prior.gram_gradients(
                 {k: part.terms.prior for k, part in self._outside.items()},
-                {k: part.terms.scales for k, part in self._outside.items()})
+                {k: part.terms.scales for k, part in self._outside.items()},
+                {k: part.terms.volume for k, part in self._outside.items()})
             grad_beta += outside_beta
             grad_rho += outside_rho
         # at the weights of its rows, every entry of the data part of H carries 1 / phi
@@ -184,8 +185,9 @@ class SAEPoint(SAEState):
         for k, where in enumerate(structure.layout.basis_slices):
             if structure.active[:, k].any():
                 A = self.data_gram[where, where]
-                out[k] = OutsidePart.of(self.outside_rows(k), A, prior.resting_grams[k],
-                                        A + prior.curvature_grams[k], structure.shape[1])
+                out[k] = OutsidePart.of(
+                    self.outside_rows(k), A, prior.grams[k], prior.volume_grams[k],
+                    A + prior.curvature_grams[k], structure.shape[1])
         return out
 
     @property

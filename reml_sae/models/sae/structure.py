@@ -430,11 +430,6 @@ class SAEStructure:
         """A row-wise term for some of the rows."""
         return replace(term, penalty=term.penalty.restrict(rows, len(self.Z)))
 
-    @cached_property
-    def without_rows(self) -> Self:
-        """None of the rows: what belongs to the decoders alone."""
-        return self.rows(np.zeros(0, np.intp))
-
 
 def log_permutations(atoms: Sequence[Manifold], used: Sequence[int]) -> float:
     """Log of the number of ways in which atoms of one kind can change places, idle ones alike."""

@@ -67,16 +67,17 @@ def test_derivatives(stack):
         root = rng.normal(size=(*stack, 4, 6))
         return scale * root @ root.swapaxes(-1, -2)
 
-    at = [definite(scale) for scale in (5.0, 1.0, 0.7, 0.4)]
+    at = [definite(scale) for scale in (5.0, 1.0, 0.7, 0.4, 0.3)]
     moves = [definite(0.5) for _ in at]
 
     def value(h, which):
-        A, C, P, scales = (x + h * v * (i == which) for i, (x, v) in
-                           enumerate(zip(at, moves, strict=True)))
-        return Outside(A, C, P, A + P + scales, 9).value
+        A, C, P, scales, V = (x + h * v * (i == which) for i, (x, v) in
+                              enumerate(zip(at, moves, strict=True)))
+        return Outside(A, C, P, V, A + P + scales - V, 9).value
 
-    found = Outside(at[0], at[1], at[2], at[0] + at[2] + at[3], 9)
-    for which, slope in enumerate((found.data, found.blurred, found.prior, found.scales)):
+    found = Outside(at[0], at[1], at[2], at[4], at[0] + at[2] + at[3] - at[4], 9)
+    for which, slope in enumerate((found.data, found.blurred, found.prior, found.scales,
+                                   -found.volume)):
         expected = (value(1e-5, which) - value(-1e-5, which)) / 2e-5
         assert np.vdot(slope, moves[which]) == pytest.approx(expected, rel=1e-7)
 
@@ -84,7 +85,7 @@ def test_derivatives(stack):
 def test_rows_that_know_nothing_leave_the_prior():
     """However little is known of a coordinate, the curvature stays between P and A + P."""
     A, P = np.diag([100.0, 50.0]), np.eye(2)
-    values = [Outside(A, blur * A, P, A + P, 2).value for blur in (0.0, 1.0, 1e3, 1e12)]
+    values = [Outside(A, blur * A, P, 0.0 * P, A + P, 2).value for blur in (0.0, 1.0, 1e3, 1e12)]
     assert values[0] == pytest.approx(0.0, abs=1e-5)
     assert np.all(np.diff(values) < 0.0)
     assert values[-1] == pytest.approx(-0.5 * np.log(101.0 * 51.0), rel=1e-6)
@@ -92,4 +93,15 @@ def test_rows_that_know_nothing_leave_the_prior():
 
 def test_an_atom_that_no_row_uses_lacks_nothing():
     none = np.zeros((3, 3))
-    assert Outside(none, none, np.eye(3), np.eye(3), 9).value == 0.0
+    assert Outside(none, none, np.eye(3), none, np.eye(3), 9).value == 0.0
+
+
+def test_the_volume_is_taken_off_as_far_as_something_is_left():
+    A, P, none = np.diag([100.0, 50.0]), np.eye(2), np.zeros((2, 2))
+    for share in (0.1, 0.3):
+        V = share * (A + P)
+        exact = np.log((1.0 - share) ** 2 * 101.0 * 51.0)
+        found = Outside(A, none, P, V, np.eye(2), 3).value
+        assert found == pytest.approx(exact, abs=0.01 * share)
+    most = Outside(A, none, P, 1e4 * (A + P), np.eye(2), 3).value
+    assert most == pytest.approx(np.log(0.1**2 * 101.0 * 51.0), abs=1e-4)

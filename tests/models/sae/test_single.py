@@ -27,6 +27,7 @@ SHAPES = {
     "a sphere": [Sphere(1), Circle(1)],
     "lines with laws of their own": [Euclidean(1, 2), Circle(1), Euclidean(1, 2)],
     "a point": [Circle(1), Point()],
+    "planes": [Euclidean(2, 1), Euclidean(2, 1)],
 }
 
 
@@ -54,7 +55,7 @@ def system(shape="two kinds", seed=0, noise="isotropic", p=7, assignment="topk",
 CASES = [*((shape, seed, "isotropic", 7) for shape in SHAPES for seed in (0, 1)),
          *(("two kinds", seed, noise, p) for noise in ("student_t", "per atom")
            for seed, p in ((0, 7), (1, 3))),
-         ("circles", 2, "isotropic", 2),
+         ("circles", 2, "isotropic", 2), ("planes", 2, "isotropic", 40),
          *(("two kinds", seed, noise, 7, "ordered_beta_bernoulli")
            for noise in ("isotropic", "student_t", "per atom") for seed in (0, 1))]
 

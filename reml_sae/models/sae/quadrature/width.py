@@ -4,7 +4,7 @@ With the rows integrated out, L = l + prior need not curve upwards by as much as
 of rows that no circle describes, l curves downwards at B = 0, and at some strengths the mode forks
 there, where d2L is singular. Laplace's method would give V = -infinity at a fork, whatever the
 data; the integral is finite, as the fourth order of L, or the prior, bounds its width. So where an
-eigenvalue mu of H^-1 P, H = d2L, is above w = `WIDEST`,
+eigenvalue mu of H^-1 P, H = d2L (with that of g, `scale`), is above w = `WIDEST`,
 
     (1/2) log|H|  +  (1/2) sum_{mu > w} log cosh log(mu / w)
 

@@ -231,7 +231,8 @@ class SinglePoint(DecoderTerms):
         beta = prior_beta + scale_beta + volume_beta + gauge_beta - correction_beta
         grad_rho += scale_rho - correction_rho
         outside_beta, outside_rho = self.decoder_prior.gram_gradients(
-            self._by_atom(lambda terms: terms.prior), self._by_atom(lambda terms: terms.scales))
+            self._by_atom(lambda terms: terms.prior), self._by_atom(lambda terms: terms.scales),
+            self._by_atom(lambda terms: terms.volume))
         beta += outside_beta
         grad_rho += outside_rho
         edf = self.structure.n_carried - prior_trace - scale_trace - gauge_trace
@@ -271,7 +272,8 @@ class SinglePoint(DecoderTerms):
         for kind, state in self._parts:
             own, A = kind.atoms[:, 0], state.data_gram[:, :-1, :-1]
             out.append(OutsidePart.of(
-                state.outside_rows(0), A, np.stack([prior.resting_grams[k] for k in own]),
+                state.outside_rows(0), A, np.stack([prior.grams[k] for k in own]),
+                np.stack([prior.volume_grams[k] for k in own]),
                 A + np.stack([prior.curvature_grams[k] for k in own]), self.structure.shape[1])
                 if kind.is_open else None)
         return out

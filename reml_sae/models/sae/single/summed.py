@@ -17,7 +17,7 @@ import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import BlockFactor, EliminatedRows, NestedBorder
-from reml_sae.models.sae.decoder_prior import placed_scales
+from reml_sae.models.sae.decoder_prior import PlacedScale, placed_scales, with_scales
 from reml_sae.models.sae.gauge import Gauge, at_its_phase
 from reml_sae.models.sae.outside import Outside
 from reml_sae.models.sae.single.kinds import Kind, kinds_of
@@ -149,30 +149,32 @@ class SummedPoint:
         return self.structure.decoder_gram(self.rho)
 
     @cached_property
-    def _prior(self) -> tuple[list[Array], list[Array]]:
-        """What the border has at atoms beside their rows: `resting_grams` and `curvature_grams`."""
+    def _scales(self) -> list[PlacedScale]:
+        """The terms of g."""
         counts = np.zeros(len(self.structure.atoms))
         for kind in self.sums.kinds:
             counts[kind.atoms] = kind.counts
-        resting, whole = list(self._grams), list(self._grams)
-        for own in placed_scales(self.structure, counts, self.beta, self.rho, at_modes=True):
-            whole[own.k] = whole[own.k] + own.scale.gram
-            if not own.of_rows:
-                resting[own.k] = resting[own.k] + own.scale.gram
-        return resting, whole
+        return placed_scales(self.structure, counts, self.beta, self.rho, at_modes=True)
+
+    @cached_property
+    def _priors(self) -> list[Array]:
+        """What the border has at atoms beside their rows: the priors, and the curvature of g."""
+        return with_scales(self._grams, self._scales)
 
     def _outside(self, kind: KindSums) -> float:
         """U of the atoms of a kind."""
-        A = kind.gram[:, :-1, :-1]
-        resting, whole = (np.stack([grams[k] for k in kind.atoms]) for grams in self._prior)
-        return Outside(A, kind.blur, resting, A + whole, self.beta.shape[1]).value
+        by_rows = with_scales(self._grams, self._scales, lambda own: own.of_rows)
+        A, P, whole, without = (np.stack(parts) for parts in zip(*(
+            (kind.gram[j, :-1, :-1], self._grams[k], self._priors[k], by_rows[k])
+            for j, k in enumerate(kind.atoms)), strict=True))
+        return Outside(A, kind.blur, P, without - whole, A + whole, self.beta.shape[1]).value
 
     @cached_property
     def _border(self) -> NestedBorder:
         blocks = []
         for kind in self.sums.kinds:
             gram = kind.gram.copy()
-            gram[:, :-1, :-1] += np.stack([self._prior[1][k] for k in kind.atoms])
+            gram[:, :-1, :-1] += np.stack([self._priors[k] for k in kind.atoms])
             used = (kind.counts > 0)[:, None, None, None]
             tangents = np.einsum("cab,kbp->kcap", kind.generators, self.beta[kind.places[:, :-1]])
             columns = np.sqrt(float(self.sums.n_rows)) * used * (tangents @ kind.spans[:, None])
@@ -203,7 +205,7 @@ class SummedPoint:
         number, block = next((number, int(np.flatnonzero(kind.atoms == k)[0]))
                              for number, kind in enumerate(self.sums.kinds) if k in kind.atoms)
         covariance = self._border.covariance(number, block)
-        prior = self._prior[1][k]
+        prior = self._priors[k]
         size = self.structure.atoms[k].basis_size * self.beta.shape[1]
         edf = float(size - np.einsum("oab,ba->", covariance, prior))
         tangents, pulled = self._orbits[number]
