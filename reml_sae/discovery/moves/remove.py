@@ -93,7 +93,7 @@ def _without_any(fitted: Fitted, detail: str, settings: Settings) -> Proposal:
     limit = policy.margin
     if _is_of_the_noise(fitted, settings):
         limit += policy.flat_prior * fitted.model.atoms[0].latent_dim
-        detail += ", its directions in the noise,"
+        detail += " (the directions of the flat are in the noise)"
     codes = Candidate.on_one_atom(np.zeros((len(fitted.model.active), 0)))
     known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
