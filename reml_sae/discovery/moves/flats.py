@@ -26,6 +26,7 @@ from reml_sae.discovery.strengths import known_of, known_of_one, known_without
 from reml_sae.engine import OuterKey
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
+from reml_sae.models.sae.quadrature.lattice import MOST_LINEAR
 from reml_sae.relaxations.axes import principal_scores, sample_index
 from reml_sae.typing import Array, Index
 
@@ -71,7 +72,10 @@ class NameOneFlat:
         X = X - X.mean(axis=0)
         n, p = X.shape
         policy, present = settings.policy.move, fitted.result.criterion
-        flats = [Euclidean(d, 1) for d in range(1, min(policy.most_flat, p - 1) + 1)
+        most = min(policy.most_flat, p - 1)
+        if settings.integration == "quadrature":
+            most = min(most, MOST_LINEAR)
+        flats = [Euclidean(d, 1) for d in range(1, most + 1)
                  if not beyond_doubt(least_flat(fitted, d, settings) - present, policy.margin,
                                      fitted, settings)]
         if not flats:
