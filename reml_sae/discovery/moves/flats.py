@@ -21,8 +21,14 @@ from reml_sae.discovery.local import (
     rough_criterion,
 )
 from reml_sae.discovery.metric import MetricRows, without_atoms
-from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.strengths import known_of, known_of_one, known_without
+from reml_sae.discovery.moves.protocol import (
+    Context,
+    Proposal,
+    Proposals,
+    refitted,
+    refitted_on_one,
+)
+from reml_sae.discovery.strengths import known_of_one, known_without
 from reml_sae.engine import OuterKey
 from reml_sae.families import Gaussian
 from reml_sae.manifolds import Euclidean, Manifold
@@ -83,12 +89,9 @@ class NameOneFlat:
         chosen = sample_index(n, policy.flat_rows, context.rng)
         scores = principal_scores(X[chosen], settings.policy.topology.most_columns)
         flat = min(flats, key=lambda flat: rough_criterion(scores, flat, settings, context.rng))
-        known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
         def fit(settings: Settings) -> Fitted | None:
-            codes = Candidate.on_one_atom(_scores(X, flat.latent_dim))
-            own = settings if fitted.model.assignment.is_mixture else settings.of_shares()
-            return refitted(fitted, [flat], codes, known, own)
+            return refitted_on_one(fitted, flat, _scores(X, flat.latent_dim), settings)
 
         yield Proposal(0, f"one flat of dimension {flat.latent_dim} for all {n} rows",
                        policy.margin, fit)

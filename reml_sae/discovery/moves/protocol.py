@@ -15,10 +15,12 @@ import numpy as np
 
 from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings, model_from_codes, rough_fit
+from reml_sae.discovery.strengths import known_of
 from reml_sae.discovery.structure import Structure
 from reml_sae.discovery.topology import TopologyChoice
 from reml_sae.engine import OuterKey
 from reml_sae.manifolds import Manifold
+from reml_sae.typing import Array
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,15 @@ def refitted(
     """The model with these atoms, fitted roughly from codes and outer parameters by key."""
     model = model_from_codes(fitted.rows, atoms, settings, codes, known)
     return rough_fit(model, settings, "changed model")
+
+
+def refitted_on_one(
+    fitted: Fitted, atom: Manifold, t: Array, settings: Settings
+) -> Fitted | None:
+    """The rows on one atom in the place of all, at coordinates (n, d), fitted roughly.
+
+    Every row has it whole: gates and amplitudes say nothing of a row's noise.
+    """
+    known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
+    own = settings if fitted.model.assignment.is_mixture else settings.of_shares()
+    return refitted(fitted, [atom], Candidate.on_one_atom(t), known, own)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from reml_sae.discovery.codes import Candidate
 from reml_sae.discovery.fitting import Fitted, Settings
 from reml_sae.discovery.local import beyond_doubt, least_flat
 from reml_sae.discovery.moves._removal import without_atom
-from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted
-from reml_sae.discovery.strengths import known_of
+from reml_sae.discovery.moves.protocol import Context, Proposal, Proposals, refitted_on_one
 from reml_sae.families import Gaussian
 from reml_sae.families.noise import Factor, Isotropic, best_noise
 from reml_sae.manifolds import Euclidean, Point
@@ -85,21 +83,15 @@ class NameNoAtom:
 
 
 def _without_any(fitted: Fitted, detail: str, settings: Settings) -> Proposal:
-    """One point, at the rows' mean, in the place of all atoms.
-
-    Every row has it whole: gates and amplitudes say nothing of a row's noise.
-    """
+    """One point, at the rows' mean, in the place of all atoms."""
     policy = settings.policy.move
     limit = policy.margin
     if _is_of_the_noise(fitted, settings):
         limit += policy.flat_prior * fitted.model.atoms[0].latent_dim
         detail += " (the directions of the flat are in the noise)"
-    codes = Candidate.on_one_atom(np.zeros((len(fitted.model.active), 0)))
-    known = {key: value for key, value in known_of(fitted).items() if key.atom < 0}
 
     def fit(settings: Settings) -> Fitted | None:
-        own = settings if fitted.model.assignment.is_mixture else settings.of_shares()
-        return refitted(fitted, [Point()], codes, known, own)
+        return refitted_on_one(fitted, Point(), np.zeros((len(fitted.model.active), 0)), settings)
 
     def rise_alone(settings: Settings) -> float | None:
         rise = least_flat(fitted, 0, settings) - fitted.result.criterion

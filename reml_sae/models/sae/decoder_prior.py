@@ -73,6 +73,12 @@ def with_scales(
     return out
 
 
+def volumes(grams: Sequence[Array], scales: Sequence[PlacedScale]) -> list[Array]:
+    """V of `outside` (M_k, M_k): minus the curvature of what g has of the volume."""
+    none = [np.zeros_like(gram) for gram in grams]
+    return [-gram for gram in with_scales(none, scales, lambda own: not own.of_rows)]
+
+
 class DecoderPrior:
     """The prior of the decoders at one state.
 
@@ -131,9 +137,15 @@ class DecoderPrior:
 
     @cached_property
     def volume_grams(self) -> list[Array]:
-        """V of `outside`: minus the curvature of what g has of the volume, block by block."""
-        none = [np.zeros_like(gram) for gram in self.grams]
-        return [-gram for gram in with_scales(none, self.scales, lambda own: not own.of_rows)]
+        """`volumes`, block by block."""
+        return volumes(self.grams, self.scales)
+
+    def add_scales(self, border: Array) -> None:
+        """Add the exact curvature of g to a border (M p, M p)."""
+        p = self.beta.shape[1]
+        for own in self.scales:
+            flat = slice(own.where.start * p, own.where.stop * p)
+            border[flat, flat] += own.scale.dense()
 
     def _curvature(self, which: Curvature) -> list[RowCurvature]:
         """Curvatures of the penalties that are no quadratic form, computed once."""

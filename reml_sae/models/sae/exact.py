@@ -101,9 +101,7 @@ def exact_matrix(point: SAEState) -> ArrowMatrix[Array]:
     for where, prior in zip(point.structure.layout.blocks, point.decoder_prior.grams, strict=True):
         flat = slice(where.start * p, where.stop * p)
         border[flat, flat] += np.kron(prior, np.eye(p))
-    for _, where, scale, _ in point.decoder_prior.scales:
-        flat = slice(where.start * p, where.stop * p)
-        border[flat, flat] += scale.dense()
+    point.decoder_prior.add_scales(border)
     if point.structure.has_dense_border:
         border += point.decoder_prior.border("exact")
     columns = point.gauge.columns.reshape(len(point.gauge), m * p)

@@ -100,10 +100,8 @@ class QuadraturePoint:
 
     def _with_volume(self, prior: Array) -> Array:
         """A curvature of the priors (M p, M p) with that of g."""
-        out, p = prior.copy(), self.structure.shape[1]
-        for _, where, scale, _ in self.decoder_prior.scales:
-            flat = slice(where.start * p, where.stop * p)
-            out[flat, flat] += scale.dense()
+        out = prior.copy()
+        self.decoder_prior.add_scales(out)
         return out
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 
 from reml_sae.engine.protocol import Theta
 from reml_sae.linalg import BlockFactor, EliminatedRows, NestedBorder
-from reml_sae.models.sae.decoder_prior import PlacedScale, placed_scales, with_scales
+from reml_sae.models.sae.decoder_prior import PlacedScale, placed_scales, volumes, with_scales
 from reml_sae.models.sae.gauge import Gauge, at_its_phase
 from reml_sae.models.sae.outside import Outside
 from reml_sae.models.sae.single.kinds import Kind, kinds_of
@@ -163,11 +163,10 @@ class SummedPoint:
 
     def _outside(self, kind: KindSums) -> float:
         """U of the atoms of a kind."""
-        by_rows = with_scales(self._grams, self._scales, lambda own: own.of_rows)
-        A, P, whole, without = (np.stack(parts) for parts in zip(*(
-            (kind.gram[j, :-1, :-1], self._grams[k], self._priors[k], by_rows[k])
-            for j, k in enumerate(kind.atoms)), strict=True))
-        return Outside(A, kind.blur, P, without - whole, A + whole, self.beta.shape[1]).value
+        A = kind.gram[:, :-1, :-1]
+        P, V, whole = (np.stack([grams[k] for k in kind.atoms])
+                       for grams in (self._grams, volumes(self._grams, self._scales), self._priors))
+        return Outside(A, kind.blur, P, V, A + whole, self.beta.shape[1]).value
 
     @cached_property
     def _border(self) -> NestedBorder:
