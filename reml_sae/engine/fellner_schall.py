@@ -22,8 +22,9 @@ from reml_sae.typing import Array
 
 CLIP = 4.0
 """Longest step of a log strength."""
-LOOSE = 0.05
-"""Newton decrement of the inner solves, where a step costs as much as V itself."""
+LOOSE, LOOSE_ADJOINT = 0.05, 1e-3
+"""Newton decrement of the inner solves, where a step costs as much as V itself; relative residual
+of the adjoint."""
 SMALL_GAIN = 0.2
 
 
@@ -32,7 +33,8 @@ def fellner_schall(loop: Loop, max_steps: int) -> None:
     rho = loop.best_rho
     costly = loop.model.at(loop.theta, rho).factor_is_costly
     for _ in range(min(max_steps, loop.left)):
-        value = loop.evaluate(rho, gradient=True, lenient=True, tol=None if costly else LOOSE)
+        value = loop.evaluate(rho, gradient=True, lenient=True, tol=None if costly else LOOSE,
+                              adjoint_rtol=LOOSE_ADJOINT)
         gain = np.inf if loop.best is None else loop.best.value - value.value
         if gain < 0.0:
             break

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from reml_sae.engine.criterion import CriterionValue, criterion
+from reml_sae.engine.criterion import ADJOINT_RTOL, CriterionValue, criterion
 from reml_sae.engine.deadline import Deadline
 from reml_sae.engine.inner import InnerSolution
 from reml_sae.engine.protocol import ArrowModel, ModelPoint
@@ -57,11 +57,12 @@ class Loop:
                 and self.best.inner.converged and self.best.inner.decrement <= self.inner_tol)
 
     def evaluate(self, rho: Array, gradient: bool, tol: float | None = None,
-                 lenient: bool = False, max_inner: int | None = None) -> CriterionValue:
+                 lenient: bool = False, max_inner: int | None = None,
+                 adjoint_rtol: float = ADJOINT_RTOL) -> CriterionValue:
         """V at rho; raises `Stopped` once there is a state to keep and no time is left."""
         may_stop = self.best is not None or self.deadline.sharp
         return criterion(self.model, rho, theta=self.theta, curvature=self.curvature,
-                         gradient=gradient, lenient=lenient,
+                         gradient=gradient, lenient=lenient, adjoint_rtol=adjoint_rtol,
                          tol=self.inner_tol if tol is None else tol,
                          max_inner=self.max_inner if max_inner is None else max_inner,
                          near=self._near(rho),

@@ -178,7 +178,7 @@ def _kept(Y: Array, ends: Sequence[_End], policy: CarryPolicy, same: float) -> l
 def _first_state(Y: Array, atom: Manifold, grid: Grid, t: Array) -> State:
     """The decoder of least squares at coordinates, up to rounding."""
     basis = atom.basis(t)
-    known = Moments(basis.T @ basis, basis.T @ Y, float(np.vdot(Y, Y)))
+    known = Moments(basis.T @ basis, basis.T @ Y, float(np.vdot(Y, Y)), np.ones(len(t)))
     decoder, squares, _ = fit_decoder(known, grid, FLOOR, STRENGTH)
     return State(decoder, max(squares / Y.size, FLOOR), STRENGTH)
 

@@ -120,13 +120,16 @@ class JointGrid:
     def _joined(
         cls, atoms: Sequence[Manifold], grids: Sequence[Grid], smooth: Sequence[Array]
     ) -> JointGrid:
+        sizes = [len(g.points) for g in grids]
+        functions = _slices([atom.basis_size for atom in atoms])
         grid = Grid(block_diag(*(g.points for g in grids)), block_diag(*(g.basis for g in grids)),
                     np.concatenate([g.log_weight for g in grids]),
                     block_diag(*(g.roughness for g in grids)),
-                    np.concatenate([g.rough_values for g in grids]))
-        owner = np.repeat(np.arange(len(grids)), [len(g.points) for g in grids])
+                    np.concatenate([g.rough_values for g in grids]),
+                    tuple(zip(_slices(sizes), functions, strict=True)))
+        owner = np.repeat(np.arange(len(grids)), sizes)
         return cls(atoms, grids, grid, owner, _slices([atom.latent_dim for atom in atoms]),
-                   _slices([atom.basis_size for atom in atoms]), smooth)
+                   functions, smooth)
 
     def only(self, which: Sequence[int]) -> JointGrid:
         """Of some of the atoms."""
@@ -227,8 +230,7 @@ class JointMixture:
                   + B.T @ moments.gram @ B)
         second = second / n + float((inverse * moments.gram).sum()) / n * np.eye(q)
         back = (axes * lengths * unit).T
-        mass = mixing.T @ (1.0 / total)
-        weights = np.bincount(self.joint.owner, mass, len(self.joint.atoms)) / n
+        weights = np.bincount(self.joint.owner, moments.counts, len(self.joint.atoms)) / n
         return Place(B @ back, back.T @ second @ back,
                      self.joint.next_strengths(B, inverse, place.strengths), weights, value)
 
@@ -299,8 +301,9 @@ def _any_covariance(second: Array, n: int) -> tuple[Array, Array, float]:
     q = len(second)
     values, axes = np.linalg.eigh(second)
     values = np.maximum(values, LEAST * max(float(values.mean()), TINY))
-    white = 1.0 / float((1.0 / values).mean())
+    known = values.tolist()  # a handful of numbers, for which arrays are slow
+    white = q / sum(1.0 / value for value in known)
     for _ in range(TURNS):
-        white = 1.0 / float(((n + q) / (n * values + q * white)).mean())
+        white = q / sum((n + q) / (n * value + q * white) for value in known)
     values = (n * values + q * white) / (n + q)
     return np.sqrt(values), axes, 0.5 * q * float(np.log(values / white).sum())
