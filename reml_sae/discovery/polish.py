@@ -93,8 +93,10 @@ def polish_noise(fitted: Fitted, settings: Settings) -> Fitted | None:
         if settings.deadline.passed:
             raise StopIteration
 
+    bounds = np.full((n_rho + len(start), 2), [-np.inf, np.inf])
+    bounds[:n_rho] = base.outer.bounds / size[:, None]
     minimize(value, np.concatenate([fitted.result.rho / size, np.zeros_like(start)]), jac=True,
-             method="L-BFGS-B", callback=go_on,
+             method="L-BFGS-B", bounds=bounds, callback=go_on,
              options={"maxiter": min(policy.most_polished, settings.max_outer), "maxcor": 30,
                       "ftol": policy.polished / abs(lowest)})
     if found is None or lowest > fitted.result.criterion - policy.least_fall:
