@@ -18,6 +18,18 @@ def test_gradient_of_the_criterion(name, build_model):
     check_gradient_of_the_criterion(model, model.initial_rho(), step=1e-4, order=4, tol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["ellipse", "two-circles", "topk-pair"])
+def test_a_loose_adjoint_gives_nearly_the_gradient_and_is_not_kept(name):
+    model = at_mode(name)
+    exact, loose = (rs.criterion(model, model.initial_rho(), **given)
+                    for given in ({}, {"adjoint_rtol": 1e-3}))
+    assert exact.adjoint is not None
+    assert loose.adjoint is None
+    assert loose.value == exact.value
+    np.testing.assert_allclose(loose.gradient, exact.gradient,
+                               atol=1e-2 * np.abs(exact.gradient).max())
+
+
 def test_wrong_rho_is_named():
     model = MODELS["ellipse"]()
     with pytest.raises(rs.errors.InputError, match="log_dispersion"):
