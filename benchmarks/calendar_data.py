@@ -9,7 +9,8 @@ is that of principal axes, whose directions it has for nothing; a factor's are c
 
 `--orders` says in its place whether V knows the order of the dates: fits begun at the calendar and
 at the orders in which EM of the mixture (`relaxations/order`) finds the most evidence, with their V
-and the log density of all held-out rows, less those of the first; its standard error is of the sum.
+and the log density of all held-out rows, less those of the first. Standard errors are of the sum
+over rows of what they have (Vuong 1989), those of V by the rows that are fitted.
 """
 
 import sys
@@ -131,7 +132,8 @@ def orders(noise):
     held = np.random.default_rng(0).permutation(len(data.Z)) % 4 == 0
     train, test, phase = data.Z[~held], data.Z[held], data.phase[~held]
     print(f"\ndates, {len(train)} rows to fit, {len(test)} held out, H = {ORDERED_HARMONICS}, "
-          f"{noise} noise\n{'begun at':<10}{'V':>9}{'held out':>10}{'se':>7}{'correlation':>13}")
+          f"{noise} noise\n{'begun at':<10}{'V':>9}{'se':>7}{'held out':>10}{'se':>7}"
+          f"{'correlation':>13}")
     first, seen = None, []
     starts = [("calendar", phase[:, None])]
     for seed in range(ORDERS):
@@ -142,15 +144,15 @@ def orders(noise):
             noise == "isotropic", rng, policy)[:1]]
     for name, t in starts:
         model, _ = fit_from(train, on_one_atom(t), topology=topology, noise=noise)
-        found = model.criterion_, log_densities(model, test)
-        first = found if first is None else first
-        if any(abs(found[0] - value) < 0.1 for value in seen):
+        if any(abs(model.criterion_ - value) < 0.1 for value in seen):
             continue
-        seen.append(found[0])
-        apart = found[1] - first[1]
+        seen.append(model.criterion_)
+        found = log_densities(model, train), log_densities(model, test)
+        first = found if first is None else first
+        own, apart = (mine - calendar for mine, calendar in zip(found, first, strict=True))
         correlation = abs(circular_correlation(model.codes_.coordinates[0][:, 0], phase))
-        print(f"{name:<10}{found[0] - first[0]:9.1f}{apart.sum():10.1f}"
-              f"{apart.std() * np.sqrt(len(apart)):7.1f}{correlation:13.2f}"
+        print(f"{name:<10}{seen[-1] - seen[0]:9.1f}{own.std() * np.sqrt(len(own)):7.1f}"
+              f"{apart.sum():10.1f}{apart.std() * np.sqrt(len(apart)):7.1f}{correlation:13.2f}"
               f"{'' if model.converged_ else '  not converged'}", flush=True)
 
 
