@@ -13,7 +13,7 @@ and the log density of all held-out rows, less those of the first. Standard erro
 over rows of what they have (Vuong 1989), those of V by the rows that are fitted.
 """
 
-import sys
+import argparse
 import time
 
 import numpy as np
@@ -156,12 +156,18 @@ def orders(noise):
               f"{'' if model.converged_ else '  not converged'}", flush=True)
 
 
-if __name__ == "__main__":
-    if "--orders" in sys.argv:
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--orders", action="store_true", help="does V know that of the dates?")
+    if parser.parse_args().orders:
         orders("isotropic")
         orders("diagonal")
-        sys.exit()
+        return
     weekdays()
     dates()
     noises("weekdays", load_weekdays())
     noises("dates", load_dates())
+
+
+if __name__ == "__main__":
+    main()
