@@ -35,6 +35,11 @@ MOST_SECONDS = 60.0
 ORDERS, ORDERED_HARMONICS = 6, 6
 
 
+def held_rows(data):
+    """Which rows (N,) are held out: a quarter."""
+    return np.random.default_rng(0).permutation(len(data.Z)) % 4 == 0
+
+
 def phase_error(angles, truth):
     gap = align_angles(angles, truth) - truth
     return np.degrees(np.median(np.abs(np.angle(np.exp(1j * gap)))))
@@ -63,7 +68,7 @@ def weekdays():
 
 def dates():
     data = load_dates()
-    held = np.random.default_rng(0).permutation(len(data.Z)) % 4 == 0
+    held = held_rows(data)
     train, test, phase = data.Z[~held], data.Z[held], data.phase[held]
     mean = train.mean(axis=0)
     print(f"\ndates, one circle, {len(train)} rows to fit, {len(test)} held out, p = 384")
@@ -105,7 +110,7 @@ def log_densities(model, rows):
 
 def noises(name, data):
     """V and what held-out rows say, by noise and harmonics, on the leading axes of the others."""
-    held = np.random.default_rng(0).permutation(len(data.Z)) % 4 == 0
+    held = held_rows(data)
     train, test = data.Z[~held], data.Z[held]
     mean = train.mean(axis=0)
     axes = np.linalg.svd(train - mean, full_matrices=False)[2][:NOISE_AXES].T
@@ -129,7 +134,7 @@ def noises(name, data):
 def orders(noise):
     """V and held-out rows at the order of the calendar, and at others."""
     data, topology = load_dates(), rs.manifolds.Circle(ORDERED_HARMONICS)
-    held = np.random.default_rng(0).permutation(len(data.Z)) % 4 == 0
+    held = held_rows(data)
     train, test, phase = data.Z[~held], data.Z[held], data.phase[~held]
     print(f"\ndates, {len(train)} rows to fit, {len(test)} held out, H = {ORDERED_HARMONICS}, "
           f"{noise} noise\n{'begun at':<10}{'V':>9}{'se':>7}{'held out':>10}{'se':>7}"
